@@ -1,0 +1,98 @@
+// Spiking layers on spike values z = exp(t) > 0; a neuron that never spikes has z = +infinity.
+//
+// Zhou et al., "Temporal-Coded Deep Spiking Neural Network with Easy Training and Robust
+// Performance" (AAAI 2021), equations (1), (3) and (4). Neuron j receives input spikes z_i through
+// weights w_ji and spikes at
+//
+//     z_j = sum_{i in C} w_ji z_i / D_j,     D_j = sum_{i in C} w_ji - 1,
+//
+// where the causal set C holds the inputs that spike before j. Every function here is instantiated
+// for float and double, divides its work among at most `threads` threads, and gives the same bits
+// for any number of them.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+namespace ttfs {
+
+/// Sizes of a 2-D convolution. Right and bottom padding follow from the output size: whatever a
+/// receptive field reaches outside the input is silent.
+struct ConvShape {
+  std::int64_t batch = 1;
+  std::int64_t in_channels = 1, in_height = 1, in_width = 1;
+  std::int64_t out_channels = 1, out_height = 1, out_width = 1;
+  std::int64_t kernel_height = 1, kernel_width = 1;
+  std::int64_t stride_height = 1, stride_width = 1;
+  std::int64_t pad_top = 0, pad_left = 0;
+  std::int64_t dilation_height = 1, dilation_width = 1;
+  std::int64_t groups = 1;
+};
+
+/// Sizes of a 2-D pooling; what a window reaches outside the input is silent.
+struct PoolShape {
+  std::int64_t batch = 1, channels = 1;
+  std::int64_t in_height = 1, in_width = 1;
+  std::int64_t out_height = 1, out_width = 1;
+  std::int64_t kernel_height = 1, kernel_width = 1;
+  std::int64_t stride_height = 1, stride_width = 1;
+  std::int64_t pad_top = 0, pad_left = 0;
+  std::int64_t dilation_height = 1, dilation_width = 1;
+};
+
+/// Distance in elements between neighbours along (batch, channel, row, column).
+struct Strides4 {
+  std::int64_t n = 0, c = 0, h = 0, w = 0;
+};
+
+/// A constant 4-D array: a pointer and strides.
+template <class T>
+struct ConstView {
+  const T* data = nullptr;
+  Strides4 stride;
+};
+
+template <class T>
+struct View {
+  T* data = nullptr;
+  Strides4 stride;
+};
+
+/// Spike values of a convolution layer.
+///
+/// input (batch, in_channels, in_height, in_width), weight dense (out_channels, in_channels / groups,
+/// kernel_height, kernel_width), bias (out_channels) or null: the weight of one more input that
+/// spikes at z = 1. A spike later than t_max is none. Writes output and slope, the D of every
+/// output as a dense (batch, out_height, out_width, out_channels) array, 0 where silent.
+///
+/// Throws std::invalid_argument for inconsistent sizes and for an input z <= 0 (nothing is written).
+template <class T>
+void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T* weight,
+                            const T* bias, double t_max, View<T> output, T* slope, int threads);
+
+/// Gradients of spiking_conv2d_forward, from its input, its output, its slope and the gradient of
+/// the output. Null data skips a gradient; grad_weight is dense (out_channels, in_channels /
+/// groups, kernel_height, kernel_width), grad_bias (out_channels).
+template <class T>
+void spiking_conv2d_backward(const ConvShape& shape, ConstView<T> input, const T* weight,
+                             ConstView<T> output, const T* slope, ConstView<T> grad_output,
+                             View<T> grad_input, T* grad_weight, T* grad_bias, int threads);
+
+/// The fully connected layer as a convolution with one receptive field an image: input (rows,
+/// inputs) has strides n and c, weight is dense (outputs, inputs), slope dense (rows, outputs).
+ConvShape linear_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outputs);
+
+/// First spike of each window: the least z, and in `index` its place in the window
+/// (row * kernel_width + column; -1 where the window is silent), dense (batch, channels,
+/// out_height, out_width). A window that holds a NaN is NaN, and its index is that NaN's.
+template <class T>
+void spiking_max_pool2d_forward(const PoolShape& shape, ConstView<T> input, View<T> output,
+                                std::int32_t* index, int threads);
+
+/// Sends each output's gradient to the input that spiked first; grad_input is dense (batch,
+/// channels, in_height, in_width).
+template <class T>
+void spiking_max_pool2d_backward(const PoolShape& shape, ConstView<T> grad_output,
+                                 const std::int32_t* index, T* grad_input, int threads);
+
+}  // namespace ttfs

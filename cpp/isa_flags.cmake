@@ -1,0 +1,15 @@
+# The only table of instruction set -> compiler flags. The first column is the name that
+# TTFS_FAST_ISA takes, the namespace of its kernels and the suffix of its object library.
+#
+# The baseline is what every processor of the architecture has: SSE2 on x86-64, NEON on Arm.
+set(TTFS_ISAS baseline)
+set(TTFS_ISA_FLAGS_baseline "")
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  list(APPEND TTFS_ISAS avx2 avx512)
+  set(TTFS_ISA_FLAGS_avx2 -mavx2 -mfma)
+  set(TTFS_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+                            -mprefer-vector-width=512
+                            # GCC 12's own AVX-512 header trips this one.
+                            -Wno-maybe-uninitialized)
+endif()

@@ -1,0 +1,35 @@
+// Every inner loop, compiled once per instruction set into a namespace of its own. No standard
+// library here: its templates would leave weak symbols, compiled for AVX-512 say, that the linker
+// may pick for everyone.
+#include "kernels/table.h"
+
+#if TTFS_ISA_avx2 || TTFS_ISA_avx512
+#include <immintrin.h>
+#endif
+
+namespace ttfs::TTFS_ISA {
+namespace {
+
+#if TTFS_ISA_avx512
+#include "kernels/vector_avx512.h"
+#elif TTFS_ISA_avx2
+#include "kernels/vector_avx2.h"
+#else
+#include "kernels/vector_baseline.h"
+#endif
+
+#include "kernels/events.h"
+#include "kernels/gradients.h"
+#include "kernels/sweep.h"
+
+template <class T>
+constexpr Kernels<T> all_kernels() {
+  return {any_not_positive<T>, any_nan<T>, all_finite<T>,     transpose<T>,       collect<T>, sort<T>,
+          filter<T>,           sweep<T>,   input_gradient<T>, weight_gradient<T>, scale_gradient<T>};
+}
+
+}  // namespace
+
+extern const KernelTable table = {all_kernels<float>(), all_kernels<double>()};
+
+}  // namespace ttfs::TTFS_ISA

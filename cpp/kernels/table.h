@@ -1,0 +1,135 @@
+// The inner loops, as a table of function pointers: one table per instruction set and type.
+#pragma once
+
+#include <cstdint>
+
+namespace ttfs {
+
+/// Outputs in one packed block of weights; a multiple of every vector length. The last block of a
+/// layer is cut to a multiple of kBlockGrain.
+inline constexpr std::int64_t kBlock = 64;
+inline constexpr std::int64_t kBlockGrain = 16;
+
+/// Pixels that share a membership word, and so the largest tile of outputs.
+inline constexpr int kTilePixels = 16;
+
+/// Input pixels that one call of input_gradient handles.
+inline constexpr int kGradPixels = 6;
+
+/// Inputs in one tile of weight_gradient.
+inline constexpr int kGradInputs = 12;
+
+/// Outputs in one tile of weight_gradient, at most.
+inline constexpr std::int64_t kGradOutputs = 32;
+
+template <class T>
+struct SweepTask {
+  const T* times;             // spike values of the events, ascending
+  const std::uint32_t* rows;  // row of packed weights of each event
+  std::int64_t count;         // events
+  const T* weights;           // packed block: rows of `width` weights
+  const T* start;             // `width` values: -1, or NaN where a weight is not finite
+  std::int64_t width;         // outputs, a multiple of kBlockGrain
+  T horizon;                  // latest spike value, +inf if none
+  T* values;                  // out: `width` spike values, +inf where silent
+  T* slopes;                  // out: `width` values of D, 0 where silent
+};
+
+/// grad_in[p][c] += sum over taps t and outputs j of (z_in < z_out) g w for `pixels` input pixels
+/// and `width` channels; for a NaN either side of the comparison it holds, so that NaN spreads.
+template <class T>
+struct InputGradientTask {
+  int pixels;                 // <= kGradPixels
+  std::int64_t taps;
+  const T* const* inputs;     // [pixels] spike values of `width` channels
+  const T* const* outputs;    // [taps][pixels] spike values of `count` outputs
+  const T* const* gradients;  // [taps][pixels] grad / D of `count` outputs
+  const T* const* weights;    // [taps] -> [count][width]
+  std::int64_t count;
+  std::int64_t width;         // a multiple of kBlockGrain, <= kBlock
+  T* const* results;          // [pixels] -> `width` values, overwritten
+};
+
+/// sums[i][j] -= sum over pixels of g_j max(z_j - z_i, 0), for kGradInputs inputs and `width`
+/// outputs; pixels are images x rows x columns.
+template <class T>
+struct WeightGradientTask {
+  std::int64_t images, rows, columns;
+  const T* inputs;                // spike value of input i at (image, row, column) is
+  const std::int64_t* offsets;    // inputs[offsets[i] + image * .. + row * .. + column * ..]
+  std::int64_t input_image, input_row, input_column;
+  const T* outputs;               // spike values and grad / D, `width` contiguous outputs
+  const T* gradients;
+  std::int64_t output_image, output_row, output_column;
+  std::int64_t width;             // a multiple of kBlockGrain, <= kGradOutputs
+  T* sums;                        // [kGradInputs] rows, sum_stride apart
+  std::int64_t sum_stride;
+};
+
+template <class T>
+struct Kernels {
+  /// True if some value is <= 0, which is no spike value (NaN passes).
+  bool (*any_not_positive)(const T* values, std::int64_t n);
+
+  bool (*any_nan)(const T* values, std::int64_t n);
+  bool (*all_finite)(const T* values, std::int64_t n);
+
+  /// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows, c < columns.
+  void (*transpose)(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_stride,
+                    std::int64_t rows, std::int64_t columns);
+
+  /// Appends the values below limit and their positions first, first + 1, ...; returns how many.
+  /// Both destinations have room for n more.
+  std::int64_t (*collect)(const T* values, std::int64_t n, std::uint32_t first, T limit, T* times,
+                          std::uint32_t* positions);
+
+  /// Sorts events by time; equal times keep their order. Scratch has room for count of each.
+  void (*sort)(T* times, std::uint32_t* positions, std::int64_t count, T* time_scratch,
+               std::uint32_t* position_scratch);
+
+  /// Copies the events whose membership word has the bit set, with rows reduced by shift; returns
+  /// how many. The destinations have room for count + kBlockGrain.
+  std::int64_t (*filter)(const T* times, const std::uint32_t* rows, const std::uint16_t* members,
+                         std::int64_t count, int bit, std::uint32_t shift, T* times_out,
+                         std::uint32_t* rows_out);
+
+  void (*sweep)(const SweepTask<T>& task);
+  void (*input_gradient)(const InputGradientTask<T>& task);
+  void (*weight_gradient)(const WeightGradientTask<T>& task);
+
+  /// out[i] = grad[i] / slope[i] and values_out[i] = values[i] where i spiked, 0 and 0 elsewhere;
+  /// NaN outputs stay NaN.
+  void (*scale_gradient)(const T* values, const T* slopes, const T* gradients, std::int64_t n,
+                         T* values_out, T* out);
+};
+
+struct KernelTable {
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+template <class T>
+const Kernels<T>& kernels_of(const KernelTable& table);
+template <>
+inline const Kernels<float>& kernels_of(const KernelTable& table) {
+  return table.f32;
+}
+template <>
+inline const Kernels<double>& kernels_of(const KernelTable& table) {
+  return table.f64;
+}
+
+/// The table in use (src/dispatch.cpp); read once per operator call.
+const KernelTable& kernels();
+
+namespace baseline {
+extern const KernelTable table;
+}
+namespace avx2 {
+extern const KernelTable table;
+}
+namespace avx512 {
+extern const KernelTable table;
+}
+
+}  // namespace ttfs

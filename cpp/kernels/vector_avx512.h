@@ -1,0 +1,112 @@
+// AVX-512 vectors. Included inside namespace ttfs::avx512; a mask holds one bit a lane.
+
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  using Reg = __m512;
+  using Mask = __mmask16;
+  static constexpr int lanes = 16;
+  static constexpr int registers = 32;
+  static Reg load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, Reg a) { _mm512_storeu_ps(p, a); }
+  static Reg set(float a) { return _mm512_set1_ps(a); }
+  static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
+  static Reg positive_part(Reg a) { return _mm512_max_ps(a, _mm512_setzero_ps()); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+  static Reg fms(Reg a, Reg b, Reg c) { return _mm512_fmsub_ps(a, b, c); }
+  static Mask all() { return 0xffff; }
+  static bool any(Mask m) { return m != 0; }
+  static Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
+  static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+  static Mask lt(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static Mask le(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+  static Mask not_ge(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_NGE_UQ); }
+  static Mask unordered(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
+  /// m and not (a >= b)
+  static Mask still_below(Mask m, Reg a, Reg b) {
+    return _mm512_mask_cmp_ps_mask(m, a, b, _CMP_NGE_UQ);
+  }
+  static Reg select(Mask m, Reg a, Reg b) { return _mm512_mask_blend_ps(m, b, a); }
+  static Reg add_where(Mask m, Reg a, Reg b) { return _mm512_mask_add_ps(a, m, a, b); }
+  /// m ? a * b + c : c
+  static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_ps(a, b, c, m); }
+};
+
+template <>
+struct Vec<double> {
+  using Reg = __m512d;
+  using Mask = __mmask8;
+  static constexpr int lanes = 8;
+  static constexpr int registers = 32;
+  static Reg load(const double* p) { return _mm512_loadu_pd(p); }
+  static void store(double* p, Reg a) { _mm512_storeu_pd(p, a); }
+  static Reg set(double a) { return _mm512_set1_pd(a); }
+  static Reg add(Reg a, Reg b) { return _mm512_add_pd(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm512_sub_pd(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm512_div_pd(a, b); }
+  static Reg positive_part(Reg a) { return _mm512_max_pd(a, _mm512_setzero_pd()); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_pd(a, b, c); }
+  static Reg fms(Reg a, Reg b, Reg c) { return _mm512_fmsub_pd(a, b, c); }
+  static Mask all() { return 0xff; }
+  static bool any(Mask m) { return m != 0; }
+  static Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
+  static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+  static Mask lt(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+  static Mask le(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
+  static Mask not_ge(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_NGE_UQ); }
+  static Mask unordered(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q); }
+  static Mask still_below(Mask m, Reg a, Reg b) {
+    return _mm512_mask_cmp_pd_mask(m, a, b, _CMP_NGE_UQ);
+  }
+  static Reg select(Mask m, Reg a, Reg b) { return _mm512_mask_blend_pd(m, b, a); }
+  static Reg add_where(Mask m, Reg a, Reg b) { return _mm512_mask_add_pd(a, m, a, b); }
+  static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_pd(a, b, c, m); }
+};
+
+/// Appends the lanes of times and of words that m picks, and returns how many.
+inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m512i words, float* times_out,
+                  std::uint32_t* words_out) {
+  // Compress to a register, then store: the storing form is microcoded on some processors.
+  _mm512_storeu_ps(times_out, _mm512_maskz_compress_ps(m, times));
+  _mm512_storeu_si512(words_out, _mm512_maskz_compress_epi32(m, words));
+  return __builtin_popcount(m);
+}
+
+inline int append(Vec<double>::Mask m, Vec<double>::Reg times, __m256i words, double* times_out,
+                  std::uint32_t* words_out) {
+  _mm512_storeu_pd(times_out, _mm512_maskz_compress_pd(m, times));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words_out),
+                      _mm256_maskz_compress_epi32(m, words));
+  return __builtin_popcount(m);
+}
+
+inline __m512i load_words(const std::uint32_t* p, Vec<float>) { return _mm512_loadu_si512(p); }
+inline __m256i load_words(const std::uint32_t* p, Vec<double>) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline __m512i count_from(std::uint32_t first, Vec<float>) {
+  return _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                          _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+inline __m256i count_from(std::uint32_t first, Vec<double>) {
+  return _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)),
+                          _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __m512i minus(__m512i a, std::uint32_t b) {
+  return _mm512_sub_epi32(a, _mm512_set1_epi32(static_cast<int>(b)));
+}
+inline __m256i minus(__m256i a, std::uint32_t b) {
+  return _mm256_sub_epi32(a, _mm256_set1_epi32(static_cast<int>(b)));
+}
+inline Vec<float>::Mask test_members(const std::uint16_t* p, int bit, Vec<float>) {
+  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_test_epi16_mask(words, _mm256_set1_epi16(static_cast<short>(1 << bit)));
+}
+inline Vec<double>::Mask test_members(const std::uint16_t* p, int bit, Vec<double>) {
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm_test_epi16_mask(words, _mm_set1_epi16(static_cast<short>(1 << bit)));
+}

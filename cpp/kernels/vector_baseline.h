@@ -1,0 +1,51 @@
+// Vectors of 16 bytes in the compiler's own vector extension: SSE2 on x86-64, NEON on Arm.
+// Included inside namespace ttfs::baseline. A product is rounded before it is added, so these
+// results may differ from the AVX ones in the last bits.
+
+template <class Float, class Int, int Lanes>
+struct GenericVec {
+  typedef Float Reg __attribute__((vector_size(16)));
+  typedef Int Mask __attribute__((vector_size(16)));
+  static constexpr int lanes = Lanes;
+  static constexpr int registers = 16;
+  static Reg load(const Float* p) {
+    Reg a;
+    __builtin_memcpy(&a, p, sizeof a);
+    return a;
+  }
+  static void store(Float* p, Reg a) { __builtin_memcpy(p, &a, sizeof a); }
+  static Reg set(Float a) { return Reg{} + a; }
+  static Reg add(Reg a, Reg b) { return a + b; }
+  static Reg sub(Reg a, Reg b) { return a - b; }
+  static Reg div(Reg a, Reg b) { return a / b; }
+  static Reg positive_part(Reg a) { return keep(a > Reg{}, a); }
+  static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
+  static Reg fms(Reg a, Reg b, Reg c) { return a * b - c; }
+  static Mask all() { return ~Mask{}; }
+  static bool any(Mask m) {
+    Int bits = 0;
+    for (int i = 0; i < lanes; ++i) bits = static_cast<Int>(bits | m[i]);
+    return bits != 0;
+  }
+  static Mask both(Mask a, Mask b) { return a & b; }
+  static Mask either(Mask a, Mask b) { return a | b; }
+  static Mask lt(Reg a, Reg b) { return a < b; }
+  static Mask le(Reg a, Reg b) { return a <= b; }
+  static Mask not_ge(Reg a, Reg b) { return ~(a >= b); }
+  static Mask unordered(Reg a, Reg b) { return (a != a) | (b != b); }
+  static Mask still_below(Mask m, Reg a, Reg b) { return m & ~(a >= b); }
+  static Reg keep(Mask m, Reg a) { return reinterpret_cast<Reg>(reinterpret_cast<Mask>(a) & m); }
+  static Reg select(Mask m, Reg a, Reg b) {
+    return reinterpret_cast<Reg>((reinterpret_cast<Mask>(a) & m) |
+                                 (reinterpret_cast<Mask>(b) & ~m));
+  }
+  static Reg add_where(Mask m, Reg a, Reg b) { return a + keep(m, b); }
+  static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return keep(m, a) * b + c; }
+};
+
+template <class T>
+struct Vec;
+template <>
+struct Vec<float> : GenericVec<float, int, 4> {};
+template <>
+struct Vec<double> : GenericVec<double, long long, 2> {};

@@ -1,0 +1,476 @@
+// Backward: from z_in, z_out and D alone. The batch goes by in chunks that fit the cache: whole
+// images, or bands of rows of a large one. A chunk's inputs and outputs are copied channels-last;
+// then every thread takes tiles of the weights' gradient, and rows of the inputs'. No thread adds
+// to what another writes, so the sums run in an order that the number of threads does not change.
+#include <algorithm>
+#include <vector>
+
+#include "kernels/table.h"
+#include "src/padded.h"
+#include "src/parallel.h"
+#include "src/shape.h"
+#include "src/workspace.h"
+#include "ttfs/layers.h"
+
+namespace ttfs {
+namespace {
+
+constexpr std::int64_t kChunkBytes = std::int64_t{3} << 20;
+
+/// Part of the batch: images, and of each the output rows [first, last). `halo` rows above are
+/// needed as well: they see input rows that this chunk's gradient covers.
+struct Chunk {
+  std::int64_t image, images;
+  std::int64_t first, last;
+  std::int64_t halo;
+};
+
+template <class T>
+class Backward {
+ public:
+  Backward(const ConvShape& shape, ConstView<T> in, const T* weights, ConstView<T> out,
+           const T* slopes, ConstView<T> gradient, View<T> to_input, T* to_weight, T* to_bias,
+           int thread_limit)
+      : s(shape),
+        k(kernels_of<T>(kernels())),
+        input(in),
+        weight(weights),
+        output(out),
+        slope(slopes),
+        grad_output(gradient),
+        grad_input(to_input),
+        grad_weight(to_weight),
+        grad_bias(to_bias),
+        threads(std::max(thread_limit, 1)),
+        channels(s.in_channels / s.groups),
+        outputs(s.out_channels / s.groups),
+        taps(s.kernel_height * s.kernel_width),
+        inputs(channels * taps),
+        padded_outputs(round_up(outputs, kBlockGrain)),
+        padded_channels(round_up(channels, kBlockGrain)),
+        columns(std::max((s.out_width - 1) * s.stride_width +
+                             (s.kernel_width - 1) * s.dilation_width + 1,
+                         s.in_width + s.pad_left)) {
+    choose_chunks();
+    // Few tiles of weights: cut the pixels as well, into a number of parts that depends on the
+    // sizes alone, and add the parts up in their order.
+    const std::int64_t tiles = ceil_div(inputs, kGradInputs) * ceil_div(outputs, kGradOutputs);
+    parts = tiles < 64 ? 8 : 1;
+    plan();
+  }
+
+  void run() {
+    for (std::int64_t group = 0; group < s.groups; ++group) {
+      if (grad_input.data) pack_weights(group);
+      if (grad_weight) std::fill(sums, sums + parts * sum_rows() * padded_outputs, T{0});
+      for (const Chunk& chunk : chunks) {
+        copy_chunk(group, chunk);
+        if (grad_weight) add_weight_gradient(chunk);
+        if (grad_input.data) write_input_gradient(group, chunk);
+      }
+      if (grad_weight) write_weight_gradient(group);
+    }
+  }
+
+ private:
+  struct Scratch {
+    T* results;                    // [kGradPixels][kBlock]
+    T* gathered;                   // [image][row][output]
+    const T **outputs, **gradients, **weights;
+  };
+
+  /// Rows of `sums`: the inputs, filled up to whole tiles, and the bias.
+  std::int64_t sum_rows() const { return round_up(inputs, kGradInputs) + kGradInputs; }
+
+  std::int64_t input_rows(const Chunk& c) const {
+    const std::int64_t seen =
+        (c.last - c.first - 1) * s.stride_height + (s.kernel_height - 1) * s.dilation_height + 1;
+    return std::max(seen, end_row(c) - top(c));
+  }
+  /// Input row of the first row of `x`.
+  std::int64_t top(const Chunk& c) const { return c.first * s.stride_height - s.pad_top; }
+  /// The input rows whose gradient the chunk writes.
+  std::int64_t begin_row(const Chunk& c) const {
+    return c.first == 0 ? 0 : std::clamp<std::int64_t>(top(c), 0, s.in_height);
+  }
+  std::int64_t end_row(const Chunk& c) const {
+    return c.last == s.out_height
+               ? s.in_height
+               : std::clamp<std::int64_t>(c.last * s.stride_height - s.pad_top, 0, s.in_height);
+  }
+  std::int64_t output_rows(const Chunk& c) const { return c.last - c.first + c.halo; }
+
+  std::int64_t bytes(const Chunk& c) const {
+    return c.images * static_cast<std::int64_t>(sizeof(T)) *
+           (input_rows(c) * columns * channels +
+            2 * output_rows(c) * s.out_width * padded_outputs);
+  }
+
+  void choose_chunks() {
+    const std::int64_t reach =
+        ceil_div((s.kernel_height - 1) * s.dilation_height, s.stride_height);
+    Chunk whole{0, 1, 0, s.out_height, 0};
+    const std::int64_t fit = kChunkBytes / std::max<std::int64_t>(bytes(whole), 1);
+    if (fit >= 1 || s.out_height == 1) {
+      const std::int64_t images = std::clamp<std::int64_t>(fit, 1, s.batch);
+      for (std::int64_t n = 0; n < s.batch; n += images)
+        chunks.push_back({n, std::min(images, s.batch - n), 0, s.out_height, 0});
+      return;
+    }
+    std::int64_t rows = s.out_height;
+    while (rows > 1 && bytes({0, 1, 0, rows, reach}) > kChunkBytes) rows = ceil_div(rows, 2);
+    for (std::int64_t n = 0; n < s.batch; ++n)
+      for (std::int64_t row = 0; row < s.out_height; row += rows)
+        chunks.push_back(
+            {n, 1, row, std::min(row + rows, s.out_height), std::min(reach, row)});
+  }
+
+  void plan() {
+    std::int64_t x_size = 0, y_size = 0;
+    for (const Chunk& c : chunks) {
+      x_size = std::max(x_size, c.images * input_rows(c) * columns * channels);
+      y_size = std::max(y_size, c.images * output_rows(c) * s.out_width * padded_outputs);
+    }
+    const std::int64_t packed = grad_input.data ? taps * outputs * padded_channels : 0;
+    const std::int64_t sum_size = grad_weight ? parts * sum_rows() * padded_outputs : 0;
+    const std::int64_t pointers = taps * kGradPixels;
+    const int team = team_size(threads, threads);
+    workspace.plan<T>(x_size + kBlock);
+    for (int i = 0; i < 2; ++i) workspace.plan<T>(y_size);
+    for (int i = 0; i < 3; ++i) workspace.plan<T>(padded_outputs);
+    workspace.plan<T>(packed);
+    workspace.plan<T>(sum_size);
+    workspace.plan<std::int64_t>(sum_rows());
+    for (int i = 0; i < team; ++i) {
+      workspace.plan<T>(kGradPixels * kBlock);
+      workspace.plan<T>(2 * s.out_width * padded_outputs);
+      for (int j = 0; j < 2; ++j) workspace.plan<const T*>(pointers);
+      workspace.plan<const T*>(taps);
+    }
+    workspace.allocate();
+    x = workspace.take<T>(x_size + kBlock);
+    // The last pixel's vectors may reach past its channels.
+    std::fill(x + x_size, x + x_size + kBlock, T{1});
+    y = workspace.take<T>(y_size);
+    g = workspace.take<T>(y_size);
+    silent_y = workspace.take<T>(padded_outputs);
+    silent_g = workspace.take<T>(padded_outputs);
+    one = workspace.take<T>(padded_outputs);
+    std::fill(silent_y, silent_y + padded_outputs, T{0});
+    std::fill(silent_g, silent_g + padded_outputs, T{0});
+    one[0] = 1;
+    packed_weights = workspace.take<T>(packed);
+    sums = workspace.take<T>(sum_size);
+    offsets = workspace.take<std::int64_t>(sum_rows());
+    describe_inputs();
+    for (int i = 0; i < team; ++i) {
+      Scratch w;
+      w.results = workspace.take<T>(kGradPixels * kBlock);
+      w.gathered = workspace.take<T>(2 * s.out_width * padded_outputs);
+      w.outputs = workspace.take<const T*>(pointers);
+      w.gradients = workspace.take<const T*>(pointers);
+      w.weights = workspace.take<const T*>(taps);
+      scratch.push_back(w);
+    }
+  }
+
+  /// Where input i of a receptive field lies in `x`, from the field's first. What fills up the
+  /// last tile reads the first input again; its sums are never looked at.
+  void describe_inputs() {
+    std::fill(offsets, offsets + sum_rows(), 0);
+    for (std::int64_t c = 0; c < channels; ++c)
+      for (std::int64_t ky = 0; ky < s.kernel_height; ++ky)
+        for (std::int64_t kx = 0; kx < s.kernel_width; ++kx)
+          offsets[(c * s.kernel_height + ky) * s.kernel_width + kx] =
+              (ky * s.dilation_height * columns + kx * s.dilation_width) * channels + c;
+  }
+
+  std::int64_t channel_blocks() const { return ceil_div(channels, kBlock); }
+  std::int64_t block_width(std::int64_t b) const {
+    return std::min(kBlock, padded_channels - b * kBlock);
+  }
+  /// Weights of one block of channels, [tap][output][channel].
+  T* weight_block(std::int64_t b) const { return packed_weights + b * kBlock * taps * outputs; }
+
+  void pack_weights(std::int64_t group) {
+    const T* from = weight + group * outputs * inputs;
+    parallel_for(channel_blocks() * taps, threads, [&](std::int64_t item, int) {
+      const std::int64_t b = item / taps, tap = item % taps, width = block_width(b);
+      const std::int64_t used = std::min(width, channels - b * kBlock);
+      T* to = weight_block(b) + tap * outputs * width;
+      for (std::int64_t j = 0; j < outputs; ++j, to += width) {
+        const T* row = from + j * inputs + b * kBlock * taps + tap;
+        for (std::int64_t c = 0; c < used; ++c) to[c] = row[c * taps];
+        std::fill(to + used, to + width, T{0});
+      }
+    });
+  }
+
+  void copy_chunk(std::int64_t group, const Chunk& c) {
+    const std::int64_t in_rows = input_rows(c), out_rows = output_rows(c);
+    // A row at a time, inputs then outputs: enough pieces for any number of threads.
+    parallel_for(c.images * (in_rows + out_rows), threads, [&](std::int64_t item, int worker) {
+      const std::int64_t n = item / (in_rows + out_rows), row = item % (in_rows + out_rows);
+      if (row < in_rows) {
+        const T* image = input.data + (c.image + n) * input.stride.n +
+                         group * channels * input.stride.c;
+        copy_grid(k, image, input.stride, s.in_height, s.in_width, channels,
+                  {top(c) + row, -s.pad_left, 1, 1, 1, columns},
+                  std::numeric_limits<T>::infinity(),
+                  x + (n * in_rows + row) * columns * channels);
+      } else {
+        copy_output_row(group, c, n, row - in_rows, scratch[static_cast<std::size_t>(worker)]);
+      }
+    });
+  }
+
+  void copy_output_row(std::int64_t group, const Chunk& c, std::int64_t n, std::int64_t row,
+                       const Scratch& w) {
+    const std::int64_t out_row = c.first - c.halo + row, image = c.image + n;
+    const Grid grid{out_row, 0, 1, 1, 1, s.out_width};
+    T* values = w.gathered;
+    T* gradients = w.gathered + s.out_width * padded_outputs;
+    const auto gather = [&](const ConstView<T>& view, T* to) {
+      copy_grid(k, view.data + image * view.stride.n + group * outputs * view.stride.c,
+                view.stride, s.out_height, s.out_width, outputs, grid, T{0}, to);
+    };
+    gather(output, values);
+    gather(grad_output, gradients);
+    for (std::int64_t column = 0; column < s.out_width; ++column) {
+      const std::int64_t at =
+          ((n * output_rows(c) + row) * s.out_width + column) * padded_outputs;
+      k.scale_gradient(values + column * outputs,
+                       slope + ((image * s.out_height + out_row) * s.out_width + column) *
+                                   s.out_channels + group * outputs,
+                       gradients + column * outputs, outputs, y + at, g + at);
+      std::fill(y + at + outputs, y + at + padded_outputs, T{0});
+      std::fill(g + at + outputs, g + at + padded_outputs, T{0});
+    }
+  }
+
+  void add_weight_gradient(const Chunk& c) {
+    const std::int64_t input_tiles = ceil_div(inputs, kGradInputs) + (grad_bias ? 1 : 0);
+    const std::int64_t output_tiles = ceil_div(padded_outputs, kGradOutputs);
+    const std::int64_t rows = c.last - c.first;
+    parallel_for(parts * output_tiles * input_tiles, threads, [&](std::int64_t item, int) {
+      const std::int64_t part = item / (output_tiles * input_tiles);
+      const std::int64_t first = item / input_tiles % output_tiles * kGradOutputs;
+      const std::int64_t tile = item % input_tiles * kGradInputs;
+      const bool bias = tile >= inputs;
+      WeightGradientTask<T> task;
+      task.columns = s.out_width;
+      task.input_column = bias ? 0 : s.stride_width * channels;
+      task.input_row = bias ? 0 : s.stride_height * columns * channels;
+      task.input_image = bias ? 0 : input_rows(c) * columns * channels;
+      task.output_column = padded_outputs;
+      task.output_row = s.out_width * padded_outputs;
+      task.output_image = output_rows(c) * s.out_width * padded_outputs;
+      task.width = std::min(kGradOutputs, padded_outputs - first);
+      const std::int64_t sum_row = bias ? round_up(inputs, kGradInputs) : tile;
+      task.offsets = offsets + sum_row;
+      task.sums = sums + (part * sum_rows() + sum_row) * padded_outputs + first;
+      task.sum_stride = padded_outputs;
+      const T* in = bias ? one : x;
+      const T* values = y + c.halo * task.output_row + first;
+      const T* gradients = g + c.halo * task.output_row + first;
+      // A part is a range of (image, row); it runs as a partial image, whole ones, a partial one.
+      std::int64_t at = c.images * rows * part / parts;
+      const std::int64_t end = c.images * rows * (part + 1) / parts;
+      while (at < end) {
+        const std::int64_t n = at / rows, row = at % rows;
+        const bool whole = row == 0 && end - at >= rows;
+        task.images = whole ? (end - at) / rows : 1;
+        task.rows = whole ? rows : std::min(rows - row, end - at);
+        task.inputs = in + n * task.input_image + row * task.input_row;
+        const std::int64_t out = n * task.output_image + row * task.output_row;
+        task.outputs = values + out;
+        task.gradients = gradients + out;
+        at += task.images * task.rows;
+        if (task.rows * task.columns == 1) {  // a fully connected layer: one loop, not three
+          std::swap(task.images, task.columns);
+          task.input_column = task.input_image;
+          task.output_column = task.output_image;
+        }
+        k.weight_gradient(task);
+        task.columns = s.out_width;
+      }
+    });
+  }
+
+  void write_weight_gradient(std::int64_t group) {
+    const std::int64_t size = sum_rows() * padded_outputs;
+    for (std::int64_t part = 1; part < parts; ++part)
+      for (std::int64_t i = 0; i < size; ++i) sums[i] += sums[part * size + i];
+    constexpr std::int64_t rows = 256;
+    T* to = grad_weight + group * outputs * inputs;
+    parallel_for(ceil_div(inputs, rows), threads, [&](std::int64_t item, int) {
+      const std::int64_t first = item * rows;
+      k.transpose(sums + first * padded_outputs, padded_outputs, to + first, inputs,
+                  std::min(rows, inputs - first), outputs);
+    });
+    if (grad_bias)
+      std::copy_n(sums + round_up(inputs, kGradInputs) * padded_outputs, outputs,
+                  grad_bias + group * outputs);
+  }
+
+  /// Input pixels of one row of one or several images that the same taps reach.
+  struct Pixels {
+    int count = 0;
+    std::int64_t image[kGradPixels], column[kGradPixels];
+  };
+
+  void write_input_gradient(std::int64_t group, const Chunk& c) {
+    const std::int64_t first = begin_row(c), rows = end_row(c) - first;
+    if (rows <= 0) return;
+    // Across images where there are enough of them, since then all share their taps; else along
+    // the row, where taps that leave the image read a silent output.
+    const bool across = c.images >= 3;
+    const std::int64_t lines = across ? s.in_width : c.images;
+    const std::int64_t blocks = channel_blocks();
+    parallel_for(blocks * lines * rows, threads, [&](std::int64_t item, int worker) {
+      const Scratch& w = scratch[static_cast<std::size_t>(worker)];
+      const std::int64_t b = item / (lines * rows), line = item / rows % lines;
+      const std::int64_t row = first + item % rows;
+      Pixels pixels;
+      if (across) {
+        const std::int64_t phase = (line + s.pad_left) % s.stride_width;
+        for (std::int64_t n = 0; n < c.images; ++n) {
+          pixels.image[pixels.count] = n;
+          pixels.column[pixels.count++] = line;
+          if (pixels.count == kGradPixels || n + 1 == c.images) {
+            input_gradient(group, c, b, row, phase, pixels, w);
+            pixels.count = 0;
+          }
+        }
+      } else {
+        for (std::int64_t phase = 0; phase < s.stride_width; ++phase)
+          for (std::int64_t column = floor_mod(phase - s.pad_left, s.stride_width);
+               column < s.in_width; column += s.stride_width) {
+            pixels.image[pixels.count] = line;
+            pixels.column[pixels.count++] = column;
+            if (pixels.count == kGradPixels || column + s.stride_width >= s.in_width) {
+              input_gradient(group, c, b, row, phase, pixels, w);
+              pixels.count = 0;
+            }
+          }
+      }
+    });
+  }
+
+  static std::int64_t floor_mod(std::int64_t a, std::int64_t n) { return (a % n + n) % n; }
+
+  void input_gradient(std::int64_t group, const Chunk& c, std::int64_t b, std::int64_t row,
+                      std::int64_t phase, const Pixels& pixels, const Scratch& w) {
+    InputGradientTask<T> task;
+    const std::int64_t in_rows = input_rows(c), out_rows = output_rows(c);
+    const T* in[kGradPixels];
+    T* results[kGradPixels];
+    for (int p = 0; p < pixels.count; ++p) {
+      in[p] = x + ((pixels.image[p] * in_rows + row - top(c)) * columns + pixels.column[p] +
+                   s.pad_left) * channels + b * kBlock;
+      results[p] = w.results + p * kBlock;
+    }
+    task.pixels = pixels.count;
+    task.taps = 0;
+    task.width = block_width(b);
+    task.count = outputs;
+    std::int64_t entry = 0;
+    for (std::int64_t ky = 0; ky < s.kernel_height; ++ky) {
+      const std::int64_t up = row + s.pad_top - ky * s.dilation_height;
+      if (up < 0 || up % s.stride_height != 0 || up / s.stride_height >= s.out_height) continue;
+      const std::int64_t out_row = up / s.stride_height - (c.first - c.halo);
+      for (std::int64_t kx = 0; kx < s.kernel_width; ++kx) {
+        if (floor_mod(phase - kx * s.dilation_width, s.stride_width) != 0) continue;
+        bool reached = false;
+        for (int p = 0; p < pixels.count; ++p) {
+          const std::int64_t left = pixels.column[p] + s.pad_left - kx * s.dilation_width;
+          const std::int64_t column = left / s.stride_width;
+          const bool inside = left >= 0 && column < s.out_width;
+          const std::int64_t at =
+              ((pixels.image[p] * out_rows + out_row) * s.out_width + column) * padded_outputs;
+          w.outputs[entry + p] = inside ? y + at : silent_y;
+          w.gradients[entry + p] = inside ? g + at : silent_g;
+          reached |= inside;
+        }
+        if (!reached) continue;
+        w.weights[task.taps++] =
+            weight_block(b) + (ky * s.kernel_width + kx) * outputs * task.width;
+        entry += pixels.count;
+      }
+    }
+    task.inputs = in;
+    task.outputs = w.outputs;
+    task.gradients = w.gradients;
+    task.weights = w.weights;
+    task.results = results;
+    k.input_gradient(task);
+    const std::int64_t used = std::min(task.width, channels - b * kBlock);
+    const Strides4& stride = grad_input.stride;
+    for (int p = 0; p < pixels.count; ++p) {
+      T* to = grad_input.data + (c.image + pixels.image[p]) * stride.n +
+              (group * channels + b * kBlock) * stride.c + row * stride.h +
+              pixels.column[p] * stride.w;
+      for (std::int64_t ch = 0; ch < used; ++ch) to[ch * stride.c] = results[p][ch];
+    }
+  }
+
+  const ConvShape s;
+  const Kernels<T>& k;
+  const ConstView<T> input;
+  const T* const weight;
+  const ConstView<T> output;
+  const T* const slope;
+  const ConstView<T> grad_output;
+  const View<T> grad_input;
+  T *const grad_weight, *const grad_bias;
+  const int threads;
+  const std::int64_t channels, outputs, taps, inputs, padded_outputs, padded_channels;
+  const std::int64_t columns;  // of a row of x, padding included
+  std::int64_t parts = 1;
+  std::vector<Chunk> chunks;
+  Workspace workspace;
+  T* x = nullptr;  // a chunk's inputs, [image][row][column][channel]
+  T *y = nullptr, *g = nullptr;  // its outputs and grad / D, [image][row][column][output]
+  T *silent_y = nullptr, *silent_g = nullptr, *one = nullptr;
+  T* packed_weights = nullptr;
+  T* sums = nullptr;
+  std::int64_t* offsets = nullptr;
+  std::vector<Scratch> scratch;
+};
+
+}  // namespace
+
+template <class T>
+void spiking_conv2d_backward(const ConvShape& shape, ConstView<T> input, const T* weight,
+                             ConstView<T> output, const T* slope, ConstView<T> grad_output,
+                             View<T> grad_input, T* grad_weight, T* grad_bias, int threads) {
+  check(shape);
+  if (shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 ||
+      shape.out_width == 0) {
+    // Nothing reaches anything. The caller's arrays are zeroed where they hold something.
+    const std::int64_t weights = shape.out_channels * (shape.in_channels / shape.groups) *
+                                 shape.kernel_height * shape.kernel_width;
+    if (grad_weight) std::fill_n(grad_weight, weights, T{0});
+    if (grad_bias) std::fill_n(grad_bias, shape.out_channels, T{0});
+    const Strides4& stride = grad_input.stride;
+    if (grad_input.data)
+      for (std::int64_t n = 0; n < shape.batch; ++n)
+        for (std::int64_t c = 0; c < shape.in_channels; ++c)
+          for (std::int64_t h = 0; h < shape.in_height; ++h)
+            for (std::int64_t w = 0; w < shape.in_width; ++w)
+              grad_input.data[n * stride.n + c * stride.c + h * stride.h + w * stride.w] = 0;
+    return;
+  }
+  Backward<T>(shape, input, weight, output, slope, grad_output, grad_input, grad_weight,
+              grad_bias, threads)
+      .run();
+}
+
+template void spiking_conv2d_backward(const ConvShape&, ConstView<float>, const float*,
+                                      ConstView<float>, const float*, ConstView<float>,
+                                      View<float>, float*, float*, int);
+template void spiking_conv2d_backward(const ConvShape&, ConstView<double>, const double*,
+                                      ConstView<double>, const double*, ConstView<double>,
+                                      View<double>, double*, double*, int);
+
+}  // namespace ttfs

@@ -1,0 +1,521 @@
+// Forward: a thread takes a bundle of strips of output pixels, tile by tile collects and sorts the
+// input spikes that the tile sees, filters each pixel's own out of them, and sweeps the bundle's
+// pixels over one block of outputs after another, so that a block's weights stay in the cache.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+#include <vector>
+
+#include "kernels/table.h"
+#include "src/padded.h"
+#include "src/parallel.h"
+#include "src/shape.h"
+#include "src/workspace.h"
+#include "ttfs/layers.h"
+
+namespace ttfs {
+namespace {
+
+constexpr std::int64_t kEventBytes = std::int64_t{768} << 10;  // of a bundle's events
+constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;    // inputs that one tile sees
+
+/// One axis of the convolution. Outputs `every` apart read inputs on a common grid of step
+/// `dilation`, on which the kernel is dense and the stride is `stride`: a dilated convolution is
+/// `every` ordinary ones side by side.
+struct Axis {
+  Axis(std::int64_t in_size, std::int64_t out_size, std::int64_t kernel_size,
+       std::int64_t stride_size, std::int64_t padding, std::int64_t dilation_size)
+      : in(in_size),
+        out(out_size),
+        kernel(kernel_size),
+        dilation(dilation_size),
+        every(dilation_size / std::gcd(stride_size, dilation_size)),
+        stride(stride_size / std::gcd(stride_size, dilation_size)),
+        step(stride_size),
+        pad(padding) {}
+
+  /// Outputs of the given phase (first output, in [0, every)).
+  std::int64_t outputs(std::int64_t phase) const {
+    return phase < out ? ceil_div(out - phase, every) : 0;
+  }
+  /// Inputs that `n` neighbouring outputs of a phase see.
+  std::int64_t span(std::int64_t n) const { return (n - 1) * stride + kernel; }
+
+  std::int64_t in, out, kernel, dilation, every, stride, step, pad;
+};
+
+/// Outputs of one image, a row of tiles long.
+struct Strip {
+  std::int64_t image, group;
+  std::int64_t row_phase, column_phase;
+  std::int64_t row, column;    // first output, counted within the phase
+  std::int64_t rows, columns;  // outputs within the strip
+  std::int64_t pixel;          // of its first output within the bundle
+};
+
+/// Strips [first, last) of one group, swept together.
+struct Bundle {
+  std::int64_t first, last;
+  std::int64_t pixels;
+};
+
+struct TileShape {
+  std::int64_t rows, columns;
+};
+
+/// The tile with the least work a pixel: a larger one shares the sorting among more pixels, but
+/// each pixel filters its events out of more. The weights are cycles an event, measured on Sapphire
+/// Rapids.
+TileShape choose_tile(const Axis& y, const Axis& x, std::int64_t channels) {
+  constexpr double sort_cost = 10, filter_cost = 0.4;
+  TileShape best{1, 1};
+  double least = sort_cost * static_cast<double>(y.kernel * x.kernel);
+  const std::int64_t height = y.outputs(0), width = x.outputs(0);
+  for (std::int64_t rows = 1; rows <= std::min<std::int64_t>(kTilePixels, height); ++rows)
+    for (std::int64_t columns = 1; columns <= std::min(kTilePixels / rows, width); ++columns) {
+      if (rows * columns == 1) continue;
+      const std::int64_t seen = y.span(rows) * x.span(columns);
+      if (seen * channels > kPatchLimit) continue;
+      const double used = static_cast<double>(height * width) /
+                          static_cast<double>(ceil_div(height, rows) * ceil_div(width, columns));
+      const double cost = static_cast<double>(seen) * (sort_cost / used + filter_cost);
+      if (cost < least) {
+        least = cost;
+        best = {rows, columns};
+      }
+    }
+  return best;
+}
+
+/// Weights of one group as [block][row][output in block]; rows in the order of the weight tensor
+/// (channel, kernel row, kernel column), then the bias, if any.
+template <class T>
+class PackedWeights {
+ public:
+  PackedWeights(Workspace& workspace, const ConvShape& s, bool has_bias)
+      : groups_(s.groups),
+        outputs_(s.out_channels / s.groups),
+        inputs_(s.in_channels / s.groups * s.kernel_height * s.kernel_width),
+        rows_(inputs_ + (has_bias ? 1 : 0)),
+        padded_(round_up(outputs_, kBlockGrain)) {
+    workspace.plan<T>(groups_ * rows_ * padded_);
+    workspace.plan<T>(groups_ * padded_);
+  }
+
+  void pack(Workspace& workspace, const Kernels<T>& k, const T* weight, const T* bias,
+            int threads) {
+    weights_ = workspace.take<T>(groups_ * rows_ * padded_);
+    start_ = workspace.take<T>(groups_ * padded_);
+    parallel_for(groups_ * blocks(), threads, [&](std::int64_t item, int) {
+      const std::int64_t group = item / blocks(), b = item % blocks();
+      const std::int64_t first = b * kBlock, w = width(b);
+      const std::int64_t used = std::min(w, outputs_ - first);
+      T* to = block(group, b);
+      const T* from = weight + (group * outputs_ + first) * inputs_;
+      if (used < w) std::fill(to, to + rows_ * w, T{0});
+      k.transpose(from, inputs_, to, w, used, inputs_);
+      T* first_slope = start(group, b);
+      std::fill(first_slope, first_slope + w, T{-1});
+      for (std::int64_t j = 0; j < used; ++j) {
+        bool finite = k.all_finite(from + j * inputs_, inputs_);
+        if (bias) {
+          to[inputs_ * w + j] = bias[group * outputs_ + first + j];
+          finite = finite && std::isfinite(bias[group * outputs_ + first + j]);
+        }
+        if (!finite) first_slope[j] = std::numeric_limits<T>::quiet_NaN();
+      }
+    });
+  }
+
+  std::int64_t blocks() const { return ceil_div(outputs_, kBlock); }
+  std::int64_t width(std::int64_t b) const { return std::min(kBlock, padded_ - b * kBlock); }
+  std::int64_t inputs() const { return inputs_; }
+  std::int64_t rows() const { return rows_; }
+  std::int64_t outputs() const { return outputs_; }
+  T* block(std::int64_t group, std::int64_t b) const {
+    return weights_ + (group * padded_ + b * kBlock) * rows_;
+  }
+  T* start(std::int64_t group, std::int64_t b) const {
+    return start_ + group * padded_ + b * kBlock;
+  }
+
+ private:
+  std::int64_t groups_, outputs_, inputs_, rows_, padded_;
+  T* weights_ = nullptr;
+  T* start_ = nullptr;
+};
+
+/// Throws where some input is no spike value.
+template <class T>
+void require_positive(const Kernels<T>& k, const ConvShape& s, ConstView<T> input, int threads) {
+  struct Dimension {
+    std::int64_t size, stride;
+  };
+  Dimension d[4] = {{s.batch, input.stride.n},
+                    {s.in_channels, input.stride.c},
+                    {s.in_height, input.stride.h},
+                    {s.in_width, input.stride.w}};
+  for (const Dimension& each : d)
+    if (each.size == 0) return;
+  // Innermost the dimension of unit stride; dimensions that continue each other become one.
+  std::sort(d, d + 4, [](const Dimension& a, const Dimension& b) {
+    return a.size == 1 || b.size == 1 ? a.size != 1 && b.size == 1 : a.stride < b.stride;
+  });
+  std::vector<Dimension> merged{{1, 1}};
+  for (const Dimension& each : d) {
+    Dimension& last = merged.back();
+    if (each.size == 1) continue;
+    if (each.stride == last.stride * last.size)
+      last.size *= each.size;
+    else
+      merged.push_back(each);
+  }
+  merged.resize(5, {1, 0});
+  const std::int64_t outer =
+      merged[1].size * merged[2].size * merged[3].size * merged[4].size;
+  constexpr std::int64_t chunk = std::int64_t{1} << 16;
+  const std::int64_t pieces = ceil_div(merged[0].size, chunk);
+  // A short run costs more to hand out than to read.
+  const std::int64_t batch = std::max<std::int64_t>(1, chunk / merged[0].size);
+  std::vector<unsigned char> bad(static_cast<std::size_t>(std::max(threads, 1)), 0);
+  parallel_for(ceil_div(outer, batch) * pieces, threads, [&](std::int64_t item, int worker) {
+    const std::int64_t piece = item % pieces, from = item / pieces * batch;
+    for (std::int64_t o = from; o < std::min(outer, from + batch); ++o) {
+      std::int64_t rest = o, at = piece * chunk;
+      for (int i = 1; i < 5; ++i) {
+        at += rest % merged[static_cast<std::size_t>(i)].size *
+              merged[static_cast<std::size_t>(i)].stride;
+        rest /= merged[static_cast<std::size_t>(i)].size;
+      }
+      if (k.any_not_positive(input.data + at, std::min(chunk, merged[0].size - piece * chunk)))
+        bad[static_cast<std::size_t>(worker)] = 1;
+    }
+  });
+  if (std::find(bad.begin(), bad.end(), 1) != bad.end())
+    throw std::invalid_argument(
+        "input holds a value that is not positive; spike values are z = exp(t) > 0 with t the "
+        "spike time, +inf for a neuron that does not spike (ttfs_fast.encoding makes them from "
+        "times or pixels)");
+}
+
+template <class T>
+class Forward {
+ public:
+  Forward(const ConvShape& shape, ConstView<T> in, const T* weight, const T* bias, double t_max,
+          View<T> out, T* slopes, int thread_limit)
+      : s(shape),
+        k(kernels_of<T>(kernels())),
+        input(in),
+        output(out),
+        slope(slopes),
+        has_bias(bias != nullptr),
+        horizon(static_cast<T>(std::exp(t_max))),
+        threads(std::max(thread_limit, 1)),
+        y(s.in_height, s.out_height, s.kernel_height, s.stride_height, s.pad_top,
+          s.dilation_height),
+        x(s.in_width, s.out_width, s.kernel_width, s.stride_width, s.pad_left, s.dilation_width),
+        channels(s.in_channels / s.groups),
+        weights(workspace, s, has_bias) {
+    tile = choose_tile(y, x, channels);
+    patch_rows = y.span(tile.rows);
+    patch_columns = x.span(tile.columns);
+    patch = patch_rows * patch_columns * channels;
+    choose_strips();
+    const std::int64_t room = weights.rows() + kBlockGrain;
+    std::int64_t pixels = 0;
+    for (const Bundle& bundle : bundles) pixels = std::max(pixels, bundle.pixels);
+    const std::int64_t strip_columns = x.span(strip_tiles * tile.columns);
+    const std::int64_t team = team_size(items(), threads);
+    workspace.plan<std::uint32_t>(patch);
+    workspace.plan<std::uint16_t>(patch);
+    for (std::int64_t worker = 0; worker < team; ++worker) {
+      workspace.plan<T>(patch_rows * strip_columns * channels);
+      for (int i = 0; i < 2; ++i) workspace.plan<T>(patch + 1);
+      for (int i = 0; i < 3; ++i) workspace.plan<std::uint32_t>(patch + 1);
+      workspace.plan<std::uint16_t>(patch);
+      workspace.plan<T>(pixels * room);
+      workspace.plan<std::uint32_t>(pixels * room);
+      workspace.plan<std::int64_t>(pixels);
+      for (int i = 0; i < 2; ++i) workspace.plan<T>(pixels * kBlock);
+    }
+    workspace.allocate();
+    weights.pack(workspace, k, weight, bias, threads);
+    row_of = workspace.take<std::uint32_t>(patch);
+    members_of = workspace.take<std::uint16_t>(patch);
+    describe_patch();
+    for (std::int64_t worker = 0; worker < team; ++worker) {
+      Scratch w;
+      w.strip = workspace.take<T>(patch_rows * strip_columns * channels);
+      w.times = workspace.take<T>(patch + 1);
+      w.time_scratch = workspace.take<T>(patch + 1);
+      w.positions = workspace.take<std::uint32_t>(patch + 1);
+      w.position_scratch = workspace.take<std::uint32_t>(patch + 1);
+      w.rows = workspace.take<std::uint32_t>(patch + 1);
+      w.members = workspace.take<std::uint16_t>(patch);
+      w.event_times = workspace.take<T>(pixels * room);
+      w.event_rows = workspace.take<std::uint32_t>(pixels * room);
+      w.event_counts = workspace.take<std::int64_t>(pixels);
+      w.values = workspace.take<T>(pixels * kBlock);
+      w.slopes = workspace.take<T>(pixels * kBlock);
+      scratch.push_back(w);
+    }
+  }
+
+  void run() {
+    parallel_for(items(), threads, [&](std::int64_t item, int worker) {
+      const Scratch& w = scratch[static_cast<std::size_t>(worker)];
+      const Bundle& bundle = bundles[static_cast<std::size_t>(item / block_splits)];
+      const std::int64_t part = item % block_splits, blocks = weights.blocks();
+      const auto each_strip = [&](const auto& action) {
+        for (std::int64_t i = bundle.first; i < bundle.last; ++i)
+          action(strips[static_cast<std::size_t>(i)]);
+      };
+      each_strip([&](const Strip& strip) {
+        copy_strip(strip, w);
+        collect_events(strip, w);
+      });
+      const std::int64_t group = strips[static_cast<std::size_t>(bundle.first)].group;
+      for (std::int64_t b = blocks * part / block_splits; b < blocks * (part + 1) / block_splits;
+           ++b) {
+        sweep_block(group, bundle.pixels, b, w);
+        each_strip([&](const Strip& strip) { write_block(strip, b, w); });
+      }
+    });
+  }
+
+ private:
+  struct Scratch {
+    T* strip;                // inputs, [row][column][channel]
+    T *times, *time_scratch;  // events of a tile
+    std::uint32_t *positions, *position_scratch, *rows;
+    std::uint16_t* members;
+    T* event_times;  // events of each pixel
+    std::uint32_t* event_rows;
+    std::int64_t* event_counts;  // -1: the pixel sees a NaN
+    T *values, *slopes;
+  };
+
+  std::int64_t items() const { return static_cast<std::int64_t>(bundles.size()) * block_splits; }
+
+  /// Cuts the output into strips and bundles, as large as their events fit the cache and every
+  /// thread finds enough of them; where there are too few even so, threads share the blocks.
+  void choose_strips() {
+    const std::int64_t pixel_bytes = (weights.rows() + kBlockGrain) *
+                                     static_cast<std::int64_t>(sizeof(T) + sizeof(std::uint32_t));
+    const std::int64_t all = s.batch * s.groups * s.out_height * s.out_width;
+    std::int64_t most = std::max<std::int64_t>(kEventBytes / pixel_bytes, 1);
+    if (threads > 1) most = std::clamp<std::int64_t>(all / (4 * threads), 1, most);
+    const std::int64_t across = ceil_div(x.outputs(0), tile.columns);
+    strip_tiles = std::clamp<std::int64_t>(most / (tile.rows * tile.columns), 1, across);
+    const std::int64_t length = strip_tiles * tile.columns;
+    for (std::int64_t g = 0; g < s.groups; ++g) {
+      Bundle bundle{static_cast<std::int64_t>(strips.size()), 0, 0};
+      const auto close = [&] {
+        bundle.last = static_cast<std::int64_t>(strips.size());
+        if (bundle.pixels > 0) bundles.push_back(bundle);
+        bundle = {bundle.last, 0, 0};
+      };
+      for (std::int64_t n = 0; n < s.batch; ++n)
+        for (std::int64_t py = 0; py < y.every; ++py)
+          for (std::int64_t px = 0; px < x.every; ++px)
+            for (std::int64_t row = 0; row < y.outputs(py); row += tile.rows)
+              for (std::int64_t column = 0; column < x.outputs(px); column += length) {
+                Strip strip{n,   g,      py, px, row, column, std::min(tile.rows, y.outputs(py) - row),
+                            std::min(length, x.outputs(px) - column), 0};
+                if (bundle.pixels + strip.rows * strip.columns > most) close();
+                strip.pixel = bundle.pixels;
+                bundle.pixels += strip.rows * strip.columns;
+                strips.push_back(strip);
+              }
+      close();
+    }
+    const auto count = static_cast<std::int64_t>(bundles.size());
+    if (threads > 1 && count > 0 && count < 2 * threads)
+      block_splits = std::min(weights.blocks(), ceil_div(2 * threads, count));
+  }
+
+  /// For every input that a tile sees, its row of weights at the tile's first pixel and the
+  /// pixels whose receptive field holds it.
+  void describe_patch() {
+    for (std::int64_t r = 0; r < patch_rows; ++r)
+      for (std::int64_t c = 0; c < patch_columns; ++c) {
+        std::uint32_t word = 0;
+        for (std::int64_t i = 0; i < tile.rows; ++i)
+          for (std::int64_t j = 0; j < tile.columns; ++j) {
+            const std::int64_t ky = r - i * y.stride, kx = c - j * x.stride;
+            if (ky >= 0 && ky < y.kernel && kx >= 0 && kx < x.kernel)
+              word |= 1u << (i * tile.columns + j);
+          }
+        for (std::int64_t ch = 0; ch < channels; ++ch) {
+          const std::int64_t at = (r * patch_columns + c) * channels + ch;
+          row_of[at] = static_cast<std::uint32_t>(ch * y.kernel * x.kernel + r * x.kernel + c);
+          members_of[at] = static_cast<std::uint16_t>(word);
+        }
+      }
+  }
+
+  std::int64_t out_row(const Strip& strip, std::int64_t i) const {
+    return strip.row_phase + (strip.row + i) * y.every;
+  }
+  std::int64_t out_column(const Strip& strip, std::int64_t j) const {
+    return strip.column_phase + (strip.column + j) * x.every;
+  }
+
+  void copy_strip(const Strip& strip, const Scratch& w) const {
+    const std::int64_t length = round_up(strip.columns, tile.columns);
+    const Grid grid{out_row(strip, 0) * y.step - y.pad,
+                    out_column(strip, 0) * x.step - x.pad,
+                    y.dilation,
+                    x.dilation,
+                    patch_rows,
+                    x.span(length)};
+    copy_grid(k, input.data + strip.image * input.stride.n +
+                     strip.group * channels * input.stride.c,
+              input.stride, s.in_height, s.in_width, channels, grid,
+              std::numeric_limits<T>::infinity(), w.strip);
+  }
+
+  void collect_events(const Strip& strip, const Scratch& w) const {
+    const std::int64_t length = round_up(strip.columns, tile.columns);
+    const std::int64_t strip_columns = x.span(length);
+    const bool nan = k.any_nan(w.strip, patch_rows * strip_columns * channels);
+    for (std::int64_t column = 0; column < strip.columns; column += tile.columns) {
+      std::int64_t count = 0;
+      const std::int64_t run = patch_columns * channels;
+      const T* corner = w.strip + column * x.stride * channels;
+      for (std::int64_t r = 0; r < patch_rows; ++r)
+        count += k.collect(corner + r * strip_columns * channels, run,
+                           static_cast<std::uint32_t>(r * run), horizon, w.times + count,
+                           w.positions + count);
+      k.sort(w.times, w.positions, count, w.time_scratch, w.position_scratch);
+      for (std::int64_t e = 0; e < count; ++e) {
+        w.rows[e] = row_of[w.positions[e]];
+        w.members[e] = members_of[w.positions[e]];
+      }
+      // Where the bias joins: behind every event with z <= 1.
+      const bool bias = has_bias && horizon > 1;
+      const std::int64_t split =
+          bias ? std::upper_bound(w.times, w.times + count, T{1}) - w.times : count;
+      for (std::int64_t i = 0; i < strip.rows; ++i)
+        for (std::int64_t j = 0; j < std::min(tile.columns, strip.columns - column); ++j) {
+          const std::int64_t pixel = strip.pixel + i * strip.columns + column + j;
+          T* times = w.event_times + pixel * (weights.rows() + kBlockGrain);
+          std::uint32_t* rows = w.event_rows + pixel * (weights.rows() + kBlockGrain);
+          const int bit = static_cast<int>(i * tile.columns + j);
+          const auto shift =
+              static_cast<std::uint32_t>(i * y.stride * x.kernel + j * x.stride);
+          std::int64_t n = k.filter(w.times, w.rows, w.members, split, bit, shift, times, rows);
+          if (bias) {
+            times[n] = 1;
+            rows[n++] = static_cast<std::uint32_t>(weights.inputs());
+            n += k.filter(w.times + split, w.rows + split, w.members + split, count - split, bit,
+                          shift, times + n, rows + n);
+          }
+          w.event_counts[pixel] = n;
+          if (nan && field_has_nan(corner, strip_columns, i, j)) w.event_counts[pixel] = -1;
+        }
+    }
+  }
+
+  bool field_has_nan(const T* corner, std::int64_t strip_columns, std::int64_t i,
+                     std::int64_t j) const {
+    for (std::int64_t ky = 0; ky < y.kernel; ++ky) {
+      const T* row =
+          corner + ((i * y.stride + ky) * strip_columns + j * x.stride) * channels;
+      if (k.any_nan(row, x.kernel * channels)) return true;
+    }
+    return false;
+  }
+
+  void sweep_block(std::int64_t group, std::int64_t pixels, std::int64_t b,
+                   const Scratch& w) const {
+    SweepTask<T> task;
+    task.weights = weights.block(group, b);
+    task.start = weights.start(group, b);
+    task.width = weights.width(b);
+    task.horizon = horizon;
+    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
+      task.times = w.event_times + pixel * (weights.rows() + kBlockGrain);
+      task.rows = w.event_rows + pixel * (weights.rows() + kBlockGrain);
+      task.count = w.event_counts[pixel];
+      task.values = w.values + pixel * kBlock;
+      task.slopes = w.slopes + pixel * kBlock;
+      if (task.count >= 0) {
+        k.sweep(task);
+      } else {
+        const T nan = std::numeric_limits<T>::quiet_NaN();
+        std::fill(task.values, task.values + kBlock, nan);
+        std::fill(task.slopes, task.slopes + kBlock, nan);
+      }
+    }
+  }
+
+  void write_block(const Strip& strip, std::int64_t b, const Scratch& w) const {
+    const std::int64_t first = strip.group * weights.outputs() + b * kBlock;
+    const std::int64_t used = std::min(kBlock, weights.outputs() - b * kBlock);
+    for (std::int64_t i = 0; i < strip.rows; ++i) {
+      const std::int64_t row = out_row(strip, i), pixel = strip.pixel + i * strip.columns;
+      const std::int64_t column = out_column(strip, 0);
+      T* slopes = slope + ((strip.image * s.out_height + row) * s.out_width + column) *
+                              s.out_channels + first;
+      for (std::int64_t j = 0; j < strip.columns; ++j)
+        std::copy_n(w.slopes + (pixel + j) * kBlock, used,
+                    slopes + j * x.every * s.out_channels);
+      T* values = output.data + strip.image * output.stride.n + first * output.stride.c +
+                  row * output.stride.h + column * output.stride.w;
+      const std::int64_t step = x.every * output.stride.w;
+      if (step == 1 && output.stride.c != 1) {
+        k.transpose(w.values + pixel * kBlock, kBlock, values, output.stride.c, strip.columns,
+                    used);
+      } else {
+        for (std::int64_t j = 0; j < strip.columns; ++j)
+          for (std::int64_t o = 0; o < used; ++o)
+            values[j * step + o * output.stride.c] = w.values[(pixel + j) * kBlock + o];
+      }
+    }
+  }
+
+  const ConvShape s;
+  const Kernels<T>& k;
+  const ConstView<T> input;
+  const View<T> output;
+  T* const slope;
+  const bool has_bias;
+  const T horizon;
+  const int threads;
+  const Axis y, x;
+  const std::int64_t channels;
+  Workspace workspace;
+  PackedWeights<T> weights;
+  TileShape tile;
+  std::int64_t patch_rows, patch_columns, patch;  // what one tile sees
+  std::int64_t strip_tiles = 1, block_splits = 1;
+  std::vector<Strip> strips;
+  std::vector<Bundle> bundles;
+  std::uint32_t* row_of = nullptr;
+  std::uint16_t* members_of = nullptr;
+  std::vector<Scratch> scratch;
+};
+
+}  // namespace
+
+template <class T>
+void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T* weight,
+                            const T* bias, double t_max, View<T> output, T* slope, int threads) {
+  check(shape);
+  if (std::isnan(t_max)) throw std::invalid_argument("t_max is NaN; it must be a spike time");
+  require_positive(kernels_of<T>(kernels()), shape, input, threads);
+  if (shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 ||
+      shape.out_width == 0)
+    return;
+  Forward<T>(shape, input, weight, bias, t_max, output, slope, threads).run();
+}
+
+template void spiking_conv2d_forward(const ConvShape&, ConstView<float>, const float*,
+                                     const float*, double, View<float>, float*, int);
+template void spiking_conv2d_forward(const ConvShape&, ConstView<double>, const double*,
+                                     const double*, double, View<double>, double*, int);
+
+}  // namespace ttfs

@@ -1,0 +1,75 @@
+#include "src/shape.h"
+
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace ttfs {
+namespace {
+
+using Named = std::pair<const char*, std::int64_t>;
+
+void require_at_least(std::int64_t least, std::initializer_list<Named> sizes) {
+  for (const auto& [name, size] : sizes)
+    if (size < least)
+      throw std::invalid_argument(std::string(name) + " is " + std::to_string(size) +
+                                  "; it must be at least " + std::to_string(least));
+}
+
+}  // namespace
+
+void check(const ConvShape& s) {
+  require_at_least(0, {{"batch size", s.batch},
+                       {"input channels", s.in_channels},
+                       {"input height", s.in_height},
+                       {"input width", s.in_width},
+                       {"output channels", s.out_channels},
+                       {"output height", s.out_height},
+                       {"output width", s.out_width},
+                       {"top padding", s.pad_top},
+                       {"left padding", s.pad_left}});
+  require_at_least(1, {{"kernel height", s.kernel_height},
+                       {"kernel width", s.kernel_width},
+                       {"stride", s.stride_height},
+                       {"stride", s.stride_width},
+                       {"dilation", s.dilation_height},
+                       {"dilation", s.dilation_width},
+                       {"groups", s.groups}});
+  if (s.in_channels % s.groups != 0 || s.out_channels % s.groups != 0)
+    throw std::invalid_argument(
+        "input channels (" + std::to_string(s.in_channels) + ") and output channels (" +
+        std::to_string(s.out_channels) + ") must be divisible by groups (" +
+        std::to_string(s.groups) + ")");
+  const std::int64_t receptive = s.in_channels / s.groups * s.kernel_height * s.kernel_width;
+  if (receptive >= (std::int64_t{1} << 31))
+    throw std::invalid_argument("a receptive field of " + std::to_string(receptive) +
+                                " inputs is too large; at most 2^31 - 1 are supported");
+}
+
+void check(const PoolShape& s) {
+  require_at_least(0, {{"batch size", s.batch},
+                       {"channels", s.channels},
+                       {"input height", s.in_height},
+                       {"input width", s.in_width},
+                       {"output height", s.out_height},
+                       {"output width", s.out_width},
+                       {"top padding", s.pad_top},
+                       {"left padding", s.pad_left}});
+  require_at_least(1, {{"kernel height", s.kernel_height},
+                       {"kernel width", s.kernel_width},
+                       {"stride", s.stride_height},
+                       {"stride", s.stride_width},
+                       {"dilation", s.dilation_height},
+                       {"dilation", s.dilation_width}});
+}
+
+ConvShape linear_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+  ConvShape s;
+  s.in_channels = inputs;
+  s.out_channels = outputs;
+  s.batch = rows;
+  return s;
+}
+
+}  // namespace ttfs
