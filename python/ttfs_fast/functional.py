@@ -1,0 +1,351 @@
+"""Spiking layers as functions, in the spirit and with the signatures of torch.nn.functional.
+
+All of them work on spike values ``z = exp(t) > 0``, where ``t`` is the spike time in units of the
+synaptic time constant; a neuron that never spikes has ``z = inf``.
+:func:`ttfs_fast.encoding.times_to_values` and its relatives translate.
+
+References
+----------
+S. Zhou, X. Li, Y. Chen, S. T. Chandrasekaran, A. Sanyal, "Temporal-Coded Deep Spiking Neural
+Network with Easy Training and Robust Performance", AAAI 2021, equations (1), (3), (4).
+H. Mostafa, "Supervised learning based on temporal coding in spiking neural networks", IEEE TNNLS
+29 (7), 2017.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ttfs_fast import ops
+
+IntPair = int | Sequence[int]
+
+
+def spiking_linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, *, t_max: float = math.inf
+) -> Tensor:
+    r"""Spike values of a fully connected layer of non-leaky integrate-and-fire neurons.
+
+    Neuron :math:`j` spikes at
+
+    .. math:: z_j = \frac{\sum_{i \in C} w_{ji} z_i}{\sum_{i \in C} w_{ji} - 1},
+
+    where the causal set :math:`C` holds the inputs that spike before it (equation 4).
+
+    Parameters
+    ----------
+    input : Tensor
+        Spike values, shape (..., N), float32 or float64, positive; ``inf`` is silence. A NaN makes
+        every output of its row NaN.
+    weight : Tensor
+        Shape (M, N), same type. An output with a weight that is not finite is NaN.
+    bias : Tensor, optional
+        Shape (M,): the weights of one more input, which spikes at t = 0 (z = 1).
+    t_max : float
+        The horizon: a spike at a time later than this is none.
+
+    Returns
+    -------
+    Tensor
+        Spike values, shape (..., M), ``inf`` where a neuron does not spike.
+
+    Raises
+    ------
+    ValueError
+        If some input is zero or negative, or `t_max` is NaN.
+    TypeError
+        If a tensor is not float32 or float64, or the types differ.
+    RuntimeError
+        If the shapes do not fit, as :func:`torch.nn.functional.linear`.
+
+    Notes
+    -----
+    Differentiable once in `input`, `weight` and `bias`:
+    :math:`\partial z_j / \partial z_i = w_{ji} / D_j` and
+    :math:`\partial z_j / \partial w_{ji} = (z_i - z_j) / D_j` for :math:`i \in C`, with
+    :math:`D_j = \sum_{i \in C} w_{ji} - 1`; silent neurons and silent inputs get no gradient.
+
+    Examples
+    --------
+    >>> import torch, ttfs_fast
+    >>> z = torch.tensor([1.0, 2.0])
+    >>> ttfs_fast.spiking_linear(z, torch.tensor([[2.0, 1.0], [0.5, 0.25]]))
+    tensor([2., inf])
+    """
+    input, weight, bias, t_max = _checked("spiking_linear", input, weight, bias, t_max)
+    if input.dim() == 0 or weight.dim() != 2:
+        raise RuntimeError(
+            "spiking_linear takes an input of shape (..., N) and a weight of shape (M, N); got "
+            f"{tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    if input.shape[-1] != weight.shape[1]:
+        raise RuntimeError(
+            f"spiking_linear got an input with {input.shape[-1]} features (shape "
+            f"{tuple(input.shape)}) and a weight for {weight.shape[1]} (shape "
+            f"{tuple(weight.shape)}); the input's last size and the weight's must be equal"
+        )
+    _check_bias("spiking_linear", bias, weight)
+    rows = input if input.dim() == 2 else input.reshape(math.prod(input.shape[:-1]), -1)
+    if input.dim() != 2 and input.shape[-1] == 0:
+        rows = input.new_empty(math.prod(input.shape[:-1]), 0)
+    z: Tensor = ops.linear(rows, weight, bias, t_max)[0]
+    return z if input.dim() == 2 else z.reshape(*input.shape[:-1], weight.shape[0])
+
+
+def spiking_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntPair = 1,
+    padding: IntPair | str = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    t_max: float = math.inf,
+) -> Tensor:
+    """Spike values of a convolution layer of non-leaky integrate-and-fire neurons.
+
+    Stands where :func:`torch.nn.functional.conv2d` stood: the same signature, shapes and memory
+    formats. Each output is the neuron of :func:`spiking_linear` on its receptive field (equation
+    4); padding is silent input.
+
+    Parameters
+    ----------
+    input : Tensor
+        Spike values, shape (N, C, H, W) or (C, H, W), float32 or float64, positive; ``inf`` is
+        silence.
+    weight : Tensor
+        Shape (M, C / groups, kernel height, kernel width), same type.
+    bias : Tensor, optional
+        Shape (M,): the weights of one more input, which spikes at t = 0 (z = 1).
+    stride, dilation : int or pair of int
+        As torch.
+    padding : int, pair of int, "valid" or "same"
+        Rows and columns of silence on either side. ``"same"`` gives outputs of size
+        ceil(size / stride) for any stride, the odd row or column of padding at the end.
+    groups : int
+        As torch.
+    t_max : float
+        The horizon: a spike at a time later than this is none.
+
+    Returns
+    -------
+    Tensor
+        Spike values, shape (N, M, H', W') or (M, H', W'), ``inf`` where silent.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`spiking_linear`.
+    RuntimeError
+        If shapes, stride, padding, dilation or groups do not fit, as torch.
+
+    Examples
+    --------
+    >>> import torch, ttfs_fast
+    >>> z = torch.rand(8, 3, 32, 32).exp()
+    >>> weight = torch.rand(64, 3, 3, 3) * 8 / 27
+    >>> ttfs_fast.spiking_conv2d(z, weight, padding=1).shape
+    torch.Size([8, 64, 32, 32])
+    """
+    name = "spiking_conv2d"
+    input, weight, bias, t_max = _checked(name, input, weight, bias, t_max)
+    if input.dim() not in (3, 4) or weight.dim() != 4:
+        raise RuntimeError(
+            f"{name} takes a 3-D (unbatched) or 4-D (batched) input and a 4-D weight; got shapes "
+            f"{tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    steps, holes = _pair(name, "stride", stride, 1), _pair(name, "dilation", dilation, 1)
+    if groups < 1:
+        raise RuntimeError(f"{name}: groups is {groups}; it must be at least 1")
+    channels, outputs = input.shape[-3], weight.shape[0]
+    if channels != weight.shape[1] * groups or outputs % groups:
+        raise RuntimeError(
+            f"{name}: given groups={groups} and a weight of shape {tuple(weight.shape)}, expected "
+            f"an input with {weight.shape[1] * groups} channels and a number of outputs that "
+            f"groups divides; got an input of shape {tuple(input.shape)}"
+        )
+    _check_bias(name, bias, weight)
+    kernel = tuple(weight.shape[2:])
+    if min(kernel) < 1:
+        raise RuntimeError(f"{name}: the kernel must not be empty; got {kernel}")
+    before, output_size = _conv_sizes(name, tuple(input.shape[-2:]), kernel, steps, padding, holes)
+    batch = input if input.dim() == 4 else input[None]
+    z: Tensor = ops.conv2d(
+        batch, weight, bias, steps, before, holes, groups, t_max, output_size
+    )[0]
+    return z if input.dim() == 4 else z[0]
+
+
+def spiking_max_pool2d(
+    input: Tensor,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: IntPair = 0,
+    dilation: IntPair = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """First spike of each window.
+
+    Stands where :func:`torch.nn.functional.max_pool2d` stood: the strongest input is the one that
+    spikes first, so the pool takes the *least* spike value (section 3.2 of the paper: "the output
+    is just the first arrived input").
+
+    Parameters
+    ----------
+    input : Tensor
+        Spike values, shape (N, C, H, W) or (C, H, W), float32 or float64.
+    kernel_size, stride, padding, dilation : int or pair of int
+        As torch; the stride defaults to the kernel size, padding is silent.
+    ceil_mode : bool
+        As torch.
+
+    Returns
+    -------
+    Tensor
+        Shape (N, C, H', W') or (C, H', W'), ``inf`` for a silent window. The gradient goes to the
+        first of the inputs that attain the minimum; a silent window passes none.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not float32 or float64.
+    RuntimeError
+        If the sizes do not fit, as torch.
+
+    Examples
+    --------
+    >>> import torch, ttfs_fast
+    >>> ttfs_fast.spiking_max_pool2d(torch.tensor([[[3.0, 2.0], [float("inf"), 5.0]]]), 2)
+    tensor([[[2.]]])
+    """
+    name = "spiking_max_pool2d"
+    _check_types(name, input=input)
+    if input.dim() not in (3, 4):
+        raise RuntimeError(
+            f"{name} takes an input of shape (N, C, H, W) or (C, H, W); got {tuple(input.shape)}"
+        )
+    kernel = _pair(name, "kernel_size", kernel_size, 1)
+    no_stride = stride is None or (not isinstance(stride, int) and len(stride) == 0)
+    steps = kernel if no_stride else _pair(name, "stride", stride, 1)  # type: ignore[arg-type]
+    before, holes = _pair(name, "padding", padding, 0), _pair(name, "dilation", dilation, 1)
+    if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(before, kernel, holes, strict=True)):
+        raise RuntimeError(
+            f"{name}: padding {before} must be at most half of the window {kernel}"
+        )
+    output_size = []
+    for n, k, s, p, d in zip(input.shape[-2:], kernel, steps, before, holes, strict=True):
+        room = n + 2 * p - d * (k - 1) - 1
+        out = (room + (s - 1 if ceil_mode else 0)) // s + 1
+        if ceil_mode and (out - 1) * s >= n + p:  # the last window must start inside
+            out -= 1
+        if out < 1:
+            raise RuntimeError(
+                f"{name}: an input of shape {tuple(input.shape)} is smaller than the window "
+                f"{kernel} with dilation {holes} and padding {before}"
+            )
+        output_size.append(out)
+    batch = input if input.dim() == 4 else input[None]
+    z: Tensor = ops.max_pool2d(batch, kernel, steps, before, holes, output_size)[0]
+    return z if input.dim() == 4 else z[0]
+
+
+def _conv_sizes(
+    name: str,
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, int],
+    padding: IntPair | str,
+    dilation: tuple[int, int],
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding at the top and left, and the output size."""
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ValueError(
+                f'{name}: padding is "{padding}"; it must be a number, a pair, "same" or "valid"'
+            )
+        if padding == "same":
+            out = tuple(-(-n // s) for n, s in zip(size, stride, strict=True))
+            before = tuple(
+                max((o - 1) * s + d * (k - 1) + 1 - n, 0) // 2
+                for o, s, d, k, n in zip(out, stride, dilation, kernel, size, strict=True)
+            )
+            return (before[0], before[1]), (out[0], out[1])
+        padding = 0
+    pads = _pair(name, "padding", padding, 0)
+    out = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(size, pads, dilation, kernel, stride, strict=True)
+    )
+    if min(out) < 1:
+        raise RuntimeError(
+            f"{name}: an input of {size[0]} x {size[1]} with padding {pads} is smaller than the "
+            f"kernel {kernel} with dilation {dilation}"
+        )
+    return pads, (out[0], out[1])
+
+
+def _pair(name: str, what: str, value: IntPair, least: int) -> tuple[int, int]:
+    both = [value, value] if isinstance(value, int) else list(value)
+    if len(both) == 1:
+        both *= 2
+    if len(both) != 2:
+        raise RuntimeError(f"{name}: {what} is {value}; it must be one number or two")
+    if min(both) < least:
+        raise RuntimeError(f"{name}: {what} is {value}; it must be at least {least}")
+    return both[0], both[1]
+
+
+def _checked(
+    name: str, input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
+) -> tuple[Tensor, Tensor, Tensor | None, float]:
+    _check_types(name, input=input, weight=weight, bias=bias)
+    if math.isnan(t_max):
+        raise ValueError(f"{name}: t_max is NaN; it must be a time, or inf for no horizon")
+    return input, weight, bias, float(t_max)
+
+
+def _check_types(name: str, **tensors: Tensor | None) -> None:
+    """Refuses types and devices that differ or that there is no kernel for."""
+    given = {key: t for key, t in tensors.items() if t is not None}
+    for key, t in given.items():
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name}: {key} must be a tensor, got {type(t).__name__}")
+    first = given["input"]
+    if not torch.is_autocast_enabled(first.device.type):
+        for key, t in given.items():
+            if t.dtype not in (torch.float32, torch.float64):
+                raise TypeError(
+                    f"{name} computes in float32 or float64; {key} is {t.dtype}: convert it with "
+                    ".float(); in half precision spike times would lose their meaning"
+                )
+            if t.dtype != first.dtype:
+                raise TypeError(
+                    f"{name}: {key} is {t.dtype} but input is {first.dtype}; convert one of them"
+                )
+    for key, t in given.items():
+        if t.device != first.device:
+            raise RuntimeError(
+                f"{name}: {key} is on {t.device} but input is on {first.device}; move one of them"
+            )
+    # Forward-mode derivatives through a custom operator would silently be zero.
+    if (
+        not torch.compiler.is_compiling()
+        and forward_ad._current_level >= 0
+        and any(forward_ad.unpack_dual(t).tangent is not None for t in given.values())
+    ):
+        raise NotImplementedError(
+            f"{name} has no forward-mode derivative (torch.func.jvp, torch.autograd.forward_ad); "
+            "use reverse mode, or ttfs_fast.reference, which is plain torch"
+        )
+
+
+def _check_bias(name: str, bias: Tensor | None, weight: Tensor) -> None:
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise RuntimeError(
+            f"{name}: bias has shape {tuple(bias.shape)}; with a weight of shape "
+            f"{tuple(weight.shape)} it must be ({weight.shape[0]},)"
+        )

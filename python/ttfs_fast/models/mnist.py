@@ -1,0 +1,142 @@
+"""The paper's MNIST network."""
+
+import math
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast import _extras
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+
+AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
+AUTHORS_LATEST = math.log(1e5)
+"""The authors' network takes a spike later than z = 1e5 for none."""
+
+
+class MnistSCNN(nn.Sequential):
+    """SCNN(5,32,2) -> SCNN(5,16,2) -> FC(10) (Table 1).
+
+    Input: spike values of images, shape (N, 1, 28, 28). Output: spike values of the classes,
+    shape (N, 10); the class is the output that spikes first. 21,440 weights, and 58 more for the
+    bias neurons, one a neuron of each layer's output.
+    """
+
+    def __init__(
+        self,
+        *,
+        t_max: float = math.inf,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.t_max = t_max
+        like = {"t_max": t_max, "device": device, "dtype": dtype}
+        self.conv1 = SpikingConv2d(1, 32, 5, stride=2, padding="same", **like)  # type: ignore[arg-type]
+        self.conv2 = SpikingConv2d(32, 16, 5, stride=2, padding="same", **like)  # type: ignore[arg-type]
+        self.flatten = nn.Flatten()
+        self.fc = SpikingLinear(16 * 7 * 7, 10, **like)  # type: ignore[arg-type]
+
+
+def mnist_scnn(
+    *,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    t_max: float | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> MnistSCNN:
+    """The paper's MNIST network, SCNN(5,32,2) -> SCNN(5,16,2) -> FC(10), padding "same".
+
+    Parameters
+    ----------
+    pretrained : bool
+        Load the weights that ship with the package, trained on MNIST with the encoding
+        ``t = 3 (1 - p)`` (docs/results/mnist.md says how).
+    weights : path, optional
+        Load a ``.safetensors`` file, as ``ttfs-fast train`` writes it, or the folder of the
+        authors' ``weight_scnn1.npy``, ``weight_scnn2.npy`` and ``weight_scnn3.npy``.
+    t_max : float, optional
+        The horizon of every layer. By default none; for the authors' weights ln 1e5, as in
+        their code.
+    device, dtype
+        Of the parameters.
+
+    Returns
+    -------
+    MnistSCNN
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If `weights` does not exist or does not hold this network's arrays.
+
+    Examples
+    --------
+    >>> from ttfs_fast.models import mnist_scnn
+    >>> sum(p.numel() for name, p in mnist_scnn().named_parameters() if "weight" in name)
+    21440
+    """
+    if pretrained and weights is not None:
+        raise ValueError("give either pretrained=True or weights, not both")
+    path = Path(weights) if weights is not None else None
+    if path is not None and not path.exists():
+        raise FileNotFoundError(f"no weights at {path}: give a .safetensors file or a folder")
+    authors = path is not None and path.is_dir()
+    if t_max is None:
+        t_max = AUTHORS_LATEST if authors else math.inf
+    model = MnistSCNN(t_max=t_max, device=device, dtype=dtype)
+    if path is not None:
+        state = _authors_state(path) if authors else _safetensors_state(path)
+    elif pretrained:
+        shipped = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
+        with resources.as_file(shipped) as file:
+            state = _safetensors_state(file)
+    else:
+        return model
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path or 'the shipped weights'}: not this network: {error}") from error
+    return model
+
+
+def _safetensors_state(path: Path) -> dict[str, Tensor]:
+    safetensors = _extras.require("safetensors.torch", "train")
+    try:
+        state: dict[str, Tensor] = safetensors.load_file(path)
+    except Exception as error:  # the library raises its own type, which is not exported
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    return state
+
+
+def _authors_state(folder: Path) -> dict[str, Tensor]:
+    """The authors' arrays of shape (inputs + 1, outputs); the last row is the bias neuron.
+
+    A convolution's inputs are ordered (kernel row, kernel column, channel), the last layer's (row,
+    column, channel).
+    """
+    shapes = {"conv1": (5, 5, 1, 32), "conv2": (5, 5, 32, 16), "fc": (7, 7, 16, 10)}
+    state = {}
+    for file, (layer, shape) in zip(AUTHORS_FILES, shapes.items(), strict=True):
+        path = folder / file
+        try:
+            array = np.load(path, allow_pickle=False)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{path} is missing; the folder must hold {', '.join(AUTHORS_FILES)}"
+            ) from error
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{path} is not a readable .npy array: {error}") from error
+        expected = (math.prod(shape[:3]) + 1, shape[3])
+        if array.shape != expected or array.dtype.kind != "f":
+            raise ValueError(
+                f"{path} holds a {array.dtype} array of shape {array.shape}; "
+                f"expected floats of shape {expected}"
+            )
+        weight = torch.from_numpy(array[:-1].astype(np.float32)).reshape(shape).permute(3, 2, 0, 1)
+        state[f"{layer}.weight"] = (weight.flatten(1) if layer == "fc" else weight).contiguous()
+        state[f"{layer}.bias"] = torch.from_numpy(array[-1].astype(np.float32))
+    return state

@@ -1,0 +1,299 @@
+"""Spiking layers as modules, mirroring torch.nn: same parameters, same state_dict keys."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from ttfs_fast import functional
+
+IntPair = int | Sequence[int]
+
+
+def uniform_firing_(weight: Tensor, total: float = 8.0) -> Tensor:
+    """Fills a weight, in place, uniformly from [0, total / fan_in]: the authors' initialisation.
+
+    A neuron whose inputs all spike then has weights that sum to about ``total / 2``. It fires once
+    the weights of the inputs so far sum to more than 1, so with the default even a neuron half of
+    whose inputs are silent fires.
+
+    Parameters
+    ----------
+    weight : Tensor
+        Shape (outputs, ...); the fan-in is the product of the other sizes.
+    total : float
+        Positive.
+
+    Returns
+    -------
+    Tensor
+        `weight`.
+    """
+    _check_scale("total", total)
+    fan_in = weight[0].numel() if weight.shape[0] else 0
+    with torch.no_grad():
+        return weight.uniform_(0, total / max(fan_in, 1))
+
+
+def centred_normal_(weight: Tensor, total: float = 4.0, spread: float = 3.0) -> Tensor:
+    """Fills a weight, in place, with normal values whose sum is the same for every neuron.
+
+    Each neuron's weights are independent normal values, shifted to sum to exactly `total` and
+    scaled so that their deviations from the mean have norm `spread`. Every neuron fires, as with
+    :func:`uniform_firing_`, but neurons differ by the signs of their weights and not by how soon
+    their weights add up to the threshold.
+
+    Parameters
+    ----------
+    weight : Tensor
+        Shape (outputs, ...); the fan-in is the product of the other sizes.
+    total, spread : float
+        Positive; `total` must exceed 1 for the neurons to fire.
+
+    Returns
+    -------
+    Tensor
+        `weight`.
+    """
+    _check_scale("total", total)
+    _check_scale("spread", spread)
+    with torch.no_grad():
+        flat = torch.randn_like(weight).flatten(1)
+        flat -= flat.mean(dim=1, keepdim=True)
+        flat *= spread / flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+        return weight.copy_((flat + total / max(flat.shape[1], 1)).reshape(weight.shape))
+
+
+def _check_scale(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} is {value}; it must be positive and finite")
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 0:
+            raise ValueError(f"{name} is {size}; it must not be negative")
+
+
+class _SpikingLayer(nn.Module):
+    """What fully connected and convolution layers share: a weight, a bias, and their start."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        weight_shape: tuple[int, ...],
+        bias: bool,
+        t_max: float,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        if math.isnan(t_max):
+            raise ValueError("t_max is NaN; it must be a time, or inf for no horizon")
+        self.t_max = t_max
+        self.weight = nn.Parameter(torch.empty(weight_shape, device=device, dtype=dtype))
+        if bias:
+            self.bias = nn.Parameter(torch.empty(weight_shape[0], device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights from [0, 8 / fan_in] (:func:`uniform_firing_`), bias 0."""
+        uniform_firing_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def _horizon(self) -> str:
+        return "" if self.t_max == math.inf else f", t_max={self.t_max}"
+
+
+class SpikingLinear(_SpikingLayer):
+    """Fully connected layer of neurons that spike at most once; stands where nn.Linear stood.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Sizes of each input and output sample.
+    bias : bool
+        Whether every neuron has one more input, which spikes at t = 0.
+    t_max : float
+        The horizon: a spike at a time later than this is none.
+    device, dtype
+        As :class:`torch.nn.Linear`.
+
+    Attributes
+    ----------
+    weight : Parameter
+        Shape (out_features, in_features).
+    bias : Parameter or None
+        Shape (out_features,).
+
+    Notes
+    -----
+    Input (..., in_features) and output (..., out_features) are spike values; see
+    :func:`ttfs_fast.spiking_linear`.
+
+    Examples
+    --------
+    >>> import torch, ttfs_fast.nn as snn
+    >>> layer = snn.SpikingLinear(784, 10)
+    >>> layer(torch.rand(32, 784).exp()).shape
+    torch.Size([32, 10])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        t_max: float = math.inf,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _check_sizes(in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        super().__init__((out_features, in_features), bias, t_max, device, dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.spiking_linear(input, self.weight, self.bias, t_max=self.t_max)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}{self._horizon()}"
+        )
+
+
+class SpikingConv2d(_SpikingLayer):
+    """Convolution layer of neurons that spike at most once; stands where nn.Conv2d stood.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, groups
+        As :class:`torch.nn.Conv2d`; ``padding="same"`` works for any stride.
+    bias : bool
+        Whether every neuron has one more input, which spikes at t = 0.
+    t_max : float
+        The horizon: a spike at a time later than this is none.
+    device, dtype
+        As :class:`torch.nn.Conv2d`.
+
+    Attributes
+    ----------
+    weight : Parameter
+        Shape (out_channels, in_channels / groups, kernel height, kernel width).
+    bias : Parameter or None
+        Shape (out_channels,).
+
+    Notes
+    -----
+    Input and output are spike values; see :func:`ttfs_fast.spiking_conv2d`.
+
+    Examples
+    --------
+    >>> import torch, ttfs_fast.nn as snn
+    >>> layer = snn.SpikingConv2d(1, 32, 5, stride=2, padding="same")
+    >>> layer(torch.rand(8, 1, 28, 28).exp()).shape
+    torch.Size([8, 32, 14, 14])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: IntPair | str = 0,
+        dilation: IntPair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        t_max: float = math.inf,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _check_sizes(in_channels=in_channels, out_channels=out_channels)
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"in_channels ({in_channels}) and out_channels ({out_channels}) must be divisible "
+                f"by groups ({groups})"
+            )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size: tuple[int, int] = _pair(kernel_size)
+        self.stride: tuple[int, int] = _pair(stride)
+        self.padding = padding if isinstance(padding, str) else _pair(padding)
+        self.dilation: tuple[int, int] = _pair(dilation)
+        self.groups = groups
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        super().__init__(shape, bias, t_max, device, dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.spiking_conv2d(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            t_max=self.t_max,
+        )
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}"
+        if self.padding != (0, 0):
+            text += f", padding={self.padding!r}"
+        if self.dilation != (1, 1):
+            text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        if self.bias is None:
+            text += ", bias=False"
+        return text + self._horizon()
+
+
+class SpikingMaxPool2d(nn.Module):
+    """First spike of each window; stands where nn.MaxPool2d stood.
+
+    Parameters
+    ----------
+    kernel_size, stride, padding, dilation, ceil_mode
+        As :class:`torch.nn.MaxPool2d`.
+
+    Notes
+    -----
+    See :func:`ttfs_fast.spiking_max_pool2d`.
+    """
+
+    def __init__(
+        self,
+        kernel_size: IntPair,
+        stride: IntPair | None = None,
+        padding: IntPair = 0,
+        dilation: IntPair = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.dilation = dilation
+        self.ceil_mode = ceil_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.spiking_max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )

@@ -1,0 +1,490 @@
+"""The operators as torch sees them.
+
+For each operator, side by side: the allocation of its results and the call into the core, its fake
+version (shapes and strides only, for torch.compile and torch.export), its backward, and its rules
+for autocast and vmap. What users call is in :mod:`ttfs_fast.functional`, which checks arguments.
+
+CPU tensors run through the compiled core; tensors on any other device run through
+:mod:`ttfs_fast.reference` in chunks of bounded memory.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ttfs_fast import _core, reference
+
+Size = Sequence[int]
+
+
+def _array(tensor: Tensor | None) -> Any:
+    """The tensor's memory as a numpy array: no copy, and no silent change of type."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
+
+
+def _memory_format(input: Tensor) -> torch.memory_format:
+    """The layout of the output: channels_last for an input that is channels_last only."""
+    if input.is_contiguous():
+        return torch.contiguous_format
+    if input.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+# --- spiking_conv2d ------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("ttfs_fast::spiking_conv2d", mutates_args=())
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+    t_max: float,
+    output_size: Size,
+) -> tuple[Tensor, Tensor]:
+    """Spike values (N, M, H, W) and slopes D (N, H, W, M); `padding` is that at the top and left."""
+    if input.device.type != "cpu":
+        return reference.conv2d_forward(
+            input, weight, bias, stride, padding, dilation, groups, t_max, output_size
+        )
+    z, slope = _conv2d_outputs(input, weight, output_size)
+    _core.conv2d_forward(
+        _array(input),
+        _array(weight.contiguous()),
+        _array(None if bias is None else bias.contiguous()),
+        stride,
+        padding,
+        dilation,
+        groups,
+        t_max,
+        _array(z),
+        _array(slope),
+        torch.get_num_threads(),
+    )
+    return z, slope
+
+
+def _conv2d_outputs(input: Tensor, weight: Tensor, output_size: Size) -> tuple[Tensor, Tensor]:
+    shape = (input.shape[0], weight.shape[0], *output_size)
+    z = input.new_empty(shape).contiguous(memory_format=_memory_format(input))
+    return z, input.new_empty((shape[0], *output_size, shape[1]))
+
+
+@conv2d.register_fake
+def _(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+    t_max: float,
+    output_size: Size,
+) -> tuple[Tensor, Tensor]:
+    return _conv2d_outputs(input, weight, output_size)
+
+
+@torch.library.custom_op("ttfs_fast::spiking_conv2d_backward", mutates_args=())
+def conv2d_backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    z: Tensor,
+    slope: Tensor,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+    need_input: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of input, weight and bias; empty tensors for what is not needed."""
+    if input.device.type != "cpu":
+        grads = reference.conv2d_backward(
+            grad, input, weight, z, slope, stride, padding, dilation, groups
+        )
+        return _drop_unneeded(grads, need_input, need_weight)
+    grad_input, grad_weight, grad_bias = _gradients(input, weight, need_input, need_weight)
+    _core.conv2d_backward(
+        _array(input),
+        _array(weight.contiguous()),
+        _array(z),
+        _array(slope),
+        _array(grad),
+        stride,
+        padding,
+        dilation,
+        groups,
+        _array(grad_input) if need_input else None,
+        _array(grad_weight) if need_weight else None,
+        _array(grad_bias) if need_weight else None,
+        torch.get_num_threads(),
+    )
+    return grad_input, grad_weight, grad_bias
+
+
+def _gradients(
+    input: Tensor, weight: Tensor, need_input: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.empty_like(input) if need_input else input.new_empty(0),
+        weight.new_empty(weight.shape) if need_weight else weight.new_empty(0),
+        weight.new_empty(weight.shape[0] if need_weight else 0),
+    )
+
+
+def _drop_unneeded(
+    grads: tuple[Tensor, Tensor, Tensor], need_input: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    kept = (need_input, need_weight, need_weight)
+    a, b, c = (g if k else g.new_empty(0) for g, k in zip(grads, kept, strict=True))
+    return a, b, c
+
+
+@conv2d_backward.register_fake
+def _(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    z: Tensor,
+    slope: Tensor,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+    need_input: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _gradients(input, weight, need_input, need_weight)
+
+
+def _conv2d_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    input, weight, bias, stride, padding, dilation, groups, _, _ = inputs
+    z, slope = output
+    ctx.mark_non_differentiable(slope)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(input, weight, z, slope)
+    ctx.has_bias = bias is not None
+    ctx.geometry = (stride, padding, dilation, groups)
+
+
+def _conv2d_gradient(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 9
+    need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
+    grad_input, grad_weight, grad_bias = conv2d_backward(
+        grad, *ctx.saved_tensors, *ctx.geometry, need_input, need_weight or need_bias
+    )
+    return (
+        grad_input if need_input else None,
+        grad_weight if need_weight else None,
+        grad_bias if need_bias else None,
+        *(None,) * 6,
+    )
+
+
+conv2d.register_autograd(_conv2d_gradient, setup_context=_conv2d_setup)
+
+
+# --- spiking_linear ------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("ttfs_fast::spiking_linear", mutates_args=())
+def linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
+) -> tuple[Tensor, Tensor]:
+    """Spike values and slopes D (N, M) of input (N, K), weight (M, K): one receptive field."""
+    if input.device.type != "cpu":
+        return reference.linear_forward(input, weight, bias, t_max)
+    z, slope = _linear_outputs(input, weight)
+    _core.conv2d_forward(
+        _array(input[:, :, None, None]),
+        _array(weight.contiguous()[:, :, None, None]),
+        _array(None if bias is None else bias.contiguous()),
+        (1, 1),
+        (0, 0),
+        (1, 1),
+        1,
+        t_max,
+        _array(z[:, :, None, None]),
+        _array(slope[:, None, None, :]),
+        torch.get_num_threads(),
+    )
+    return z, slope
+
+
+def _linear_outputs(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    shape = (input.shape[0], weight.shape[0])
+    return input.new_empty(shape), input.new_empty(shape)
+
+
+@linear.register_fake
+def _(
+    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
+) -> tuple[Tensor, Tensor]:
+    return _linear_outputs(input, weight)
+
+
+@torch.library.custom_op("ttfs_fast::spiking_linear_backward", mutates_args=())
+def linear_backward(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    z: Tensor,
+    slope: Tensor,
+    need_input: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of input, weight and bias; empty tensors for what is not needed."""
+    if input.device.type != "cpu":
+        grads = reference.linear_backward(grad, input, weight, z, slope)
+        return _drop_unneeded(grads, need_input, need_weight)
+    grad_input, grad_weight, grad_bias = _gradients(input, weight, need_input, need_weight)
+    _core.conv2d_backward(
+        _array(input[:, :, None, None]),
+        _array(weight.contiguous()[:, :, None, None]),
+        _array(z[:, :, None, None]),
+        _array(slope[:, None, None, :]),
+        _array(grad[:, :, None, None]),
+        (1, 1),
+        (0, 0),
+        (1, 1),
+        1,
+        _array(grad_input[:, :, None, None]) if need_input else None,
+        _array(grad_weight[:, :, None, None]) if need_weight else None,
+        _array(grad_bias) if need_weight else None,
+        torch.get_num_threads(),
+    )
+    return grad_input, grad_weight, grad_bias
+
+
+@linear_backward.register_fake
+def _(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    z: Tensor,
+    slope: Tensor,
+    need_input: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _gradients(input, weight, need_input, need_weight)
+
+
+def _linear_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    input, weight, _, _ = inputs
+    z, slope = output
+    ctx.mark_non_differentiable(slope)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(input, weight, z, slope)
+
+
+def _linear_gradient(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 4
+    need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
+    grad_input, grad_weight, grad_bias = linear_backward(
+        grad, *ctx.saved_tensors, need_input, need_weight or need_bias
+    )
+    return (
+        grad_input if need_input else None,
+        grad_weight if need_weight else None,
+        grad_bias if need_bias else None,
+        None,
+    )
+
+
+linear.register_autograd(_linear_gradient, setup_context=_linear_setup)
+
+
+# --- spiking_max_pool2d --------------------------------------------------------------------------
+
+
+@torch.library.custom_op("ttfs_fast::spiking_max_pool2d", mutates_args=())
+def max_pool2d(
+    input: Tensor, kernel: Size, stride: Size, padding: Size, dilation: Size, output_size: Size
+) -> tuple[Tensor, Tensor]:
+    """First spikes (N, C, H, W) and their places in the windows, -1 where silent."""
+    z, index = _pool_outputs(input, output_size)
+    if input.device.type != "cpu":
+        return _pool_reference(input, kernel, stride, padding, dilation, output_size)
+    _core.max_pool2d_forward(
+        _array(input),
+        kernel,
+        stride,
+        padding,
+        dilation,
+        _array(z),
+        _array(index),
+        torch.get_num_threads(),
+    )
+    return z, index
+
+
+def _pool_outputs(input: Tensor, output_size: Size) -> tuple[Tensor, Tensor]:
+    shape = (*input.shape[:2], *output_size)
+    z = input.new_empty(shape).contiguous(memory_format=_memory_format(input))
+    return z, input.new_empty(shape, dtype=torch.int32)
+
+
+def _window_position(
+    size: Size, kernel: Size, stride: Size, padding: Size, dilation: Size, place: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Input row and column of a place in each output's window."""
+    row = torch.arange(size[0], device=place.device)[:, None] * stride[0] - padding[0]
+    column = torch.arange(size[1], device=place.device) * stride[1] - padding[1]
+    return row + place // kernel[1] * dilation[0], column + place % kernel[1] * dilation[1]
+
+
+def _pool_reference(
+    input: Tensor, kernel: Size, stride: Size, padding: Size, dilation: Size, output_size: Size
+) -> tuple[Tensor, Tensor]:
+    z, index = _pool_outputs(input, output_size)
+    z.fill_(torch.inf)
+    index.fill_(-1)
+    for place in range(kernel[0] * kernel[1]):
+        y, x = _window_position(
+            output_size, kernel, stride, padding, dilation, torch.tensor(place, device=z.device)
+        )
+        inside = (y >= 0) & (y < input.shape[2]) & (x >= 0) & (x < input.shape[3])
+        value = input[:, :, y.clamp(0, input.shape[2] - 1), x.clamp(0, input.shape[3] - 1)]
+        better = inside & ((value < z) | (value.isnan() & ~z.isnan()))
+        z.copy_(torch.where(better, value, z))
+        index.masked_fill_(better, place)
+    return z, index
+
+
+@max_pool2d.register_fake
+def _(
+    input: Tensor, kernel: Size, stride: Size, padding: Size, dilation: Size, output_size: Size
+) -> tuple[Tensor, Tensor]:
+    return _pool_outputs(input, output_size)
+
+
+@torch.library.custom_op("ttfs_fast::spiking_max_pool2d_backward", mutates_args=())
+def max_pool2d_backward(
+    grad: Tensor,
+    index: Tensor,
+    kernel: Size,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    input_size: Size,
+) -> Tensor:
+    """Gradient of the input: each output's, at the input that spiked first."""
+    grad_input = _pool_gradient(grad, input_size)
+    if grad.device.type != "cpu":
+        y, x = _window_position(grad.shape[2:], kernel, stride, padding, dilation, index.long())
+        flat = torch.where(index >= 0, y * input_size[1] + x, 0).flatten(2)
+        passed = torch.where(index >= 0, grad, 0).flatten(2)
+        return grad_input.zero_().flatten(2).scatter_add_(2, flat, passed).reshape_as(grad_input)
+    _core.max_pool2d_backward(
+        _array(grad),
+        _array(index),
+        kernel,
+        stride,
+        padding,
+        dilation,
+        _array(grad_input),
+        torch.get_num_threads(),
+    )
+    return grad_input
+
+
+def _pool_gradient(grad: Tensor, input_size: Size) -> Tensor:
+    return grad.new_empty((*grad.shape[:2], *input_size))
+
+
+@max_pool2d_backward.register_fake
+def _(
+    grad: Tensor,
+    index: Tensor,
+    kernel: Size,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    input_size: Size,
+) -> Tensor:
+    return _pool_gradient(grad, input_size)
+
+
+def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    input, kernel, stride, padding, dilation, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+    ctx.geometry = (kernel, stride, padding, dilation, input.shape[2:])
+
+
+def _pool_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 6
+    return max_pool2d_backward(grad, *ctx.saved_tensors, *ctx.geometry), *(None,) * 5
+
+
+max_pool2d.register_autograd(_pool_backward, setup_context=_pool_setup)
+
+
+# --- rules that all share ------------------------------------------------------------------------
+
+
+def _no_double_backward(ctx: Any, *_: Any) -> None:
+    raise RuntimeError(
+        "the spiking operators have no second derivative: double backward (create_graph=True, "
+        "hessians, gradient penalties) is not supported; ttfs_fast.reference holds the same "
+        "operators in plain torch, which can be differentiated twice"
+    )
+
+
+def _fold_input(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    """vmap over the input alone: its dimension joins the batch; other arguments are refused."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], input: Tensor, *rest: Any) -> Any:
+        if in_dims[0] is None or any(d is not None for d in in_dims[1:]):
+            raise NotImplementedError(
+                "vmap over a spiking operator's weight or bias is not supported: call it once "
+                "for each set of weights, or use groups; vmap over the input alone works"
+            )
+        moved = input.movedim(in_dims[0], 0)
+        outputs = op(moved.flatten(0, 1), *rest)
+        return tuple(o.unflatten(0, moved.shape[:2]) for o in outputs), (0, 0)
+
+    return rule
+
+
+def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:
+    """vmap of a backward: every element has a gradient of the weights of its own."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        results = [
+            op(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(map(torch.stack, zip(*results, strict=True))), (0,) * len(results[0])
+
+    return rule
+
+
+for _forward, _backward in (
+    (conv2d, conv2d_backward),
+    (linear, linear_backward),
+    (max_pool2d, max_pool2d_backward),
+):
+    _forward.register_vmap(_fold_input(_forward))
+    _backward.register_vmap(_one_by_one(_backward))
+    _backward.register_autograd(_no_double_backward)
+    for _device in ("cpu", "cuda"):
+        # Spike times need float32: half precision has three decimal digits.
+        _forward.register_autocast(_device, torch.float32)
