@@ -1,0 +1,302 @@
+"""MNIST, from the four IDX files it is published as."""
+
+import gzip
+import hashlib
+import http.client
+import io
+import os
+import sys
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttfs_fast.data._files import new_file
+from ttfs_fast.data.idx import IdxError, read_idx
+from ttfs_fast.data.imageset import ImageSet
+
+DATA_ROOT_VARIABLE = "TTFS_FAST_DATA"
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+_TIMEOUT = 30.0
+_CHUNK = 1 << 16
+_SUBFOLDERS = (".", "mnist", "MNIST/raw")
+
+Progress = Callable[[int], None]
+
+
+class DownloadError(OSError):
+    """No mirror delivered a file."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One of the four files: its name, its size in bytes and its SHA-256, all without gzip.
+
+    The checksum leaves compression out, because mirrors compress anew.
+    """
+
+    name: str
+    dimensions: int
+    size: int
+    sha256: str
+
+
+_IMAGES = {
+    True: _Source(
+        "train-images-idx3-ubyte",
+        3,
+        47_040_016,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    False: _Source(
+        "t10k-images-idx3-ubyte",
+        3,
+        7_840_016,
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+}
+_LABELS = {
+    True: _Source(
+        "train-labels-idx1-ubyte",
+        1,
+        60_008,
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    False: _Source(
+        "t10k-labels-idx1-ubyte",
+        1,
+        10_008,
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+}
+
+
+def find_data_root() -> Path | None:
+    """Folder of data sets that the environment variable TTFS_FAST_DATA names.
+
+    Returns
+    -------
+    root : Path or None
+        The folder, which may be MNIST's own or hold it as ``mnist``, and is not checked to be
+        there; None if the variable is not set.
+    """
+    value = os.environ.get(DATA_ROOT_VARIABLE)
+    return Path(value).expanduser() if value else None
+
+
+def load_mnist(
+    root: str | os.PathLike[str] | None = None, train: bool = True, download: bool = False
+) -> ImageSet:
+    """Load MNIST's training or test images.
+
+    Parameters
+    ----------
+    root : path, optional
+        Folder with the IDX files. Looked at are ``root``, ``root/mnist`` and ``root/MNIST/raw``,
+        then the same within TTFS_FAST_DATA and within the user's cache folder. File names are the
+        published ones, with or without ``.gz``, also with a dot before ``idx``.
+    train : bool
+        The 60,000 training images, or the 10,000 test images.
+    download : bool
+        Fetch the files if they are not found; see :func:`download_mnist`.
+
+    Returns
+    -------
+    mnist : ImageSet
+        Images (N, 1, 28, 28), digits bright on dark; the ten classes "0" to "9".
+
+    Raises
+    ------
+    FileNotFoundError
+        If the files are not found and ``download`` is false; says where it looked.
+    DownloadError
+        As for :func:`download_mnist`.
+    IdxError
+        If a file is damaged or is not what its name says; names the file.
+    """
+    bases = _bases(root)
+    sources = (_IMAGES[train], _LABELS[train])
+    found = _find(sources, bases)
+    if found is None and download:
+        download_mnist(root, train=train, mirrors=MIRRORS)
+        found = _find(sources, bases)
+    if found is None:
+        raise FileNotFoundError(
+            f"MNIST's {sources[0].name} and {sources[1].name} (with or without .gz) were not "
+            f"found; looked in {', '.join(map(str, bases))}, each with its subfolders mnist and "
+            "MNIST/raw. Pass download=True to fetch them, or put the files into a folder and pass "
+            f"it as root or set {DATA_ROOT_VARIABLE} to it. The digits data set needs no files."
+        )
+    images = _values(found[0], sources[0])
+    labels = _values(found[1], sources[1])
+    if len(images) != len(labels):
+        raise IdxError(
+            f"{found[1]}: holds {len(labels)} labels for the {len(images)} images of {found[0]}"
+        )
+    if len(labels) and labels.max() > 9:
+        raise IdxError(f"{found[1]}: holds the label {labels.max()}; digits are 0..9")
+    name = f"MNIST ({'train' if train else 'test'})"
+    return ImageSet(images[:, None], labels.astype(np.int64), name, tuple("0123456789"))
+
+
+def download_mnist(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    train: bool | None = None,
+    mirrors: Sequence[str] = MIRRORS,
+) -> Path:
+    """Fetch MNIST's files, with a progress bar on standard error, and check their content.
+
+    A file appears under its name only once it is whole and its SHA-256 is right. Files that are
+    there already are kept.
+
+    Parameters
+    ----------
+    root : path, optional
+        The files go to ``root/mnist``; by default within TTFS_FAST_DATA, or else within the
+        user's cache folder ($XDG_CACHE_HOME/ttfs_fast, usually ~/.cache/ttfs_fast).
+    train : bool, optional
+        Only the training or only the test files; both by default.
+    mirrors : sequence of str
+        Addresses that the file names are appended to, tried in turn.
+
+    Returns
+    -------
+    folder : Path
+        Where the files are.
+
+    Raises
+    ------
+    DownloadError
+        If a file cannot be had from any mirror, or cannot be written; says what was tried and
+        what to do.
+    """
+    base = Path(root).expanduser() if root is not None else find_data_root() or _cache()
+    folder = base / "mnist"
+    splits = (True, False) if train is None else (train,)
+    try:
+        for source in (files[split] for split in splits for files in (_IMAGES, _LABELS)):
+            target = folder / f"{source.name}.gz"
+            if not target.exists():
+                _fetch(source, target, mirrors)
+    except DownloadError:
+        raise
+    except OSError as error:
+        raise DownloadError(
+            f"MNIST cannot be written to {folder} ({error}); pass a folder that can be written to "
+            "as root"
+        ) from error
+    return folder
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "ttfs_fast"
+
+
+def _bases(root: str | os.PathLike[str] | None) -> list[Path]:
+    given = Path(root).expanduser() if root is not None else None
+    return [base for base in (given, find_data_root(), _cache()) if base is not None]
+
+
+def _find(sources: Sequence[_Source], bases: Sequence[Path]) -> list[Path] | None:
+    """The first folder's files, one for each source: images and labels never mix folders."""
+    for folder in (base / subfolder for base in bases for subfolder in _SUBFOLDERS):
+        paths = [
+            next((path for path in _spellings(folder, source) if path.is_file()), None)
+            for source in sources
+        ]
+        if None not in paths:
+            return [path for path in paths if path is not None]
+    return None
+
+
+def _spellings(folder: Path, source: _Source) -> list[Path]:
+    names = (source.name, source.name.replace("-idx", ".idx"))
+    return [folder / (name + suffix) for name in names for suffix in ("", ".gz")]
+
+
+def _values(path: Path, source: _Source) -> NDArray[np.uint8]:
+    values = read_idx(path)
+    if values.dtype != np.uint8 or values.ndim != source.dimensions:
+        raise IdxError(
+            f"{path}: holds {values.dtype} values of shape {values.shape}; expected are uint8 "
+            f"values of {source.dimensions} dimension{'s' if source.dimensions > 1 else ''}"
+        )
+    return values
+
+
+def _fetch(source: _Source, target: Path, mirrors: Sequence[str]) -> None:
+    failures = []
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{target.name}"
+        try:
+            content = _download(url, source.size + _CHUNK)
+            _check(content, source)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            failures.append(f"{url} ({error})")
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(target) as file:
+            file.write(content)
+        return
+    raise DownloadError(
+        f"MNIST's {target.name} could not be fetched into {target.parent}; tried "
+        f"{'; '.join(failures)}. Check the network, or fetch the files elsewhere, put them into a "
+        f"folder and pass it as root or set {DATA_ROOT_VARIABLE} to it. "
+        "The digits data set needs no network."
+    )
+
+
+def _download(url: str, limit: int) -> bytes:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+        length = response.headers.get("Content-Length")
+        total = int(length) if length else None
+        content = bytearray()
+        with _progress(url, total) as advance:
+            while chunk := response.read(_CHUNK):
+                content += chunk
+                if len(content) > limit:
+                    raise ValueError(f"sends more than the {limit} bytes the file can have")
+                advance(len(chunk))
+    if total is not None and len(content) < total:
+        raise ValueError(f"sent {len(content)} of {total} bytes")
+    return bytes(content)
+
+
+def _check(content: bytes, source: _Source) -> None:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(source.size + 1)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"sent damaged gzip data: {error}") from error
+    digest = hashlib.sha256(unpacked).hexdigest()
+    if digest != source.sha256:
+        raise ValueError(f"SHA-256 without gzip is {digest}, not {source.sha256}")
+
+
+@contextmanager
+def _progress(url: str, total: int | None) -> Iterator[Progress]:
+    """A progress bar if rich is installed, else a line of text."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
+    except ImportError:
+        size = f" ({total} bytes)" if total is not None else ""
+        print(f"fetching {url}{size}", file=sys.stderr)
+        yield lambda count: None
+        print(f"fetched {url}", file=sys.stderr)
+        return
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(url.rsplit("/", 1)[-1], total=total)
+        yield lambda count: bar.update(task, advance=count)

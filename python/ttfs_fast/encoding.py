@@ -1,0 +1,210 @@
+"""From pixels to spikes: spike times t and spike values z = exp(t).
+
+Times are in units of the synaptic time constant tau. Every operator of this package computes on
+spike values, in which a neuron's membrane is piecewise linear; see :func:`times_to_values`.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Polarity = Literal["bright-first", "dark-first"]
+
+
+def pixels_to_times(
+    pixels: Tensor, alpha: float = 3.0, polarity: Polarity = "bright-first"
+) -> Tensor:
+    """Turn pixel intensities into spike times.
+
+    Parameters
+    ----------
+    pixels : Tensor
+        Intensities of any shape: uint8 (divided by 255), or float32 or float64 in [0, 1].
+    alpha : float
+        Time between the first and the last possible spike, in units of tau; above 0.
+    polarity : {"bright-first", "dark-first"}
+        ``"bright-first"`` gives t = alpha (1 - p), as for MNIST; ``"dark-first"`` gives
+        t = alpha p, as for CIFAR-10.
+
+    Returns
+    -------
+    times : Tensor
+        Spike times in [0, alpha], of the shape of ``pixels``; torch's default dtype for uint8,
+        else the dtype of ``pixels``.
+
+    Raises
+    ------
+    TypeError
+        If ``pixels`` is not a tensor of one of these dtypes.
+    ValueError
+        If a pixel is outside [0, 1] or NaN, if ``alpha`` is not above 0 and finite, or if
+        ``polarity`` is not known.
+
+    Notes
+    -----
+    Zhou et al., AAAI 2021, section 4.1.
+    """
+    _check_alpha(alpha)
+    if polarity not in get_args(Polarity):
+        raise ValueError(
+            f"polarity must be one of {', '.join(map(repr, get_args(Polarity)))}; got {polarity!r}"
+        )
+    intensity = _intensity(pixels)
+    return alpha * (1 - intensity) if polarity == "bright-first" else alpha * intensity
+
+
+def times_to_values(times: Tensor) -> Tensor:
+    """Turn spike times into spike values, z = exp(t).
+
+    Parameters
+    ----------
+    times : Tensor
+        Spike times in units of tau, float32 or float64, any shape; +inf is a silent neuron.
+
+    Returns
+    -------
+    values : Tensor
+        Spike values above 0, of the same shape and dtype; +inf is a silent neuron. A time whose
+        exponential exceeds the dtype (above about 88.7 in float32) becomes silent. NaN stays NaN.
+
+    Raises
+    ------
+    TypeError
+        If ``times`` is not a float32 or float64 tensor.
+    ValueError
+        If a time is so early (below about -103 in float32) that its value would be 0.
+    """
+    _check_float(times, "times")
+    values = times.exp()
+    if not torch.compiler.is_compiling() and bool((values == 0).any()):
+        raise ValueError(
+            f"a spike time of {times.min().item():g} is too early for {times.dtype}: its spike "
+            "value exp(t) rounds to 0; shift the times later or use float64"
+        )
+    return values
+
+
+def values_to_times(values: Tensor) -> Tensor:
+    """Turn spike values into spike times, t = ln(z).
+
+    Parameters
+    ----------
+    values : Tensor
+        Spike values above 0, float32 or float64, any shape; +inf is a silent neuron.
+
+    Returns
+    -------
+    times : Tensor
+        Spike times in units of tau, of the same shape and dtype; +inf is a silent neuron.
+        NaN stays NaN.
+
+    Raises
+    ------
+    TypeError
+        If ``values`` is not a float32 or float64 tensor.
+    ValueError
+        If a value is 0 or negative: it belongs to no spike time.
+    """
+    _check_float(values, "values")
+    check_spike_values(values)
+    return values.log()
+
+
+def encode(
+    pixels: Tensor,
+    alpha: float = 3.0,
+    polarity: Polarity = "bright-first",
+    jitter: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Turn pixel intensities into spike values, with noise on the spike times if wanted.
+
+    Parameters
+    ----------
+    pixels : Tensor
+        Intensities of any shape: uint8 (divided by 255), or float32 or float64 in [0, 1].
+    alpha, polarity
+        As for :func:`pixels_to_times`; exp(alpha) has to be finite in the dtype computed in.
+    jitter : float
+        Standard deviation of Gaussian noise added to the times, in units of tau; 0 or above.
+        A jittered time may be negative; its spike value is still above 0.
+    generator : torch.Generator, optional
+        Source of the noise, on the device of ``pixels``; torch's global one by default. It is
+        not touched when ``jitter`` is 0.
+
+    Returns
+    -------
+    values : Tensor
+        Spike values z = exp(t) above 0, of the shape of ``pixels``; torch's default dtype for
+        uint8, else the dtype of ``pixels``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`pixels_to_times`; also if ``jitter`` is negative, infinite or NaN, or if
+        ``alpha`` is too large for the dtype.
+
+    Notes
+    -----
+    Zhou et al., AAAI 2021, section 4.1, where noisy input times trained better than exact ones.
+    """
+    if not (math.isfinite(jitter) and jitter >= 0):
+        raise ValueError(f"jitter must be 0 or a finite number above; got {jitter}")
+    times = pixels_to_times(pixels, alpha, polarity)
+    latest = math.log(torch.finfo(times.dtype).max)
+    if alpha > latest:
+        raise ValueError(
+            f"alpha must be at most {latest:.1f} in {times.dtype}, else late spikes become "
+            f"silent; got {alpha}"
+        )
+    if jitter > 0:
+        noise = torch.randn(
+            times.shape, generator=generator, dtype=times.dtype, device=times.device
+        )
+        times = times + jitter * noise
+    return times_to_values(times)
+
+
+def check_spike_values(values: Tensor) -> None:
+    """Raise ValueError if a spike value is 0 or negative (not while compiling)."""
+    if not torch.compiler.is_compiling() and bool((values <= 0).any()):
+        raise ValueError(
+            "spike values are exp(t) and must be above 0 (+inf where silent); got "
+            f"{values.min().item():g}; if these are spike times, pass times.exp()"
+        )
+
+
+def _check_alpha(alpha: float) -> None:
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"alpha must be a finite number above 0; got {alpha}")
+
+
+def _check_float(tensor: Tensor, name: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch tensor; got {type(tensor).__name__}")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name} must be float32 or float64; got {tensor.dtype}")
+
+
+def _intensity(pixels: Tensor) -> Tensor:
+    if not isinstance(pixels, Tensor):
+        raise TypeError(
+            f"pixels must be a torch tensor; got {type(pixels).__name__} (torch.as_tensor "
+            "converts a NumPy array)"
+        )
+    if pixels.dtype == torch.uint8:
+        return pixels.to(torch.get_default_dtype()) / 255
+    if pixels.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"pixels must be uint8 in 0..255, or float32 or float64 in [0, 1]; got {pixels.dtype}"
+        )
+    if pixels.numel() > 0 and not torch.compiler.is_compiling():
+        low, high = (bound.item() for bound in torch.aminmax(pixels.detach()))
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"float pixels must lie in [0, 1]; got values from {low:g} to {high:g}; divide "
+                "by the largest possible intensity first"
+            )
+    return pixels

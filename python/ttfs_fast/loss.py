@@ -1,0 +1,495 @@
+"""The training loss of Zhou et al. (AAAI 2021), equation (5), and their gradient limit."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast.encoding import check_spike_values
+
+LATEST_TIME = math.log(1e5)
+"""Latest output spike that the loss tells from silence, in units of tau: z = 1e5."""
+
+CostReduction = Literal["sum", "mean"]
+LossReduction = Literal["mean", "sum", "none"]
+WeightAndBias: TypeAlias = tuple[Tensor, Tensor | None]
+Layers: TypeAlias = nn.Module | Iterable[nn.Module | Tensor | WeightAndBias]
+
+
+def first_spike_cross_entropy(
+    z: Tensor,
+    target: Tensor,
+    *,
+    scale: float = 1.0,
+    exclude_target: bool = False,
+    latest_time: float = LATEST_TIME,
+    reduction: LossReduction = "mean",
+) -> Tensor:
+    """Cross-entropy that makes the target's output neuron spike first.
+
+    With output times t = ln z, the default is the softmax cross-entropy over -t: for a target c,
+    -ln(z_c^-1 / sum_i z_i^-1). With ``exclude_target=True`` the sum leaves out i = c, as equation
+    (5) is printed.
+
+    Parameters
+    ----------
+    z : Tensor
+        Spike values of the output neurons, float32 or float64, (N, C) or (C,); +inf where silent.
+    target : Tensor
+        Index of the class of each sample, int64, (N,) or ().
+    scale : float
+        Factor on the times, above 0: larger tells close spikes apart more sharply.
+    exclude_target : bool
+        Leave the target's class out of the sum.
+    latest_time : float
+        Horizon of the loss, in units of tau; finite. An output that is silent, or that spikes
+        later than this, counts as spiking at ``latest_time`` and gets no gradient.
+    reduction : {"mean", "sum", "none"}
+        Over the samples.
+
+    Returns
+    -------
+    loss : Tensor
+        Scalar, or (N,) or () for ``reduction="none"``; the dtype of ``z``.
+
+    Raises
+    ------
+    TypeError
+        If ``z`` is not floating point or ``target`` not int64.
+    ValueError
+        If the shapes do not fit, a spike value is 0 or negative, a target is no class, or an
+        option is out of its range.
+
+    Notes
+    -----
+    The target is kept in the sum by default, which is what the published codes compute: the loss
+    is then at least 0 and its gradient fades once the target leads clearly. The printed
+    log-ratio is unbounded below and keeps rewarding a larger lead for ever.
+
+    The two rules for late outputs keep the loss continuous in z and finite even if every output
+    is silent (ln C, or ln(C - 1) without the target), and never rank a silent output before one
+    that spikes. The default horizon, z = 1e5, is where the published codes stop as well. A silent
+    target is pulled in only by the weight-sum cost; the others are still pushed later.
+
+    NaN in ``z`` gives NaN.
+    """
+    logits = _logits(z, target, scale, latest_time)
+    target_logit = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    if exclude_target:
+        if z.shape[-1] < 2:
+            raise ValueError("exclude_target=True needs at least two classes; z has one")
+        logits = logits.scatter(-1, target.unsqueeze(-1), -math.inf)
+    losses = logits.logsumexp(-1) - target_logit
+    if reduction == "mean":
+        return losses.mean()
+    if reduction == "sum":
+        return losses.sum()
+    if reduction == "none":
+        return losses
+    raise _unknown_reduction(reduction, LossReduction)
+
+
+def weight_sum_cost(layers: Layers, beta: float = 1.0, reduction: CostReduction = "sum") -> Tensor:
+    """Cost of neurons whose weights add up to too little to make them spike.
+
+    Second term of equation (5): sum over layers and neurons j of max(0, beta - sum_i w_ji). The
+    bias is the weight of one more input. A convolution's neuron is its output channel.
+
+    Parameters
+    ----------
+    layers : Module, or iterable of Module, Tensor or (Tensor, Tensor or None)
+        A model, whose SpikingLinear and SpikingConv2d layers are taken; or the layers
+        themselves; or weights (out, ...), alone or each with its bias (out,) or None.
+    beta : float
+        What each neuron's weights should add up to; a neuron can spike only above 1.
+    reduction : {"sum", "mean"}
+        Within a layer: ``"sum"`` is the paper's, ``"mean"`` that of the published codes. Layers
+        are always added up.
+
+    Returns
+    -------
+    cost : Tensor
+        Scalar, 0 or above.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``layers`` holds no weights of at least two dimensions.
+    """
+    _check_cost_reduction(reduction)
+    return _added([_weight_sum(pair, beta, reduction) for pair in weights_and_biases(layers)])
+
+
+def l2_cost(layers: Layers, reduction: CostReduction = "sum") -> Tensor:
+    """Sum (or mean) of the squared weights, biases included: third term of equation (5).
+
+    Parameters
+    ----------
+    layers : Module, or iterable of Module, Tensor or (Tensor, Tensor or None)
+        As for :func:`weight_sum_cost`.
+    reduction : {"sum", "mean"}
+        Within a layer: ``"sum"`` is the paper's, ``"mean"`` that of the published codes. Layers
+        are always added up.
+
+    Returns
+    -------
+    cost : Tensor
+        Scalar, 0 or above.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``layers`` holds no weights of at least two dimensions.
+    """
+    _check_cost_reduction(reduction)
+    return _added([_l2(pair, reduction) for pair in weights_and_biases(layers)])
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The three terms of equation (5), each a scalar without its coefficient, and their sum.
+
+    Attributes
+    ----------
+    cross_entropy, weight_sum, l2 : Tensor
+        The terms.
+    total : Tensor
+        cross_entropy + K weight_sum + lambda l2.
+    """
+
+    cross_entropy: Tensor
+    weight_sum: Tensor
+    l2: Tensor
+    total: Tensor
+
+
+class SpikingLoss(nn.Module):
+    """The whole of equation (5): cross-entropy + K (weight-sum cost) + lambda (L2 cost).
+
+    Parameters
+    ----------
+    K : float
+        Coefficient of the weight-sum cost; 0 or above.
+    lambda_ : float
+        Coefficient of the L2 cost; 0 or above.
+    beta : float
+        As for :func:`weight_sum_cost`.
+    scale, exclude_target, latest_time
+        As for :func:`first_spike_cross_entropy`.
+    cost_reduction : {"sum", "mean"}
+        Reduction of the two costs: the paper's sum or the published codes' mean.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.loss import SpikingLoss
+    >>> loss = SpikingLoss()
+    >>> z, target = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([0])
+    >>> weight = torch.full((3, 2), 0.75)
+    >>> round(loss(z, target, [weight]).item(), 4)
+    0.563
+    """
+
+    def __init__(
+        self,
+        K: float = 100.0,
+        lambda_: float = 0.001,
+        beta: float = 1.0,
+        *,
+        scale: float = 1.0,
+        exclude_target: bool = False,
+        latest_time: float = LATEST_TIME,
+        cost_reduction: CostReduction = "sum",
+    ) -> None:
+        super().__init__()
+        for name, coefficient in (("K", K), ("lambda_", lambda_)):
+            if not (math.isfinite(coefficient) and coefficient >= 0):
+                raise ValueError(f"{name} must be 0 or a finite number above; got {coefficient}")
+        if not math.isfinite(beta):
+            raise ValueError(f"beta must be finite; got {beta}")
+        _check_scale_and_latest_time(scale, latest_time)
+        _check_cost_reduction(cost_reduction)
+        self.K = K
+        self.lambda_ = lambda_
+        self.beta = beta
+        self.scale = scale
+        self.exclude_target = exclude_target
+        self.latest_time = latest_time
+        self.cost_reduction: CostReduction = cost_reduction
+
+    def forward(self, z: Tensor, target: Tensor, layers: Layers) -> Tensor:
+        """Loss of a batch.
+
+        Parameters
+        ----------
+        z, target : Tensor
+            As for :func:`first_spike_cross_entropy`.
+        layers
+            The model, or its layers, as for :func:`weight_sum_cost`.
+
+        Returns
+        -------
+        loss : Tensor
+            Scalar.
+        """
+        return self.terms(z, target, layers).total
+
+    def terms(self, z: Tensor, target: Tensor, layers: Layers) -> LossTerms:
+        """Loss of a batch, with its terms; parameters as for :meth:`forward`."""
+        pairs = weights_and_biases(layers)
+        cross_entropy = first_spike_cross_entropy(
+            z,
+            target,
+            scale=self.scale,
+            exclude_target=self.exclude_target,
+            latest_time=self.latest_time,
+        )
+        weight_sum = _added([_weight_sum(pair, self.beta, self.cost_reduction) for pair in pairs])
+        l2 = _added([_l2(pair, self.cost_reduction) for pair in pairs])
+        total = cross_entropy + self.K * weight_sum + self.lambda_ * l2
+        return LossTerms(cross_entropy, weight_sum, l2, total)
+
+    def extra_repr(self) -> str:
+        return (
+            f"K={self.K}, lambda_={self.lambda_}, beta={self.beta}, scale={self.scale}, "
+            f"exclude_target={self.exclude_target}, latest_time={self.latest_time:g}, "
+            f"cost_reduction={self.cost_reduction!r}"
+        )
+
+
+def clip_gradient_(
+    parameters: nn.Module | Tensor | Iterable[Tensor],
+    max_norm: float = 10.0,
+    *,
+    error_if_nonfinite: bool = True,
+) -> float:
+    """Keep each weight matrix's row-normalised gradient norm at or below a limit, in place.
+
+    The gradient of a weight matrix, seen as (out, inputs), is scaled down as a whole if its
+    Frobenius norm divided by its number of rows, the output neurons, exceeds ``max_norm``. Call
+    it between ``backward()`` and the optimizer's step.
+
+    Parameters
+    ----------
+    parameters : Module, Tensor or iterable of Tensor
+        With a module, the bias of a layer is one more column of its weight matrix, as in the
+        paper. Otherwise every tensor, viewed as (out, -1), is a matrix of its own. Parameters
+        without a gradient are passed over.
+    max_norm : float
+        The limit; above 0.
+    error_if_nonfinite : bool
+        What to do about a gradient that holds NaN or infinity, which no scaling can mend: raise
+        and leave all gradients as they are, or leave that one as it is and return its norm, so
+        that the caller can skip the step.
+
+    Returns
+    -------
+    largest : float
+        Largest row-normalised norm before clipping; NaN or infinity if a gradient held one; 0
+        if there was no gradient.
+
+    Raises
+    ------
+    ValueError
+        If ``max_norm`` is not above 0.
+    RuntimeError
+        If a gradient is not finite and ``error_if_nonfinite`` is true.
+
+    Notes
+    -----
+    Zhou et al., AAAI 2021, section 4.1: gradients hold 1 / (sum of the causal weights - 1),
+    which has no bound. Norms are taken in float64, so that large float32 gradients do not
+    overflow on the way.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be above 0; got {max_norm}")
+    groups = [
+        grads
+        for group in _matrices(parameters)
+        if (grads := [p.grad for p in group if p.grad is not None])
+    ]
+    if not groups:
+        return 0.0
+    largest = 0.0
+    ratios = _row_normalised_norms(groups)
+    nonfinite = [ratio for ratio in ratios if not math.isfinite(ratio)]
+    if nonfinite and error_if_nonfinite:
+        shapes = ", ".join(
+            str(tuple(grads[0].shape))
+            for grads, ratio in zip(groups, ratios, strict=True)
+            if not math.isfinite(ratio)
+        )
+        raise RuntimeError(
+            f"the gradient of the weights of shape {shapes} holds NaN or infinity; skip this step "
+            "or lower the learning rate; error_if_nonfinite=False returns the norm instead"
+        )
+    for grads, ratio in zip(groups, ratios, strict=True):
+        if max_norm < ratio < math.inf:
+            for grad in grads:
+                grad.mul_(max_norm / ratio)
+        largest = max(largest, ratio)
+    return nonfinite[0] if nonfinite else largest
+
+
+def weights_and_biases(layers: Layers) -> list[WeightAndBias]:
+    """Weights, each with its bias or None, of a model's spiking layers or of given layers.
+
+    Parameters
+    ----------
+    layers
+        As for :func:`weight_sum_cost`.
+
+    Returns
+    -------
+    pairs : list of (Tensor, Tensor or None)
+        In the order of the layers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``layers`` holds no weights of at least two dimensions.
+    """
+    if isinstance(layers, nn.Module):
+        from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+
+        spiking = (SpikingLinear, SpikingConv2d)
+        pairs: list[WeightAndBias] = [
+            (layer.weight, layer.bias) for layer in layers.modules() if isinstance(layer, spiking)
+        ]
+        if not pairs:
+            raise ValueError(
+                f"{type(layers).__name__} has no SpikingLinear or SpikingConv2d layer; pass the "
+                "layers or their weights as a list"
+            )
+        return pairs
+    if isinstance(layers, Tensor):
+        raise TypeError("layers must be a module or a list; put a single weight in a list")
+    pairs = [_pair(layer) for layer in layers]
+    if not pairs:
+        raise ValueError("layers is empty; pass at least one layer or weight")
+    return pairs
+
+
+def _pair(layer: nn.Module | Tensor | WeightAndBias) -> WeightAndBias:
+    if isinstance(layer, nn.Module):
+        weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+    elif isinstance(layer, Tensor):
+        weight, bias = layer, None
+    else:
+        weight, bias = layer
+    if not isinstance(weight, Tensor) or weight.dim() < 2:
+        raise TypeError(
+            f"a layer needs a weight tensor of two dimensions or more; {type(layer).__name__} "
+            f"has {tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(
+            f"a bias for weights of shape {tuple(weight.shape)} must have shape "
+            f"({weight.shape[0]},); got {tuple(bias.shape)}"
+        )
+    return weight, bias
+
+
+def _logits(z: Tensor, target: Tensor, scale: float, latest_time: float) -> Tensor:
+    if not z.is_floating_point():
+        raise TypeError(f"z must hold floating point spike values; got {z.dtype}")
+    if target.dtype != torch.int64:
+        raise TypeError(f"target must hold int64 class indices; got {target.dtype}")
+    if z.dim() not in (1, 2) or z.shape[-1] == 0 or target.shape != z.shape[:-1]:
+        raise ValueError(
+            "z must be (N, C) with target (N,), or (C,) with target (), C above 0; got "
+            f"{tuple(z.shape)} and {tuple(target.shape)}"
+        )
+    _check_scale_and_latest_time(scale, latest_time)
+    if not torch.compiler.is_compiling() and target.numel() > 0:
+        check_spike_values(z)
+        low, high = (bound.item() for bound in target.aminmax())
+        if low < 0 or high >= z.shape[-1]:
+            raise ValueError(
+                f"targets must be classes 0..{z.shape[-1] - 1}; got {low if low < 0 else high}"
+            )
+    # clamp passes no gradient to what it changes, and log's 0 / inf is 0 for silent outputs.
+    return z.log().clamp(max=latest_time) * -scale
+
+
+def _check_scale_and_latest_time(scale: float, latest_time: float) -> None:
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale must be a finite number above 0; got {scale}")
+    if not math.isfinite(latest_time):
+        raise ValueError(f"latest_time must be finite; got {latest_time}")
+
+
+def _check_cost_reduction(reduction: str) -> None:
+    if reduction not in get_args(CostReduction):
+        raise _unknown_reduction(reduction, CostReduction)
+
+
+def _unknown_reduction(reduction: str, allowed: object) -> ValueError:
+    names = ", ".join(repr(name) for name in get_args(allowed))
+    return ValueError(f"reduction must be one of {names}; got {reduction!r}")
+
+
+def _weight_sum(pair: WeightAndBias, beta: float, reduction: CostReduction) -> Tensor:
+    weight, bias = pair
+    sums = weight.flatten(1).sum(1)
+    if bias is not None:
+        sums = sums + bias
+    shortfall = (beta - sums).relu()
+    return shortfall.sum() if reduction == "sum" else shortfall.mean()
+
+
+def _l2(pair: WeightAndBias, reduction: CostReduction) -> Tensor:
+    weight, bias = pair
+    total = weight.square().sum()
+    count = weight.numel()
+    if bias is not None:
+        total = total + bias.square().sum()
+        count += bias.numel()
+    return total if reduction == "sum" else total / count
+
+
+def _added(costs: list[Tensor]) -> Tensor:
+    total = costs[0]
+    for cost in costs[1:]:
+        total = total + cost
+    return total
+
+
+def _matrices(parameters: nn.Module | Tensor | Iterable[Tensor]) -> list[list[Tensor]]:
+    if isinstance(parameters, Tensor):
+        return [[parameters]]
+    if not isinstance(parameters, nn.Module):
+        return [[parameter] for parameter in dict.fromkeys(parameters)]
+    groups: list[list[Tensor]] = []
+    seen: set[Tensor] = set()
+    for module in parameters.modules():
+        own = {
+            name: parameter
+            for name, parameter in module._parameters.items()
+            if parameter is not None and parameter not in seen
+        }
+        seen.update(own.values())
+        weight, bias = own.get("weight"), own.get("bias")
+        if weight is not None and bias is not None and bias.shape == weight.shape[:1]:
+            groups.append([weight, bias])
+            del own["weight"], own["bias"]
+        groups.extend([parameter] for parameter in own.values())
+    return groups
+
+
+def _row_normalised_norms(groups: list[list[Tensor]]) -> list[float]:
+    norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for grads in groups for g in grads]
+    values = iter(torch.stack([norm.to(norms[0].device) for norm in norms]).tolist())
+    ratios = []
+    for grads in groups:
+        rows = grads[0].shape[0] if grads[0].dim() > 0 else 1
+        ratios.append(math.hypot(*(next(values) for _ in grads)) / max(rows, 1))
+    return ratios
