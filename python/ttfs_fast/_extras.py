@@ -29,7 +29,7 @@ def require(module_name: str, extra: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         package = module_name.partition(".")[0]
-        if error.name is None or error.name.partition(".")[0] != package:
+        if error.name != package:
             raise
         raise ImportError(
             f"this needs the package {package!r}, which is not installed; "

@@ -1,0 +1,29 @@
+"""Training and evaluation of spiking networks; see docs/training.md.
+
+`train` runs a `TrainConfig` to the end and keeps log, checkpoints and weights in one folder;
+`evaluate` measures accuracy, sparsity, spike times and energy of any network of spiking layers.
+"""
+
+from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.evaluate import EvaluationResult, evaluate
+from ttfs_fast.training.export import export_weights, read_config, read_metadata
+from ttfs_fast.training.log import EpochRecord, read_log
+from ttfs_fast.training.loop import TrainResult, train
+from ttfs_fast.training.spikes import SpikeCounter, SpikeRecorder, predict, watch_layers
+
+__all__ = [
+    "EpochRecord",
+    "EvaluationResult",
+    "SpikeCounter",
+    "SpikeRecorder",
+    "TrainConfig",
+    "TrainResult",
+    "evaluate",
+    "export_weights",
+    "predict",
+    "read_config",
+    "read_log",
+    "read_metadata",
+    "train",
+    "watch_layers",
+]

@@ -1,0 +1,155 @@
+"""Checkpoints: all that the next epoch needs, kept so that a crash cannot spoil them.
+
+A checkpoint is a folder ``checkpoint-NNNN`` inside the folder of the run (NNNN counts finished
+epochs) with three files: ``model.safetensors`` (weights), ``optimizer.safetensors`` (the state of
+the optimizer and of the random generators) and ``state.json`` (position, settings, the log so
+far, and the digests of the other two). It is written under another name, flushed to the disk and
+renamed, and only then the one before it is removed. So at any moment the folder with the largest
+number is complete.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ttfs_fast._extras import require
+from ttfs_fast.training._files import (
+    PARTIAL_PREFIX,
+    remove_folder,
+    remove_partials,
+    sync_directory,
+    write_durably,
+)
+
+FORMAT = 1
+WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_NAME = re.compile(r"checkpoint-(\d{4,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training run after a whole number of epochs.
+
+    Attributes
+    ----------
+    epoch : int
+        Finished epochs.
+    model : dict of str to Tensor
+        The network's ``state_dict``.
+    optimizer : dict of int to dict of str to Tensor
+        The optimizer's state of each parameter, as in ``optimizer.state_dict()["state"]``.
+    generator : uint8 Tensor
+        State of the random generator.
+    facts : dict
+        What else a run records, as JSON types: settings, digest of the data, log.
+    """
+
+    epoch: int
+    model: dict[str, Tensor]
+    optimizer: dict[int, dict[str, Tensor]]
+    generator: Tensor
+    facts: dict[str, Any]
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint into the folder of a run and remove the older ones.
+
+    Returns
+    -------
+    folder : Path
+        The folder of the new checkpoint.
+    """
+    safetensors = require("safetensors.torch", "train")
+    beside = {
+        f"optimizer.{i}.{name}": value
+        for i, state in checkpoint.optimizer.items()
+        for name, value in state.items()
+    }
+    beside["generator"] = checkpoint.generator
+    contents = {
+        WEIGHTS: safetensors.save(_contiguous(checkpoint.model)),
+        OPTIMIZER: safetensors.save(_contiguous(beside)),
+    }
+    state = {
+        "format": FORMAT,
+        "epoch": checkpoint.epoch,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        "facts": checkpoint.facts,
+    }
+    contents[STATE] = json.dumps(state, indent=2).encode()
+
+    run.mkdir(parents=True, exist_ok=True)
+    remove_partials(run)
+    name = f"checkpoint-{checkpoint.epoch:04d}"
+    partial = run / (PARTIAL_PREFIX + name)
+    partial.mkdir()
+    for file_name, data in contents.items():
+        write_durably(partial / file_name, data)
+    sync_directory(partial)
+    partial.rename(run / name)
+    sync_directory(run)
+    for epoch, folder in list_checkpoints(run):
+        if epoch < checkpoint.epoch:
+            remove_folder(folder)
+    return run / name
+
+
+def load_checkpoint(run: Path) -> Checkpoint | None:
+    """Read the newest checkpoint of a run.
+
+    Returns
+    -------
+    checkpoint : Checkpoint or None
+        None if the run has none yet.
+
+    Raises
+    ------
+    ValueError
+        If the newest checkpoint is damaged; the message names the file.
+    """
+    found = list_checkpoints(run)
+    if not found:
+        return None
+    epoch, folder = found[-1]
+    safetensors = require("safetensors.torch", "train")
+    advice = "remove this folder to continue from an earlier checkpoint, or start a new run"
+    try:
+        state = json.loads((folder / STATE).read_text())
+        if state["format"] != FORMAT or state["epoch"] != epoch:
+            raise ValueError(f"format {state['format']}, epoch {state['epoch']}")
+        tensors = {}
+        for name, digest in state["sha256"].items():
+            data = (folder / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise ValueError(f"{name} is not what was written")
+            tensors[name] = safetensors.load(data)
+        model, beside = tensors[WEIGHTS], tensors[OPTIMIZER]
+        generator = beside.pop("generator")
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        for key, value in beside.items():
+            _, index, name = key.split(".", 2)
+            optimizer.setdefault(int(index), {})[name] = value
+        return Checkpoint(epoch, model, optimizer, generator, state["facts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the checkpoint {folder} is damaged ({error}); {advice}") from error
+
+
+def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a run, as (finished epochs, folder), oldest first."""
+    if not run.is_dir():
+        return []
+    return sorted(
+        (int(match.group(1)), path)
+        for path in run.iterdir()
+        if (match := _NAME.fullmatch(path.name)) and path.is_dir()
+    )
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: torch.clone(value.detach()).contiguous() for name, value in tensors.items()}

@@ -1,0 +1,186 @@
+"""Everything that decides the result of a training run, in one value."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args, get_origin
+
+from ttfs_fast.data import DatasetName
+from ttfs_fast.encoding import Polarity
+from ttfs_fast.loss import CostReduction
+
+MAY_DIFFER_ON_RESUME = frozenset({"data_root"})
+"""Fields that do not decide the result: the data are compared by content instead."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a training run; the defaults are the paper's for MNIST.
+
+    Two runs with equal settings on the same machine end with the same bits.
+
+    Attributes
+    ----------
+    dataset : {"mnist", "digits"}
+        MNIST from files, or scikit-learn's 8 x 8 digits, which come with the package.
+    data_root : str or None
+        Folder of the data set; None looks where the environment variable ``TTFS_FAST_DATA``
+        points. The digits need none.
+    epochs, batch_size : int
+        Passes over the training images, and images per step.
+    lr_start, lr_end : float
+        Adam's learning rate: epoch e (from 0) uses
+        ``lr_start + e * (lr_end - lr_start) / epochs``.
+    K, beta : float
+        Weight-sum cost of equation (5): ``K * max(0, beta - sum of a neuron's weights)``.
+    lambda_ : float
+        Factor of the squared weights in equation (5).
+    max_gradient : float
+        Limit on the row-normalised Frobenius norm of each weight's gradient.
+    alpha : float
+        Time, in units of tau, between the earliest and the latest input spike.
+    polarity : {"bright-first", "dark-first"}
+        Which pixels spike first.
+    jitter : float
+        Standard deviation of the Gaussian noise on the input spike times in training, in
+        units of tau; 0 for none.
+    shift : int
+        Largest random displacement of a training image, in pixels, each way; 0 for none.
+    scale : float
+        Factor on the spike times inside the classification term of the loss.
+    exclude_target : bool
+        Leave the target class out of the sum of equation (5), as printed.
+    cost_reduction : {"sum", "mean"}
+        Whether the weight costs of equation (5) are summed over neurons and weights, as the
+        paper writes, or averaged.
+    t_max : float
+        Horizon: later spikes are none, in units of tau. ``inf`` for no horizon.
+    seed : int
+        Seed of the weights, the order of the images and the noise.
+    threads : int or None
+        Threads of torch and of the operators; None leaves torch's own number.
+    train_images, test_images : int or None
+        Use only the first so many images; None for all.
+
+    Raises
+    ------
+    ValueError
+        If a value is outside what is allowed; the message names the field.
+
+    Notes
+    -----
+    Source: Zhou et al., "Temporal-Coded Deep Spiking Neural Network with Easy Training and
+    Robust Performance" (AAAI 2021), section 4.1 and equation (5).
+    """
+
+    dataset: DatasetName = "mnist"
+    data_root: str | None = None
+    epochs: int = 50
+    batch_size: int = 10
+    lr_start: float = 1e-3
+    lr_end: float = 1e-4
+    K: float = 100.0
+    lambda_: float = 1e-3
+    beta: float = 1.0
+    max_gradient: float = 10.0
+    alpha: float = 3.0
+    polarity: Polarity = "bright-first"
+    jitter: float = 0.0
+    shift: int = 0
+    scale: float = 1.0
+    exclude_target: bool = False
+    cost_reduction: CostReduction = "sum"
+    t_max: float = math.inf
+    seed: int = 0
+    threads: int | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
+        for name in ("epochs", "batch_size", "threads", "train_images", "test_images"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+        for name in ("lr_start", "lr_end", "max_gradient", "alpha", "scale"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be finite and above 0; got {value}")
+        for name in ("K", "lambda_", "beta", "jitter", "shift"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and not negative; got {value}")
+        if math.isnan(self.t_max):
+            raise ValueError("t_max must be a time in units of tau, or inf; got nan")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be between 0 and 2**63 - 1; got {self.seed}")
+
+    def learning_rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0 (the paper's section 4.1)."""
+        return self.lr_start + epoch * ((self.lr_end - self.lr_start) / self.epochs)
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """Names of the fields in which two configurations would give different results."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name not in MAY_DIFFER_ON_RESUME
+            and getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+    def to_json(self) -> str:
+        """The configuration as JSON; an infinite ``t_max`` is the string ``"inf"``."""
+        values = dataclasses.asdict(self)
+        if math.isinf(self.t_max):
+            values["t_max"] = str(self.t_max)
+        return json.dumps(values, indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is not a JSON object, or a field is unknown or not allowed.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"the training configuration is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError("the training configuration must be a JSON object")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"the training configuration has fields this version does not know: "
+                f"{', '.join(unknown)}"
+            )
+        if values.get("t_max") in ("inf", "-inf"):
+            values["t_max"] = float(values["t_max"])
+        return cls(**values)
+
+
+def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """``value`` as the type that ``field`` declares, so that equal settings compare equal."""
+    wanted = field.type
+    if get_origin(wanted) is Literal:
+        if value not in get_args(wanted):
+            allowed = ", ".join(map(str, get_args(wanted)))
+            raise ValueError(f"{field.name} must be one of {allowed}; got {value!r}")
+        return value
+    if value is None and wanted in (int | None, str | None):
+        return None
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if wanted in (int, int | None) and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if wanted in (str, str | None) and isinstance(value, str):
+        return value
+    if wanted is bool and isinstance(value, bool):
+        return value
+    kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+    raise ValueError(f"{field.name} must be {kind}; got {value!r}")

@@ -1,0 +1,80 @@
+"""Trained weights as one safetensors file that says where they come from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ttfs_fast._extras import require
+from ttfs_fast.training._files import replace_file
+from ttfs_fast.training.config import TrainConfig
+
+
+def export_weights(
+    model: nn.Module, path: str | Path, config: TrainConfig, *, test_accuracy: float
+) -> Path:
+    """Write the weights of a network, with the settings that made them.
+
+    The file holds the network's ``state_dict``; its metadata hold ``config`` (JSON of the
+    `TrainConfig`), ``test_accuracy`` and ``ttfs_fast_version``. A file that is already there is
+    replaced in one step.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network.
+    path : str or Path
+        The file to write, usually ``model.safetensors``.
+    config : TrainConfig
+        Settings of the training run.
+    test_accuracy : float
+        Share of test images that the network classifies correctly.
+
+    Returns
+    -------
+    path : Path
+        The file.
+    """
+    import ttfs_fast
+
+    safetensors = require("safetensors.torch", "train")
+    metadata = {
+        "format": "pt",
+        "config": config.to_json(),
+        "test_accuracy": repr(test_accuracy),
+        "ttfs_fast_version": str(ttfs_fast.__version__),
+    }
+    weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    path = Path(path)
+    replace_file(path, safetensors.save(weights, metadata))
+    return path
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file; empty if it has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not in the safetensors format.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= path.stat().st_size - 8:
+            raise ValueError(f"{path} is not a safetensors file, or it is cut short")
+        try:
+            header: Any = json.loads(file.read(length))
+        except ValueError as error:
+            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    return {str(key): str(value) for key, value in metadata.items()}
+
+
+def read_config(path: str | Path) -> TrainConfig | None:
+    """The settings recorded in a file that `export_weights` wrote; None if there are none."""
+    text = read_metadata(path).get("config")
+    return None if text is None else TrainConfig.from_json(text)

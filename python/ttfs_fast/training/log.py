@@ -1,0 +1,95 @@
+"""The CSV log of a training run: one row an epoch."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ttfs_fast.training._files import replace_file
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """A row of the log.
+
+    Attributes
+    ----------
+    epoch : int
+        Number of the epoch, from 1.
+    learning_rate : float
+        Adam's learning rate in it.
+    loss, loss_class, loss_weight_sum, loss_l2 : float
+        Mean over the steps of the loss of equation (5), and of its three terms without their
+        factors K and lambda.
+    train_accuracy : float
+        Share of the training images classified correctly, as they came by (with noise and
+        displacement, by the weights of that moment).
+    test_accuracy : float
+        Share of the test images classified correctly after the epoch.
+    train_sparsity : float
+        Share of neurons that spiked, in one training batch of every thousand images.
+    test_sparsity : float
+        Share of neurons that spiked, over all test images.
+    first_spike_time : float
+        Mean time of the first output spike over the test images, in units of tau.
+    skipped_steps : int
+        Steps left out because a gradient was not finite.
+    seconds : float
+        Duration of the epoch, its evaluation included.
+    """
+
+    epoch: int
+    learning_rate: float
+    loss: float
+    loss_class: float
+    loss_weight_sum: float
+    loss_l2: float
+    train_accuracy: float
+    test_accuracy: float
+    train_sparsity: float
+    test_sparsity: float
+    first_spike_time: float
+    skipped_steps: int
+    seconds: float
+
+
+def write_log(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Write the whole log, in one step: a reader sees whole rows only."""
+    text = io.StringIO()
+    names = [field.name for field in dataclasses.fields(EpochRecord)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(record) for record in records)
+    replace_file(path, text.getvalue().encode())
+
+
+def read_log(path: str | Path) -> list[EpochRecord]:
+    """Read a log that `write_log` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not such a log; the message names the file and the line.
+    """
+    fields = dataclasses.fields(EpochRecord)
+    records = []
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != [field.name for field in fields]:
+            raise ValueError(f"{path} is not a training log: its first line names other columns")
+        for line in reader:
+            try:
+                values = {
+                    field.name: int(line[field.name])
+                    if field.type is int
+                    else float(line[field.name])
+                    for field in fields
+                }
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+            records.append(EpochRecord(**values))  # type: ignore[arg-type]
+    return records

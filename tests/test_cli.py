@@ -1,0 +1,185 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+typer_testing = pytest.importorskip("typer.testing")
+
+from ttfs_fast import cli  # noqa: E402
+from ttfs_fast._extras import require  # noqa: E402
+from ttfs_fast.data import load  # noqa: E402
+from ttfs_fast.models import mnist_scnn  # noqa: E402
+from ttfs_fast.training import TrainConfig, evaluate, train  # noqa: E402
+
+
+def run(*arguments: str):  # type: ignore[no-untyped-def]
+    return typer_testing.CliRunner().invoke(cli.app, list(arguments))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    config = TrainConfig(
+        dataset="digits", epochs=1, train_images=100, test_images=40, alpha=2.5, threads=1
+    )
+    train(config, folder, quiet=True)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "info", "demo"])
+def test_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    assert command in run("--help").output
+
+
+def test_help_tells_the_defaults_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    output = run("train", "--help").output
+    assert "Default: 50." in output
+    assert "Default: 0.001." in output
+
+
+def test_train_and_resume(tmp_path: Path) -> None:
+    small = ("--dataset", "digits", "--train-images", "60", "--test-images", "20")
+    arguments = ("train", *small, "--threads", "1", "--epochs", "2", "--out", str(tmp_path / "a"))
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "60 to train, 20 to test" in result.output
+    assert "epoch 2/2" in result.output
+    assert not any(ord(c) < 32 and c != "\n" for c in result.output)
+    again = run("train", "--out", str(tmp_path / "a"), "--resume")
+    assert again.exit_code == 0, again.output
+    assert "after epoch 2 of 2" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epochs", "0"), "epochs must be at least 1; got 0"),
+        (("--out", "no/such/run", "--resume"), "no training run to resume"),
+        (("--resume", "--overwrite", "--out", "x"), "give one of the two"),
+    ],
+)
+def test_errors_of_train_are_one_line(arguments: tuple[str, ...], message: str) -> None:
+    result = run("train", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("ttfs-fast: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    with pytest.raises((ValueError, OSError), match=message.split(";")[0]):
+        typer_testing.CliRunner().invoke(
+            cli.app, ["train", *arguments, "--debug"], catch_exceptions=False
+        )
+
+
+def test_resume_with_other_settings_names_them(trained: Path) -> None:
+    result = run("train", "--out", str(trained), "--resume", "--seed", "5")
+    assert result.exit_code == 2
+    assert "seed was 0, now 5" in result.stderr
+    result = run("train", "--out", str(trained))
+    assert result.exit_code == 2
+    assert "already holds a training run" in result.stderr
+
+
+def test_eval_prints_every_measure(trained: Path) -> None:
+    result = run("eval", "--weights", str(trained / "model.safetensors"))
+    assert result.exit_code == 0, result.output
+    for text in ("accuracy", "sparsity", "conv1", "energy by weights", "silent", "360 images"):
+        assert text in result.output
+    assert "\x1b" not in result.output
+
+
+def test_eval_as_json_uses_the_settings_of_the_training(trained: Path) -> None:
+    weights = str(trained / "model.safetensors")
+    result = run("eval", "--weights", weights, "--json", "--threads", str(torch.get_num_threads()))
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["images"] == 360
+    assert found["weights"] == 21440
+    assert found["neurons"] == 7066
+    assert found["sparsity"] > 0.5
+    assert len(found["confusion"]) == 10
+    assert sum(map(sum, found["confusion"])) == 360
+    energy = 21440 * found["sparsity"] * 10e-12
+    assert found["energy_by_weights_joule"] == pytest.approx(energy)
+    spikes = 7066 * found["sparsity"] * 10e-12
+    assert found["energy_by_spikes_joule"] == pytest.approx(spikes)
+    model, digits = mnist_scnn(weights=weights), load("digits", train=False)
+    expected = evaluate(model, digits, alpha=2.5)
+    assert found["confusion"] == expected.confusion.tolist()
+    assert found["first_spike_time"] == pytest.approx(expected.first_spike_time)
+    assert found["first_spike_time"] != evaluate(model, digits, alpha=3.0).first_spike_time
+
+
+def test_eval_wants_exactly_one_network(trained: Path) -> None:
+    weights = str(trained / "model.safetensors")
+    for arguments in ((), ("--pretrained", "--weights", weights)):
+        result = run("eval", *arguments)
+        assert result.exit_code == 2
+        assert "exactly one of" in result.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x10\0\0\0\0\0\0\0{", b"no weights at all"])
+def test_eval_of_a_file_that_is_none(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    result = run("eval", "--weights", str(path), "--dataset", "digits")
+    assert result.exit_code == 2
+    assert "weights.safetensors" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_info_names_what_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ttfs_fast", "info"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert torch.__version__ in done.stdout
+    assert "instruction set" in done.stdout
+    assert "digits: 1,437 + 360 images" in done.stdout
+    assert not any(ord(c) < 32 and c != "\n" for c in done.stdout)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_the_openmp_runtime_is_the_one_that_torch_loaded() -> None:
+    runtimes = cli.openmp_runtimes()
+    assert runtimes
+    assert all(Path(path).exists() for path in runtimes)
+
+
+def test_demo(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    result = run("demo", "--out", str(out), "--epochs", "1", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "model.safetensors").exists()
+    assert "demo.png" in result.output
+    assert "energy by weights" in result.output
+
+
+def test_a_missing_package_names_its_extra() -> None:
+    with pytest.raises(ImportError, match=r'pip install "ttfs_fast\[plot\]"'):
+        require("no_such_package_of_ours.part", "plot")
+    with pytest.raises(ModuleNotFoundError, match="no_such_part"):
+        require("ttfs_fast.no_such_part", "plot")
+
+
+def test_without_typer_the_command_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['typer'] = None; import ttfs_fast.cli"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'pip install "ttfs_fast[train]"' in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,265 @@
+import dataclasses
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ttfs_fast.data import load
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.training import (
+    TrainConfig,
+    TrainResult,
+    loop,
+    read_config,
+    read_log,
+    read_metadata,
+    train,
+)
+
+SMALL = TrainConfig(
+    dataset="digits",
+    epochs=3,
+    train_images=90,
+    test_images=40,
+    jitter=0.1,
+    shift=1,
+    seed=11,
+    threads=1,
+)
+
+
+def assert_same_run(one: TrainResult, other: TrainResult) -> None:
+    """The same weights, bit for bit, and the same log but for the time it took."""
+    weights = one.model.state_dict()
+    assert weights.keys() == other.model.state_dict().keys()
+    for name, value in other.model.state_dict().items():
+        assert torch.equal(weights[name], value), name
+    assert without_seconds(one) == without_seconds(other)
+
+
+def without_seconds(result: TrainResult) -> list[object]:
+    return [dataclasses.replace(record, seconds=0.0) for record in result.records]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(SMALL, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
+
+
+def test_what_a_run_leaves(uninterrupted: TrainResult) -> None:
+    run = uninterrupted.log_path.parent
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.json", "log.csv", "model.safetensors", "checkpoint-0003"}
+    assert read_log(run / "log.csv") == uninterrupted.records
+    assert [record.epoch for record in uninterrupted.records] == [1, 2, 3]
+    for record in uninterrupted.records:
+        assert record.learning_rate == SMALL.learning_rate(record.epoch - 1)
+        total = record.loss_class + SMALL.K * record.loss_weight_sum
+        assert record.loss == pytest.approx(total + SMALL.lambda_ * record.loss_l2, rel=1e-4)
+        assert record.train_sparsity > 0.5
+        assert record.test_sparsity > 0.5
+        assert record.skipped_steps == 0
+
+
+def test_exported_weights_say_where_they_come_from(uninterrupted: TrainResult) -> None:
+    path = uninterrupted.weights_path
+    assert read_config(path) == SMALL
+    assert float(read_metadata(path)["test_accuracy"]) == uninterrupted.evaluation.accuracy
+    loaded = mnist_scnn(weights=path).state_dict()
+    for name, value in uninterrupted.model.state_dict().items():
+        assert torch.equal(loaded[name], value)
+
+
+def test_same_settings_same_bits_and_other_seed_other_bits(
+    uninterrupted: TrainResult, tmp_path: Path
+) -> None:
+    torch.rand(5)
+    assert_same_run(train(SMALL, tmp_path / "again", quiet=True), uninterrupted)
+    other = train(dataclasses.replace(SMALL, seed=12, epochs=1), tmp_path / "other", quiet=True)
+    first = next(iter(uninterrupted.model.state_dict()))
+    assert not torch.equal(other.model.state_dict()[first], uninterrupted.model.state_dict()[first])
+
+
+def test_the_global_generator_and_the_threads_are_left_alone(tmp_path: Path) -> None:
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    train(dataclasses.replace(SMALL, epochs=1, threads=2), tmp_path / "run", quiet=True)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
+def test_resumed_run_has_the_same_bits(
+    uninterrupted: TrainResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stop_after: int,
+) -> None:
+    real = loop.clip_gradient_
+    steps = 9 * stop_after + 4
+
+    def interrupted(*args: object, **more: object) -> float:
+        nonlocal steps
+        steps -= 1
+        if steps < 0:
+            raise KeyboardInterrupt
+        return real(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "clip_gradient_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, tmp_path / "run")
+    message = capsys.readouterr().out.splitlines()[-1]
+    assert f"{stop_after} of 3 epochs are saved" in message
+    assert f"ttfs-fast train --out {tmp_path / 'run'} --resume" in message
+    monkeypatch.undo()
+    assert_same_run(train(SMALL, tmp_path / "run", resume=True, quiet=True), uninterrupted)
+    assert_same_run(train(SMALL, tmp_path / "run", resume=True, quiet=True), uninterrupted)
+
+
+KILLER = """
+import os, random, signal, sys, time
+import lightning_fabric, safetensors.torch, rich.console
+from pathlib import Path
+from ttfs_fast.training import TrainConfig, train
+
+run, config, longest, seed = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4]
+chance = random.Random(int(seed))
+killed = 0
+for attempt in range(400):
+    child = os.fork()
+    if child == 0:
+        resume = (run / "config.json").exists()
+        train(TrainConfig.from_json(config), run, resume=resume, quiet=True)
+        os._exit(0)
+    time.sleep(chance.uniform(0.0, longest))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status) == 0:
+        break
+    if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+        sys.exit("the run failed by itself")
+    killed += 1
+print(killed)
+"""
+
+
+def test_killed_at_random_moments_it_still_ends_with_the_same_bits(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, epochs=12)
+    begin = time.perf_counter()
+    whole = train(config, tmp_path / "whole", quiet=True)
+    longest = (time.perf_counter() - begin) / 3
+    seed = random.randrange(10**6)
+    print(f"seed of the kills: {seed}")
+    command = [sys.executable, "-c", KILLER, str(tmp_path / "run"), config.to_json()]
+    done = subprocess.run(
+        [*command, str(longest), str(seed)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 2
+    assert_same_run(train(config, tmp_path / "run", resume=True, quiet=True), whole)
+
+
+def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = "--dataset digits --train-images 50 --test-images 20 --epochs 500 --threads 1"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ttfs_fast", "train", *arguments.split(), "--out", str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    seen = []
+    for line in child.stdout:
+        seen.append(line)
+        if line.startswith("epoch "):
+            break
+    child.send_signal(signal.SIGINT)
+    output, errors = child.communicate(timeout=60)
+    assert child.returncode == 130, errors
+    assert errors == ""
+    assert f"continue with: ttfs-fast train --out {run} --resume" in output
+    assert not any(ord(c) < 32 and c != "\n" for c in "".join(seen) + output)
+
+
+def test_other_settings_are_not_resumed(uninterrupted: TrainResult) -> None:
+    run = uninterrupted.log_path.parent
+    other = dataclasses.replace(SMALL, jitter=0.2, epochs=9)
+    with pytest.raises(ValueError, match=r"epochs was 3, now 9; jitter was 0\.1, now 0\.2"):
+        train(other, run, resume=True, quiet=True)
+
+
+def test_other_images_are_not_resumed(
+    uninterrupted: TrainResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def darker(*args: object, **more: object) -> object:
+        images = load("digits", train=bool(more["train"]))
+        return dataclasses.replace(images, images=images.images // 2)
+
+    monkeypatch.setattr(loop, "load", darker)
+    with pytest.raises(ValueError, match="its images are not those"):
+        train(SMALL, uninterrupted.log_path.parent, resume=True, quiet=True)
+
+
+def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, epochs=1)
+    train(config, tmp_path, quiet=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(config, tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="one of the two"):
+        train(config, tmp_path, resume=True, overwrite=True, quiet=True)
+    result = train(dataclasses.replace(config, seed=1), tmp_path, overwrite=True, quiet=True)
+    assert read_config(result.weights_path) == dataclasses.replace(config, seed=1)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no training run to resume"):
+        train(SMALL, tmp_path / "none", resume=True, quiet=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, lr_start=1e30, lr_end=1e30)
+    with pytest.raises(FloatingPointError, match=r"the loss became (inf|nan) in epoch 1"):
+        train(config, tmp_path / "run", quiet=True)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    config = TrainConfig(
+        dataset="digits", epochs=4, train_images=800, test_images=200, seed=1, threads=1
+    )
+    result = train(config, tmp_path / "run", quiet=True)
+    assert math.isfinite(result.records[-1].loss)
+    assert result.evaluation.accuracy > 0.5
+    assert result.evaluation.sparsity > 0.5
+
+
+def test_quiet_is_quiet(tmp_path: Path) -> None:
+    """In a fresh process neither we nor a library we use prints or warns."""
+    code = (
+        "import sys; from ttfs_fast.training import TrainConfig, train; "
+        "train(TrainConfig.from_json(sys.argv[1]), sys.argv[2], quiet=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, dataclasses.replace(SMALL, epochs=1).to_json(), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "model.safetensors").exists()
