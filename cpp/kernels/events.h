@@ -42,14 +42,69 @@ bool all_finite(const T* values, std::int64_t n) {
   return finite;
 }
 
+/// Transposition of a small square in registers.
+template <class T>
+struct Square;
+
+template <>
+struct Square<float> {
+  typedef float Row __attribute__((vector_size(16)));
+  static constexpr std::int64_t size = 4;
+  static void transpose(const float* src, std::int64_t src_stride, float* dst,
+                        std::int64_t dst_stride) {
+    Row a, b, c, d;
+    __builtin_memcpy(&a, src, 16);
+    __builtin_memcpy(&b, src + src_stride, 16);
+    __builtin_memcpy(&c, src + 2 * src_stride, 16);
+    __builtin_memcpy(&d, src + 3 * src_stride, 16);
+    const Row ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    const Row ba = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const Row cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    const Row dc = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    a = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    b = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    c = __builtin_shufflevector(ba, dc, 0, 1, 4, 5);
+    d = __builtin_shufflevector(ba, dc, 2, 3, 6, 7);
+    __builtin_memcpy(dst, &a, 16);
+    __builtin_memcpy(dst + dst_stride, &b, 16);
+    __builtin_memcpy(dst + 2 * dst_stride, &c, 16);
+    __builtin_memcpy(dst + 3 * dst_stride, &d, 16);
+  }
+};
+
+template <>
+struct Square<double> {
+  typedef double Row __attribute__((vector_size(16)));
+  static constexpr std::int64_t size = 2;
+  static void transpose(const double* src, std::int64_t src_stride, double* dst,
+                        std::int64_t dst_stride) {
+    Row a, b;
+    __builtin_memcpy(&a, src, 16);
+    __builtin_memcpy(&b, src + src_stride, 16);
+    const Row top = __builtin_shufflevector(a, b, 0, 2);
+    const Row bottom = __builtin_shufflevector(a, b, 1, 3);
+    __builtin_memcpy(dst, &top, 16);
+    __builtin_memcpy(dst + dst_stride, &bottom, 16);
+  }
+};
+
 template <class T>
 void transpose(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_stride,
                std::int64_t rows, std::int64_t columns) {
-  // Tiles of one cache line a side keep both the reads and the writes within the first cache.
-  constexpr std::int64_t tile = 16;
-  for (std::int64_t r0 = 0; r0 < rows; r0 += tile) {
-    const std::int64_t r1 = r0 + tile < rows ? r0 + tile : rows;
-    for (std::int64_t c = 0; c < columns; ++c)
+  // Strips of one cache line keep the writes of one strip within the first cache.
+  constexpr std::int64_t n = Square<T>::size, strip = 16;
+  for (std::int64_t r0 = 0; r0 < rows; r0 += strip) {
+    const std::int64_t r1 = r0 + strip < rows ? r0 + strip : rows;
+    std::int64_t c = 0;
+    for (; c + n <= columns; c += n) {
+      std::int64_t r = r0;
+      for (; r + n <= r1; r += n)
+        Square<T>::transpose(src + r * src_stride + c, src_stride, dst + c * dst_stride + r,
+                             dst_stride);
+      for (; r < r1; ++r)
+        for (std::int64_t i = c; i < c + n; ++i) dst[i * dst_stride + r] = src[r * src_stride + i];
+    }
+    for (; c < columns; ++c)
       for (std::int64_t r = r0; r < r1; ++r) dst[c * dst_stride + r] = src[r * src_stride + c];
   }
 }

@@ -5,16 +5,18 @@
 
 namespace ttfs {
 
-/// Outputs in one packed block of weights; a multiple of every vector length. The last block of a
-/// layer is cut to a multiple of kBlockGrain.
-inline constexpr std::int64_t kBlock = 64;
+/// Outputs in one packed block of weights: what the sweep keeps in registers, so that a block's
+/// weights are dense in the cache. The last block of a layer is cut to a multiple of kBlockGrain,
+/// which is a multiple of every vector length.
+inline constexpr std::int64_t kBlock = 32;
 inline constexpr std::int64_t kBlockGrain = 16;
 
 /// Pixels that share a membership word, and so the largest tile of outputs.
 inline constexpr int kTilePixels = 16;
 
-/// Input pixels that one call of input_gradient handles.
+/// Input pixels and channels that one call of input_gradient handles, at most.
 inline constexpr int kGradPixels = 6;
+inline constexpr std::int64_t kGradChannels = 64;
 
 /// Inputs in one tile of weight_gradient.
 inline constexpr int kGradInputs = 12;
@@ -46,7 +48,7 @@ struct InputGradientTask {
   const T* const* gradients;  // [taps][pixels] grad / D of `count` outputs
   const T* const* weights;    // [taps] -> [count][width]
   std::int64_t count;
-  std::int64_t width;         // a multiple of kBlockGrain, <= kBlock
+  std::int64_t width;         // a multiple of kBlockGrain, <= kGradChannels
   T* const* results;          // [pixels] -> `width` values, overwritten
 };
 
@@ -93,7 +95,8 @@ struct Kernels {
                          std::int64_t count, int bit, std::uint32_t shift, T* times_out,
                          std::uint32_t* rows_out);
 
-  void (*sweep)(const SweepTask<T>& task);
+  /// Sweeps pixels that share weights, start, width and horizon.
+  void (*sweep)(const SweepTask<T>* tasks, int pixels);
   void (*input_gradient)(const InputGradientTask<T>& task);
   void (*weight_gradient)(const WeightGradientTask<T>& task);
 

@@ -74,7 +74,7 @@ class Backward {
 
  private:
   struct Scratch {
-    T* results;                    // [kGradPixels][kBlock]
+    T* results;                    // [kGradPixels][kGradChannels]
     T* gathered;                   // [image][row][output]
     const T **outputs, **gradients, **weights;
   };
@@ -135,22 +135,22 @@ class Backward {
     const std::int64_t sum_size = grad_weight ? parts * sum_rows() * padded_outputs : 0;
     const std::int64_t pointers = taps * kGradPixels;
     const int team = team_size(threads, threads);
-    workspace.plan<T>(x_size + kBlock);
+    workspace.plan<T>(x_size + kGradChannels);
     for (int i = 0; i < 2; ++i) workspace.plan<T>(y_size);
     for (int i = 0; i < 3; ++i) workspace.plan<T>(padded_outputs);
     workspace.plan<T>(packed);
     workspace.plan<T>(sum_size);
     workspace.plan<std::int64_t>(sum_rows());
     for (int i = 0; i < team; ++i) {
-      workspace.plan<T>(kGradPixels * kBlock);
+      workspace.plan<T>(kGradPixels * kGradChannels);
       workspace.plan<T>(2 * s.out_width * padded_outputs);
       for (int j = 0; j < 2; ++j) workspace.plan<const T*>(pointers);
       workspace.plan<const T*>(taps);
     }
     workspace.allocate();
-    x = workspace.take<T>(x_size + kBlock);
+    x = workspace.take<T>(x_size + kGradChannels);
     // The last pixel's vectors may reach past its channels.
-    std::fill(x + x_size, x + x_size + kBlock, T{1});
+    std::fill(x + x_size, x + x_size + kGradChannels, T{1});
     y = workspace.take<T>(y_size);
     g = workspace.take<T>(y_size);
     silent_y = workspace.take<T>(padded_outputs);
@@ -165,7 +165,7 @@ class Backward {
     describe_inputs();
     for (int i = 0; i < team; ++i) {
       Scratch w;
-      w.results = workspace.take<T>(kGradPixels * kBlock);
+      w.results = workspace.take<T>(kGradPixels * kGradChannels);
       w.gathered = workspace.take<T>(2 * s.out_width * padded_outputs);
       w.outputs = workspace.take<const T*>(pointers);
       w.gradients = workspace.take<const T*>(pointers);
@@ -185,21 +185,21 @@ class Backward {
               (ky * s.dilation_height * columns + kx * s.dilation_width) * channels + c;
   }
 
-  std::int64_t channel_blocks() const { return ceil_div(channels, kBlock); }
+  std::int64_t channel_blocks() const { return ceil_div(channels, kGradChannels); }
   std::int64_t block_width(std::int64_t b) const {
-    return std::min(kBlock, padded_channels - b * kBlock);
+    return std::min(kGradChannels, padded_channels - b * kGradChannels);
   }
   /// Weights of one block of channels, [tap][output][channel].
-  T* weight_block(std::int64_t b) const { return packed_weights + b * kBlock * taps * outputs; }
+  T* weight_block(std::int64_t b) const { return packed_weights + b * kGradChannels * taps * outputs; }
 
   void pack_weights(std::int64_t group) {
     const T* from = weight + group * outputs * inputs;
     parallel_for(channel_blocks() * taps, threads, [&](std::int64_t item, int) {
       const std::int64_t b = item / taps, tap = item % taps, width = block_width(b);
-      const std::int64_t used = std::min(width, channels - b * kBlock);
+      const std::int64_t used = std::min(width, channels - b * kGradChannels);
       T* to = weight_block(b) + tap * outputs * width;
       for (std::int64_t j = 0; j < outputs; ++j, to += width) {
-        const T* row = from + j * inputs + b * kBlock * taps + tap;
+        const T* row = from + j * inputs + b * kGradChannels * taps + tap;
         for (std::int64_t c = 0; c < used; ++c) to[c] = row[c * taps];
         std::fill(to + used, to + width, T{0});
       }
@@ -367,8 +367,8 @@ class Backward {
     T* results[kGradPixels];
     for (int p = 0; p < pixels.count; ++p) {
       in[p] = x + ((pixels.image[p] * in_rows + row - top(c)) * columns + pixels.column[p] +
-                   s.pad_left) * channels + b * kBlock;
-      results[p] = w.results + p * kBlock;
+                   s.pad_left) * channels + b * kGradChannels;
+      results[p] = w.results + p * kGradChannels;
     }
     task.pixels = pixels.count;
     task.taps = 0;
@@ -404,11 +404,11 @@ class Backward {
     task.weights = w.weights;
     task.results = results;
     k.input_gradient(task);
-    const std::int64_t used = std::min(task.width, channels - b * kBlock);
+    const std::int64_t used = std::min(task.width, channels - b * kGradChannels);
     const Strides4& stride = grad_input.stride;
     for (int p = 0; p < pixels.count; ++p) {
       T* to = grad_input.data + (c.image + pixels.image[p]) * stride.n +
-              (group * channels + b * kBlock) * stride.c + row * stride.h +
+              (group * channels + b * kGradChannels) * stride.c + row * stride.h +
               pixels.column[p] * stride.w;
       for (std::int64_t ch = 0; ch < used; ++ch) to[ch * stride.c] = results[p][ch];
     }

@@ -1,6 +1,7 @@
-// Forward: a thread takes a bundle of strips of output pixels, tile by tile collects and sorts the
-// input spikes that the tile sees, filters each pixel's own out of them, and sweeps the bundle's
-// pixels over one block of outputs after another, so that a block's weights stay in the cache.
+// Forward: the output goes by in bundles of pixels whose events fit in memory set aside for them.
+// First the threads collect them: strip by strip, tile by tile, sort the input spikes that the tile
+// sees and filter each pixel's own out of them. Then they sweep the pixels, one block of outputs
+// after another, so that a block's weights stay in the cache.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -18,7 +19,7 @@
 namespace ttfs {
 namespace {
 
-constexpr std::int64_t kEventBytes = std::int64_t{768} << 10;  // of a bundle's events
+constexpr std::int64_t kEventBytes = std::int64_t{2} << 20;  // of a bundle's events, a thread
 constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;    // inputs that one tile sees
 
 /// One axis of the convolution. Outputs `every` apart read inputs on a common grid of step
@@ -55,10 +56,14 @@ struct Strip {
   std::int64_t pixel;          // of its first output within the bundle
 };
 
-/// Strips [first, last) of one group, swept together.
-struct Bundle {
+/// Strips [first, last) of one group. A bundle is collected and then swept, piece by piece.
+struct Run {
   std::int64_t first, last;
   std::int64_t pixels;
+};
+struct Bundle {
+  Run strips;
+  std::vector<Run> pieces;
 };
 
 struct TileShape {
@@ -223,66 +228,69 @@ class Forward {
     patch_columns = x.span(tile.columns);
     patch = patch_rows * patch_columns * channels;
     choose_strips();
-    const std::int64_t room = weights.rows() + kBlockGrain;
     std::int64_t pixels = 0;
-    for (const Bundle& bundle : bundles) pixels = std::max(pixels, bundle.pixels);
-    const std::int64_t strip_columns = x.span(strip_tiles * tile.columns);
-    const std::int64_t team = team_size(items(), threads);
+    for (const Bundle& b : bundles) pixels = std::max(pixels, b.strips.pixels);
+    const std::int64_t strip_inputs = patch_rows * x.span(strip_tiles * tile.columns) * channels;
+    std::int64_t piece_pixels = 0;
+    for (const Bundle& b : bundles)
+      for (const Run& piece : b.pieces) piece_pixels = std::max(piece_pixels, piece.pixels);
+    const int team = team_size(threads, threads);
     workspace.plan<std::uint32_t>(patch);
     workspace.plan<std::uint16_t>(patch);
-    for (std::int64_t worker = 0; worker < team; ++worker) {
-      workspace.plan<T>(patch_rows * strip_columns * channels);
+    workspace.plan<T>(pixels * room());
+    workspace.plan<std::uint32_t>(pixels * room());
+    workspace.plan<std::int64_t>(pixels);
+    for (int worker = 0; worker < team; ++worker) {
+      workspace.plan<T>(strip_inputs);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(patch + 1);
       for (int i = 0; i < 3; ++i) workspace.plan<std::uint32_t>(patch + 1);
       workspace.plan<std::uint16_t>(patch);
-      workspace.plan<T>(pixels * room);
-      workspace.plan<std::uint32_t>(pixels * room);
-      workspace.plan<std::int64_t>(pixels);
-      for (int i = 0; i < 2; ++i) workspace.plan<T>(pixels * kBlock);
+      for (int i = 0; i < 2; ++i) workspace.plan<T>(piece_pixels * kBlock);
     }
     workspace.allocate();
     weights.pack(workspace, k, weight, bias, threads);
     row_of = workspace.take<std::uint32_t>(patch);
     members_of = workspace.take<std::uint16_t>(patch);
     describe_patch();
-    for (std::int64_t worker = 0; worker < team; ++worker) {
+    event_times = workspace.take<T>(pixels * room());
+    event_rows = workspace.take<std::uint32_t>(pixels * room());
+    event_counts = workspace.take<std::int64_t>(pixels);
+    for (int worker = 0; worker < team; ++worker) {
       Scratch w;
-      w.strip = workspace.take<T>(patch_rows * strip_columns * channels);
+      w.strip = workspace.take<T>(strip_inputs);
       w.times = workspace.take<T>(patch + 1);
       w.time_scratch = workspace.take<T>(patch + 1);
       w.positions = workspace.take<std::uint32_t>(patch + 1);
       w.position_scratch = workspace.take<std::uint32_t>(patch + 1);
       w.rows = workspace.take<std::uint32_t>(patch + 1);
       w.members = workspace.take<std::uint16_t>(patch);
-      w.event_times = workspace.take<T>(pixels * room);
-      w.event_rows = workspace.take<std::uint32_t>(pixels * room);
-      w.event_counts = workspace.take<std::int64_t>(pixels);
-      w.values = workspace.take<T>(pixels * kBlock);
-      w.slopes = workspace.take<T>(pixels * kBlock);
-      scratch.push_back(w);
+      w.values = workspace.take<T>(piece_pixels * kBlock);
+      w.slopes = workspace.take<T>(piece_pixels * kBlock);
+      w.tasks.resize(static_cast<std::size_t>(piece_pixels));
+      scratch.push_back(std::move(w));
     }
   }
 
   void run() {
-    parallel_for(items(), threads, [&](std::int64_t item, int worker) {
-      const Scratch& w = scratch[static_cast<std::size_t>(worker)];
-      const Bundle& bundle = bundles[static_cast<std::size_t>(item / block_splits)];
-      const std::int64_t part = item % block_splits, blocks = weights.blocks();
-      const auto each_strip = [&](const auto& action) {
-        for (std::int64_t i = bundle.first; i < bundle.last; ++i)
-          action(strips[static_cast<std::size_t>(i)]);
-      };
-      each_strip([&](const Strip& strip) {
+    for (const Bundle& bundle : bundles) {
+      const Run& all = bundle.strips;
+      parallel_for(all.last - all.first, threads, [&](std::int64_t item, int worker) {
+        const Strip& strip = strips[static_cast<std::size_t>(all.first + item)];
+        const Scratch& w = scratch[static_cast<std::size_t>(worker)];
         copy_strip(strip, w);
         collect_events(strip, w);
       });
-      const std::int64_t group = strips[static_cast<std::size_t>(bundle.first)].group;
-      for (std::int64_t b = blocks * part / block_splits; b < blocks * (part + 1) / block_splits;
-           ++b) {
-        sweep_block(group, bundle.pixels, b, w);
-        each_strip([&](const Strip& strip) { write_block(strip, b, w); });
-      }
-    });
+      // All pieces of one block of outputs, then all of the next.
+      const auto pieces = static_cast<std::int64_t>(bundle.pieces.size());
+      parallel_for(weights.blocks() * pieces, threads, [&](std::int64_t item, int worker) {
+        const std::int64_t b = item / pieces;
+        const Run& piece = bundle.pieces[static_cast<std::size_t>(item % pieces)];
+        Scratch& w = scratch[static_cast<std::size_t>(worker)];
+        sweep_block(piece, b, w);
+        for (std::int64_t i = piece.first; i < piece.last; ++i)
+          write_block(strips[static_cast<std::size_t>(i)], first_pixel(piece), b, w);
+      });
+    }
   }
 
  private:
@@ -291,49 +299,68 @@ class Forward {
     T *times, *time_scratch;  // events of a tile
     std::uint32_t *positions, *position_scratch, *rows;
     std::uint16_t* members;
-    T* event_times;  // events of each pixel
-    std::uint32_t* event_rows;
-    std::int64_t* event_counts;  // -1: the pixel sees a NaN
-    T *values, *slopes;
+    T *values, *slopes;  // results of a piece and block
+    std::vector<SweepTask<T>> tasks;
   };
 
-  std::int64_t items() const { return static_cast<std::int64_t>(bundles.size()) * block_splits; }
+  /// Room for the events of a pixel.
+  std::int64_t room() const { return weights.rows() + kBlockGrain; }
 
-  /// Cuts the output into strips and bundles, as large as their events fit the cache and every
-  /// thread finds enough of them; where there are too few even so, threads share the blocks.
+  /// Cuts the output into strips, short enough that every thread finds some, and into bundles.
   void choose_strips() {
-    const std::int64_t pixel_bytes = (weights.rows() + kBlockGrain) *
-                                     static_cast<std::int64_t>(sizeof(T) + sizeof(std::uint32_t));
-    const std::int64_t all = s.batch * s.groups * s.out_height * s.out_width;
-    std::int64_t most = std::max<std::int64_t>(kEventBytes / pixel_bytes, 1);
-    if (threads > 1) most = std::clamp<std::int64_t>(all / (4 * threads), 1, most);
+    const std::int64_t pixel_bytes =
+        room() * static_cast<std::int64_t>(sizeof(T) + sizeof(std::uint32_t));
+    const std::int64_t most = std::max<std::int64_t>(threads * kEventBytes / pixel_bytes, 1);
     const std::int64_t across = ceil_div(x.outputs(0), tile.columns);
-    strip_tiles = std::clamp<std::int64_t>(most / (tile.rows * tile.columns), 1, across);
+    const std::int64_t tiles = s.batch * s.groups * y.every * x.every *
+                               ceil_div(y.outputs(0), tile.rows) * across;
+    strip_tiles = std::clamp<std::int64_t>(tiles / (8 * threads), 1, std::min<std::int64_t>(across, 8));
+    strip_tiles = std::clamp<std::int64_t>(most / (tile.rows * tile.columns), 1, strip_tiles);
     const std::int64_t length = strip_tiles * tile.columns;
-    for (std::int64_t g = 0; g < s.groups; ++g) {
-      Bundle bundle{static_cast<std::int64_t>(strips.size()), 0, 0};
-      const auto close = [&] {
-        bundle.last = static_cast<std::int64_t>(strips.size());
-        if (bundle.pixels > 0) bundles.push_back(bundle);
-        bundle = {bundle.last, 0, 0};
-      };
+    Run run{0, 0, 0};
+    const auto close = [&] {
+      run.last = static_cast<std::int64_t>(strips.size());
+      if (run.pixels > 0) bundles.push_back({run, cut(run)});
+      run = {run.last, 0, 0};
+    };
+    for (std::int64_t g = 0; g < s.groups; ++g, close())
       for (std::int64_t n = 0; n < s.batch; ++n)
         for (std::int64_t py = 0; py < y.every; ++py)
           for (std::int64_t px = 0; px < x.every; ++px)
             for (std::int64_t row = 0; row < y.outputs(py); row += tile.rows)
               for (std::int64_t column = 0; column < x.outputs(px); column += length) {
-                Strip strip{n,   g,      py, px, row, column, std::min(tile.rows, y.outputs(py) - row),
-                            std::min(length, x.outputs(px) - column), 0};
-                if (bundle.pixels + strip.rows * strip.columns > most) close();
-                strip.pixel = bundle.pixels;
-                bundle.pixels += strip.rows * strip.columns;
+                Strip strip{n, g, py, px, row, column, 0, 0, 0};
+                strip.rows = std::min(tile.rows, y.outputs(py) - row);
+                strip.columns = std::min(length, x.outputs(px) - column);
+                const std::int64_t pixels = strip.rows * strip.columns;
+                if (run.pixels + pixels > most) close();
+                strip.pixel = run.pixels;
+                run.pixels += pixels;
                 strips.push_back(strip);
               }
-      close();
+  }
+
+  /// Cuts a bundle's strips into pieces: some for every thread, but not so small that the sweep
+  /// cannot take several pixels side by side.
+  std::vector<Run> cut(const Run& all) const {
+    const std::int64_t share = all.pixels * weights.blocks() / (4 * threads);
+    const std::int64_t enough = std::clamp<std::int64_t>(share, 12, 48);
+    std::vector<Run> pieces;
+    Run piece{all.first, all.first, 0};
+    for (std::int64_t i = all.first; i < all.last; ++i) {
+      const Strip& strip = strips[static_cast<std::size_t>(i)];
+      piece.pixels += strip.rows * strip.columns;
+      piece.last = i + 1;
+      if (piece.pixels >= enough || i + 1 == all.last) {
+        pieces.push_back(piece);
+        piece = {i + 1, i + 1, 0};
+      }
     }
-    const auto count = static_cast<std::int64_t>(bundles.size());
-    if (threads > 1 && count > 0 && count < 2 * threads)
-      block_splits = std::min(weights.blocks(), ceil_div(2 * threads, count));
+    return pieces;
+  }
+
+  std::int64_t first_pixel(const Run& run) const {
+    return strips[static_cast<std::size_t>(run.first)].pixel;
   }
 
   /// For every input that a tile sees, its row of weights at the tile's first pixel and the
@@ -401,8 +428,8 @@ class Forward {
       for (std::int64_t i = 0; i < strip.rows; ++i)
         for (std::int64_t j = 0; j < std::min(tile.columns, strip.columns - column); ++j) {
           const std::int64_t pixel = strip.pixel + i * strip.columns + column + j;
-          T* times = w.event_times + pixel * (weights.rows() + kBlockGrain);
-          std::uint32_t* rows = w.event_rows + pixel * (weights.rows() + kBlockGrain);
+          T* times = event_times + pixel * room();
+          std::uint32_t* rows = event_rows + pixel * room();
           const int bit = static_cast<int>(i * tile.columns + j);
           const auto shift =
               static_cast<std::uint32_t>(i * y.stride * x.kernel + j * x.stride);
@@ -413,8 +440,8 @@ class Forward {
             n += k.filter(w.times + split, w.rows + split, w.members + split, count - split, bit,
                           shift, times + n, rows + n);
           }
-          w.event_counts[pixel] = n;
-          if (nan && field_has_nan(corner, strip_columns, i, j)) w.event_counts[pixel] = -1;
+          event_counts[pixel] = n;
+          if (nan && field_has_nan(corner, strip_columns, i, j)) event_counts[pixel] = -1;
         }
     }
   }
@@ -429,34 +456,37 @@ class Forward {
     return false;
   }
 
-  void sweep_block(std::int64_t group, std::int64_t pixels, std::int64_t b,
-                   const Scratch& w) const {
-    SweepTask<T> task;
-    task.weights = weights.block(group, b);
-    task.start = weights.start(group, b);
-    task.width = weights.width(b);
-    task.horizon = horizon;
-    for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
-      task.times = w.event_times + pixel * (weights.rows() + kBlockGrain);
-      task.rows = w.event_rows + pixel * (weights.rows() + kBlockGrain);
-      task.count = w.event_counts[pixel];
-      task.values = w.values + pixel * kBlock;
-      task.slopes = w.slopes + pixel * kBlock;
-      if (task.count >= 0) {
-        k.sweep(task);
-      } else {
-        const T nan = std::numeric_limits<T>::quiet_NaN();
-        std::fill(task.values, task.values + kBlock, nan);
-        std::fill(task.slopes, task.slopes + kBlock, nan);
+  void sweep_block(const Run& piece, std::int64_t b, Scratch& w) const {
+    const std::int64_t group = strips[static_cast<std::size_t>(piece.first)].group;
+    const std::int64_t first = first_pixel(piece);
+    int count = 0;
+    for (std::int64_t i = 0; i < piece.pixels; ++i) {
+      T *values = w.values + i * kBlock, *slopes = w.slopes + i * kBlock;
+      if (event_counts[first + i] < 0) {
+        std::fill(values, values + kBlock, std::numeric_limits<T>::quiet_NaN());
+        std::fill(slopes, slopes + kBlock, std::numeric_limits<T>::quiet_NaN());
+        continue;
       }
+      w.tasks[static_cast<std::size_t>(count++)] = {event_times + (first + i) * room(),
+                                                    event_rows + (first + i) * room(),
+                                                    event_counts[first + i],
+                                                    weights.block(group, b),
+                                                    weights.start(group, b),
+                                                    weights.width(b),
+                                                    horizon,
+                                                    values,
+                                                    slopes};
     }
+    if (count > 0) k.sweep(w.tasks.data(), count);
   }
 
-  void write_block(const Strip& strip, std::int64_t b, const Scratch& w) const {
+  void write_block(const Strip& strip, std::int64_t piece_pixel, std::int64_t b,
+                   const Scratch& w) const {
     const std::int64_t first = strip.group * weights.outputs() + b * kBlock;
     const std::int64_t used = std::min(kBlock, weights.outputs() - b * kBlock);
     for (std::int64_t i = 0; i < strip.rows; ++i) {
-      const std::int64_t row = out_row(strip, i), pixel = strip.pixel + i * strip.columns;
+      const std::int64_t row = out_row(strip, i);
+      const std::int64_t pixel = strip.pixel - piece_pixel + i * strip.columns;
       const std::int64_t column = out_column(strip, 0);
       T* slopes = slope + ((strip.image * s.out_height + row) * s.out_width + column) *
                               s.out_channels + first;
@@ -491,11 +521,14 @@ class Forward {
   PackedWeights<T> weights;
   TileShape tile;
   std::int64_t patch_rows, patch_columns, patch;  // what one tile sees
-  std::int64_t strip_tiles = 1, block_splits = 1;
+  std::int64_t strip_tiles = 1;
   std::vector<Strip> strips;
   std::vector<Bundle> bundles;
   std::uint32_t* row_of = nullptr;
   std::uint16_t* members_of = nullptr;
+  T* event_times = nullptr;  // events of a bundle's pixels
+  std::uint32_t* event_rows = nullptr;
+  std::int64_t* event_counts = nullptr;  // -1: the pixel sees a NaN
   std::vector<Scratch> scratch;
 };
 
