@@ -104,10 +104,9 @@ void weight_gradient_tile(const WeightGradientTask<T>& task, int input, std::int
       }
     }
   for (int i = 0; i < I; ++i)
-    for (int r = 0; r < R; ++r) {
-      T* to = task.sums + (input + i) * task.sum_stride + first + r * V::lanes;
-      V::store(to, V::sub(V::load(to), sum[i][r]));
-    }
+    for (int r = 0; r < R; ++r)
+      V::store(task.result + (input + i) * kGradOutputs + first + r * V::lanes,
+               V::sub(V::set(0), sum[i][r]));
 }
 
 template <class T>

@@ -52,7 +52,7 @@ struct InputGradientTask {
   T* const* results;          // [pixels] -> `width` values, overwritten
 };
 
-/// sums[i][j] -= sum over pixels of g_j max(z_j - z_i, 0), for kGradInputs inputs and `width`
+/// result[i][j] = -sum over pixels of g_j max(z_j - z_i, 0), for kGradInputs inputs and `width`
 /// outputs; pixels are images x rows x columns.
 template <class T>
 struct WeightGradientTask {
@@ -64,8 +64,7 @@ struct WeightGradientTask {
   const T* gradients;
   std::int64_t output_image, output_row, output_column;
   std::int64_t width;             // a multiple of kBlockGrain, <= kGradOutputs
-  T* sums;                        // [kGradInputs] rows, sum_stride apart
-  std::int64_t sum_stride;
+  T* result;                      // [kGradInputs][kGradOutputs]
 };
 
 template <class T>

@@ -53,7 +53,7 @@ class Backward {
                          s.in_width + s.pad_left)) {
     choose_chunks();
     // Few tiles of weights: cut the pixels as well, into a number of parts that depends on the
-    // sizes alone, and add the parts up in their order.
+    // sizes alone, and add the parts up in their order. Else there is one part, the result itself.
     const std::int64_t tiles = ceil_div(inputs, kGradInputs) * ceil_div(outputs, kGradOutputs);
     parts = tiles < 64 ? 8 : 1;
     plan();
@@ -62,25 +62,25 @@ class Backward {
   void run() {
     for (std::int64_t group = 0; group < s.groups; ++group) {
       if (grad_input.data) pack_weights(group);
-      if (grad_weight) std::fill(sums, sums + parts * sum_rows() * padded_outputs, T{0});
       for (const Chunk& chunk : chunks) {
         copy_chunk(group, chunk);
-        if (grad_weight) add_weight_gradient(chunk);
+        if (grad_weight) add_weight_gradient(group, chunk);
         if (grad_input.data) write_input_gradient(group, chunk);
       }
-      if (grad_weight) write_weight_gradient(group);
+      if (grad_weight && parts > 1) add_parts(group);
     }
   }
 
  private:
   struct Scratch {
     T* results;                    // [kGradPixels][kGradChannels]
+    T* tile;                       // [kGradInputs][kGradOutputs]
     T* gathered;                   // [image][row][output]
     const T **outputs, **gradients, **weights;
   };
 
-  /// Rows of `sums`: the inputs, filled up to whole tiles, and the bias.
-  std::int64_t sum_rows() const { return round_up(inputs, kGradInputs) + kGradInputs; }
+  /// Gradients of one group's weights, [output][input], and behind them of its biases.
+  std::int64_t part_size() const { return outputs * (inputs + 1); }
 
   std::int64_t input_rows(const Chunk& c) const {
     const std::int64_t seen =
@@ -132,7 +132,8 @@ class Backward {
       y_size = std::max(y_size, c.images * output_rows(c) * s.out_width * padded_outputs);
     }
     const std::int64_t packed = grad_input.data ? taps * outputs * padded_channels : 0;
-    const std::int64_t sum_size = grad_weight ? parts * sum_rows() * padded_outputs : 0;
+    const std::int64_t sum_size = grad_weight && parts > 1 ? parts * part_size() : 0;
+    const std::int64_t rows = round_up(inputs, kGradInputs);
     const std::int64_t pointers = taps * kGradPixels;
     const int team = team_size(threads, threads);
     workspace.plan<T>(x_size + kGradChannels);
@@ -140,9 +141,10 @@ class Backward {
     for (int i = 0; i < 3; ++i) workspace.plan<T>(padded_outputs);
     workspace.plan<T>(packed);
     workspace.plan<T>(sum_size);
-    workspace.plan<std::int64_t>(sum_rows());
+    workspace.plan<std::int64_t>(rows);
     for (int i = 0; i < team; ++i) {
       workspace.plan<T>(kGradPixels * kGradChannels);
+      workspace.plan<T>(kGradInputs * kGradOutputs);
       workspace.plan<T>(2 * s.out_width * padded_outputs);
       for (int j = 0; j < 2; ++j) workspace.plan<const T*>(pointers);
       workspace.plan<const T*>(taps);
@@ -161,11 +163,12 @@ class Backward {
     one[0] = 1;
     packed_weights = workspace.take<T>(packed);
     sums = workspace.take<T>(sum_size);
-    offsets = workspace.take<std::int64_t>(sum_rows());
+    offsets = workspace.take<std::int64_t>(rows);
     describe_inputs();
     for (int i = 0; i < team; ++i) {
       Scratch w;
       w.results = workspace.take<T>(kGradPixels * kGradChannels);
+      w.tile = workspace.take<T>(kGradInputs * kGradOutputs);
       w.gathered = workspace.take<T>(2 * s.out_width * padded_outputs);
       w.outputs = workspace.take<const T*>(pointers);
       w.gradients = workspace.take<const T*>(pointers);
@@ -177,7 +180,7 @@ class Backward {
   /// Where input i of a receptive field lies in `x`, from the field's first. What fills up the
   /// last tile reads the first input again; its sums are never looked at.
   void describe_inputs() {
-    std::fill(offsets, offsets + sum_rows(), 0);
+    std::fill(offsets, offsets + round_up(inputs, kGradInputs), 0);
     for (std::int64_t c = 0; c < channels; ++c)
       for (std::int64_t ky = 0; ky < s.kernel_height; ++ky)
         for (std::int64_t kx = 0; kx < s.kernel_width; ++kx)
@@ -248,17 +251,17 @@ class Backward {
     }
   }
 
-  void add_weight_gradient(const Chunk& c) {
+  void add_weight_gradient(std::int64_t group, const Chunk& c) {
     const std::int64_t input_tiles = ceil_div(inputs, kGradInputs) + (grad_bias ? 1 : 0);
-    const std::int64_t output_tiles = ceil_div(padded_outputs, kGradOutputs);
+    const std::int64_t output_tiles = ceil_div(outputs, kGradOutputs);
     const std::int64_t rows = c.last - c.first;
-    parallel_for(parts * output_tiles * input_tiles, threads, [&](std::int64_t item, int) {
+    const bool start = c.image == 0 && c.first == 0;
+    parallel_for(parts * output_tiles * input_tiles, threads, [&](std::int64_t item, int worker) {
       const std::int64_t part = item / (output_tiles * input_tiles);
       const std::int64_t first = item / input_tiles % output_tiles * kGradOutputs;
       const std::int64_t tile = item % input_tiles * kGradInputs;
       const bool bias = tile >= inputs;
       WeightGradientTask<T> task;
-      task.columns = s.out_width;
       task.input_column = bias ? 0 : s.stride_width * channels;
       task.input_row = bias ? 0 : s.stride_height * columns * channels;
       task.input_image = bias ? 0 : input_rows(c) * columns * channels;
@@ -266,51 +269,72 @@ class Backward {
       task.output_row = s.out_width * padded_outputs;
       task.output_image = output_rows(c) * s.out_width * padded_outputs;
       task.width = std::min(kGradOutputs, padded_outputs - first);
-      const std::int64_t sum_row = bias ? round_up(inputs, kGradInputs) : tile;
-      task.offsets = offsets + sum_row;
-      task.sums = sums + (part * sum_rows() + sum_row) * padded_outputs + first;
-      task.sum_stride = padded_outputs;
+      task.offsets = bias ? no_offsets : offsets + tile;
+      task.result = scratch[static_cast<std::size_t>(worker)].tile;
+      T* to_weight = grad_weight + group * outputs * inputs;
+      T* to_bias = grad_bias ? grad_bias + group * outputs : nullptr;
+      if (parts > 1) {
+        to_weight = sums + part * part_size();
+        to_bias = to_weight + outputs * inputs;
+      }
+      const std::int64_t used = std::min(kGradOutputs, outputs - first);
+      const auto add = [&](bool overwrite) {
+        if (bias)
+          add_tile(task.result, 1, used, to_bias + first, 1, overwrite);
+        else
+          add_tile(task.result, std::min<std::int64_t>(kGradInputs, inputs - tile), used,
+                   to_weight + first * inputs + tile, inputs, overwrite);
+      };
       const T* in = bias ? one : x;
       const T* values = y + c.halo * task.output_row + first;
       const T* gradients = g + c.halo * task.output_row + first;
       // A part is a range of (image, row); it runs as a partial image, whole ones, a partial one.
       std::int64_t at = c.images * rows * part / parts;
       const std::int64_t end = c.images * rows * (part + 1) / parts;
+      bool overwrite = start;
+      if (at == end && overwrite) {
+        std::fill_n(task.result, kGradInputs * kGradOutputs, T{0});
+        add(true);
+      }
       while (at < end) {
         const std::int64_t n = at / rows, row = at % rows;
         const bool whole = row == 0 && end - at >= rows;
         task.images = whole ? (end - at) / rows : 1;
         task.rows = whole ? rows : std::min(rows - row, end - at);
+        task.columns = s.out_width;
         task.inputs = in + n * task.input_image + row * task.input_row;
         const std::int64_t out = n * task.output_image + row * task.output_row;
         task.outputs = values + out;
         task.gradients = gradients + out;
         at += task.images * task.rows;
+        WeightGradientTask<T> flat = task;
         if (task.rows * task.columns == 1) {  // a fully connected layer: one loop, not three
-          std::swap(task.images, task.columns);
-          task.input_column = task.input_image;
-          task.output_column = task.output_image;
+          std::swap(flat.images, flat.columns);
+          flat.input_column = task.input_image;
+          flat.output_column = task.output_image;
         }
-        k.weight_gradient(task);
-        task.columns = s.out_width;
+        k.weight_gradient(flat);
+        add(overwrite);
+        overwrite = false;
       }
     });
   }
 
-  void write_weight_gradient(std::int64_t group) {
-    const std::int64_t size = sum_rows() * padded_outputs;
+  /// to[j * stride + i] (+)= tile[i][j]
+  static void add_tile(const T* tile, std::int64_t tile_inputs, std::int64_t tile_outputs, T* to,
+                       std::int64_t stride, bool overwrite) {
+    for (std::int64_t j = 0; j < tile_outputs; ++j)
+      for (std::int64_t i = 0; i < tile_inputs; ++i) {
+        T& sum = to[j * stride + i];
+        sum = (overwrite ? T{0} : sum) + tile[i * kGradOutputs + j];
+      }
+  }
+
+  void add_parts(std::int64_t group) {
     for (std::int64_t part = 1; part < parts; ++part)
-      for (std::int64_t i = 0; i < size; ++i) sums[i] += sums[part * size + i];
-    constexpr std::int64_t rows = 256;
-    T* to = grad_weight + group * outputs * inputs;
-    parallel_for(ceil_div(inputs, rows), threads, [&](std::int64_t item, int) {
-      const std::int64_t first = item * rows;
-      k.transpose(sums + first * padded_outputs, padded_outputs, to + first, inputs,
-                  std::min(rows, inputs - first), outputs);
-    });
-    if (grad_bias)
-      std::copy_n(sums + round_up(inputs, kGradInputs) * padded_outputs, outputs,
-                  grad_bias + group * outputs);
+      for (std::int64_t i = 0; i < part_size(); ++i) sums[i] += sums[part * part_size() + i];
+    std::copy_n(sums, outputs * inputs, grad_weight + group * outputs * inputs);
+    if (grad_bias) std::copy_n(sums + outputs * inputs, outputs, grad_bias + group * outputs);
   }
 
   /// Input pixels of one row of one or several images that the same taps reach.
@@ -435,6 +459,7 @@ class Backward {
   T* packed_weights = nullptr;
   T* sums = nullptr;
   std::int64_t* offsets = nullptr;
+  static constexpr std::int64_t no_offsets[kGradInputs] = {};
   std::vector<Scratch> scratch;
 };
 
