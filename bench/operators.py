@@ -132,9 +132,7 @@ def measure(layer: Layer, repeats: int, plain: bool) -> Row:
             [lambda: train(layer.spiking, z), lambda: train(layer.plain, z)], 3
         )
     fired = out.isfinite().float().mean().item()
-    return Row(
-        layer.name, fired, forward, dense_forward, training, dense_training, plain_training
-    )
+    return Row(layer.name, fired, forward, dense_forward, training, dense_training, plain_training)
 
 
 def main() -> None:
@@ -174,8 +172,8 @@ def main() -> None:
         rows.append(row)
         assert row.plain_training is not None
         print(
-            f"{row.layer}: plain torch formulation {row.plain_training:.2f} s forward + backward, "
-            f"ours {1e3 * row.training:.2f} ms: {row.plain_training / row.training:.0f} times faster"
+            f"{row.layer}, forward + backward: plain torch formulation {row.plain_training:.2f} s, "
+            f"ours {1e3 * row.training:.2f} ms: {row.plain_training / row.training:.0f} x faster"
         )
     args.json.write_text(json.dumps({**machine, "rows": [asdict(r) for r in rows]}, indent=1))
     print(f"written: {args.json}")

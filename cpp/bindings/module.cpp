@@ -37,8 +37,7 @@ ttfs::Strides4 strides(const Array<T>& array, const char* name) {
 
 std::string text(const std::vector<std::int64_t>& shape) {
   std::string out = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i)
-    out += (i ? ", " : "") + std::to_string(shape[i]);
+  for (std::size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
   return out + ")";
 }
 
@@ -67,8 +66,7 @@ ttfs::ConstView<T> view(const Array<T>& array, const std::vector<std::int64_t>& 
 }
 
 template <class T>
-ttfs::View<T> writable(Array<T>& array, const std::vector<std::int64_t>& shape,
-                       const char* name) {
+ttfs::View<T> writable(Array<T>& array, const std::vector<std::int64_t>& shape, const char* name) {
   require_shape(array, shape, name);
   return {array.mutable_data(), strides(array, name)};
 }
@@ -96,8 +94,7 @@ ttfs::ConvShape conv_shape(const Array<T>& input, const Array<T>& weight, const 
   s.dilation_height = dilation[0];
   s.dilation_width = dilation[1];
   s.groups = groups;
-  require_dense(weight,
-                {s.out_channels, s.in_channels / groups, s.kernel_height, s.kernel_width},
+  require_dense(weight, {s.out_channels, s.in_channels / groups, s.kernel_height, s.kernel_width},
                 "weight");
   require_shape(output, {s.batch, s.out_channels, s.out_height, s.out_width}, "output");
   return s;
@@ -111,8 +108,7 @@ void conv2d_forward(const Array<T>& input, const Array<T>& weight,
   const auto s = conv_shape(input, weight, output, stride, padding, dilation, groups);
   const auto in = view(input, {s.batch, s.in_channels, s.in_height, s.in_width}, "input");
   if (bias) require_dense(*bias, {s.out_channels}, "bias");
-  const auto out =
-      writable(output, {s.batch, s.out_channels, s.out_height, s.out_width}, "output");
+  const auto out = writable(output, {s.batch, s.out_channels, s.out_height, s.out_width}, "output");
   require_dense(slope, {s.batch, s.out_height, s.out_width, s.out_channels}, "slope");
   T* slopes = slope.mutable_data();
   const T* biases = bias ? bias->data() : nullptr;
@@ -122,10 +118,10 @@ void conv2d_forward(const Array<T>& input, const Array<T>& weight,
 
 template <class T>
 void conv2d_backward(const Array<T>& input, const Array<T>& weight, const Array<T>& output,
-                     const Array<T>& slope, const Array<T>& grad_output, Pair stride,
-                     Pair padding, Pair dilation, std::int64_t groups,
-                     std::optional<Array<T>>& grad_input, std::optional<Array<T>>& grad_weight,
-                     std::optional<Array<T>>& grad_bias, int threads) {
+                     const Array<T>& slope, const Array<T>& grad_output, Pair stride, Pair padding,
+                     Pair dilation, std::int64_t groups, std::optional<Array<T>>& grad_input,
+                     std::optional<Array<T>>& grad_weight, std::optional<Array<T>>& grad_bias,
+                     int threads) {
   const auto s = conv_shape(input, weight, output, stride, padding, dilation, groups);
   const std::vector<std::int64_t> in_shape{s.batch, s.in_channels, s.in_height, s.in_width};
   const std::vector<std::int64_t> out_shape{s.batch, s.out_channels, s.out_height, s.out_width};
@@ -154,8 +150,8 @@ void conv2d_backward(const Array<T>& input, const Array<T>& weight, const Array<
 }
 
 template <class T>
-ttfs::PoolShape pool_shape(const Array<T>& input, const Array<T>& output, Pair kernel,
-                           Pair stride, Pair padding, Pair dilation) {
+ttfs::PoolShape pool_shape(const Array<T>& input, const Array<T>& output, Pair kernel, Pair stride,
+                           Pair padding, Pair dilation) {
   if (input.ndim() != 4 || output.ndim() != 4)
     throw std::invalid_argument("input and output must have 4 dimensions");
   ttfs::PoolShape s;
@@ -180,8 +176,7 @@ ttfs::PoolShape pool_shape(const Array<T>& input, const Array<T>& output, Pair k
 
 template <class T>
 void max_pool2d_forward(const Array<T>& input, Pair kernel, Pair stride, Pair padding,
-                        Pair dilation, Array<T>& output, Array<std::int32_t>& index,
-                        int threads) {
+                        Pair dilation, Array<T>& output, Array<std::int32_t>& index, int threads) {
   const auto s = pool_shape(input, output, kernel, stride, padding, dilation);
   const std::vector<std::int64_t> out_shape{s.batch, s.channels, s.out_height, s.out_width};
   const auto in = view(input, {s.batch, s.channels, s.in_height, s.in_width}, "input");
@@ -193,9 +188,9 @@ void max_pool2d_forward(const Array<T>& input, Pair kernel, Pair stride, Pair pa
 }
 
 template <class T>
-void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>& index,
-                         Pair kernel, Pair stride, Pair padding, Pair dilation,
-                         Array<T>& grad_input, int threads) {
+void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>& index, Pair kernel,
+                         Pair stride, Pair padding, Pair dilation, Array<T>& grad_input,
+                         int threads) {
   const auto s = pool_shape(grad_input, grad_output, kernel, stride, padding, dilation);
   const std::vector<std::int64_t> out_shape{s.batch, s.channels, s.out_height, s.out_width};
   const auto grad = view(grad_output, out_shape, "grad_output");
@@ -228,9 +223,8 @@ void define(py::module_& m) {
         "output"_a.noconvert(), "slope"_a.noconvert(), "grad_output"_a.noconvert(), "stride"_a,
         "padding"_a, "dilation"_a, "groups"_a, "grad_input"_a.noconvert(),
         "grad_weight"_a.noconvert(), "grad_bias"_a.noconvert(), "threads"_a);
-  m.def("max_pool2d_forward", &max_pool2d_forward<T>, "input"_a.noconvert(), "kernel"_a,
-        "stride"_a, "padding"_a, "dilation"_a, "output"_a.noconvert(), "index"_a.noconvert(),
-        "threads"_a);
+  m.def("max_pool2d_forward", &max_pool2d_forward<T>, "input"_a.noconvert(), "kernel"_a, "stride"_a,
+        "padding"_a, "dilation"_a, "output"_a.noconvert(), "index"_a.noconvert(), "threads"_a);
   m.def("max_pool2d_backward", &max_pool2d_backward<T>, "grad_output"_a.noconvert(),
         "index"_a.noconvert(), "kernel"_a, "stride"_a, "padding"_a, "dilation"_a,
         "grad_input"_a.noconvert(), "threads"_a);

@@ -34,14 +34,12 @@ void input_gradient_tile(const InputGradientTask<T>& task, int pixel, std::int64
         const auto output = V::set(outputs[p][j]);
         const auto gradient = V::set(gradients[p][j]);
         for (int r = 0; r < R; ++r)
-          sum[p][r] =
-              V::fma_where(V::not_ge(input[p][r], output), weight[r], gradient, sum[p][r]);
+          sum[p][r] = V::fma_where(V::not_ge(input[p][r], output), weight[r], gradient, sum[p][r]);
       }
     }
   }
   for (int p = 0; p < P; ++p)
-    for (int r = 0; r < R; ++r)
-      V::store(task.results[pixel + p] + first + r * V::lanes, sum[p][r]);
+    for (int r = 0; r < R; ++r) V::store(task.results[pixel + p] + first + r * V::lanes, sum[p][r]);
 }
 
 template <class T, int P, int R>
@@ -95,8 +93,7 @@ void weight_gradient_tile(const WeightGradientTask<T>& task, int input, std::int
         for (int i = 0; i < I; ++i) {
           const auto time = V::set(inputs[offset[i]]);
           for (int r = 0; r < R; ++r)
-            sum[i][r] =
-                V::fma(gradient[r], V::positive_part(V::sub(output[r], time)), sum[i][r]);
+            sum[i][r] = V::fma(gradient[r], V::positive_part(V::sub(output[r], time)), sum[i][r]);
         }
         inputs += task.input_column;
         outputs += task.output_column;

@@ -47,8 +47,8 @@ template <class T, int P, int R>
   const T* row = task.weights + static_cast<std::int64_t>(task.rows[e]) * task.width + first;
   for (int r = 0; r < R; ++r) {
     const auto weight = V::load(row + r * V::lanes);
-    s.waiting[p][r] = V::still_below(s.waiting[p][r], V::fms(s.slope[p][r], time, s.moment[p][r]),
-                                     V::set(0));
+    s.waiting[p][r] =
+        V::still_below(s.waiting[p][r], V::fms(s.slope[p][r], time, s.moment[p][r]), V::set(0));
     s.slope[p][r] = V::add_where(s.waiting[p][r], s.slope[p][r], weight);
     s.moment[p][r] = V::fma_where(s.waiting[p][r], weight, time, s.moment[p][r]);
   }
@@ -71,9 +71,9 @@ void finish(const Sweep<T, P, R>& s, int p, const SweepTask<T>& task, std::int64
   for (int r = 0; r < R; ++r) {
     const auto slope = s.slope[p][r], moment = s.moment[p][r];
     // With no horizon F must rise for ever, B > 0; with one it must have reached 0 there.
-    const auto silent =
-        endless ? V::both(s.waiting[p][r], V::le(slope, zero))
-                : V::still_below(s.waiting[p][r], V::fms(slope, V::set(task.horizon), moment), zero);
+    const auto silent = endless ? V::both(s.waiting[p][r], V::le(slope, zero))
+                                : V::still_below(s.waiting[p][r],
+                                                 V::fms(slope, V::set(task.horizon), moment), zero);
     const auto nan = V::unordered(slope, slope);
     const std::int64_t at = first + r * V::lanes;
     V::store(task.values + at,

@@ -41,15 +41,15 @@ struct SweepTask {
 /// and `width` channels; for a NaN either side of the comparison it holds, so that NaN spreads.
 template <class T>
 struct InputGradientTask {
-  int pixels;                 // <= kGradPixels
+  int pixels;  // <= kGradPixels
   std::int64_t taps;
   const T* const* inputs;     // [pixels] spike values of `width` channels
   const T* const* outputs;    // [taps][pixels] spike values of `count` outputs
   const T* const* gradients;  // [taps][pixels] grad / D of `count` outputs
   const T* const* weights;    // [taps] -> [count][width]
   std::int64_t count;
-  std::int64_t width;         // a multiple of kBlockGrain, <= kGradChannels
-  T* const* results;          // [pixels] -> `width` values, overwritten
+  std::int64_t width;  // a multiple of kBlockGrain, <= kGradChannels
+  T* const* results;   // [pixels] -> `width` values, overwritten
 };
 
 /// result[i][j] = -sum over pixels of g_j max(z_j - z_i, 0), for kGradInputs inputs and `width`
@@ -57,14 +57,14 @@ struct InputGradientTask {
 template <class T>
 struct WeightGradientTask {
   std::int64_t images, rows, columns;
-  const T* inputs;                // spike value of input i at (image, row, column) is
-  const std::int64_t* offsets;    // inputs[offsets[i] + image * .. + row * .. + column * ..]
+  const T* inputs;              // spike value of input i at (image, row, column) is
+  const std::int64_t* offsets;  // inputs[offsets[i] + image * .. + row * .. + column * ..]
   std::int64_t input_image, input_row, input_column;
-  const T* outputs;               // spike values and grad / D, `width` contiguous outputs
+  const T* outputs;  // spike values and grad / D, `width` contiguous outputs
   const T* gradients;
   std::int64_t output_image, output_row, output_column;
-  std::int64_t width;             // a multiple of kBlockGrain, <= kGradOutputs
-  T* result;                      // [kGradInputs][kGradOutputs]
+  std::int64_t width;  // a multiple of kBlockGrain, <= kGradOutputs
+  T* result;           // [kGradInputs][kGradOutputs]
 };
 
 template <class T>

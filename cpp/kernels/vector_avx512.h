@@ -79,8 +79,7 @@ inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m512i words, floa
 inline int append(Vec<double>::Mask m, Vec<double>::Reg times, __m256i words, double* times_out,
                   std::uint32_t* words_out) {
   _mm512_storeu_pd(times_out, _mm512_maskz_compress_pd(m, times));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words_out),
-                      _mm256_maskz_compress_epi32(m, words));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words_out), _mm256_maskz_compress_epi32(m, words));
   return __builtin_popcount(m);
 }
 

@@ -48,9 +48,9 @@ class Backward {
         inputs(channels * taps),
         padded_outputs(round_up(outputs, kBlockGrain)),
         padded_channels(round_up(channels, kBlockGrain)),
-        columns(std::max((s.out_width - 1) * s.stride_width +
-                             (s.kernel_width - 1) * s.dilation_width + 1,
-                         s.in_width + s.pad_left)) {
+        columns(std::max(
+            (s.out_width - 1) * s.stride_width + (s.kernel_width - 1) * s.dilation_width + 1,
+            s.in_width + s.pad_left)) {
     choose_chunks();
     // Few tiles of weights: cut the pixels as well, into a number of parts that depends on the
     // sizes alone, and add the parts up in their order. Else there is one part, the result itself.
@@ -73,9 +73,9 @@ class Backward {
 
  private:
   struct Scratch {
-    T* results;                    // [kGradPixels][kGradChannels]
-    T* tile;                       // [kGradInputs][kGradOutputs]
-    T* gathered;                   // [image][row][output]
+    T* results;   // [kGradPixels][kGradChannels]
+    T* tile;      // [kGradInputs][kGradOutputs]
+    T* gathered;  // [image][row][output]
     const T **outputs, **gradients, **weights;
   };
 
@@ -102,13 +102,11 @@ class Backward {
 
   std::int64_t bytes(const Chunk& c) const {
     return c.images * static_cast<std::int64_t>(sizeof(T)) *
-           (input_rows(c) * columns * channels +
-            2 * output_rows(c) * s.out_width * padded_outputs);
+           (input_rows(c) * columns * channels + 2 * output_rows(c) * s.out_width * padded_outputs);
   }
 
   void choose_chunks() {
-    const std::int64_t reach =
-        ceil_div((s.kernel_height - 1) * s.dilation_height, s.stride_height);
+    const std::int64_t reach = ceil_div((s.kernel_height - 1) * s.dilation_height, s.stride_height);
     Chunk whole{0, 1, 0, s.out_height, 0};
     const std::int64_t fit = kChunkBytes / std::max<std::int64_t>(bytes(whole), 1);
     if (fit >= 1 || s.out_height == 1) {
@@ -121,8 +119,7 @@ class Backward {
     while (rows > 1 && bytes({0, 1, 0, rows, reach}) > kChunkBytes) rows = ceil_div(rows, 2);
     for (std::int64_t n = 0; n < s.batch; ++n)
       for (std::int64_t row = 0; row < s.out_height; row += rows)
-        chunks.push_back(
-            {n, 1, row, std::min(row + rows, s.out_height), std::min(reach, row)});
+        chunks.push_back({n, 1, row, std::min(row + rows, s.out_height), std::min(reach, row)});
   }
 
   void plan() {
@@ -193,7 +190,9 @@ class Backward {
     return std::min(kGradChannels, padded_channels - b * kGradChannels);
   }
   /// Weights of one block of channels, [tap][output][channel].
-  T* weight_block(std::int64_t b) const { return packed_weights + b * kGradChannels * taps * outputs; }
+  T* weight_block(std::int64_t b) const {
+    return packed_weights + b * kGradChannels * taps * outputs;
+  }
 
   void pack_weights(std::int64_t group) {
     const T* from = weight + group * outputs * inputs;
@@ -215,11 +214,10 @@ class Backward {
     parallel_for(c.images * (in_rows + out_rows), threads, [&](std::int64_t item, int worker) {
       const std::int64_t n = item / (in_rows + out_rows), row = item % (in_rows + out_rows);
       if (row < in_rows) {
-        const T* image = input.data + (c.image + n) * input.stride.n +
-                         group * channels * input.stride.c;
+        const T* image =
+            input.data + (c.image + n) * input.stride.n + group * channels * input.stride.c;
         copy_grid(k, image, input.stride, s.in_height, s.in_width, channels,
-                  {top(c) + row, -s.pad_left, 1, 1, 1, columns},
-                  std::numeric_limits<T>::infinity(),
+                  {top(c) + row, -s.pad_left, 1, 1, 1, columns}, std::numeric_limits<T>::infinity(),
                   x + (n * in_rows + row) * columns * channels);
       } else {
         copy_output_row(group, c, n, row - in_rows, scratch[static_cast<std::size_t>(worker)]);
@@ -234,18 +232,18 @@ class Backward {
     T* values = w.gathered;
     T* gradients = w.gathered + s.out_width * padded_outputs;
     const auto gather = [&](const ConstView<T>& view, T* to) {
-      copy_grid(k, view.data + image * view.stride.n + group * outputs * view.stride.c,
-                view.stride, s.out_height, s.out_width, outputs, grid, T{0}, to);
+      copy_grid(k, view.data + image * view.stride.n + group * outputs * view.stride.c, view.stride,
+                s.out_height, s.out_width, outputs, grid, T{0}, to);
     };
     gather(output, values);
     gather(grad_output, gradients);
     for (std::int64_t column = 0; column < s.out_width; ++column) {
-      const std::int64_t at =
-          ((n * output_rows(c) + row) * s.out_width + column) * padded_outputs;
-      k.scale_gradient(values + column * outputs,
-                       slope + ((image * s.out_height + out_row) * s.out_width + column) *
-                                   s.out_channels + group * outputs,
-                       gradients + column * outputs, outputs, y + at, g + at);
+      const std::int64_t at = ((n * output_rows(c) + row) * s.out_width + column) * padded_outputs;
+      k.scale_gradient(
+          values + column * outputs,
+          slope + ((image * s.out_height + out_row) * s.out_width + column) * s.out_channels +
+              group * outputs,
+          gradients + column * outputs, outputs, y + at, g + at);
       std::fill(y + at + outputs, y + at + padded_outputs, T{0});
       std::fill(g + at + outputs, g + at + padded_outputs, T{0});
     }
@@ -390,8 +388,11 @@ class Backward {
     const T* in[kGradPixels];
     T* results[kGradPixels];
     for (int p = 0; p < pixels.count; ++p) {
-      in[p] = x + ((pixels.image[p] * in_rows + row - top(c)) * columns + pixels.column[p] +
-                   s.pad_left) * channels + b * kGradChannels;
+      in[p] =
+          x +
+          ((pixels.image[p] * in_rows + row - top(c)) * columns + pixels.column[p] + s.pad_left) *
+              channels +
+          b * kGradChannels;
       results[p] = w.results + p * kGradChannels;
     }
     task.pixels = pixels.count;
@@ -453,7 +454,7 @@ class Backward {
   std::int64_t parts = 1;
   std::vector<Chunk> chunks;
   Workspace workspace;
-  T* x = nullptr;  // a chunk's inputs, [image][row][column][channel]
+  T* x = nullptr;                // a chunk's inputs, [image][row][column][channel]
   T *y = nullptr, *g = nullptr;  // its outputs and grad / D, [image][row][column][output]
   T *silent_y = nullptr, *silent_g = nullptr, *one = nullptr;
   T* packed_weights = nullptr;
@@ -486,14 +487,14 @@ void spiking_conv2d_backward(const ConvShape& shape, ConstView<T> input, const T
               grad_input.data[n * stride.n + c * stride.c + h * stride.h + w * stride.w] = 0;
     return;
   }
-  Backward<T>(shape, input, weight, output, slope, grad_output, grad_input, grad_weight,
-              grad_bias, threads)
+  Backward<T>(shape, input, weight, output, slope, grad_output, grad_input, grad_weight, grad_bias,
+              threads)
       .run();
 }
 
 template void spiking_conv2d_backward(const ConvShape&, ConstView<float>, const float*,
-                                      ConstView<float>, const float*, ConstView<float>,
-                                      View<float>, float*, float*, int);
+                                      ConstView<float>, const float*, ConstView<float>, View<float>,
+                                      float*, float*, int);
 template void spiking_conv2d_backward(const ConvShape&, ConstView<double>, const double*,
                                       ConstView<double>, const double*, ConstView<double>,
                                       View<double>, double*, double*, int);

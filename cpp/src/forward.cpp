@@ -20,7 +20,7 @@ namespace ttfs {
 namespace {
 
 constexpr std::int64_t kEventBytes = std::int64_t{2} << 20;  // of a bundle's events, a thread
-constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;    // inputs that one tile sees
+constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;  // inputs that one tile sees
 
 /// One axis of the convolution. Outputs `every` apart read inputs on a common grid of step
 /// `dilation`, on which the kernel is dense and the stride is `stride`: a dilated convolution is
@@ -178,8 +178,7 @@ void require_positive(const Kernels<T>& k, const ConvShape& s, ConstView<T> inpu
       merged.push_back(each);
   }
   merged.resize(5, {1, 0});
-  const std::int64_t outer =
-      merged[1].size * merged[2].size * merged[3].size * merged[4].size;
+  const std::int64_t outer = merged[1].size * merged[2].size * merged[3].size * merged[4].size;
   constexpr std::int64_t chunk = std::int64_t{1} << 16;
   const std::int64_t pieces = ceil_div(merged[0].size, chunk);
   // A short run costs more to hand out than to read.
@@ -295,7 +294,7 @@ class Forward {
 
  private:
   struct Scratch {
-    T* strip;                // inputs, [row][column][channel]
+    T* strip;                 // inputs, [row][column][channel]
     T *times, *time_scratch;  // events of a tile
     std::uint32_t *positions, *position_scratch, *rows;
     std::uint16_t* members;
@@ -312,9 +311,10 @@ class Forward {
         room() * static_cast<std::int64_t>(sizeof(T) + sizeof(std::uint32_t));
     const std::int64_t most = std::max<std::int64_t>(threads * kEventBytes / pixel_bytes, 1);
     const std::int64_t across = ceil_div(x.outputs(0), tile.columns);
-    const std::int64_t tiles = s.batch * s.groups * y.every * x.every *
-                               ceil_div(y.outputs(0), tile.rows) * across;
-    strip_tiles = std::clamp<std::int64_t>(tiles / (8 * threads), 1, std::min<std::int64_t>(across, 8));
+    const std::int64_t tiles =
+        s.batch * s.groups * y.every * x.every * ceil_div(y.outputs(0), tile.rows) * across;
+    strip_tiles =
+        std::clamp<std::int64_t>(tiles / (8 * threads), 1, std::min<std::int64_t>(across, 8));
     strip_tiles = std::clamp<std::int64_t>(most / (tile.rows * tile.columns), 1, strip_tiles);
     const std::int64_t length = strip_tiles * tile.columns;
     Run run{0, 0, 0};
@@ -398,8 +398,8 @@ class Forward {
                     x.dilation,
                     patch_rows,
                     x.span(length)};
-    copy_grid(k, input.data + strip.image * input.stride.n +
-                     strip.group * channels * input.stride.c,
+    copy_grid(k,
+              input.data + strip.image * input.stride.n + strip.group * channels * input.stride.c,
               input.stride, s.in_height, s.in_width, channels, grid,
               std::numeric_limits<T>::infinity(), w.strip);
   }
@@ -431,8 +431,7 @@ class Forward {
           T* times = event_times + pixel * room();
           std::uint32_t* rows = event_rows + pixel * room();
           const int bit = static_cast<int>(i * tile.columns + j);
-          const auto shift =
-              static_cast<std::uint32_t>(i * y.stride * x.kernel + j * x.stride);
+          const auto shift = static_cast<std::uint32_t>(i * y.stride * x.kernel + j * x.stride);
           std::int64_t n = k.filter(w.times, w.rows, w.members, split, bit, shift, times, rows);
           if (bias) {
             times[n] = 1;
@@ -449,8 +448,7 @@ class Forward {
   bool field_has_nan(const T* corner, std::int64_t strip_columns, std::int64_t i,
                      std::int64_t j) const {
     for (std::int64_t ky = 0; ky < y.kernel; ++ky) {
-      const T* row =
-          corner + ((i * y.stride + ky) * strip_columns + j * x.stride) * channels;
+      const T* row = corner + ((i * y.stride + ky) * strip_columns + j * x.stride) * channels;
       if (k.any_nan(row, x.kernel * channels)) return true;
     }
     return false;
@@ -488,11 +486,11 @@ class Forward {
       const std::int64_t row = out_row(strip, i);
       const std::int64_t pixel = strip.pixel - piece_pixel + i * strip.columns;
       const std::int64_t column = out_column(strip, 0);
-      T* slopes = slope + ((strip.image * s.out_height + row) * s.out_width + column) *
-                              s.out_channels + first;
+      T* slopes = slope +
+                  ((strip.image * s.out_height + row) * s.out_width + column) * s.out_channels +
+                  first;
       for (std::int64_t j = 0; j < strip.columns; ++j)
-        std::copy_n(w.slopes + (pixel + j) * kBlock, used,
-                    slopes + j * x.every * s.out_channels);
+        std::copy_n(w.slopes + (pixel + j) * kBlock, used, slopes + j * x.every * s.out_channels);
       T* values = output.data + strip.image * output.stride.n + first * output.stride.c +
                   row * output.stride.h + column * output.stride.w;
       const std::int64_t step = x.every * output.stride.w;
@@ -540,14 +538,13 @@ void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T*
   check(shape);
   if (std::isnan(t_max)) throw std::invalid_argument("t_max is NaN; it must be a spike time");
   require_positive(kernels_of<T>(kernels()), shape, input, threads);
-  if (shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 ||
-      shape.out_width == 0)
+  if (shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 || shape.out_width == 0)
     return;
   Forward<T>(shape, input, weight, bias, t_max, output, slope, threads).run();
 }
 
-template void spiking_conv2d_forward(const ConvShape&, ConstView<float>, const float*,
-                                     const float*, double, View<float>, float*, int);
+template void spiking_conv2d_forward(const ConvShape&, ConstView<float>, const float*, const float*,
+                                     double, View<float>, float*, int);
 template void spiking_conv2d_forward(const ConvShape&, ConstView<double>, const double*,
                                      const double*, double, View<double>, double*, int);
 

@@ -86,7 +86,7 @@ template void spiking_max_pool2d_forward(const PoolShape&, ConstView<double>, Vi
                                          std::int32_t*, int);
 template void spiking_max_pool2d_backward(const PoolShape&, ConstView<float>, const std::int32_t*,
                                           float*, int);
-template void spiking_max_pool2d_backward(const PoolShape&, ConstView<double>,
-                                          const std::int32_t*, double*, int);
+template void spiking_max_pool2d_backward(const PoolShape&, ConstView<double>, const std::int32_t*,
+                                          double*, int);
 
 }  // namespace ttfs

@@ -37,10 +37,9 @@ void check(const ConvShape& s) {
                        {"dilation", s.dilation_width},
                        {"groups", s.groups}});
   if (s.in_channels % s.groups != 0 || s.out_channels % s.groups != 0)
-    throw std::invalid_argument(
-        "input channels (" + std::to_string(s.in_channels) + ") and output channels (" +
-        std::to_string(s.out_channels) + ") must be divisible by groups (" +
-        std::to_string(s.groups) + ")");
+    throw std::invalid_argument("input channels (" + std::to_string(s.in_channels) +
+                                ") and output channels (" + std::to_string(s.out_channels) +
+                                ") must be divisible by groups (" + std::to_string(s.groups) + ")");
   const std::int64_t receptive = s.in_channels / s.groups * s.kernel_height * s.kernel_width;
   if (receptive >= (std::int64_t{1} << 31))
     throw std::invalid_argument("a receptive field of " + std::to_string(receptive) +

@@ -412,7 +412,9 @@ def info(
 
 @app.command()
 def demo(
-    out: Annotated[Path, _option("Folder for the run and the picture; replaced.")] = Path("runs/demo"),
+    out: Annotated[Path, _option("Folder for the run and the picture; replaced.")] = Path(
+        "runs/demo"
+    ),
     epochs: Annotated[int, _option("Passes over the training images.", min=1)] = 20,
     seed: Annotated[int, _option("Decides first weights, order of the images and noise.")] = 0,
     threads: Threads = None,

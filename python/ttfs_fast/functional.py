@@ -88,9 +88,9 @@ def spiking_linear(
             f"{tuple(weight.shape)}); the input's last size and the weight's must be equal"
         )
     _check_bias("spiking_linear", bias, weight)
-    rows = input if input.dim() == 2 else input.reshape(math.prod(input.shape[:-1]), -1)
-    if input.dim() != 2 and input.shape[-1] == 0:
-        rows = input.new_empty(math.prod(input.shape[:-1]), 0)
+    rows = input
+    if input.dim() != 2:
+        rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
     z: Tensor = ops.linear(rows, weight, bias, t_max)[0]
     return z if input.dim() == 2 else z.reshape(*input.shape[:-1], weight.shape[0])
 
@@ -174,9 +174,7 @@ def spiking_conv2d(
         raise RuntimeError(f"{name}: the kernel must not be empty; got {kernel}")
     before, output_size = _conv_sizes(name, tuple(input.shape[-2:]), kernel, steps, padding, holes)
     batch = input if input.dim() == 4 else input[None]
-    z: Tensor = ops.conv2d(
-        batch, weight, bias, steps, before, holes, groups, t_max, output_size
-    )[0]
+    z: Tensor = ops.conv2d(batch, weight, bias, steps, before, holes, groups, t_max, output_size)[0]
     return z if input.dim() == 4 else z[0]
 
 
@@ -233,9 +231,7 @@ def spiking_max_pool2d(
     steps = kernel if no_stride else _pair(name, "stride", stride, 1)  # type: ignore[arg-type]
     before, holes = _pair(name, "padding", padding, 0), _pair(name, "dilation", dilation, 1)
     if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(before, kernel, holes, strict=True)):
-        raise RuntimeError(
-            f"{name}: padding {before} must be at most half of the window {kernel}"
-        )
+        raise RuntimeError(f"{name}: padding {before} must be at most half of the window {kernel}")
     output_size = []
     for n, k, s, p, d in zip(input.shape[-2:], kernel, steps, before, holes, strict=True):
         room = n + 2 * p - d * (k - 1) - 1
@@ -335,12 +331,16 @@ def _check_types(name: str, **tensors: Tensor | None) -> None:
     if (
         not torch.compiler.is_compiling()
         and forward_ad._current_level >= 0
-        and any(forward_ad.unpack_dual(t).tangent is not None for t in given.values())
+        and any(_has_tangent(t) for t in given.values())
     ):
         raise NotImplementedError(
             f"{name} has no forward-mode derivative (torch.func.jvp, torch.autograd.forward_ad); "
             "use reverse mode, or ttfs_fast.reference, which is plain torch"
         )
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _check_bias(name: str, bias: Tensor | None, weight: Tensor) -> None:

@@ -51,7 +51,7 @@ def conv2d(
     t_max: float,
     output_size: Size,
 ) -> tuple[Tensor, Tensor]:
-    """Spike values (N, M, H, W) and slopes D (N, H, W, M); `padding` is that at the top and left."""
+    """Spike values (N, M, H, W) and slopes D (N, H, W, M); `padding` is at the top and left."""
     if input.device.type != "cpu":
         return reference.conv2d_forward(
             input, weight, bias, stride, padding, dilation, groups, t_max, output_size
@@ -229,9 +229,7 @@ def _linear_outputs(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @linear.register_fake
-def _(
-    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
-) -> tuple[Tensor, Tensor]:
+def _(input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float) -> tuple[Tensor, Tensor]:
     return _linear_outputs(input, weight)
 
 
@@ -457,7 +455,7 @@ def _fold_input(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
             )
         moved = input.movedim(in_dims[0], 0)
         outputs = op(moved.flatten(0, 1), *rest)
-        return tuple(o.unflatten(0, moved.shape[:2]) for o in outputs), (0, 0)
+        return tuple(o.reshape(*moved.shape[:2], *o.shape[1:]) for o in outputs), (0, 0)
 
     return rule
 

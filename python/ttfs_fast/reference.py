@@ -117,10 +117,10 @@ def spiking_conv2d(
 
 def spiking_max_pool2d(
     input: Tensor,
-    kernel_size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None = None,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
     """First spike of each window; see :func:`ttfs_fast.spiking_max_pool2d`."""

@@ -60,12 +60,13 @@ struct View {
 
 /// Spike values of a convolution layer.
 ///
-/// input (batch, in_channels, in_height, in_width), weight dense (out_channels, in_channels / groups,
-/// kernel_height, kernel_width), bias (out_channels) or null: the weight of one more input that
-/// spikes at z = 1. A spike later than t_max is none. Writes output and slope, the D of every
+/// input (batch, in_channels, in_height, in_width), weight dense (out_channels, in_channels /
+/// groups, kernel_height, kernel_width), bias (out_channels) or null: the weight of one more input
+/// that spikes at z = 1. A spike later than t_max is none. Writes output and slope, the D of every
 /// output as a dense (batch, out_height, out_width, out_channels) array, 0 where silent.
 ///
-/// Throws std::invalid_argument for inconsistent sizes and for an input z <= 0 (nothing is written).
+/// Throws std::invalid_argument for inconsistent sizes and for an input z <= 0 (nothing is
+/// written).
 template <class T>
 void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T* weight,
                             const T* bias, double t_max, View<T> output, T* slope, int threads);

@@ -10,7 +10,8 @@ struct Spike {
   double slope;  ///< D = sum of the causal set's weights - 1, 0 where silent
 };
 
-/// One neuron: `count` inputs with spike values z and weights w, evaluated in double precision. A NaN input or a weight that is not finite gives NaN.
+/// One neuron: `count` inputs with spike values z and weights w, evaluated in double precision. A
+/// NaN input or a weight that is not finite gives NaN.
 template <class T>
 Spike neuron(const T* values, const T* weights, std::int64_t count, double t_max);
 

@@ -1,0 +1,37 @@
+"""Checks beside `make test` and `make lint`: every supported Python, and clang-tidy.
+
+``nox`` runs all; ``nox -s tests-3.12`` or ``nox -s tidy`` one of them.
+"""
+
+import json
+from pathlib import Path
+
+import nox
+
+nox.options.error_on_missing_interpreters = False
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests(session: nox.Session) -> None:
+    """Build and install the package as a user would, and run the Python tests on it."""
+    session.install("-c", "constraints.txt", ".[train,plot,dev]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=False)
+def lint(session: nox.Session) -> None:
+    """Run the formatters, linters, type checker and compiler warnings."""
+    session.run("make", "lint", external=True)
+
+
+@nox.session
+def tidy(session: nox.Session) -> None:
+    """Look for defects in the C++ sources with clang-tidy."""
+    session.install("-c", "constraints.txt", "clang-tidy", "cmake", "ninja")
+    session.run("cmake", "--preset", "dev", "--log-level=WARNING")
+    commands = json.loads(Path("build/dev/compile_commands.json").read_text())
+    sources = sorted({command["file"] for command in commands})
+    # clang-tidy alone comes without omp.h (without OpenMP the same code compiles for one thread),
+    # and it need not know GCC's warnings.
+    flags = ["--extra-arg=-fno-openmp", "--extra-arg=-Wno-unknown-warning-option"]
+    session.run("clang-tidy", "-p", "build/dev", "--quiet", *flags, *sources)

@@ -1,0 +1,109 @@
+"""The repository itself: what a reader, a packager or a fresh clone relies on."""
+
+import itertools
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+import ttfs_fast
+
+ROOT = Path(__file__).parent.parent
+GENERATED = {".venv", ".git", ".nox", "build", "dist", "runs", "__pycache__"}
+# The brackets keep these patterns from matching themselves.
+UNFINISHED = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X|place[h]older)\b", re.IGNORECASE)
+UNSAFE = re.compile(
+    r"-f[f]ast-math|-O[f]ast|allow_pickle[=]True|weights_only[=]False|pickle[.]loads?\("
+)
+
+
+def project_files() -> list[Path]:
+    """Every file that belongs to the project: what git says, or all but generated ones."""
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        paths = [ROOT / name for name in names.split("\0") if name]
+    else:
+        paths = [p for p in ROOT.rglob("*") if not GENERATED & {*p.relative_to(ROOT).parts}]
+    files = [path for path in paths if path.is_file()]
+    assert len(files) > 20
+    return files
+
+
+def lines_matching(pattern: re.Pattern[str], files: list[Path]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_bytes().decode(errors="ignore").splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_nothing_is_unfinished_or_unsafe():
+    sources = [p for p in project_files() if p.suffix not in {".gz", ".png", ".safetensors"}]
+    assert lines_matching(UNFINISHED, sources) == []
+    assert lines_matching(UNSAFE, sources) == []
+
+
+def test_every_file_is_smaller_than_a_megabyte():
+    assert [str(path) for path in project_files() if path.stat().st_size > 1_000_000] == []
+
+
+def test_one_version():
+    header = (ROOT / "cpp/include/ttfs/version.h").read_text()
+    version = re.search(r'TTFS_VERSION "(.+)"', header)[1]
+    newest = re.search(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert ttfs_fast.__version__ == version == newest
+
+
+def test_documented_commands_and_links_exist():
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test", "bench", "lint"} <= targets
+    pages = [path for path in project_files() if path.suffix == ".md"]
+    assert ROOT / "README.md" in pages
+    for page in pages:
+        text = page.read_text()
+        commands = set(re.findall(r"^(?:\$ )?make ([a-z]+)", text, re.MULTILINE))
+        commands |= set(re.findall(r"`make ([a-z]+)[ `]", text))
+        assert commands <= targets, page
+        for link in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_continuous_integration_runs_the_documented_commands():
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    assert {"make test", "make lint"} <= set(script.read_text().splitlines())
+
+
+def test_every_direct_requirement_is_pinned():
+    project = pyproject()
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    for requirement in map(Requirement, itertools.chain.from_iterable(groups)):
+        assert requirement.specifier.contains(pins[requirement.name]), requirement
+
+
+def test_one_minimum_python():
+    minimum = runpy.run_path(str(ROOT / "scripts/check_environment.py"))["MINIMUM_PYTHON"]
+    assert pyproject()["requires-python"] == ">=" + ".".join(map(str, minimum))
+
+
+def test_only_the_bindings_know_python_and_nothing_in_the_core_knows_torch():
+    core = [path for path in project_files() if path.is_relative_to(ROOT / "cpp")]
+    include = re.compile(r"#include\s*[<\"](torch|ATen|c10|pybind11|Python\.h)")
+    including = {line.split(":")[0] for line in lines_matching(include, core)}
+    assert including
+    assert all(name.startswith("cpp/bindings/") for name in including), including
+    bindings = [path for path in core if path.is_relative_to(ROOT / "cpp/bindings")]
+    assert lines_matching(re.compile(r"#include\s*[<\"](torch|ATen|c10)/"), bindings) == []
