@@ -6,14 +6,14 @@
 // stops there, with the B and A of its causal set, and its spike value is A / B (equation 4).
 // Testing with one rounding (fused) makes A / B no later than the event at which the lane stopped.
 
-/// The lane's spike value and slope, in double precision. For the rare lane that stopped with
-/// B <= 0: between events that are equal but for rounding, F may seem to rise where it falls.
+/// The lane's spike value and slope by the definition, one event after the other, in double
+/// precision.
 template <class T>
 void sweep_lane(const SweepTask<T>& task, std::int64_t lane) {
   double slope = -1, moment = 0;
-  const double infinity = __builtin_inf();
+  const double infinity = __builtin_inf(), horizon = static_cast<double>(task.horizon);
   bool fired = false;
-  for (std::int64_t e = 0; e < task.count && !fired; ++e) {
+  for (std::int64_t e = 0; e < task.count; ++e) {
     const double time = static_cast<double>(task.times[e]);
     fired = slope > 0 && slope * time >= moment;
     if (fired) break;
@@ -22,19 +22,69 @@ void sweep_lane(const SweepTask<T>& task, std::int64_t lane) {
     slope += weight;
     moment += weight * time;
   }
-  if (!fired && slope > 0) {
-    const double horizon = static_cast<double>(task.horizon);
-    fired = horizon == infinity || slope * horizon >= moment;
-  }
+  fired = fired || (slope > 0 && (horizon == infinity || slope * horizon >= moment));
   task.values[lane] = static_cast<T>(fired ? moment / slope : infinity);
   task.slopes[lane] = static_cast<T>(fired ? slope : 0);
+}
+
+// The rounding of a lane's sums grows with how far its slope B went below zero and with the root of
+// the number of events, and is divided by D in the end. Lanes whose D is small against that are
+// summed again in double precision, over the events before the time that the sweep found. The
+// factor keeps the relative error within 1e-5 for 99.9 % of the spikes; tests/operators measures
+// it. (In double precision itself only D <= 0 is looked at again: between events that are equal but
+// for rounding, F may seem to rise where it falls.)
+template <class T>
+T flat_slope(std::int64_t count) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return -0.003F * __builtin_sqrtf(static_cast<T>(count));
+  return 0;
+}
+
+/// Sums the events of the lane that spike before its spike value again; eight sums side by side,
+/// in an order that no instruction set changes.
+template <class T>
+void refine_lane(const SweepTask<T>& task, std::int64_t lane) {
+  const T found = task.values[lane];
+  std::int64_t n = 0;  // events before it
+  for (std::int64_t step = task.count; step > 0;) {
+    const std::int64_t half = (step + 1) / 2;
+    if (n + half <= task.count && task.times[n + half - 1] < found) n += half;
+    step = step == 1 ? 0 : half;
+  }
+  double slopes[8] = {}, moments[8] = {};
+  const T* weights = task.weights + lane;
+  const auto add = [&](std::int64_t e, int u) {
+    const double weight =
+        static_cast<double>(weights[static_cast<std::int64_t>(task.rows[e]) * task.width]);
+    slopes[u] += weight;
+    moments[u] += weight * static_cast<double>(task.times[e]);
+  };
+  std::int64_t e = 0;
+  for (; e + 8 <= n; e += 8)
+    for (int u = 0; u < 8; ++u) add(e + u, u);
+  for (int u = 0; e < n; ++e, ++u) add(e, u);
+  double slope = -1, moment = 0;
+  for (int u = 0; u < 8; ++u) {
+    slope += slopes[u];
+    moment += moments[u];
+  }
+  // Is this the causal set of the spike value that it gives?
+  const double value = moment / slope;
+  const bool after = slope > 0 && (n == 0 || value > static_cast<double>(task.times[n - 1]));
+  const double next = static_cast<double>(n < task.count ? task.times[n] : task.horizon);
+  if (after && value <= next) {
+    task.values[lane] = static_cast<T>(value);
+    task.slopes[lane] = static_cast<T>(slope);
+  } else {
+    sweep_lane(task, lane);
+  }
 }
 
 /// State of P pixels' lanes, R registers from output `first` on.
 template <class T, int P, int R>
 struct Sweep {
   using V = Vec<T>;
-  typename V::Reg slope[P][R], moment[P][R];
+  typename V::Reg slope[P][R], moment[P][R], lowest[P][R];
   typename V::Mask waiting[P][R];
 };
 
@@ -54,8 +104,11 @@ template <class T, int P, int R>
   }
 }
 
+/// Once every few events: how low the slopes are, and whether every lane has fired.
 template <class T, int P, int R>
-bool all_fired(const Sweep<T, P, R>& s) {
+[[gnu::always_inline]] inline bool take_stock(Sweep<T, P, R>& s) {
+  for (int p = 0; p < P; ++p)
+    for (int r = 0; r < R; ++r) s.lowest[p][r] = Vec<T>::min(s.lowest[p][r], s.slope[p][r]);
   auto some = s.waiting[0][0];
   for (int p = 0; p < P; ++p)
     for (int r = 0; r < R; ++r) some = Vec<T>::either(some, s.waiting[p][r]);
@@ -67,6 +120,7 @@ template <class T, int P, int R>
 void finish(const Sweep<T, P, R>& s, int p, const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
   const auto zero = V::set(0), infinity = V::set(static_cast<T>(__builtin_inf()));
+  const auto flat = V::set(flat_slope<T>(task.count));
   const bool endless = task.horizon == static_cast<T>(__builtin_inf());
   for (int r = 0; r < R; ++r) {
     const auto slope = s.slope[p][r], moment = s.moment[p][r];
@@ -79,12 +133,13 @@ void finish(const Sweep<T, P, R>& s, int p, const SweepTask<T>& task, std::int64
     V::store(task.values + at,
              V::select(nan, slope, V::select(silent, infinity, V::div(moment, slope))));
     V::store(task.slopes + at, V::select(nan, slope, V::select(silent, zero, slope)));
-    const auto falling = V::le(V::select(silent, V::set(1), slope), zero);
-    if (V::any(falling)) {
+    const auto is_flat =
+        V::le(V::select(silent, infinity, slope), V::fma(flat, s.lowest[p][r], zero));
+    if (V::any(is_flat)) {
       T flags[V::lanes];
-      V::store(flags, V::select(falling, V::set(1), zero));
+      V::store(flags, V::select(is_flat, V::set(1), zero));
       for (int lane = 0; lane < V::lanes; ++lane)
-        if (flags[lane] != 0) sweep_lane(task, at + lane);
+        if (flags[lane] != 0) refine_lane(task, at + lane);
     }
   }
 }
@@ -101,12 +156,13 @@ void sweep_tile(const SweepTask<T>* tasks, std::int64_t first) {
     for (int r = 0; r < R; ++r) {
       s.slope[p][r] = V::load(tasks[p].start + first + r * V::lanes);
       s.moment[p][r] = V::set(0);
+      s.lowest[p][r] = V::set(-1);
       s.waiting[p][r] = V::all();
     }
   }
   for (std::int64_t e = 0; e < common; ++e) {
     for (int p = 0; p < P; ++p) join(s, p, tasks[p], first, e);
-    if ((e & 3) == 3 && all_fired(s)) break;
+    if ((e & 7) == 7 && take_stock(s)) break;
   }
   for (int p = 0; p < P; ++p) {
     // Where the loop above ended early every lane has fired, and these events change nothing.
@@ -114,10 +170,11 @@ void sweep_tile(const SweepTask<T>* tasks, std::int64_t first) {
     for (int r = 0; r < R; ++r) {
       rest.slope[0][r] = s.slope[p][r];
       rest.moment[0][r] = s.moment[p][r];
+      rest.lowest[0][r] = s.lowest[p][r];
       rest.waiting[0][r] = s.waiting[p][r];
     }
     for (std::int64_t e = common; e < tasks[p].count; ++e) {
-      if ((e & 3) == 0 && all_fired(rest)) break;
+      if ((e & 7) == 0 && take_stock(rest)) break;
       join(rest, 0, tasks[p], first, e);
     }
     finish(rest, 0, tasks[p], first);

@@ -14,6 +14,7 @@ struct Vec<float> {
   static void store(float* p, Reg a) { _mm256_storeu_ps(p, a); }
   static Reg set(float a) { return _mm256_set1_ps(a); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
   static Reg positive_part(Reg a) { return _mm256_max_ps(a, _mm256_setzero_ps()); }
@@ -47,6 +48,7 @@ struct Vec<double> {
   static void store(double* p, Reg a) { _mm256_storeu_pd(p, a); }
   static Reg set(double a) { return _mm256_set1_pd(a); }
   static Reg add(Reg a, Reg b) { return _mm256_add_pd(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm256_min_pd(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_pd(a, b); }
   static Reg div(Reg a, Reg b) { return _mm256_div_pd(a, b); }
   static Reg positive_part(Reg a) { return _mm256_max_pd(a, _mm256_setzero_pd()); }

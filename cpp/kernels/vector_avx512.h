@@ -13,6 +13,7 @@ struct Vec<float> {
   static void store(float* p, Reg a) { _mm512_storeu_ps(p, a); }
   static Reg set(float a) { return _mm512_set1_ps(a); }
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
   static Reg positive_part(Reg a) { return _mm512_max_ps(a, _mm512_setzero_ps()); }
@@ -46,6 +47,7 @@ struct Vec<double> {
   static void store(double* p, Reg a) { _mm512_storeu_pd(p, a); }
   static Reg set(double a) { return _mm512_set1_pd(a); }
   static Reg add(Reg a, Reg b) { return _mm512_add_pd(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm512_min_pd(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_pd(a, b); }
   static Reg div(Reg a, Reg b) { return _mm512_div_pd(a, b); }
   static Reg positive_part(Reg a) { return _mm512_max_pd(a, _mm512_setzero_pd()); }

@@ -16,6 +16,7 @@ struct GenericVec {
   static void store(Float* p, Reg a) { __builtin_memcpy(p, &a, sizeof a); }
   static Reg set(Float a) { return Reg{} + a; }
   static Reg add(Reg a, Reg b) { return a + b; }
+  static Reg min(Reg a, Reg b) { return select(a < b, a, b); }
   static Reg sub(Reg a, Reg b) { return a - b; }
   static Reg div(Reg a, Reg b) { return a / b; }
   static Reg positive_part(Reg a) { return keep(a > Reg{}, a); }

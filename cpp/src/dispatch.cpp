@@ -52,6 +52,7 @@ const Candidate& current() {
   if (forced && *forced) {
     c = &find(forced, "TTFS_FAST_ISA");
   } else {
+    c = &candidates().front();
     for (const Candidate& candidate : candidates())
       if (candidate.runs_here) c = &candidate;
   }
