@@ -1,4 +1,4 @@
-"""What the C++ benchmarks need: ``conan install bench --output-folder build/conan --build missing``.
+"""What the C++ benchmarks need: `conan install bench -of build/conan --build missing`.
 
 Then configure with ``-D CMAKE_TOOLCHAIN_FILE=build/conan/conan_toolchain.cmake``. Where conan's
 index is out of reach, the system's package (Debian: libbenchmark-dev) serves as well.

@@ -35,8 +35,7 @@ void sweep_lane(const SweepTask<T>& task, std::int64_t lane) {
 // for rounding, F may seem to rise where it falls.)
 template <class T>
 T flat_slope(std::int64_t count) {
-  if constexpr (sizeof(T) == sizeof(float))
-    return -0.003F * __builtin_sqrtf(static_cast<T>(count));
+  if constexpr (sizeof(T) == sizeof(float)) return -0.003F * __builtin_sqrtf(static_cast<T>(count));
   return 0;
 }
 

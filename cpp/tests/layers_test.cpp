@@ -1,0 +1,348 @@
+// The layers against the one-neuron reference and a backward written out, over random shapes.
+// The instruction set is the one that TTFS_FAST_ISA names.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ttfs/isa.h"
+#include "ttfs/layers.h"
+#include "ttfs/reference.h"
+
+namespace {
+
+constexpr unsigned kSeed = 20210;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+int failures = 0;
+
+void check(bool holds, const std::string& what) {
+  if (holds) return;
+  if (++failures <= 20) std::printf("FAILED: %s\n", what.c_str());
+}
+
+template <class Call>
+void check_throws(const Call& call, const std::string& what) {
+  try {
+    call();
+  } catch (const std::invalid_argument&) {
+    return;
+  }
+  check(false, what + " did not throw std::invalid_argument");
+}
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+ttfs::Strides4 dense(std::int64_t c, std::int64_t h, std::int64_t w) {
+  return {c * h * w, h * w, w, 1};
+}
+
+template <class T>
+struct Case {
+  ttfs::ConvShape s;
+  ttfs::Strides4 in, out;
+  double t_max = kInfinity;
+  bool has_bias = false;
+  std::vector<T> input, weight, bias, grad;
+
+  std::int64_t field() const { return s.in_channels / s.groups * s.kernel_height * s.kernel_width; }
+  std::int64_t outputs() const { return s.batch * out.n; }
+  const T* bias_data() const { return has_bias ? bias.data() : nullptr; }
+};
+
+template <class T>
+Case<T> random_case(std::mt19937& random) {
+  const auto pick = [&](int low, int high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+  };
+  const auto one_of = [&](std::initializer_list<std::int64_t> list) {
+    return *(list.begin() + pick(0, static_cast<int>(list.size()) - 1));
+  };
+  Case<T> c;
+  ttfs::ConvShape& s = c.s;
+  s.batch = pick(1, 4);
+  s.groups = one_of({1, 1, 1, 2, 3});
+  s.in_channels = s.groups * one_of({1, 2, 3, 8, 17});
+  s.out_channels = s.groups * one_of({1, 2, 7, 15, 16, 17, 31, 33, 65});
+  s.kernel_height = pick(1, 4);
+  s.kernel_width = pick(1, 4);
+  s.stride_height = pick(1, 3);
+  s.stride_width = pick(1, 3);
+  s.dilation_height = pick(1, 3);
+  s.dilation_width = pick(1, 3);
+  s.pad_top = pick(0, 3);
+  s.pad_left = pick(0, 3);
+  const std::int64_t tall = s.dilation_height * (s.kernel_height - 1) + 1;
+  const std::int64_t wide = s.dilation_width * (s.kernel_width - 1) + 1;
+  s.in_height = std::max<std::int64_t>(tall - 2 * s.pad_top, 1) + pick(0, 9);
+  s.in_width = std::max<std::int64_t>(wide - 2 * s.pad_left, 1) + pick(0, 9);
+  s.out_height = (s.in_height + 2 * s.pad_top - tall) / s.stride_height + 1;
+  s.out_width = (s.in_width + 2 * s.pad_left - wide) / s.stride_width + 1;
+  c.in = dense(s.in_channels, s.in_height, s.in_width);
+  c.out = dense(s.out_channels, s.out_height, s.out_width);
+  c.has_bias = pick(0, 1) == 1;
+  if (pick(0, 2) == 0) c.t_max = 1.2;
+
+  std::uniform_real_distribution<double> uniform(0, 1);
+  std::normal_distribution<double> normal;
+  const bool ties = pick(0, 3) == 0;
+  c.input.resize(at(s.batch * c.in.n));
+  for (T& z : c.input) {
+    const double t = ties ? 0.25 * static_cast<double>(pick(-2, 8)) : 2.5 * uniform(random) - 0.5;
+    z = static_cast<T>(uniform(random) < 0.3 ? kInfinity : std::exp(t));
+  }
+  const double n = static_cast<double>(c.field());
+  c.weight.resize(at(s.out_channels * c.field()));
+  for (T& w : c.weight) w = static_cast<T>(3 / n + 2 / std::sqrt(n) * normal(random));
+  c.bias.resize(at(s.out_channels));
+  for (T& b : c.bias) b = static_cast<T>(0.5 * normal(random));
+  c.grad.resize(at(c.outputs()));
+  for (T& g : c.grad) g = static_cast<T>(normal(random));
+  return c;
+}
+
+template <class T>
+struct Result {
+  std::vector<T> output, slope, grad_input, grad_weight, grad_bias;
+};
+
+template <class T>
+Result<T> run(const Case<T>& c, int threads) {
+  Result<T> r;
+  r.output.resize(at(c.outputs()));
+  r.slope.resize(at(c.outputs()));
+  r.grad_input.resize(c.input.size());
+  r.grad_weight.resize(c.weight.size());
+  r.grad_bias.resize(c.bias.size());
+  ttfs::spiking_conv2d_forward<T>(c.s, {c.input.data(), c.in}, c.weight.data(), c.bias_data(),
+                                  c.t_max, {r.output.data(), c.out}, r.slope.data(), threads);
+  ttfs::spiking_conv2d_backward<T>(c.s, {c.input.data(), c.in}, c.weight.data(),
+                                   {r.output.data(), c.out}, r.slope.data(), {c.grad.data(), c.out},
+                                   {r.grad_input.data(), c.in}, r.grad_weight.data(),
+                                   r.grad_bias.data(), threads);
+  return r;
+}
+
+/// Calls visit(output index, slope index, channel, field positions in the input or -1 for padding).
+template <class T, class Visit>
+void each_output(const Case<T>& c, const Visit& visit) {
+  const ttfs::ConvShape& s = c.s;
+  const std::int64_t channels = s.in_channels / s.groups, outputs = s.out_channels / s.groups;
+  std::vector<std::int64_t> field(at(c.field()));
+  for (std::int64_t n = 0; n < s.batch; ++n)
+    for (std::int64_t m = 0; m < s.out_channels; ++m)
+      for (std::int64_t y = 0; y < s.out_height; ++y)
+        for (std::int64_t x = 0; x < s.out_width; ++x) {
+          std::size_t i = 0;
+          for (std::int64_t ch = 0; ch < channels; ++ch)
+            for (std::int64_t ky = 0; ky < s.kernel_height; ++ky)
+              for (std::int64_t kx = 0; kx < s.kernel_width; ++kx) {
+                const std::int64_t row = y * s.stride_height - s.pad_top + ky * s.dilation_height;
+                const std::int64_t column = x * s.stride_width - s.pad_left + kx * s.dilation_width;
+                const bool inside =
+                    row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
+                field[i++] = inside ? n * c.in.n + (m / outputs * channels + ch) * c.in.c +
+                                          row * c.in.h + column
+                                    : -1;
+              }
+          visit(n * c.out.n + m * c.out.c + y * c.out.h + x,
+                ((n * s.out_height + y) * s.out_width + x) * s.out_channels + m, m, field);
+        }
+}
+
+bool close(double a, double b, double tolerance) {
+  if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
+  if (std::isinf(a) || std::isinf(b)) return a == b;
+  return std::abs(a - b) <= tolerance * std::max(1.0, std::abs(b));
+}
+
+template <class T>
+void test_random_layers(std::mt19937& random, double tolerance) {
+  std::int64_t fired = 0, silent = 0, differing = 0;
+  for (int repeat = 0; repeat < 30; ++repeat) {
+    const Case<T> c = random_case<T>(random);
+    const Result<T> r = run(c, 2);
+    std::vector<double> grad_input(c.input.size()), grad_weight(c.weight.size()),
+        grad_bias(c.bias.size()), scale(c.input.size());
+    each_output(c, [&](std::int64_t o, std::int64_t d, std::int64_t m, const auto& field) {
+      std::vector<T> z, w;
+      for (std::size_t i = 0; i < field.size(); ++i) {
+        z.push_back(field[i] < 0 ? static_cast<T>(kInfinity) : c.input[at(field[i])]);
+        w.push_back(c.weight[at(m * c.field()) + i]);
+      }
+      if (c.has_bias) {
+        z.push_back(1);
+        w.push_back(c.bias[at(m)]);
+      }
+      const auto spike =
+          ttfs::reference::neuron(z.data(), w.data(), static_cast<std::int64_t>(z.size()), c.t_max);
+      const double out = static_cast<double>(r.output[at(o)]);
+      const double slope = static_cast<double>(r.slope[at(d)]);
+      if (!close(out, spike.value, tolerance)) {
+        // Only a flat crossing, or one at the horizon, may differ, and only by rounding.
+        const bool flat = std::min(std::abs(slope), std::abs(spike.slope)) < 1e-3;
+        const double horizon = std::exp(c.t_max);
+        const double finite = std::isinf(out) ? spike.value : out;
+        check(flat || close(finite, horizon, 1e-4),
+              "a spike value differs: " + std::to_string(out) + " for " +
+                  std::to_string(spike.value));
+        ++differing;
+      }
+      if (std::isinf(out)) {
+        check(slope == 0, "a silent neuron has a slope");
+        ++silent;
+        return;
+      }
+      ++fired;
+      const double g = static_cast<double>(c.grad[at(o)]) / slope;
+      for (std::size_t i = 0; i < field.size(); ++i) {
+        if (field[i] < 0) continue;
+        const double in = static_cast<double>(c.input[at(field[i])]);
+        if (!(in < out)) continue;
+        const double weight = static_cast<double>(w[i]);
+        grad_input[at(field[i])] += g * weight;
+        scale[at(field[i])] += std::abs(g * weight);
+        grad_weight[at(m * c.field()) + i] -= g * (out - in);
+      }
+      if (out > 1) grad_bias[at(m)] -= g * (out - 1);
+    });
+    const auto largest = [](const std::vector<double>& values) {
+      double most = 1;
+      for (double v : values) most = std::max(most, std::abs(v));
+      return most;
+    };
+    const double bound = 4 * tolerance;
+    for (std::size_t i = 0; i < grad_input.size(); ++i)
+      check(std::abs(static_cast<double>(r.grad_input[i]) - grad_input[i]) <=
+                bound * std::max(1.0, scale[i]),
+            "the gradient of an input differs");
+    const double most_weight = largest(grad_weight), most_bias = largest(grad_bias);
+    for (std::size_t i = 0; i < grad_weight.size(); ++i)
+      check(std::abs(static_cast<double>(r.grad_weight[i]) - grad_weight[i]) <= bound * most_weight,
+            "the gradient of a weight differs");
+    for (std::size_t i = 0; i < grad_bias.size(); ++i)
+      check(std::abs(static_cast<double>(r.grad_bias[i]) - grad_bias[i]) <= bound * most_bias,
+            "the gradient of a bias differs");
+    for (int threads : {1, 3, 7}) {
+      const Result<T> other = run(c, threads);
+      check(other.output == r.output && other.slope == r.slope &&
+                other.grad_input == r.grad_input && other.grad_weight == r.grad_weight &&
+                other.grad_bias == r.grad_bias,
+            "the bits depend on the number of threads");
+    }
+  }
+  check(fired > 10000 && silent > 3000, "too few neurons fired or stayed silent");
+  check(differing * 1000 <= fired, "more than one in a thousand spikes differs");
+  std::printf("  %lld spikes, %lld silent, %lld flat crossings that differ\n",
+              static_cast<long long>(fired), static_cast<long long>(silent),
+              static_cast<long long>(differing));
+}
+
+void test_nan_reaches_its_receptive_fields_only() {
+  std::mt19937 random(kSeed);
+  Case<float> c = random_case<float>(random);
+  c.t_max = kInfinity;
+  const std::size_t bad = c.input.size() / 2;
+  c.input[bad] = std::numeric_limits<float>::quiet_NaN();
+  const Result<float> r = run(c, 2);
+  std::int64_t reached = 0, others = 0;
+  each_output(c, [&](std::int64_t o, std::int64_t, std::int64_t, const auto& field) {
+    const bool sees =
+        std::find(field.begin(), field.end(), static_cast<std::int64_t>(bad)) != field.end();
+    check(std::isnan(r.output[at(o)]) == sees, "a NaN is where it should not be, or missing");
+    (sees ? reached : others) += 1;
+  });
+  check(reached > 0 && others > 0, "the NaN case tests nothing");
+  check(std::isnan(r.grad_input[bad]), "the gradient of a NaN input is NaN");
+}
+
+void test_pooling() {
+  ttfs::PoolShape s;
+  s.batch = 2;
+  s.channels = 3;
+  s.in_height = s.in_width = 5;
+  s.kernel_height = s.kernel_width = 3;
+  s.stride_height = s.stride_width = 2;
+  s.pad_top = s.pad_left = 1;
+  s.out_height = s.out_width = 3;
+  std::mt19937 random(kSeed);
+  std::uniform_int_distribution<int> level(1, 4);
+  std::vector<float> input(2 * 3 * 25), output(2 * 3 * 9), grad(output.size(), 1), back(input);
+  for (float& z : input) {
+    z = static_cast<float>(level(random));
+    if (z == 4) z = std::numeric_limits<float>::infinity();
+  }
+  std::vector<std::int32_t> index(output.size());
+  const auto in = dense(3, 5, 5), out = dense(3, 3, 3);
+  ttfs::spiking_max_pool2d_forward<float>(s, {input.data(), in}, {output.data(), out}, index.data(),
+                                          2);
+  back.resize(input.size());
+  ttfs::spiking_max_pool2d_backward<float>(s, {grad.data(), out}, index.data(), back.data(), 2);
+  double sent = 0;
+  std::int64_t spiking = 0;
+  for (std::int64_t p = 0; p < 6; ++p)
+    for (std::int64_t y = 0; y < 3; ++y)
+      for (std::int64_t x = 0; x < 3; ++x) {
+        float least = std::numeric_limits<float>::infinity();
+        int place = -1;
+        for (int k = 0; k < 9; ++k) {
+          const std::int64_t row = 2 * y - 1 + k / 3, column = 2 * x - 1 + k % 3;
+          if (row < 0 || row > 4 || column < 0 || column > 4) continue;
+          const float z = input[at(p * 25 + row * 5 + column)];
+          if (z < least) {
+            least = z;
+            place = k;
+          }
+        }
+        check(output[at(p * 9 + y * 3 + x)] == least, "pooling is not the first spike");
+        check(index[at(p * 9 + y * 3 + x)] == place, "pooling is not the first of equals");
+        spiking += place >= 0;
+      }
+  for (float g : back) sent += static_cast<double>(g);
+  check(spiking > 20 && sent == static_cast<double>(spiking), "pooling loses gradient");
+}
+
+void test_errors() {
+  std::mt19937 random(kSeed);
+  Case<float> c = random_case<float>(random);
+  check_throws([] { ttfs::set_instruction_set("sse9"); }, "an unknown instruction set");
+  const float old = c.input[0];
+  for (float bad : {0.0F, -1.0F, -std::numeric_limits<float>::infinity()}) {
+    c.input[0] = bad;
+    check_throws([&] { run(c, 1); }, "an input that is not positive");
+  }
+  c.input[0] = old;
+  c.t_max = std::numeric_limits<double>::quiet_NaN();
+  check_throws([&] { run(c, 1); }, "a NaN horizon");
+  c.t_max = kInfinity;
+  c.s.groups = c.s.in_channels + 1;
+  check_throws([&] { run(c, 1); }, "groups that do not divide the channels");
+}
+
+}  // namespace
+
+int main() {
+  const char* wanted = std::getenv("TTFS_FAST_ISA");
+  if (wanted) {
+    const auto sets = ttfs::instruction_sets();
+    if (std::find(sets.begin(), sets.end(), wanted) == sets.end()) {
+      std::printf("this processor does not run %s: nothing tested\n", wanted);
+      return 77;
+    }
+    check(ttfs::instruction_set() == wanted, "TTFS_FAST_ISA is not honoured");
+  }
+  std::printf("instruction set %s, seed %u\n", ttfs::instruction_set().c_str(), kSeed);
+  std::mt19937 random(kSeed);
+  test_random_layers<double>(random, 1e-9);
+  test_random_layers<float>(random, 3e-5);
+  test_nan_reaches_its_receptive_fields_only();
+  test_pooling();
+  test_errors();
+  std::printf("%d checks failed\n", failures);
+  return failures ? 1 : 0;
+}
