@@ -33,8 +33,8 @@ def simulated_spike(times: np.ndarray, weights: np.ndarray) -> float:
     state = np.zeros(2)  # v, I
     for i, (time, weight) in enumerate(zip(times, weights, strict=True)):
         state[1] += weight
-        # Behind the last input I decays for ever and v tends to v + I; 40 time constants later
-        # nothing is left to come (e^-40 of I).
+        # After the last input v = v_last + I (1 - e^-t) is monotone with the limit v_last + I;
+        # past 40 time constants all that can still come is e^-40 of I, below the tolerance.
         end = times[i + 1] if i + 1 < len(times) else time + 40
         if end == time:
             continue
@@ -54,7 +54,7 @@ def simulated_spike(times: np.ndarray, weights: np.ndarray) -> float:
 
 
 def random_neuron(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    count = int(random.integers(2, 40))
+    count = int(random.integers(2, 41))
     times = random.uniform(-1, 2, count)
     weights = random.normal(2.0 / count, 2.5 / math.sqrt(count), count)
     return times, weights

@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def isa_flags() -> dict[str, list[str]]:
     return flags
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads object files as Linux has them")
 @pytest.mark.skipif(not shutil.which("nm"), reason="needs nm (binutils) to read object files")
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="one instruction set on this processor"

@@ -42,6 +42,11 @@ ttfs::Strides4 dense(std::int64_t c, std::int64_t h, std::int64_t w) {
   return {c * h * w, h * w, w, 1};
 }
 
+/// Channels last: the input of a layer may lie in memory in any way.
+ttfs::Strides4 channels_last(std::int64_t c, std::int64_t h, std::int64_t w) {
+  return {c * h * w, 1, w * c, c};
+}
+
 template <class T>
 struct Case {
   ttfs::ConvShape s;
@@ -55,6 +60,26 @@ struct Case {
   const T* bias_data() const { return has_bias ? bias.data() : nullptr; }
 };
 
+/// Fills a case of known sizes and strides with random numbers.
+template <class T>
+void fill(Case<T>& c, bool ties, std::mt19937& random) {
+  std::uniform_real_distribution<double> uniform(0, 1);
+  std::uniform_int_distribution<int> level(-2, 8);
+  std::normal_distribution<double> normal;
+  c.input.resize(at(c.s.batch * c.s.in_channels * c.s.in_height * c.s.in_width));
+  for (T& z : c.input) {
+    const double t = ties ? 0.25 * level(random) : 2.5 * uniform(random) - 0.5;
+    z = static_cast<T>(uniform(random) < 0.3 ? kInfinity : std::exp(t));
+  }
+  const double n = static_cast<double>(c.field());
+  c.weight.resize(at(c.s.out_channels * c.field()));
+  for (T& w : c.weight) w = static_cast<T>(3 / n + 2 / std::sqrt(n) * normal(random));
+  c.bias.resize(at(c.s.out_channels));
+  for (T& b : c.bias) b = static_cast<T>(0.5 * normal(random));
+  c.grad.resize(at(c.outputs()));
+  for (T& g : c.grad) g = static_cast<T>(normal(random));
+}
+
 template <class T>
 Case<T> random_case(std::mt19937& random) {
   const auto pick = [&](int low, int high) {
@@ -67,7 +92,7 @@ Case<T> random_case(std::mt19937& random) {
   ttfs::ConvShape& s = c.s;
   s.batch = pick(1, 4);
   s.groups = one_of({1, 1, 1, 2, 3});
-  s.in_channels = s.groups * one_of({1, 2, 3, 8, 17});
+  s.in_channels = s.groups * one_of({1, 2, 3, 8, 17, 65});
   s.out_channels = s.groups * one_of({1, 2, 7, 15, 16, 17, 31, 33, 65});
   s.kernel_height = pick(1, 4);
   s.kernel_width = pick(1, 4);
@@ -83,26 +108,11 @@ Case<T> random_case(std::mt19937& random) {
   s.in_width = std::max<std::int64_t>(wide - 2 * s.pad_left, 1) + pick(0, 9);
   s.out_height = (s.in_height + 2 * s.pad_top - tall) / s.stride_height + 1;
   s.out_width = (s.in_width + 2 * s.pad_left - wide) / s.stride_width + 1;
-  c.in = dense(s.in_channels, s.in_height, s.in_width);
-  c.out = dense(s.out_channels, s.out_height, s.out_width);
+  c.in = (pick(0, 2) ? dense : channels_last)(s.in_channels, s.in_height, s.in_width);
+  c.out = (pick(0, 2) ? dense : channels_last)(s.out_channels, s.out_height, s.out_width);
   c.has_bias = pick(0, 1) == 1;
   if (pick(0, 2) == 0) c.t_max = 1.2;
-
-  std::uniform_real_distribution<double> uniform(0, 1);
-  std::normal_distribution<double> normal;
-  const bool ties = pick(0, 3) == 0;
-  c.input.resize(at(s.batch * c.in.n));
-  for (T& z : c.input) {
-    const double t = ties ? 0.25 * static_cast<double>(pick(-2, 8)) : 2.5 * uniform(random) - 0.5;
-    z = static_cast<T>(uniform(random) < 0.3 ? kInfinity : std::exp(t));
-  }
-  const double n = static_cast<double>(c.field());
-  c.weight.resize(at(s.out_channels * c.field()));
-  for (T& w : c.weight) w = static_cast<T>(3 / n + 2 / std::sqrt(n) * normal(random));
-  c.bias.resize(at(s.out_channels));
-  for (T& b : c.bias) b = static_cast<T>(0.5 * normal(random));
-  c.grad.resize(at(c.outputs()));
-  for (T& g : c.grad) g = static_cast<T>(normal(random));
+  fill(c, pick(0, 3) == 0, random);
   return c;
 }
 
@@ -128,6 +138,12 @@ Result<T> run(const Case<T>& c, int threads) {
   return r;
 }
 
+template <class T>
+bool same_bits(const Result<T>& a, const Result<T>& b) {
+  return a.output == b.output && a.slope == b.slope && a.grad_input == b.grad_input &&
+         a.grad_weight == b.grad_weight && a.grad_bias == b.grad_bias;
+}
+
 /// Calls visit(output index, slope index, channel, field positions in the input or -1 for padding).
 template <class T, class Visit>
 void each_output(const Case<T>& c, const Visit& visit) {
@@ -147,10 +163,10 @@ void each_output(const Case<T>& c, const Visit& visit) {
                 const bool inside =
                     row >= 0 && row < s.in_height && column >= 0 && column < s.in_width;
                 field[i++] = inside ? n * c.in.n + (m / outputs * channels + ch) * c.in.c +
-                                          row * c.in.h + column
+                                          row * c.in.h + column * c.in.w
                                     : -1;
               }
-          visit(n * c.out.n + m * c.out.c + y * c.out.h + x,
+          visit(n * c.out.n + m * c.out.c + y * c.out.h + x * c.out.w,
                 ((n * s.out_height + y) * s.out_width + x) * s.out_channels + m, m, field);
         }
 }
@@ -161,150 +177,270 @@ bool close(double a, double b, double tolerance) {
   return std::abs(a - b) <= tolerance * std::max(1.0, std::abs(b));
 }
 
-template <class T>
-void test_random_layers(std::mt19937& random, double tolerance) {
+struct Count {
   std::int64_t fired = 0, silent = 0, differing = 0;
-  for (int repeat = 0; repeat < 30; ++repeat) {
-    const Case<T> c = random_case<T>(random);
-    const Result<T> r = run(c, 2);
-    std::vector<double> grad_input(c.input.size()), grad_weight(c.weight.size()),
-        grad_bias(c.bias.size()), scale(c.input.size());
-    each_output(c, [&](std::int64_t o, std::int64_t d, std::int64_t m, const auto& field) {
-      std::vector<T> z, w;
-      for (std::size_t i = 0; i < field.size(); ++i) {
-        z.push_back(field[i] < 0 ? static_cast<T>(kInfinity) : c.input[at(field[i])]);
-        w.push_back(c.weight[at(m * c.field()) + i]);
-      }
-      if (c.has_bias) {
-        z.push_back(1);
-        w.push_back(c.bias[at(m)]);
-      }
-      const auto spike =
-          ttfs::reference::neuron(z.data(), w.data(), static_cast<std::int64_t>(z.size()), c.t_max);
-      const double out = static_cast<double>(r.output[at(o)]);
-      const double slope = static_cast<double>(r.slope[at(d)]);
-      if (!close(out, spike.value, tolerance)) {
-        // Only a flat crossing, or one at the horizon, may differ, and only by rounding.
-        const bool flat = std::min(std::abs(slope), std::abs(spike.slope)) < 1e-3;
-        const double horizon = std::exp(c.t_max);
-        const double finite = std::isinf(out) ? spike.value : out;
-        check(flat || close(finite, horizon, 1e-4),
-              "a spike value differs: " + std::to_string(out) + " for " +
-                  std::to_string(spike.value));
-        ++differing;
-      }
-      if (std::isinf(out)) {
-        check(slope == 0, "a silent neuron has a slope");
-        ++silent;
-        return;
-      }
-      ++fired;
-      const double g = static_cast<double>(c.grad[at(o)]) / slope;
-      for (std::size_t i = 0; i < field.size(); ++i) {
-        if (field[i] < 0) continue;
-        const double in = static_cast<double>(c.input[at(field[i])]);
-        if (!(in < out)) continue;
-        const double weight = static_cast<double>(w[i]);
-        grad_input[at(field[i])] += g * weight;
-        scale[at(field[i])] += std::abs(g * weight);
-        grad_weight[at(m * c.field()) + i] -= g * (out - in);
-      }
-      if (out > 1) grad_bias[at(m)] -= g * (out - 1);
-    });
-    const auto largest = [](const std::vector<double>& values) {
-      double most = 1;
-      for (double v : values) most = std::max(most, std::abs(v));
-      return most;
-    };
-    const double bound = 4 * tolerance;
-    for (std::size_t i = 0; i < grad_input.size(); ++i)
-      check(std::abs(static_cast<double>(r.grad_input[i]) - grad_input[i]) <=
-                bound * std::max(1.0, scale[i]),
-            "the gradient of an input differs");
-    const double most_weight = largest(grad_weight), most_bias = largest(grad_bias);
-    for (std::size_t i = 0; i < grad_weight.size(); ++i)
-      check(std::abs(static_cast<double>(r.grad_weight[i]) - grad_weight[i]) <= bound * most_weight,
-            "the gradient of a weight differs");
-    for (std::size_t i = 0; i < grad_bias.size(); ++i)
-      check(std::abs(static_cast<double>(r.grad_bias[i]) - grad_bias[i]) <= bound * most_bias,
-            "the gradient of a bias differs");
-    for (int threads : {1, 3, 7}) {
-      const Result<T> other = run(c, threads);
-      check(other.output == r.output && other.slope == r.slope &&
-                other.grad_input == r.grad_input && other.grad_weight == r.grad_weight &&
-                other.grad_bias == r.grad_bias,
-            "the bits depend on the number of threads");
+};
+
+/// Forward against the one-neuron reference, backward against sums over the causal sets that
+/// z_in < z_out names, and the bits of 2 threads against those of 1, 3 and 7.
+template <class T>
+void check_layer(const Case<T>& c, double tolerance, Count& count) {
+  const Result<T> r = run(c, 2);
+  std::vector<double> grad_input(c.input.size()), grad_weight(c.weight.size()),
+      grad_bias(c.bias.size()), scale(c.input.size());
+  each_output(c, [&](std::int64_t o, std::int64_t d, std::int64_t m, const auto& field) {
+    std::vector<T> z, w;
+    for (std::size_t i = 0; i < field.size(); ++i) {
+      z.push_back(field[i] < 0 ? static_cast<T>(kInfinity) : c.input[at(field[i])]);
+      w.push_back(c.weight[at(m * c.field()) + i]);
     }
+    if (c.has_bias) {
+      z.push_back(1);
+      w.push_back(c.bias[at(m)]);
+    }
+    const auto spike =
+        ttfs::reference::neuron(z.data(), w.data(), static_cast<std::int64_t>(z.size()), c.t_max);
+    const double out = static_cast<double>(r.output[at(o)]);
+    const double slope = static_cast<double>(r.slope[at(d)]);
+    if (!close(out, spike.value, tolerance)) {
+      // Only a flat crossing, or one at the horizon, may differ, and only by rounding.
+      const bool flat = std::min(std::abs(slope), std::abs(spike.slope)) < 1e-3;
+      const double horizon = std::exp(c.t_max);
+      const double finite = std::isinf(out) ? spike.value : out;
+      check(flat || close(finite, horizon, 1e-4), "a spike value differs: " + std::to_string(out) +
+                                                      " for " + std::to_string(spike.value));
+      ++count.differing;
+    }
+    if (std::isinf(out)) {
+      check(slope == 0, "a silent neuron has a slope");
+      ++count.silent;
+      return;
+    }
+    ++count.fired;
+    const double g = static_cast<double>(c.grad[at(o)]) / slope;
+    for (std::size_t i = 0; i < field.size(); ++i) {
+      if (field[i] < 0) continue;
+      const double in = static_cast<double>(c.input[at(field[i])]);
+      if (!(in < out)) continue;
+      const double weight = static_cast<double>(w[i]);
+      grad_input[at(field[i])] += g * weight;
+      scale[at(field[i])] += std::abs(g * weight);
+      grad_weight[at(m * c.field()) + i] -= g * (out - in);
+    }
+    if (out > 1) grad_bias[at(m)] -= g * (out - 1);
+  });
+  const auto largest = [](const std::vector<double>& values) {
+    double most = 1;
+    for (double v : values) most = std::max(most, std::abs(v));
+    return most;
+  };
+  const double bound = 4 * tolerance;
+  for (std::size_t i = 0; i < grad_input.size(); ++i)
+    check(std::abs(static_cast<double>(r.grad_input[i]) - grad_input[i]) <=
+              bound * std::max(1.0, scale[i]),
+          "the gradient of an input differs");
+  const double most_weight = largest(grad_weight), most_bias = largest(grad_bias);
+  for (std::size_t i = 0; i < grad_weight.size(); ++i)
+    check(std::abs(static_cast<double>(r.grad_weight[i]) - grad_weight[i]) <= bound * most_weight,
+          "the gradient of a weight differs");
+  for (std::size_t i = 0; i < grad_bias.size(); ++i)
+    check(std::abs(static_cast<double>(r.grad_bias[i]) - grad_bias[i]) <= bound * most_bias,
+          "the gradient of a bias differs");
+  for (int threads : {1, 3, 7}) {
+    check(same_bits(run(c, threads), r), "the bits depend on the number of threads");
   }
-  check(fired > 10000 && silent > 3000, "too few neurons fired or stayed silent");
-  check(differing * 1000 <= fired, "more than one in a thousand spikes differs");
-  std::printf("  %lld spikes, %lld silent, %lld flat crossings that differ\n",
-              static_cast<long long>(fired), static_cast<long long>(silent),
-              static_cast<long long>(differing));
 }
 
-void test_nan_reaches_its_receptive_fields_only() {
+void check_counts(const Count& count) {
+  check(count.fired > 5000 && count.silent > 3000, "too few neurons fired or stayed silent");
+  check(count.differing * 1000 <= count.fired, "more than one in a thousand spikes differs");
+  std::printf("  %lld spikes, %lld silent, %lld flat crossings that differ\n",
+              static_cast<long long>(count.fired), static_cast<long long>(count.silent),
+              static_cast<long long>(count.differing));
+}
+
+template <class T>
+void test_random_layers(std::mt19937& random, double tolerance) {
+  Count count;
+  for (int repeat = 0; repeat < 40; ++repeat) check_layer(random_case<T>(random), tolerance, count);
+  check_counts(count);
+}
+
+/// Layers whose events and rows do not fit in the scratch memory at once: the forward pass takes
+/// several bundles, the backward pass several bands of rows that overlap.
+template <class T>
+void test_large_layer(std::mt19937& random, double tolerance, std::int64_t stride,
+                      std::int64_t kernel, std::int64_t dilation) {
+  Case<T> c;
+  ttfs::ConvShape& s = c.s;
+  s.in_channels = 3;
+  s.out_channels = 33;
+  s.in_height = 100 * stride;
+  s.in_width = 80 * stride;
+  s.kernel_height = s.kernel_width = kernel;
+  s.stride_height = s.stride_width = stride;
+  s.dilation_height = s.dilation_width = dilation;
+  s.pad_top = s.pad_left = 1;
+  s.out_height = (s.in_height + 2 - dilation * (kernel - 1) - 1) / stride + 1;
+  s.out_width = (s.in_width + 2 - dilation * (kernel - 1) - 1) / stride + 1;
+  c.in = dense(s.in_channels, s.in_height, s.in_width);
+  c.out = dense(s.out_channels, s.out_height, s.out_width);
+  c.has_bias = true;
+  fill(c, false, random);
+  Count count;
+  check_layer(c, tolerance, count);
+  check_counts(count);
+}
+
+/// AVX2 and AVX-512 give the same bits; the baseline rounds its products.
+template <class T>
+void test_avx_sets_agree(std::mt19937& random) {
+  const auto sets = ttfs::instruction_sets();
+  for (const char* name : {"avx2", "avx512"})
+    if (std::find(sets.begin(), sets.end(), name) == sets.end()) return;
+  const std::string before = ttfs::instruction_set();
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    const Case<T> c = random_case<T>(random);
+    ttfs::set_instruction_set("avx2");
+    const Result<T> narrow = run(c, 2);
+    ttfs::set_instruction_set("avx512");
+    check(ttfs::instruction_set() == "avx512", "set_instruction_set has no effect");
+    check(same_bits(narrow, run(c, 2)), "AVX2 and AVX-512 differ");
+  }
+  ttfs::set_instruction_set(before);
+}
+
+/// A NaN input: NaN in the outputs that can receive it and in the gradients of their weights, and
+/// nowhere else.
+void test_nan() {
   std::mt19937 random(kSeed);
-  Case<float> c = random_case<float>(random);
-  c.t_max = kInfinity;
-  const std::size_t bad = c.input.size() / 2;
+  Case<float> c;
+  ttfs::ConvShape& s = c.s;
+  s.batch = 2;
+  s.groups = 2;
+  s.in_channels = 6;
+  s.out_channels = 34;
+  s.in_height = s.in_width = s.out_height = s.out_width = 7;
+  s.kernel_height = s.kernel_width = 3;
+  s.pad_top = s.pad_left = 1;
+  c.in = dense(6, 7, 7);
+  c.out = dense(34, 7, 7);
+  fill(c, false, random);
+  const std::size_t bad = at(c.in.n + 4 * c.in.c + 3 * c.in.h + 2);
   c.input[bad] = std::numeric_limits<float>::quiet_NaN();
   const Result<float> r = run(c, 2);
+  std::vector<int> neighbours(c.input.size());  // inputs that share an output with the NaN
   std::int64_t reached = 0, others = 0;
   each_output(c, [&](std::int64_t o, std::int64_t, std::int64_t, const auto& field) {
     const bool sees =
         std::find(field.begin(), field.end(), static_cast<std::int64_t>(bad)) != field.end();
     check(std::isnan(r.output[at(o)]) == sees, "a NaN is where it should not be, or missing");
     (sees ? reached : others) += 1;
+    for (std::int64_t i : field)
+      if (sees && i >= 0) neighbours[at(i)] = 1;
   });
-  check(reached > 0 && others > 0, "the NaN case tests nothing");
+  check(reached == 9 * 17 && others > 0, "the NaN case tests nothing");
   check(std::isnan(r.grad_input[bad]), "the gradient of a NaN input is NaN");
+  for (std::size_t i = 0; i < c.input.size(); ++i)
+    if (!neighbours[i]) check(std::isfinite(r.grad_input[i]), "a NaN gradient went astray");
+  const std::size_t half = c.weight.size() / 2;  // the weights of the first group saw no NaN
+  for (std::size_t i = 0; i < c.weight.size(); ++i) {
+    const bool on_nan_channel = i >= half && i % 27 / 9 == 1;
+    if (i < half || on_nan_channel)
+      check(std::isnan(r.grad_weight[i]) == on_nan_channel, "NaN in the gradient of a weight");
+  }
 }
 
-void test_pooling() {
-  ttfs::PoolShape s;
-  s.batch = 2;
-  s.channels = 3;
-  s.in_height = s.in_width = 5;
-  s.kernel_height = s.kernel_width = 3;
-  s.stride_height = s.stride_width = 2;
-  s.pad_top = s.pad_left = 1;
-  s.out_height = s.out_width = 3;
+/// A weight that is no number spoils its own output channel alone.
+void test_weights_that_are_not_finite() {
   std::mt19937 random(kSeed);
-  std::uniform_int_distribution<int> level(1, 4);
-  std::vector<float> input(2 * 3 * 25), output(2 * 3 * 9), grad(output.size(), 1), back(input);
-  for (float& z : input) {
-    z = static_cast<float>(level(random));
-    if (z == 4) z = std::numeric_limits<float>::infinity();
-  }
-  std::vector<std::int32_t> index(output.size());
-  const auto in = dense(3, 5, 5), out = dense(3, 3, 3);
-  ttfs::spiking_max_pool2d_forward<float>(s, {input.data(), in}, {output.data(), out}, index.data(),
-                                          2);
-  back.resize(input.size());
-  ttfs::spiking_max_pool2d_backward<float>(s, {grad.data(), out}, index.data(), back.data(), 2);
-  double sent = 0;
-  std::int64_t spiking = 0;
-  for (std::int64_t p = 0; p < 6; ++p)
-    for (std::int64_t y = 0; y < 3; ++y)
-      for (std::int64_t x = 0; x < 3; ++x) {
-        float least = std::numeric_limits<float>::infinity();
-        int place = -1;
-        for (int k = 0; k < 9; ++k) {
-          const std::int64_t row = 2 * y - 1 + k / 3, column = 2 * x - 1 + k % 3;
-          if (row < 0 || row > 4 || column < 0 || column > 4) continue;
-          const float z = input[at(p * 25 + row * 5 + column)];
-          if (z < least) {
-            least = z;
-            place = k;
+  Case<double> c = random_case<double>(random);
+  while (c.s.out_channels <= 2) c = random_case<double>(random);
+  c.weight[0] = kInfinity;
+  c.weight[at(c.field() * (c.s.out_channels - 1))] = std::numeric_limits<double>::quiet_NaN();
+  const Result<double> r = run(c, 2);
+  each_output(c, [&](std::int64_t o, std::int64_t, std::int64_t m, const auto&) {
+    const bool bad = m == 0 || m == c.s.out_channels - 1;
+    check(std::isnan(r.output[at(o)]) == bad, "NaN, and only there, for a weight not finite");
+  });
+}
+
+template <class T>
+void test_pooling(std::mt19937& random) {
+  const auto pick = [&](int low, int high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+  };
+  std::int64_t spiking = 0, silent = 0, nans = 0;
+  for (int repeat = 0; repeat < 60; ++repeat) {
+    ttfs::PoolShape s;
+    s.batch = pick(1, 3);
+    s.channels = pick(1, 4);
+    s.kernel_height = pick(1, 3);
+    s.kernel_width = pick(1, 3);
+    s.stride_height = pick(1, 3);
+    s.stride_width = pick(1, 3);
+    s.pad_top = pick(0, 2);
+    s.pad_left = pick(0, 2);
+    s.dilation_height = pick(1, 2);
+    s.dilation_width = pick(1, 2);
+    s.in_height = s.dilation_height * s.kernel_height + pick(0, 6);
+    s.in_width = s.dilation_width * s.kernel_width + pick(0, 6);
+    s.out_height = s.in_height / s.stride_height;  // the last windows may lie wholly outside
+    s.out_width = s.in_width / s.stride_width;
+    const auto in = (pick(0, 1) ? dense : channels_last)(s.channels, s.in_height, s.in_width);
+    const auto out = (pick(0, 1) ? dense : channels_last)(s.channels, s.out_height, s.out_width);
+    std::vector<T> input(at(s.batch * in.n)), output(at(s.batch * out.n)), grad(output.size());
+    std::vector<T> back(input.size()), expected(input.size());
+    // Few levels, so that ties are common.
+    for (T& z : input) {
+      const std::int64_t level = pick(1, 40);
+      z = level > 20    ? std::numeric_limits<T>::infinity()
+          : level == 20 ? std::numeric_limits<T>::quiet_NaN()
+                        : static_cast<T>(1 + level % 4);
+    }
+    for (T& g : grad) g = static_cast<T>(pick(-8, 8));  // sums of these are exact
+    std::vector<std::int32_t> index(output.size()), places(output.size());
+    ttfs::spiking_max_pool2d_forward<T>(s, {input.data(), in}, {output.data(), out}, index.data(),
+                                        2);
+    ttfs::spiking_max_pool2d_backward<T>(s, {grad.data(), out}, index.data(), back.data(), 2);
+    std::size_t i = 0;
+    for (std::int64_t n = 0; n < s.batch; ++n)
+      for (std::int64_t ch = 0; ch < s.channels; ++ch)
+        for (std::int64_t y = 0; y < s.out_height; ++y)
+          for (std::int64_t x = 0; x < s.out_width; ++x, ++i) {
+            T least = std::numeric_limits<T>::infinity();
+            std::int32_t place = -1;
+            std::size_t winner = 0;
+            for (std::int64_t k = 0; k < s.kernel_height * s.kernel_width; ++k) {
+              const std::int64_t row =
+                  y * s.stride_height - s.pad_top + k / s.kernel_width * s.dilation_height;
+              const std::int64_t column =
+                  x * s.stride_width - s.pad_left + k % s.kernel_width * s.dilation_width;
+              if (row < 0 || row >= s.in_height || column < 0 || column >= s.in_width) continue;
+              const T z = input[at(n * in.n + ch * in.c + row * in.h + column * in.w)];
+              if (!std::isnan(least) && (std::isnan(z) || z < least)) {
+                least = z;
+                place = static_cast<std::int32_t>(k);
+                winner = at(((n * s.channels + ch) * s.in_height + row) * s.in_width + column);
+              }
+            }
+            const std::size_t o = at(n * out.n + ch * out.c + y * out.h + x * out.w);
+            const T got = output[o];
+            check(std::isnan(least) ? std::isnan(got) : got == least,
+                  "pooling is not the first spike");
+            check(index[i] == place, "pooling is not the first of equals");
+            if (place >= 0) expected[winner] += grad[o];
+            (std::isnan(least) ? nans : place < 0 ? silent : spiking) += 1;
           }
-        }
-        check(output[at(p * 9 + y * 3 + x)] == least, "pooling is not the first spike");
-        check(index[at(p * 9 + y * 3 + x)] == place, "pooling is not the first of equals");
-        spiking += place >= 0;
-      }
-  for (float g : back) sent += static_cast<double>(g);
-  check(spiking > 20 && sent == static_cast<double>(spiking), "pooling loses gradient");
+    check(back == expected, "the gradient of pooling differs");
+    for (int threads : {1, 3, 7}) {
+      std::vector<T> other(output.size());
+      ttfs::spiking_max_pool2d_forward<T>(s, {input.data(), in}, {other.data(), out}, places.data(),
+                                          threads);
+      check(places == index, "pooling depends on the number of threads");
+    }
+  }
+  check(spiking > 1000 && silent > 100 && nans > 100, "pooling met too few cases");
 }
 
 void test_errors() {
@@ -340,8 +476,14 @@ int main() {
   std::mt19937 random(kSeed);
   test_random_layers<double>(random, 1e-9);
   test_random_layers<float>(random, 3e-5);
-  test_nan_reaches_its_receptive_fields_only();
-  test_pooling();
+  test_large_layer<double>(random, 1e-9, 1, 3, 1);
+  test_large_layer<float>(random, 3e-5, 2, 4, 3);
+  test_avx_sets_agree<double>(random);
+  test_avx_sets_agree<float>(random);
+  test_nan();
+  test_weights_that_are_not_finite();
+  test_pooling<double>(random);
+  test_pooling<float>(random);
   test_errors();
   std::printf("%d checks failed\n", failures);
   return failures ? 1 : 0;

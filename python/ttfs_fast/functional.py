@@ -260,7 +260,7 @@ def _conv_sizes(
     """Padding at the top and left, and the output size."""
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
-            raise ValueError(
+            raise RuntimeError(
                 f'{name}: padding is "{padding}"; it must be a number, a pair, "same" or "valid"'
             )
         if padding == "same":
@@ -311,17 +311,22 @@ def _check_types(name: str, **tensors: Tensor | None) -> None:
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}: {key} must be a tensor, got {type(t).__name__}")
     first = given["input"]
-    if not torch.is_autocast_enabled(first.device.type):
-        for key, t in given.items():
-            if t.dtype not in (torch.float32, torch.float64):
-                raise TypeError(
-                    f"{name} computes in float32 or float64; {key} is {t.dtype}: convert it with "
-                    ".float(); in half precision spike times would lose their meaning"
-                )
-            if t.dtype != first.dtype:
-                raise TypeError(
-                    f"{name}: {key} is {t.dtype} but input is {first.dtype}; convert one of them"
-                )
+    device = first.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    for key, t in given.items():
+        if autocast and t.dtype in (torch.float16, torch.bfloat16):
+            continue  # becomes float32
+        if t.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"{name} computes in float32 or float64; {key} is {t.dtype}: convert it with "
+                ".float(); in half precision spike times would lose their meaning"
+            )
+    if len({t.dtype == torch.float64 for t in given.values()}) > 1:
+        raise TypeError(
+            f"{name}: "
+            + ", ".join(f"{key} is {t.dtype}" for key, t in given.items())
+            + "; all must be of one type: convert some of them"
+        )
     for key, t in given.items():
         if t.device != first.device:
             raise RuntimeError(

@@ -448,7 +448,8 @@ def _fold_input(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
     """vmap over the input alone: its dimension joins the batch; other arguments are refused."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], input: Tensor, *rest: Any) -> Any:
-        if in_dims[0] is None or any(d is not None for d in in_dims[1:]):
+        # A list of numbers has a list of None here; only a tensor's dimension is a number.
+        if in_dims[0] is None or any(isinstance(d, int) for d in in_dims[1:]):
             raise NotImplementedError(
                 "vmap over a spiking operator's weight or bias is not supported: call it once "
                 "for each set of weights, or use groups; vmap over the input alone works"
@@ -465,7 +466,12 @@ def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
         results = [
-            op(*(a if d is None else a.select(d, i) for a, d in zip(args, in_dims, strict=True)))
+            op(
+                *(
+                    a.select(d, i) if isinstance(d, int) else a
+                    for a, d in zip(args, in_dims, strict=True)
+                )
+            )
             for i in range(info.batch_size)
         ]
         if isinstance(results[0], Tensor):

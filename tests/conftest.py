@@ -1,0 +1,65 @@
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+import ttfs_fast
+
+SEED = int(os.environ.get("TTFS_FAST_TEST_SEED") or secrets.randbelow(2**31))
+
+hypothesis.settings.register_profile(
+    "ttfs_fast",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,  # instruction_set and threads
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+hypothesis.settings.load_profile("ttfs_fast")
+
+
+def pytest_report_header() -> str:
+    return f"ttfs_fast: {ttfs_fast.instruction_set()}, TTFS_FAST_TEST_SEED={SEED}"
+
+
+@pytest.fixture(params=ttfs_fast.instruction_sets())
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set in turn, proven to be the one that runs."""
+    before = ttfs_fast.instruction_set()
+    ttfs_fast.set_instruction_set(request.param)
+    assert ttfs_fast.instruction_set() == request.param
+    yield request.param
+    assert ttfs_fast.instruction_set() == request.param
+    ttfs_fast.set_instruction_set(before)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def seed() -> int:
+    """Seeds torch; repeat a run with the environment variable TTFS_FAST_TEST_SEED."""
+    print(f"TTFS_FAST_TEST_SEED={SEED}")
+    torch.manual_seed(SEED)
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    root = os.environ.get("TTFS_FAST_DATA")
+    if not root:
+        pytest.skip("TTFS_FAST_DATA is not set: it names the folder with mnist/ and authors-mnist/")
+    for folder in ("mnist", "authors-mnist"):
+        if not (Path(root) / folder).is_dir():
+            pytest.skip(f"TTFS_FAST_DATA={root} holds no {folder}/")
+    return Path(root)
