@@ -64,10 +64,10 @@ class Backward {
       if (grad_input.data) pack_weights(group);
       for (const Chunk& chunk : chunks) {
         copy_chunk(group, chunk);
-        if (grad_weight) add_weight_gradient(group, chunk);
+        if (grad_weight || grad_bias) add_weight_gradient(group, chunk);
         if (grad_input.data) write_input_gradient(group, chunk);
       }
-      if (grad_weight && parts > 1) add_parts(group);
+      if ((grad_weight || grad_bias) && parts > 1) add_parts(group);
     }
   }
 
@@ -129,7 +129,7 @@ class Backward {
       y_size = std::max(y_size, c.images * output_rows(c) * s.out_width * padded_outputs);
     }
     const std::int64_t packed = grad_input.data ? taps * outputs * padded_channels : 0;
-    const std::int64_t sum_size = grad_weight && parts > 1 ? parts * part_size() : 0;
+    const std::int64_t sum_size = (grad_weight || grad_bias) && parts > 1 ? parts * part_size() : 0;
     const std::int64_t rows = round_up(inputs, kGradInputs);
     const std::int64_t pointers = taps * kGradPixels;
     const int team = team_size(threads, threads);
@@ -250,7 +250,8 @@ class Backward {
   }
 
   void add_weight_gradient(std::int64_t group, const Chunk& c) {
-    const std::int64_t input_tiles = ceil_div(inputs, kGradInputs) + (grad_bias ? 1 : 0);
+    const std::int64_t weight_tiles = grad_weight ? ceil_div(inputs, kGradInputs) : 0;
+    const std::int64_t input_tiles = weight_tiles + (grad_bias ? 1 : 0);
     const std::int64_t output_tiles = ceil_div(outputs, kGradOutputs);
     const std::int64_t rows = c.last - c.first;
     const bool start = c.image == 0 && c.first == 0;
@@ -258,7 +259,7 @@ class Backward {
       const std::int64_t part = item / (output_tiles * input_tiles);
       const std::int64_t first = item / input_tiles % output_tiles * kGradOutputs;
       const std::int64_t tile = item % input_tiles * kGradInputs;
-      const bool bias = tile >= inputs;
+      const bool bias = item % input_tiles == weight_tiles;
       WeightGradientTask<T> task;
       task.input_column = bias ? 0 : s.stride_width * channels;
       task.input_row = bias ? 0 : s.stride_height * columns * channels;
@@ -269,7 +270,7 @@ class Backward {
       task.width = std::min(kGradOutputs, padded_outputs - first);
       task.offsets = bias ? no_offsets : offsets + tile;
       task.result = scratch[static_cast<std::size_t>(worker)].tile;
-      T* to_weight = grad_weight + group * outputs * inputs;
+      T* to_weight = grad_weight ? grad_weight + group * outputs * inputs : nullptr;
       T* to_bias = grad_bias ? grad_bias + group * outputs : nullptr;
       if (parts > 1) {
         to_weight = sums + part * part_size();
@@ -331,7 +332,7 @@ class Backward {
   void add_parts(std::int64_t group) {
     for (std::int64_t part = 1; part < parts; ++part)
       for (std::int64_t i = 0; i < part_size(); ++i) sums[i] += sums[part * part_size() + i];
-    std::copy_n(sums, outputs * inputs, grad_weight + group * outputs * inputs);
+    if (grad_weight) std::copy_n(sums, outputs * inputs, grad_weight + group * outputs * inputs);
     if (grad_bias) std::copy_n(sums + outputs * inputs, outputs, grad_bias + group * outputs);
   }
 

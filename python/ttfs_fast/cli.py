@@ -417,7 +417,7 @@ def demo(
     ),
     epochs: Annotated[int, _option("Passes over the training images.", min=1)] = 20,
     seed: Annotated[int, _option("Decides first weights, order of the images and noise.")] = 0,
-    threads: Threads = None,
+    threads: Annotated[int, _option("Number of threads.", min=1)] = 1,
     debug: Debug = False,
 ) -> None:
     """Train on the small digits that come with the package, and draw one image's spikes.
