@@ -174,8 +174,13 @@ def test_killed_at_random_moments_it_still_ends_with_the_same_bits(tmp_path: Pat
 def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = "--dataset digits --train-images 50 --test-images 20 --epochs 500 --threads 1"
+    # A shell that starts the tests in the background makes every process ignore the signal.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from ttfs_fast.cli import main; main()"
+    )
     child = subprocess.Popen(
-        [sys.executable, "-m", "ttfs_fast", "train", *arguments.split(), "--out", str(run)],
+        [sys.executable, "-c", program, "train", *arguments.split(), "--out", str(run)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
