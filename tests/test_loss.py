@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 from ttfs_fast.loss import (
     LATEST_TIME,
@@ -16,6 +15,7 @@ from ttfs_fast.loss import (
     weight_sum_cost,
     weights_and_biases,
 )
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 
 def outputs(samples: int = 6, classes: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
