@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-typer_testing = pytest.importorskip("typer.testing")
+typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
 
 from ttfs_fast import cli  # noqa: E402
 from ttfs_fast._extras import require  # noqa: E402

@@ -163,7 +163,9 @@ def test_truncated_arrays(tmp_path: Path, kept: int) -> None:
 
 
 def test_safetensors(tmp_path: Path, seed: int) -> None:
-    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors = pytest.importorskip(
+        "safetensors.torch", reason="needs the extra ttfs_fast[train]"
+    )
     path = tmp_path / "net.safetensors"
     model = mnist_scnn()
     safetensors.save_file(model.state_dict(), path)

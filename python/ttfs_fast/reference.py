@@ -158,7 +158,8 @@ def linear_backward(
         ahead = z[rows, outputs, None] - z_in[rows, None, :]  # (rows, outputs, inputs)
         some = g[rows, outputs]
         causal = ~(ahead <= 0)  # a NaN spreads
-        grad_in[rows] += torch.einsum("ro,roi,oi->ri", some, causal.to(g.dtype), weight[outputs])
+        passed = torch.where(causal, some[:, :, None] * weight[outputs], 0)
+        grad_in[rows] += passed.sum(dim=1)
         grad_weight[outputs] -= torch.einsum("ro,roi->oi", some, ahead.clamp(min=0))
     grad_bias = -(g * (z - 1).clamp(min=0)).sum(dim=0)
     return grad_in, grad_weight, grad_bias

@@ -430,7 +430,7 @@ def test_progress_is_told_on_standard_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if with_rich and importlib.util.find_spec("rich") is None:
-        pytest.skip("needs rich")
+        pytest.skip("needs rich, from the extra ttfs_fast[train]")
     if not with_rich:
         monkeypatch.setitem(sys.modules, "rich.console", None)
     address, served = mirror

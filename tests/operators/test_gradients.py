@@ -343,3 +343,17 @@ def test_pool_is_torchs_of_the_negative(
         ops._pool_reference(z.detach(), *geometry, out.shape[2:])[1],
         ops.max_pool2d(z.detach(), *geometry, out.shape[2:])[1],
     )
+
+
+def test_an_infinite_gradient_does_not_reach_inputs_outside_the_causal_set() -> None:
+    z_in = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64)
+    weight = torch.tensor([[1.5, 0.5, 3.0]], dtype=torch.float64)
+    grad = torch.full((1, 1), math.inf, dtype=torch.float64)
+    z, slope = reference.linear_forward(z_in, weight, None, math.inf)
+    assert 2 < z.item() < 4
+    slow = reference.linear_backward(grad, z_in, weight, z, slope)[0]
+    fast = z_in.clone().requires_grad_()
+    ttfs_fast.spiking_linear(fast, weight).backward(grad)
+    assert slow.tolist() == [[math.inf, math.inf, 0.0]]
+    assert fast.grad is not None
+    assert fast.grad.tolist() == slow.tolist()
