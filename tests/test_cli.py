@@ -149,7 +149,7 @@ def test_info_names_what_runs() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_the_openmp_runtime_is_the_one_that_torch_loaded() -> None:
-    runtimes = cli.openmp_runtimes()
+    runtimes = cli.info.openmp_runtimes()
     assert runtimes
     assert all(Path(path).exists() for path in runtimes)
 

@@ -1,46 +1,31 @@
-"""The command ``ttfs-fast``: parse, call, print."""
+"""``ttfs-fast train``, ``eval`` and ``demo``."""
 
 import dataclasses
 import json
-import os
-import platform
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-try:
-    import typer
-except ModuleNotFoundError as error:
-    if error.name != "typer":
-        raise
-    sys.exit(
-        "ttfs-fast: the command line needs the package 'typer'; "
-        'install it with: pip install "ttfs_fast[train]"'
-    )
-
+from ttfs_fast.cli._common import (
+    DataRoot,
+    Dataset,
+    Debug,
+    Download,
+    Threads,
+    app,
+    console,
+    counting_bar,
+    download_data,
+    flag,
+    friendly_errors,
+    option,
+    rich,
+    set_threads,
+)
 from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from ttfs_fast.training import EvaluationResult
-
-app = typer.Typer(
-    name="ttfs-fast",
-    help="Train and examine spiking networks that compute with the time of the first spike.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-class Dataset(StrEnum):
-    """Data sets that the commands know."""
-
-    MNIST = "mnist"
-    DIGITS = "digits"
 
 
 class Reduction(StrEnum):
@@ -50,43 +35,11 @@ class Reduction(StrEnum):
     MEAN = "mean"
 
 
-def _option(text: str, field: str | None = None, **more: Any) -> Any:
-    """An option; with ``field``, one whose default is that field's of `TrainConfig`."""
-    if field is not None:
-        text += f" Default: {getattr(TrainConfig(), field)}."
-        more["show_default"] = False
-    return typer.Option(help=text, **more)
-
-
-def _flag(name: str, text: str, **more: Any) -> Any:
-    """A switch that is off unless given."""
-    return typer.Option(name, help=text, show_default=False, **more)
-
-
-DataRoot = Annotated[
-    Path | None,
-    _option(
-        "Folder with MNIST's four files, gzipped or not. Without it, the folder that "
-        "TTFS_FAST_DATA names is searched. The digits come with the package and need none.",
-        show_default=False,
-        rich_help_panel="Data",
-    ),
-]
-Download = Annotated[
-    bool, _flag("--download", "Fetch MNIST first if it is not there.", rich_help_panel="Data")
-]
-Threads = Annotated[
-    int | None,
-    _option("Number of threads; without it, torch's choice.", min=1, show_default=False),
-]
-Debug = Annotated[bool, _flag("--debug", "On an error, show where in the code it happened.")]
-
-
 @app.command()
 def train(
     dataset: Annotated[
         Dataset | None,
-        _option(
+        option(
             "mnist: 60,000 handwritten digits, from files. digits: 1,437 small ones that come "
             "with the package.",
             "dataset",
@@ -97,19 +50,19 @@ def train(
     download: Download = False,
     train_images: Annotated[
         int | None,
-        _option(
+        option(
             "Train on the first so many images only.", show_default=False, rich_help_panel="Data"
         ),
     ] = None,
     test_images: Annotated[
         int | None,
-        _option(
+        option(
             "Test on the first so many images only.", show_default=False, rich_help_panel="Data"
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        _option(
+        option(
             "Folder of the run: settings, log.csv, checkpoint and, at the end, "
             "model.safetensors. Default: runs/DATASET.",
             show_default=False,
@@ -117,33 +70,33 @@ def train(
     ] = None,
     resume: Annotated[
         bool,
-        _flag(
+        flag(
             "--resume",
             "Continue the run in the folder of the run, with its settings, after its newest "
             "checkpoint. It ends with the same weights as if it had never stopped.",
         ),
     ] = False,
     overwrite: Annotated[
-        bool, _flag("--overwrite", "Remove the run that is in the folder and start anew.")
+        bool, flag("--overwrite", "Remove the run that is in the folder and start anew.")
     ] = False,
     seed: Annotated[
-        int | None, _option("Decides first weights, order of the images and noise.", "seed")
+        int | None, option("Decides first weights, order of the images and noise.", "seed")
     ] = None,
     threads: Threads = None,
     epochs: Annotated[
         int | None,
-        _option("Passes over the training images.", "epochs", rich_help_panel="Learning"),
+        option("Passes over the training images.", "epochs", rich_help_panel="Learning"),
     ] = None,
     batch_size: Annotated[
-        int | None, _option("Images per step.", "batch_size", rich_help_panel="Learning")
+        int | None, option("Images per step.", "batch_size", rich_help_panel="Learning")
     ] = None,
     lr_start: Annotated[
         float | None,
-        _option("Learning rate of Adam at the start.", "lr_start", rich_help_panel="Learning"),
+        option("Learning rate of Adam at the start.", "lr_start", rich_help_panel="Learning"),
     ] = None,
     lr_end: Annotated[
         float | None,
-        _option(
+        option(
             "Learning rate that it falls to, in equal steps, one an epoch.",
             "lr_end",
             rich_help_panel="Learning",
@@ -151,7 +104,7 @@ def train(
     ] = None,
     max_gradient: Annotated[
         float | None,
-        _option(
+        option(
             "Limit of the gradient of each weight matrix: its norm over its rows.",
             "max_gradient",
             rich_help_panel="Learning",
@@ -159,7 +112,7 @@ def train(
     ] = None,
     jitter: Annotated[
         float | None,
-        _option(
+        option(
             "Noise on the input spike times: standard deviation in units of tau.",
             "jitter",
             rich_help_panel="Learning",
@@ -167,7 +120,7 @@ def train(
     ] = None,
     shift: Annotated[
         int | None,
-        _option(
+        option(
             "Move each training image at random by up to so many pixels.",
             "shift",
             rich_help_panel="Learning",
@@ -175,7 +128,7 @@ def train(
     ] = None,
     alpha: Annotated[
         float | None,
-        _option(
+        option(
             "Time between the brightest pixel's spike and the darkest's, in units of tau.",
             "alpha",
             rich_help_panel="Learning",
@@ -183,7 +136,7 @@ def train(
     ] = None,
     t_max: Annotated[
         float | None,
-        _option(
+        option(
             "A neuron that would spike later than this is silent, in units of tau.",
             "t_max",
             rich_help_panel="Learning",
@@ -191,7 +144,7 @@ def train(
     ] = None,
     weight_sum_cost: Annotated[
         float | None,
-        _option(
+        option(
             "Factor K of the cost of neurons whose weights sum to less than beta.",
             "K",
             rich_help_panel="Loss, equation (5)",
@@ -199,7 +152,7 @@ def train(
     ] = None,
     beta: Annotated[
         float | None,
-        _option(
+        option(
             "Sum that the weights of a neuron should reach.",
             "beta",
             rich_help_panel="Loss, equation (5)",
@@ -207,7 +160,7 @@ def train(
     ] = None,
     l2_cost: Annotated[
         float | None,
-        _option(
+        option(
             "Factor lambda of the squared weights.",
             "lambda_",
             rich_help_panel="Loss, equation (5)",
@@ -215,7 +168,7 @@ def train(
     ] = None,
     cost_reduction: Annotated[
         Reduction | None,
-        _option(
+        option(
             "Sum these two costs over neurons and weights, as the paper writes, or average them.",
             "cost_reduction",
             rich_help_panel="Loss, equation (5)",
@@ -223,7 +176,7 @@ def train(
     ] = None,
     scale: Annotated[
         float | None,
-        _option(
+        option(
             "Factor on the output times in the classification term.",
             "scale",
             rich_help_panel="Loss, equation (5)",
@@ -231,7 +184,7 @@ def train(
     ] = None,
     exclude_target: Annotated[
         bool | None,
-        _flag(
+        flag(
             "--exclude-target",
             "Leave the target class out of the classification term's sum, as printed.",
             rich_help_panel="Loss, equation (5)",
@@ -266,7 +219,7 @@ def train(
         "scale": scale,
         "exclude_target": exclude_target,
     }
-    with _friendly_errors(debug):
+    with friendly_errors(debug):
         from ttfs_fast import training
 
         folder = out if out is not None else Path("runs") / str(dataset or TrainConfig.dataset)
@@ -278,7 +231,7 @@ def train(
             base, **{name: given[name] for name in given if given[name] is not None}
         )
         if download:
-            _download(config.dataset, config.data_root)
+            download_data(config.dataset, config.data_root)
         training.train(config, folder, resume=resume, overwrite=overwrite)
 
 
@@ -286,14 +239,14 @@ def train(
 def evaluate(
     weights: Annotated[
         Path | None,
-        _option("A model.safetensors that training wrote.", show_default=False),
+        option("A model.safetensors that training wrote.", show_default=False),
     ] = None,
     pretrained: Annotated[
-        bool, _flag("--pretrained", "Use the trained network that comes with the package.")
+        bool, flag("--pretrained", "Use the trained network that comes with the package.")
     ] = False,
     authors: Annotated[
         Path | None,
-        _option(
+        option(
             "Folder with the weights that the paper's authors published: "
             "weight_scnn1.npy, weight_scnn2.npy and weight_scnn3.npy.",
             show_default=False,
@@ -301,7 +254,7 @@ def evaluate(
     ] = None,
     dataset: Annotated[
         Dataset | None,
-        _option(
+        option(
             "Data set to test on. Default: what the weights were trained on, else mnist.",
             show_default=False,
             rich_help_panel="Data",
@@ -311,27 +264,27 @@ def evaluate(
     download: Download = False,
     train_split: Annotated[
         bool,
-        _flag(
+        flag(
             "--train-split",
             "Use the training images instead of the test images.",
             rich_help_panel="Data",
         ),
     ] = False,
-    batch_size: Annotated[int, _option("Images run at a time.", min=1)] = 200,
-    seed: Annotated[int, _option("Seed of the noise that --jitter adds.")] = 0,
+    batch_size: Annotated[int, option("Images run at a time.", min=1)] = 200,
+    seed: Annotated[int, option("Seed of the noise that --jitter adds.")] = 0,
     jitter: Annotated[
         float,
-        _option("Noise on the input spike times: standard deviation in units of tau.", min=0.0),
+        option("Noise on the input spike times: standard deviation in units of tau.", min=0.0),
     ] = 0.0,
     threads: Threads = None,
-    as_json: Annotated[bool, _flag("--json", "Print the results as JSON only.")] = False,
+    as_json: Annotated[bool, flag("--json", "Print the results as JSON only.")] = False,
     debug: Debug = False,
 ) -> None:
     """Test a trained network: accuracy, confusion, sparsity, spike times, energy.
 
     Give the network with one of --weights, --pretrained and --authors.
     """
-    with _friendly_errors(debug):
+    with friendly_errors(debug):
         chosen = [weights is not None, pretrained, authors is not None]
         if sum(chosen) != 1:
             raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
@@ -342,7 +295,7 @@ def evaluate(
         from ttfs_fast.data import load
         from ttfs_fast.models import mnist_scnn
 
-        _set_threads(threads)
+        set_threads(threads)
         if weights is not None:
             config = training.read_config(weights) or TrainConfig()
             model = mnist_scnn(weights=weights, t_max=config.t_max)
@@ -355,14 +308,14 @@ def evaluate(
         name = str(dataset or config.dataset)
         root = None if data_root is None else str(data_root)
         if download:
-            _download(name, root)
+            download_data(name, root)
         image_set = load(name, root, train=train_split)
         if not as_json:
             print(
                 f"testing {source} on {len(image_set):,} images of {image_set.name}: cpu, "
                 f"threads: {torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions"
             )
-        with _counting_bar(len(image_set), show=not as_json) as advance:
+        with counting_bar(len(image_set), show=not as_json) as advance:
             result = training.evaluate(
                 model,
                 image_set,
@@ -376,55 +329,25 @@ def evaluate(
         if as_json:
             print(json.dumps(result.to_dict(), indent=2))
         else:
-            _print_result(result)
-            _print_confusion(result, image_set.classes)
-
-
-@app.command()
-def info(
-    data_root: DataRoot = None,
-    debug: Debug = False,
-) -> None:
-    """Show what runs here: versions, instruction set, threads, OpenMP runtime, data."""
-    with _friendly_errors(debug):
-        import numpy
-        import torch
-
-        import ttfs_fast
-
-        forced = os.environ.get("TTFS_FAST_ISA")
-        rows = {
-            "ttfs_fast": str(ttfs_fast.__version__),
-            "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-            "torch": str(torch.__version__),
-            "numpy": numpy.__version__,
-            "instruction set": ttfs_fast.instruction_set()
-            + (f" (TTFS_FAST_ISA={forced})" if forced else ""),
-            "available": ", ".join(ttfs_fast.instruction_sets()),
-            "threads": f"{torch.get_num_threads()} (of {os.cpu_count()} processors)",
-            "OpenMP runtime": "\n".join(openmp_runtimes()) or "none found in this process",
-            "data": _data_found(data_root),
-        }
-        for name, value in rows.items():
-            for number, line in enumerate(value.splitlines()):
-                print(f"{'' if number else name:<16} {line}")
+            print_result(result)
+            print_confusion(result, image_set.classes)
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, _option("Folder for the run and the picture; replaced.")] = Path(
+    out: Annotated[Path, option("Folder for the run and the picture; replaced.")] = Path(
         "runs/demo"
     ),
-    epochs: Annotated[int, _option("Passes over the training images.", min=1)] = 20,
-    seed: Annotated[int, _option("Decides first weights, order of the images and noise.")] = 0,
-    threads: Annotated[int, _option("Number of threads.", min=1)] = 1,
+    epochs: Annotated[int, option("Passes over the training images.", min=1)] = 20,
+    seed: Annotated[int, option("Decides first weights, order of the images and noise.")] = 0,
+    threads: Annotated[int, option("Number of threads.", min=1)] = 1,
     debug: Debug = False,
 ) -> None:
     """Train on the small digits that come with the package, and draw one image's spikes.
 
     Takes a minute or two, and needs neither a network nor other files.
     """
-    with _friendly_errors(debug):
+    with friendly_errors(debug):
         from ttfs_fast import training
         from ttfs_fast.data import load
         from ttfs_fast.plotting import spike_raster
@@ -444,7 +367,7 @@ def demo(
             shift=1,
         )
         result = training.train(config, out, overwrite=True)
-        _print_result(result.evaluation)
+        print_result(result.evaluation)
         test_set = load("digits", train=False)
         picture = out / "demo.png"
         figure = spike_raster(
@@ -466,52 +389,8 @@ def demo(
             print(f"  {purpose}: {command}")
 
 
-def openmp_runtimes() -> list[str]:
-    """Paths of the OpenMP libraries loaded into this process (Linux; empty elsewhere)."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        return []
-    paths = (line.split(maxsplit=5)[5:] for line in maps.read_text().splitlines())
-    names = ("libgomp", "libiomp", "libomp")
-    return sorted({p[0] for p in paths if p and Path(p[0]).name.startswith(names)})
-
-
-def main() -> None:
-    """Run the command ``ttfs-fast``."""
-    app()
-
-
-@contextmanager
-def _friendly_errors(debug: bool) -> Iterator[None]:
-    """Turn what a user can mend into one line on standard error and exit status 2."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        raise typer.Exit(130) from None
-    except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
-        if debug:
-            raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"ttfs-fast: {text}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-@contextmanager
-def _counting_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, and nothing elsewhere."""
-    console = _console()
-    if not (show and console.is_terminal):
-        yield lambda done: None
-        return
-    with _rich("progress").Progress(console=console, transient=True) as progress:
-        task = progress.add_task("testing", total=total)
-        yield lambda done: progress.update(task, completed=done)
-
-
-def _print_result(result: "EvaluationResult") -> None:
-    table = _rich("table").Table(title=f"{result.dataset}: {result.images:,} images")
+def print_result(result: "EvaluationResult") -> None:
+    table = rich("table").Table(title=f"{result.dataset}: {result.images:,} images")
     table.add_column("measure")
     table.add_column("value", justify="right")
     table.add_column("meaning", overflow="fold")
@@ -538,51 +417,14 @@ def _print_result(result: "EvaluationResult") -> None:
     ]
     for row in rows:
         table.add_row(*row)
-    _console().print(table)
+    console().print(table)
 
 
-def _print_confusion(result: "EvaluationResult", classes: tuple[str, ...]) -> None:
-    table = _rich("table").Table(title="true class (row), answer (column)")
+def print_confusion(result: "EvaluationResult", classes: tuple[str, ...]) -> None:
+    table = rich("table").Table(title="true class (row), answer (column)")
     table.add_column("")
     for name in (*classes, "silent"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in zip(classes, result.confusion.tolist(), strict=True):
         table.add_row(name, *(str(count) if count else "." for count in row))
-    _console().print(table)
-
-
-def _data_found(data_root: Path | None) -> str:
-    from ttfs_fast.data import load_digits, load_mnist
-
-    found = [f"digits: {len(load_digits(train=True)):,} + {len(load_digits(train=False)):,} images"]
-    try:
-        sizes = [len(load_mnist(data_root, train=train)) for train in (True, False)]
-        found.append(f"mnist: {sizes[0]:,} + {sizes[1]:,} images")
-    except (OSError, ValueError) as error:
-        found.append(f"mnist: {error}")
-    return "\n".join(found)
-
-
-def _download(dataset: str, data_root: str | None) -> None:
-    if dataset == "mnist":
-        from ttfs_fast.data import load_mnist
-
-        for train_split in (True, False):
-            load_mnist(data_root, train=train_split, download=True)
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _console() -> Any:
-    return _rich("console").Console(highlight=False)
-
-
-def _rich(name: str) -> Any:
-    from ttfs_fast._extras import require
-
-    return require(f"rich.{name}", "train")
+    console().print(table)

@@ -1,0 +1,183 @@
+// The spiking layers in Python.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <limits>
+#include <optional>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "ttfs/layers.h"
+
+namespace ttfs::bindings {
+namespace {
+
+using py::literals::operator""_a;
+
+template <class T>
+ConvShape conv_shape(const Array<T>& input, const Array<T>& weight, const Array<T>& output,
+                     Pair stride, Pair padding, Pair dilation, std::int64_t groups) {
+  if (input.ndim() != 4 || weight.ndim() != 4 || output.ndim() != 4)
+    throw std::invalid_argument("input, weight and output must have 4 dimensions");
+  if (groups < 1) throw std::invalid_argument("groups must be at least 1");
+  ConvShape s;
+  s.batch = input.shape(0);
+  s.in_channels = input.shape(1);
+  s.in_height = input.shape(2);
+  s.in_width = input.shape(3);
+  s.out_channels = weight.shape(0);
+  s.kernel_height = weight.shape(2);
+  s.kernel_width = weight.shape(3);
+  s.out_height = output.shape(2);
+  s.out_width = output.shape(3);
+  s.stride_height = stride[0];
+  s.stride_width = stride[1];
+  s.pad_top = padding[0];
+  s.pad_left = padding[1];
+  s.dilation_height = dilation[0];
+  s.dilation_width = dilation[1];
+  s.groups = groups;
+  require_dense(weight, {s.out_channels, s.in_channels / groups, s.kernel_height, s.kernel_width},
+                "weight");
+  require_shape(output, {s.batch, s.out_channels, s.out_height, s.out_width}, "output");
+  return s;
+}
+
+template <class T>
+void conv2d_forward(const Array<T>& input, const Array<T>& weight,
+                    const std::optional<Array<T>>& bias, Pair stride, Pair padding, Pair dilation,
+                    std::int64_t groups, double t_max, Array<T>& output, Array<T>& slope,
+                    int threads) {
+  const auto s = conv_shape(input, weight, output, stride, padding, dilation, groups);
+  const auto in = view(input, {s.batch, s.in_channels, s.in_height, s.in_width}, "input");
+  if (bias) require_dense(*bias, {s.out_channels}, "bias");
+  const auto out = writable(output, {s.batch, s.out_channels, s.out_height, s.out_width}, "output");
+  require_dense(slope, {s.batch, s.out_height, s.out_width, s.out_channels}, "slope");
+  T* slopes = slope.mutable_data();
+  const T* biases = bias ? bias->data() : nullptr;
+  py::gil_scoped_release release;
+  spiking_conv2d_forward<T>(s, in, weight.data(), biases, t_max, out, slopes, threads);
+}
+
+template <class T>
+void conv2d_backward(const Array<T>& input, const Array<T>& weight, const Array<T>& output,
+                     const Array<T>& slope, const Array<T>& grad_output, Pair stride, Pair padding,
+                     Pair dilation, std::int64_t groups, std::optional<Array<T>>& grad_input,
+                     std::optional<Array<T>>& grad_weight, std::optional<Array<T>>& grad_bias,
+                     int threads) {
+  const auto s = conv_shape(input, weight, output, stride, padding, dilation, groups);
+  const std::vector<std::int64_t> in_shape{s.batch, s.in_channels, s.in_height, s.in_width};
+  const std::vector<std::int64_t> out_shape{s.batch, s.out_channels, s.out_height, s.out_width};
+  const auto in = view(input, in_shape, "input");
+  const auto out = view(output, out_shape, "output");
+  const auto grad = view(grad_output, out_shape, "grad_output");
+  require_dense(slope, {s.batch, s.out_height, s.out_width, s.out_channels}, "slope");
+  View<T> to_input;
+  if (grad_input) to_input = writable(*grad_input, in_shape, "grad_input");
+  T* to_weight = nullptr;
+  T* to_bias = nullptr;
+  if (grad_weight) {
+    require_dense(*grad_weight,
+                  {s.out_channels, s.in_channels / groups, s.kernel_height, s.kernel_width},
+                  "grad_weight");
+    to_weight = grad_weight->mutable_data();
+  }
+  if (grad_bias) {
+    if (!grad_weight) throw std::invalid_argument("grad_bias needs grad_weight beside it");
+    require_dense(*grad_bias, {s.out_channels}, "grad_bias");
+    to_bias = grad_bias->mutable_data();
+  }
+  py::gil_scoped_release release;
+  spiking_conv2d_backward<T>(s, in, weight.data(), out, slope.data(), grad, to_input, to_weight,
+                             to_bias, threads);
+}
+
+template <class T>
+PoolShape pool_shape(const Array<T>& input, const Array<T>& output, Pair kernel, Pair stride,
+                     Pair padding, Pair dilation) {
+  if (input.ndim() != 4 || output.ndim() != 4)
+    throw std::invalid_argument("input and output must have 4 dimensions");
+  PoolShape s;
+  s.batch = input.shape(0);
+  s.channels = input.shape(1);
+  s.in_height = input.shape(2);
+  s.in_width = input.shape(3);
+  s.out_height = output.shape(2);
+  s.out_width = output.shape(3);
+  s.kernel_height = kernel[0];
+  s.kernel_width = kernel[1];
+  s.stride_height = stride[0];
+  s.stride_width = stride[1];
+  s.pad_top = padding[0];
+  s.pad_left = padding[1];
+  s.dilation_height = dilation[0];
+  s.dilation_width = dilation[1];
+  if (kernel[0] > 0 && kernel[1] > std::numeric_limits<std::int32_t>::max() / kernel[0])
+    throw std::invalid_argument("the window is too large");
+  return s;
+}
+
+template <class T>
+void max_pool2d_forward(const Array<T>& input, Pair kernel, Pair stride, Pair padding,
+                        Pair dilation, Array<T>& output, Array<std::int32_t>& index, int threads) {
+  const auto s = pool_shape(input, output, kernel, stride, padding, dilation);
+  const std::vector<std::int64_t> out_shape{s.batch, s.channels, s.out_height, s.out_width};
+  const auto in = view(input, {s.batch, s.channels, s.in_height, s.in_width}, "input");
+  const auto out = writable(output, out_shape, "output");
+  require_dense(index, out_shape, "index");
+  std::int32_t* places = index.mutable_data();
+  py::gil_scoped_release release;
+  spiking_max_pool2d_forward<T>(s, in, out, places, threads);
+}
+
+template <class T>
+void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>& index, Pair kernel,
+                         Pair stride, Pair padding, Pair dilation, Array<T>& grad_input,
+                         int threads) {
+  const auto s = pool_shape(grad_input, grad_output, kernel, stride, padding, dilation);
+  const std::vector<std::int64_t> out_shape{s.batch, s.channels, s.out_height, s.out_width};
+  const auto grad = view(grad_output, out_shape, "grad_output");
+  require_dense(index, out_shape, "index");
+  require_dense(grad_input, {s.batch, s.channels, s.in_height, s.in_width}, "grad_input");
+  // The index comes from the forward pass, but it is data all the same: check before following it.
+  const std::int32_t* places = index.data();
+  const auto window = static_cast<std::int32_t>(kernel[0] * kernel[1]);
+  for (py::ssize_t i = 0; i < index.size(); ++i) {
+    if (places[i] < -1 || places[i] >= window)
+      throw std::invalid_argument("index holds a place outside the window");
+    if (places[i] < 0) continue;
+    const std::int64_t row = i / s.out_width % s.out_height, column = i % s.out_width;
+    const std::int64_t y = row * stride[0] - padding[0] + places[i] / kernel[1] * dilation[0];
+    const std::int64_t x = column * stride[1] - padding[1] + places[i] % kernel[1] * dilation[1];
+    if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width)
+      throw std::invalid_argument("index holds a place outside the input");
+  }
+  T* to = grad_input.mutable_data();
+  py::gil_scoped_release release;
+  spiking_max_pool2d_backward<T>(s, grad, places, to, threads);
+}
+
+template <class T>
+void define(py::module_& m) {
+  m.def("conv2d_forward", &conv2d_forward<T>, "input"_a.noconvert(), "weight"_a.noconvert(),
+        "bias"_a.noconvert(), "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "t_max"_a,
+        "output"_a.noconvert(), "slope"_a.noconvert(), "threads"_a);
+  m.def("conv2d_backward", &conv2d_backward<T>, "input"_a.noconvert(), "weight"_a.noconvert(),
+        "output"_a.noconvert(), "slope"_a.noconvert(), "grad_output"_a.noconvert(), "stride"_a,
+        "padding"_a, "dilation"_a, "groups"_a, "grad_input"_a.noconvert(),
+        "grad_weight"_a.noconvert(), "grad_bias"_a.noconvert(), "threads"_a);
+  m.def("max_pool2d_forward", &max_pool2d_forward<T>, "input"_a.noconvert(), "kernel"_a, "stride"_a,
+        "padding"_a, "dilation"_a, "output"_a.noconvert(), "index"_a.noconvert(), "threads"_a);
+  m.def("max_pool2d_backward", &max_pool2d_backward<T>, "grad_output"_a.noconvert(),
+        "index"_a.noconvert(), "kernel"_a, "stride"_a, "padding"_a, "dilation"_a,
+        "grad_input"_a.noconvert(), "threads"_a);
+}
+
+}  // namespace
+
+void define_layers(py::module_& m) {
+  define<float>(m);
+  define<double>(m);
+}
+
+}  // namespace ttfs::bindings

@@ -1,0 +1,10 @@
+// What each file of the bindings adds to the module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace ttfs::bindings {
+
+void define_layers(pybind11::module_& m);
+
+}  // namespace ttfs::bindings

@@ -1,0 +1,122 @@
+"""What the commands share: the application, common options, errors, tables."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+except ModuleNotFoundError as error:
+    if error.name != "typer":
+        raise
+    sys.exit(
+        "ttfs-fast: the command line needs the package 'typer'; "
+        'install it with: pip install "ttfs_fast[train]"'
+    )
+
+from ttfs_fast.training.config import TrainConfig
+
+app = typer.Typer(
+    name="ttfs-fast",
+    help="Train and examine spiking networks that compute with the time of the first spike.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Dataset(StrEnum):
+    """Data sets that the commands know."""
+
+    MNIST = "mnist"
+    DIGITS = "digits"
+
+
+def option(text: str, field: str | None = None, **more: Any) -> Any:
+    """An option; with ``field``, one whose default is that field's of `TrainConfig`."""
+    if field is not None:
+        text += f" Default: {getattr(TrainConfig(), field)}."
+        more["show_default"] = False
+    return typer.Option(help=text, **more)
+
+
+def flag(name: str, text: str, **more: Any) -> Any:
+    """A switch that is off unless given."""
+    return typer.Option(name, help=text, show_default=False, **more)
+
+
+DataRoot = Annotated[
+    Path | None,
+    option(
+        "Folder with MNIST's four files, gzipped or not. Without it, the folder that "
+        "TTFS_FAST_DATA names is searched. The digits come with the package and need none.",
+        show_default=False,
+        rich_help_panel="Data",
+    ),
+]
+Download = Annotated[
+    bool, flag("--download", "Fetch MNIST first if it is not there.", rich_help_panel="Data")
+]
+Threads = Annotated[
+    int | None,
+    option("Number of threads; without it, torch's choice.", min=1, show_default=False),
+]
+Debug = Annotated[bool, flag("--debug", "On an error, show where in the code it happened.")]
+
+
+@contextmanager
+def friendly_errors(debug: bool) -> Iterator[None]:
+    """Turn what a user can mend into one line on standard error and exit status 2."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        raise typer.Exit(130) from None
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
+        if debug:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"ttfs-fast: {text}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def counting_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, and nothing elsewhere."""
+    terminal = console()
+    if not (show and terminal.is_terminal):
+        yield lambda done: None
+        return
+    with rich("progress").Progress(console=terminal, transient=True) as progress:
+        task = progress.add_task("testing", total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def download_data(dataset: str, data_root: str | None) -> None:
+    if dataset == "mnist":
+        from ttfs_fast.data import load_mnist
+
+        for train_split in (True, False):
+            load_mnist(data_root, train=train_split, download=True)
+
+
+def set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def console() -> Any:
+    return rich("console").Console(highlight=False)
+
+
+def rich(name: str) -> Any:
+    from ttfs_fast._extras import require
+
+    return require(f"rich.{name}", "train")
