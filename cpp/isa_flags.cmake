@@ -10,6 +10,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(TTFS_ISA_FLAGS_avx2 -mavx2 -mfma)
   set(TTFS_ISA_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
                             -mprefer-vector-width=512
-                            # GCC 12's own AVX-512 header trips this one.
-                            $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
+                            # GCC 12's own AVX-512 header trips these two.
+                            $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
+                            $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
 endif()

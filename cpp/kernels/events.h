@@ -151,6 +151,22 @@ std::int64_t filter(const T* times, const std::uint32_t* rows, const std::uint16
 }
 
 template <class T>
+void complete(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* steps) {
+  for (std::int64_t e = count; e % kEventGrain != 0; ++e) {
+    times[e] = count > 0 ? times[count - 1] : T{0};
+    rows[e] = row;
+    steps[e] = 0;
+  }
+  if (count == 0) return;
+  steps[0] = times[0];
+  std::int64_t e = 1;
+  using V = Vec<T>;
+  for (; e + V::lanes <= count; e += V::lanes)
+    V::store(steps + e, V::sub(V::load(times + e), V::load(times + e - 1)));
+  for (; e < count; ++e) steps[e] = times[e] - times[e - 1];
+}
+
+template <class T>
 struct Key;
 template <>
 struct Key<float> {

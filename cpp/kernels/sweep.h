@@ -1,15 +1,16 @@
 // The sweep: a receptive field's events against a block of output neurons. Included inside the
 // namespace of an instruction set.
 //
-// For each output, B = sum w - 1 and A = sum w z over the events so far. The membrane condition
-// F(z) = B z - A is tested at every event before the event joins; a lane whose F has reached 0
-// stops there, with the B and A of its causal set, and its spike value is A / B (equation 4).
-// Testing with one rounding (fused) makes A / B no later than the event at which the lane stopped.
+// For each output, B = sum w - 1 over the events so far, and F, the membrane condition: between two
+// events F rises by B times the step in z. A lane fires where F first reaches 0. Looking at F costs
+// more than computing it, so the sweep goes on in chunks of events, keeps only whether F stayed
+// below 0 all along, and notes for each lane B and F at the start of the chunk in which it did not.
+// Those chunks are gone through again, event by event, for the few lanes that each concerns.
 
-/// The lane's spike value and slope by the definition, one event after the other, in double
+/// A lane's spike value and slope by the definition, one event after the other, in double
 /// precision.
 template <class T>
-void sweep_lane(const SweepTask<T>& task, std::int64_t lane) {
+void sweep_lane(const RefineTask<T>& task) {
   double slope = -1, moment = 0;
   const double infinity = __builtin_inf(), horizon = static_cast<double>(task.horizon);
   bool fired = false;
@@ -17,188 +18,265 @@ void sweep_lane(const SweepTask<T>& task, std::int64_t lane) {
     const double time = static_cast<double>(task.times[e]);
     fired = slope > 0 && slope * time >= moment;
     if (fired) break;
-    const double weight = static_cast<double>(
-        task.weights[static_cast<std::int64_t>(task.rows[e]) * task.width + lane]);
+    const std::int64_t row = task.rows[e];
+    const double weight = static_cast<double>(row < task.inputs ? task.weights[row] : task.bias);
     slope += weight;
     moment += weight * time;
   }
   fired = fired || (slope > 0 && (horizon == infinity || slope * horizon >= moment));
-  task.values[lane] = static_cast<T>(fired ? moment / slope : infinity);
-  task.slopes[lane] = static_cast<T>(fired ? slope : 0);
+  *task.value = static_cast<T>(fired ? moment / slope : infinity);
+  *task.slope = static_cast<T>(fired ? slope : 0);
 }
 
-// The rounding of a lane's sums grows with how far its slope B went below zero and with the root of
-// the number of events, and is divided by D in the end. Lanes whose D is small against that are
-// summed again in double precision, over the events before the time that the sweep found. The
-// factor keeps the relative error within 1e-5 for 99.9 % of the spikes; tests/operators measures
-// it. (In double precision itself only D <= 0 is looked at again: between events that are equal but
-// for rounding, F may seem to rise where it falls.)
+/// Sums the events of the lane that spike before its spike value again, in the order of the weights
+/// and in double precision; 16 sums side by side, in an order that no instruction set changes.
 template <class T>
-T flat_slope(std::int64_t count) {
-  if constexpr (sizeof(T) == sizeof(float)) return -0.003F * __builtin_sqrtf(static_cast<T>(count));
-  return 0;
-}
-
-/// Sums the events of the lane that spike before its spike value again; eight sums side by side,
-/// in an order that no instruction set changes.
-template <class T>
-void refine_lane(const SweepTask<T>& task, std::int64_t lane) {
-  const T found = task.values[lane];
-  std::int64_t n = 0;  // events before it
-  for (std::int64_t step = task.count; step > 0;) {
-    const std::int64_t half = (step + 1) / 2;
-    if (n + half <= task.count && task.times[n + half - 1] < found) n += half;
-    step = step == 1 ? 0 : half;
-  }
-  double slopes[8] = {}, moments[8] = {};
-  const T* weights = task.weights + lane;
-  const auto add = [&](std::int64_t e, int u) {
-    const double weight =
-        static_cast<double>(weights[static_cast<std::int64_t>(task.rows[e]) * task.width]);
-    slopes[u] += weight;
-    moments[u] += weight * static_cast<double>(task.times[e]);
-  };
-  std::int64_t e = 0;
-  for (; e + 8 <= n; e += 8)
-    for (int u = 0; u < 8; ++u) add(e + u, u);
-  for (int u = 0; e < n; ++e, ++u) add(e, u);
+void refine(const RefineTask<T>& task) {
+  using W = Vec<double>;
+  constexpr int sums = 16 / W::lanes;
+  const T found = *task.value;
+  typename W::Reg slopes[sums], moments[sums];
+  for (int u = 0; u < sums; ++u) slopes[u] = moments[u] = W::set(0);
+  const auto bound = W::set(static_cast<double>(found));
+  std::int64_t i = 0;
+  for (; i + 16 <= task.inputs; i += 16)
+    for (int u = 0; u < sums; ++u) {
+      const auto time = W::load(task.field + i + u * W::lanes);
+      const auto weight = W::widen(task.weights + i + u * W::lanes);
+      const auto before = W::lt(time, bound);
+      slopes[u] = W::add_where(before, slopes[u], weight);
+      moments[u] = W::fma_where(before, weight, time, moments[u]);
+    }
   double slope = -1, moment = 0;
-  for (int u = 0; u < 8; ++u) {
-    slope += slopes[u];
-    moment += moments[u];
+  for (; i < task.inputs; ++i)
+    if (task.field[i] < static_cast<double>(found)) {
+      slope += static_cast<double>(task.weights[i]);
+      moment += static_cast<double>(task.weights[i]) * task.field[i];
+    }
+  double lanes[2][16];
+  for (int u = 0; u < sums; ++u) {
+    W::store(lanes[0] + u * W::lanes, slopes[u]);
+    W::store(lanes[1] + u * W::lanes, moments[u]);
+  }
+  for (int u = 0; u < 16; ++u) {
+    slope += lanes[0][u];
+    moment += lanes[1][u];
+  }
+  std::int64_t n = 0;  // events before it, by bisection
+  for (std::int64_t end = task.count; n < end;) {
+    const std::int64_t middle = n + (end - n) / 2;
+    if (task.times[middle] < found)
+      n = middle + 1;
+    else
+      end = middle;
+  }
+  if (task.bias_joins && 1 < found) {
+    slope += static_cast<double>(task.bias);
+    moment += static_cast<double>(task.bias);
   }
   // Is this the causal set of the spike value that it gives?
   const double value = moment / slope;
   const bool after = slope > 0 && (n == 0 || value > static_cast<double>(task.times[n - 1]));
   const double next = static_cast<double>(n < task.count ? task.times[n] : task.horizon);
   if (after && value <= next) {
-    task.values[lane] = static_cast<T>(value);
-    task.slopes[lane] = static_cast<T>(slope);
+    *task.value = static_cast<T>(value);
+    *task.slope = static_cast<T>(slope);
   } else {
-    sweep_lane(task, lane);
+    sweep_lane(task);
   }
 }
 
-/// State of P pixels' lanes, R registers from output `first` on.
-template <class T, int P, int R>
+// The rounding of a lane's sums grows with how far its slope B went below zero and with the root of
+// the number of events, and is divided by D in the end. Lanes whose D is small against that are
+// marked, to be summed again in double precision. The factor keeps the relative error within 1e-5
+// for 99.9 % of the spikes; tests/operators measures it. (In double precision itself only D <= 0 is
+// looked at again: between events that are equal but for rounding, F may seem to rise where it
+// falls.)
+template <class T>
+T flat_slope(std::int64_t count, T factor) {
+  if constexpr (sizeof(T) == sizeof(float)) return factor * __builtin_sqrtf(static_cast<T>(count));
+  return 0;
+}
+
+/// Events in a chunk.
+constexpr int kChunk = 8;
+static_assert(kEventGrain % kChunk == 0);
+
+/// State of R registers of outputs' lanes.
+template <class T, int R>
 struct Sweep {
-  using V = Vec<T>;
-  typename V::Reg slope[P][R], moment[P][R], lowest[P][R];
-  typename V::Mask waiting[P][R];
+  typename Vec<T>::Reg slope[R], level[R];  // B, F
+  typename Vec<T>::Mask waiting[R];
+  // B and F at the start of the chunk in which a lane fires, and that chunk's number; of a lane
+  // that waits, of the latest chunk. And the lowest B, looked at once a chunk.
+  typename Vec<T>::Reg old_slope[R], old_level[R], chunk[R], lowest[R];
 };
 
-/// One event of pixel p: test, then join.
-template <class T, int P, int R>
-[[gnu::always_inline]] inline void join(Sweep<T, P, R>& s, int p, const SweepTask<T>& task,
-                                        std::int64_t first, std::int64_t e) {
+/// The weights of event e, of a block of W outputs.
+template <int W, class T>
+[[gnu::always_inline]] inline const T* weights_of(const SweepTask<T>& task, std::int64_t e) {
+  return task.weights + static_cast<std::int64_t>(task.rows[e]) * W;
+}
+
+/// The chunk that begins at event e; false once every lane has fired.
+template <int W, class T, int R>
+[[gnu::always_inline]] inline bool sweep_chunk(Sweep<T, R>& s, const SweepTask<T>& task,
+                                               std::int64_t first, std::int64_t e) {
   using V = Vec<T>;
-  const auto time = V::set(task.times[e]);
-  const T* row = task.weights + static_cast<std::int64_t>(task.rows[e]) * task.width + first;
+  typename V::Reg below[R];  // sign set: F has been below 0 all along
+  const auto number = V::set(static_cast<T>(e / kChunk));
   for (int r = 0; r < R; ++r) {
-    const auto weight = V::load(row + r * V::lanes);
-    s.waiting[p][r] =
-        V::still_below(s.waiting[p][r], V::fms(s.slope[p][r], time, s.moment[p][r]), V::set(0));
-    s.slope[p][r] = V::add_where(s.waiting[p][r], s.slope[p][r], weight);
-    s.moment[p][r] = V::fma_where(s.waiting[p][r], weight, time, s.moment[p][r]);
+    s.old_slope[r] = V::select(s.waiting[r], s.slope[r], s.old_slope[r]);
+    s.old_level[r] = V::select(s.waiting[r], s.level[r], s.old_level[r]);
+    s.chunk[r] = V::select(s.waiting[r], number, s.chunk[r]);
+    s.lowest[r] = V::min(s.lowest[r], s.old_slope[r]);
+  }
+#pragma GCC unroll 8
+  for (int u = 0; u < kChunk; ++u) {
+    const auto step = V::set(task.steps[e + u]);
+    const T* weights = weights_of<W>(task, e + u) + first;
+    for (int r = 0; r < R; ++r) {
+      s.level[r] = V::fma(s.slope[r], step, s.level[r]);
+      below[r] = u == 0 ? s.level[r] : V::and_bits(below[r], s.level[r]);
+      s.slope[r] = V::add(s.slope[r], V::load(weights + r * V::lanes));
+    }
+  }
+  for (int r = 0; r < R; ++r) s.waiting[r] = V::both(s.waiting[r], V::negative(below[r]));
+  auto some = s.waiting[0];
+  for (int r = 1; r < R; ++r) some = V::either(some, s.waiting[r]);
+  return V::any(some);
+}
+
+/// Where lanes are: B and F behind an event, its time, and the latest that they may fire.
+template <class T>
+struct Place {
+  typename Vec<T>::Reg slope, level, time, latest;
+};
+
+/// The chunk that begins at event e, event by event, for the lanes that wait: `at` follows a lane
+/// to the last event before F is no longer below 0. B and F go on for all lanes: the sums then wait
+/// for nothing but themselves.
+template <int W, class T>
+[[gnu::always_inline]] inline void step_chunk(const SweepTask<T>& task, std::int64_t first,
+                                              std::int64_t e, typename Vec<T>::Mask& waiting,
+                                              typename Vec<T>::Reg& slope,
+                                              typename Vec<T>::Reg& level, Place<T>& at) {
+  using V = Vec<T>;
+#pragma GCC unroll 8
+  for (int u = 0; u < kChunk; ++u) {
+    level = V::fma(slope, V::set(task.steps[e + u]), level);
+    slope = V::add(slope, V::load(weights_of<W>(task, e + u) + first));
+    const auto time = V::set(task.times[e + u]);
+    at.latest = V::select(waiting, time, at.latest);
+    waiting = V::both(waiting, V::lt(level, V::set(0)));
+    at.level = V::select(waiting, level, at.level);
+    at.time = V::select(waiting, time, at.time);
+    at.slope = V::select(waiting, slope, at.slope);
   }
 }
 
-/// Once every few events: how low the slopes are, and whether every lane has fired.
-template <class T, int P, int R>
-[[gnu::always_inline]] inline bool take_stock(Sweep<T, P, R>& s) {
-  for (int p = 0; p < P; ++p)
-    for (int r = 0; r < R; ++r) s.lowest[p][r] = Vec<T>::min(s.lowest[p][r], s.slope[p][r]);
-  auto some = s.waiting[0][0];
-  for (int p = 0; p < P; ++p)
-    for (int r = 0; r < R; ++r) some = Vec<T>::either(some, s.waiting[p][r]);
-  return !Vec<T>::any(some);
-}
-
-/// Spike values and slopes of pixel p, after its last event.
-template <class T, int P, int R>
-void finish(const Sweep<T, P, R>& s, int p, const SweepTask<T>& task, std::int64_t first) {
+/// Spike values, slopes and marks of a register's lanes: those that have stopped, and those that
+/// wait behind the last event.
+template <class T>
+[[gnu::always_inline]] inline void finish(const SweepTask<T>& task, std::int64_t first,
+                                          typename Vec<T>::Mask waiting,
+                                          typename Vec<T>::Reg lowest, const Place<T>& at) {
   using V = Vec<T>;
   const auto zero = V::set(0), infinity = V::set(static_cast<T>(__builtin_inf()));
-  const auto flat = V::set(flat_slope<T>(task.count));
-  const bool endless = task.horizon == static_cast<T>(__builtin_inf());
-  for (int r = 0; r < R; ++r) {
-    const auto slope = s.slope[p][r], moment = s.moment[p][r];
-    // With no horizon F must rise for ever, B > 0; with one it must have reached 0 there.
-    const auto silent = endless ? V::both(s.waiting[p][r], V::le(slope, zero))
-                                : V::still_below(s.waiting[p][r],
-                                                 V::fms(slope, V::set(task.horizon), moment), zero);
-    const auto nan = V::unordered(slope, slope);
-    const std::int64_t at = first + r * V::lanes;
-    V::store(task.values + at,
-             V::select(nan, slope, V::select(silent, infinity, V::div(moment, slope))));
-    V::store(task.slopes + at, V::select(nan, slope, V::select(silent, zero, slope)));
-    const auto is_flat =
-        V::le(V::select(silent, infinity, slope), V::fma(flat, s.lowest[p][r], zero));
-    if (V::any(is_flat)) {
-      T flags[V::lanes];
-      V::store(flags, V::select(is_flat, V::set(1), zero));
-      for (int lane = 0; lane < V::lanes; ++lane)
-        if (flags[lane] != 0) refine_lane(task, at + lane);
-    }
-  }
+  // The error of B counts in full only for a lane that fires long after what its sum went through.
+  const auto flat = V::select(waiting, V::set(flat_slope<T>(task.count, T(-0.004))),
+                              V::set(flat_slope<T>(task.count, T(-0.0014))));
+  const auto horizon = V::set(task.horizon);
+  // With no horizon F must rise for ever, B > 0; with one it must have reached 0 there.
+  const auto silent =
+      V::both(waiting, task.horizon == static_cast<T>(__builtin_inf())
+                           ? V::le(at.slope, zero)
+                           : V::lt(V::fma(at.slope, V::sub(horizon, at.time), at.level), zero));
+  // Equation 4, with A = B z - F at the last event: there both terms are positive. (min gives its
+  // second argument where one is NaN.)
+  const auto latest = V::select(waiting, horizon, at.latest);
+  const auto value = V::min(latest, V::div(V::fms(at.slope, at.time, at.level), at.slope));
+  const auto nan = V::unordered(at.slope, at.slope);
+  // F too large for its type leaves no positive number.
+  const auto odd =
+      V::either(V::le(at.slope, V::fma(flat, lowest, zero)), V::flip(V::lt(zero, value)));
+  V::store(task.values + first, V::select(nan, at.slope, V::select(silent, infinity, value)));
+  V::store(task.slopes + first, V::select(nan, at.slope, V::select(silent, zero, at.slope)));
+  *task.marks |= (V::bits(odd) & ~V::bits(V::either(nan, silent))) << first;
 }
 
-// A lane's chain of operations, test to mask to sum, is longer than the operations of one pixel's
-// registers are wide: P pixels side by side fill it.
-template <class T, int P, int R>
-void sweep_tile(const SweepTask<T>* tasks, std::int64_t first) {
+/// All events of a pixel against R registers of outputs, in a block of W.
+template <int W, int R, class T>
+void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
-  Sweep<T, P, R> s;
-  std::int64_t common = tasks[0].count;
-  for (int p = 0; p < P; ++p) {
-    common = tasks[p].count < common ? tasks[p].count : common;
-    for (int r = 0; r < R; ++r) {
-      s.slope[p][r] = V::load(tasks[p].start + first + r * V::lanes);
-      s.moment[p][r] = V::set(0);
-      s.lowest[p][r] = V::set(-1);
-      s.waiting[p][r] = V::all();
-    }
+  Sweep<T, R> s;
+  for (int r = 0; r < R; ++r) {
+    s.slope[r] = s.old_slope[r] = V::load(task.start + first + r * V::lanes);
+    s.level[r] = s.old_level[r] = s.chunk[r] = V::set(0);
+    s.lowest[r] = V::set(-1);
+    s.waiting[r] = V::all();
   }
-  for (std::int64_t e = 0; e < common; ++e) {
-    for (int p = 0; p < P; ++p) join(s, p, tasks[p], first, e);
-    if ((e & 7) == 7 && take_stock(s)) break;
-  }
-  for (int p = 0; p < P; ++p) {
-    // Where the loop above ended early every lane has fired, and these events change nothing.
-    Sweep<T, 1, R> rest;
-    for (int r = 0; r < R; ++r) {
-      rest.slope[0][r] = s.slope[p][r];
-      rest.moment[0][r] = s.moment[p][r];
-      rest.lowest[0][r] = s.lowest[p][r];
-      rest.waiting[0][r] = s.waiting[p][r];
+  bool some = true;
+  for (std::int64_t e = 0; some && e < task.count; e += kChunk)
+    some = sweep_chunk<W>(s, task, first, e);
+  for (int r = 0; r < R; ++r) {
+    const std::int64_t here = first + r * V::lanes;
+    Place<T> at{s.slope[r], s.level[r], V::set(task.times[task.count - 1]), V::set(0)};
+    const auto crossed = V::flip(s.waiting[r]);
+    T chunks[V::lanes];
+    V::store(chunks, s.chunk[r]);
+    for (unsigned rest = V::bits(crossed); rest != 0;) {
+      const T number = chunks[__builtin_ctz(rest)];
+      auto same = V::both(crossed, V::eq(s.chunk[r], V::set(number)));
+      rest &= ~V::bits(same);
+      const auto e = static_cast<std::int64_t>(number) * kChunk;
+      auto slope = s.old_slope[r], level = s.old_level[r];
+      at.slope = V::select(same, slope, at.slope);
+      at.level = V::select(same, level, at.level);
+      at.time = V::select(same, V::set(e > 0 ? task.times[e - 1] : T{0}), at.time);
+      step_chunk<W>(task, here, e, same, slope, level, at);
     }
-    for (std::int64_t e = common; e < tasks[p].count; ++e) {
-      if ((e & 7) == 0 && take_stock(rest)) break;
-      join(rest, 0, tasks[p], first, e);
-    }
-    finish(rest, 0, tasks[p], first);
+    finish(task, here, s.waiting[r], s.lowest[r], at);
   }
 }
 
-template <class T, int P, int R>
-void sweep_pixels(const SweepTask<T>* tasks, int pixels, std::int64_t first) {
-  int p = 0;
-  for (; p + P <= pixels; p += P) sweep_tile<T, P, R>(tasks + p, first);
-  for (; p < pixels; ++p) sweep_tile<T, 1, R>(tasks + p, first);
+/// The same for few events: looking at F at once costs less than looking again.
+template <int W, int R, class T>
+void sweep_events(const SweepTask<T>& task, std::int64_t first) {
+  using V = Vec<T>;
+  typename V::Reg slope[R], level[R], lowest[R];
+  typename V::Mask waiting[R];
+  Place<T> at[R];
+  for (int r = 0; r < R; ++r) {
+    slope[r] = at[r].slope = V::load(task.start + first + r * V::lanes);
+    level[r] = at[r].level = at[r].time = at[r].latest = V::set(0);
+    lowest[r] = V::set(-1);
+    waiting[r] = V::all();
+  }
+  for (std::int64_t e = 0; e < task.count; e += kChunk)
+    for (int r = 0; r < R; ++r) {
+      lowest[r] = V::min(lowest[r], at[r].slope);
+      step_chunk<W>(task, first + r * V::lanes, e, waiting[r], slope[r], level[r], at[r]);
+    }
+  for (int r = 0; r < R; ++r) finish(task, first + r * V::lanes, waiting[r], lowest[r], at[r]);
+}
+
+template <class T, int W>
+void sweep_block(const SweepTask<T>& task) {
+  constexpr std::int64_t few = 192;
+  constexpr int lanes = Vec<T>::lanes, R = W / lanes < 4 ? W / lanes : 4;
+  *task.marks = 0;
+  if (task.count < few)
+    for (std::int64_t first = 0; first < W; first += R * lanes) sweep_events<W, R>(task, first);
+  else
+    for (std::int64_t first = 0; first < W; first += R * lanes) sweep_chunks<W, R>(task, first);
 }
 
 template <class T>
-void sweep(const SweepTask<T>* tasks, int pixels) {
-  constexpr int lanes = Vec<T>::lanes;
-  const std::int64_t width = tasks[0].width;
-  std::int64_t first = 0;
-  if constexpr (Vec<T>::registers == 32) {
-    for (; first + 2 * lanes <= width; first += 2 * lanes)
-      sweep_pixels<T, 3, 2>(tasks, pixels, first);
-    for (; first < width; first += lanes) sweep_pixels<T, 6, 1>(tasks, pixels, first);
-  } else {
-    for (; first + 4 * lanes <= width; first += 4 * lanes)
-      sweep_pixels<T, 1, 4>(tasks, pixels, first);
-    for (; first < width; first += 2 * lanes) sweep_pixels<T, 2, 2>(tasks, pixels, first);
-  }
+void sweep(const SweepTask<T>& task) {
+  static_assert(kBlock == 32 && kBlockGrain == 16);
+  if (task.width == 32)
+    sweep_block<T, 32>(task);
+  else
+    sweep_block<T, 16>(task);
 }

@@ -24,17 +24,38 @@ inline constexpr int kGradInputs = 12;
 /// Outputs in one tile of weight_gradient, at most.
 inline constexpr std::int64_t kGradOutputs = 32;
 
+/// The events of a pixel are padded to a multiple of this.
+inline constexpr std::int64_t kEventGrain = 8;
+
 template <class T>
 struct SweepTask {
   const T* times;             // spike values of the events, ascending
+  const T* steps;             // of each event, its spike value less that of the one before (or 0)
   const std::uint32_t* rows;  // row of packed weights of each event
-  std::int64_t count;         // events
+  std::int64_t count;         // events, before padding
   const T* weights;           // packed block: rows of `width` weights
   const T* start;             // `width` values: -1, or NaN where a weight is not finite
-  std::int64_t width;         // outputs, a multiple of kBlockGrain
+  std::int64_t width;         // outputs: kBlock or kBlockGrain
   T horizon;                  // latest spike value, +inf if none
   T* values;                  // out: `width` spike values, +inf where silent
   T* slopes;                  // out: `width` values of D, 0 where silent
+  std::uint32_t* marks;       // out: a bit for each output to be refined
+};
+
+/// One output of one pixel, its spike value found by the sweep, to be computed again in double
+/// precision. Here the weights are in the order of the weight tensor, and so are the inputs.
+template <class T>
+struct RefineTask {
+  const double* field;  // spike values of the inputs, +inf where silent or behind the horizon
+  const T* weights;     // one output's
+  std::int64_t inputs;
+  T bias;
+  bool bias_joins;  // there is a bias, and its z = 1 lies before the horizon
+  const T* times;   // the pixel's events, as in SweepTask; a row of `inputs` is the bias
+  const std::uint32_t* rows;
+  std::int64_t count;
+  T horizon;
+  T *value, *slope;  // in and out
 };
 
 /// grad_in[p][c] += sum over taps t and outputs j of (z_in < z_out) g w for `pixels` input pixels
@@ -94,8 +115,12 @@ struct Kernels {
                          std::int64_t count, int bit, std::uint32_t shift, T* times_out,
                          std::uint32_t* rows_out);
 
-  /// Sweeps pixels that share weights, start, width and horizon.
-  void (*sweep)(const SweepTask<T>* tasks, int pixels);
+  /// Pads a pixel's events to a multiple of kEventGrain with `row`, whose weights are 0, and writes
+  /// their steps. The arrays have room for it.
+  void (*complete)(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* steps);
+
+  void (*sweep)(const SweepTask<T>& task);
+  void (*refine)(const RefineTask<T>& task);
   void (*input_gradient)(const InputGradientTask<T>& task);
   void (*weight_gradient)(const WeightGradientTask<T>& task);
 

@@ -26,6 +26,13 @@ struct Vec<float> {
   static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
   static Mask lt(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static Mask le(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
+  static Mask eq(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+  static Mask negative(Reg a) {
+    return _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_castps_si256(a), 31));
+  }
+  static Mask flip(Mask m) { return _mm256_xor_ps(m, all()); }
+  static unsigned bits(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m)); }
+  static Reg and_bits(Reg a, Reg b) { return _mm256_and_ps(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
   static Mask still_below(Mask m, Reg a, Reg b) {
@@ -45,6 +52,8 @@ struct Vec<double> {
   static constexpr int lanes = 4;
   static constexpr int registers = 16;
   static Reg load(const double* p) { return _mm256_loadu_pd(p); }
+  static Reg widen(const double* p) { return _mm256_loadu_pd(p); }
+  static Reg widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
   static void store(double* p, Reg a) { _mm256_storeu_pd(p, a); }
   static Reg set(double a) { return _mm256_set1_pd(a); }
   static Reg add(Reg a, Reg b) { return _mm256_add_pd(a, b); }
@@ -60,6 +69,13 @@ struct Vec<double> {
   static Mask either(Mask a, Mask b) { return _mm256_or_pd(a, b); }
   static Mask lt(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
   static Mask le(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_LE_OQ); }
+  static Mask eq(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
+  static Mask negative(Reg a) {
+    return _mm256_castsi256_pd(_mm256_cmpgt_epi64(_mm256_setzero_si256(), _mm256_castpd_si256(a)));
+  }
+  static Mask flip(Mask m) { return _mm256_xor_pd(m, all()); }
+  static unsigned bits(Mask m) { return static_cast<unsigned>(_mm256_movemask_pd(m)); }
+  static Reg and_bits(Reg a, Reg b) { return _mm256_and_pd(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_UNORD_Q); }
   static Mask still_below(Mask m, Reg a, Reg b) {

@@ -25,6 +25,12 @@ struct Vec<float> {
   static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
   static Mask lt(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static Mask le(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+  static Mask eq(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+  /// Lanes whose sign is set.
+  static Mask negative(Reg a) { return _mm512_movepi32_mask(_mm512_castps_si512(a)); }
+  static Mask flip(Mask m) { return static_cast<Mask>(~m); }
+  static unsigned bits(Mask m) { return m; }
+  static Reg and_bits(Reg a, Reg b) { return _mm512_and_ps(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
   /// m and not (a >= b)
@@ -44,6 +50,8 @@ struct Vec<double> {
   static constexpr int lanes = 8;
   static constexpr int registers = 32;
   static Reg load(const double* p) { return _mm512_loadu_pd(p); }
+  static Reg widen(const double* p) { return _mm512_loadu_pd(p); }
+  static Reg widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
   static void store(double* p, Reg a) { _mm512_storeu_pd(p, a); }
   static Reg set(double a) { return _mm512_set1_pd(a); }
   static Reg add(Reg a, Reg b) { return _mm512_add_pd(a, b); }
@@ -59,6 +67,12 @@ struct Vec<double> {
   static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
   static Mask lt(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
   static Mask le(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
+  static Mask eq(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+  /// Lanes whose sign is set.
+  static Mask negative(Reg a) { return _mm512_movepi64_mask(_mm512_castpd_si512(a)); }
+  static Mask flip(Mask m) { return static_cast<Mask>(~m); }
+  static unsigned bits(Mask m) { return m; }
+  static Reg and_bits(Reg a, Reg b) { return _mm512_and_pd(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q); }
   static Mask still_below(Mask m, Reg a, Reg b) {

@@ -32,6 +32,17 @@ struct GenericVec {
   static Mask either(Mask a, Mask b) { return a | b; }
   static Mask lt(Reg a, Reg b) { return a < b; }
   static Mask le(Reg a, Reg b) { return a <= b; }
+  static Mask eq(Reg a, Reg b) { return a == b; }
+  static Mask negative(Reg a) { return reinterpret_cast<Mask>(a) < Mask{}; }
+  static Mask flip(Mask m) { return ~m; }
+  static unsigned bits(Mask m) {
+    unsigned all = 0;
+    for (int i = 0; i < lanes; ++i) all |= (m[i] != 0 ? 1u : 0u) << i;
+    return all;
+  }
+  static Reg and_bits(Reg a, Reg b) {
+    return reinterpret_cast<Reg>(reinterpret_cast<Mask>(a) & reinterpret_cast<Mask>(b));
+  }
   static Mask not_ge(Reg a, Reg b) { return ~(a >= b); }
   static Mask unordered(Reg a, Reg b) { return (a != a) | (b != b); }
   static Mask still_below(Mask m, Reg a, Reg b) { return m & ~(a >= b); }
@@ -49,4 +60,7 @@ struct Vec;
 template <>
 struct Vec<float> : GenericVec<float, int, 4> {};
 template <>
-struct Vec<double> : GenericVec<double, long long, 2> {};
+struct Vec<double> : GenericVec<double, long long, 2> {
+  static Reg widen(const double* p) { return load(p); }
+  static Reg widen(const float* p) { return Reg{p[0], p[1]}; }
+};

@@ -1,8 +1,10 @@
 // Forward: the output goes by in bundles of pixels whose events fit in memory set aside for them.
 // First the threads collect them: strip by strip, tile by tile, sort the input spikes that the tile
 // sees and filter each pixel's own out of them. Then they sweep the pixels, one block of outputs
-// after another, so that a block's weights stay in the cache.
+// after another, so that a block's weights stay in the cache. Last, they refine the outputs that
+// the sweep has marked.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -95,7 +97,7 @@ TileShape choose_tile(const Axis& y, const Axis& x, std::int64_t channels) {
 }
 
 /// Weights of one group as [block][row][output in block]; rows in the order of the weight tensor
-/// (channel, kernel row, kernel column), then the bias, if any.
+/// (channel, kernel row, kernel column), then the bias, if any, and a row of zeros.
 template <class T>
 class PackedWeights {
  public:
@@ -103,7 +105,7 @@ class PackedWeights {
       : groups_(s.groups),
         outputs_(s.out_channels / s.groups),
         inputs_(s.in_channels / s.groups * s.kernel_height * s.kernel_width),
-        rows_(inputs_ + (has_bias ? 1 : 0)),
+        rows_(inputs_ + (has_bias ? 2 : 1)),
         padded_(round_up(outputs_, kBlockGrain)) {
     workspace.plan<T>(groups_ * rows_ * padded_);
     workspace.plan<T>(groups_ * padded_);
@@ -120,6 +122,7 @@ class PackedWeights {
       T* to = block(group, b);
       const T* from = weight + (group * outputs_ + first) * inputs_;
       if (used < w) std::fill(to, to + rows_ * w, T{0});
+      std::fill(to + no_weight() * w, to + rows_ * w, T{0});
       k.transpose(from, inputs_, to, w, used, inputs_);
       T* first_slope = start(group, b);
       std::fill(first_slope, first_slope + w, T{-1});
@@ -137,7 +140,10 @@ class PackedWeights {
   std::int64_t blocks() const { return ceil_div(outputs_, kBlock); }
   std::int64_t width(std::int64_t b) const { return std::min(kBlock, padded_ - b * kBlock); }
   std::int64_t inputs() const { return inputs_; }
-  std::int64_t rows() const { return rows_; }
+  /// Events that a pixel has at most.
+  std::int64_t events() const { return rows_ - 1; }
+  /// The row of zeros.
+  std::int64_t no_weight() const { return rows_ - 1; }
   std::int64_t outputs() const { return outputs_; }
   T* block(std::int64_t group, std::int64_t b) const {
     return weights_ + (group * padded_ + b * kBlock) * rows_;
@@ -207,21 +213,22 @@ void require_positive(const Kernels<T>& k, const ConvShape& s, ConstView<T> inpu
 template <class T>
 class Forward {
  public:
-  Forward(const ConvShape& shape, ConstView<T> in, const T* weight, const T* bias, double t_max,
-          View<T> out, T* slopes, int thread_limit)
+  Forward(const ConvShape& shape, ConstView<T> in, const T* weight_data, const T* bias_data,
+          double t_max, View<T> out, T* slopes, int thread_limit)
       : s(shape),
         k(kernels_of<T>(kernels())),
         input(in),
         output(out),
         slope(slopes),
-        has_bias(bias != nullptr),
+        weight(weight_data),
+        bias(bias_data),
         horizon(static_cast<T>(std::exp(t_max))),
         threads(std::max(thread_limit, 1)),
         y(s.in_height, s.out_height, s.kernel_height, s.stride_height, s.pad_top,
           s.dilation_height),
         x(s.in_width, s.out_width, s.kernel_width, s.stride_width, s.pad_left, s.dilation_width),
         channels(s.in_channels / s.groups),
-        weights(workspace, s, has_bias) {
+        weights(workspace, s, bias != nullptr) {
     tile = choose_tile(y, x, channels);
     patch_rows = y.span(tile.rows);
     patch_columns = x.span(tile.columns);
@@ -236,15 +243,17 @@ class Forward {
     const int team = team_size(threads, threads);
     workspace.plan<std::uint32_t>(patch);
     workspace.plan<std::uint16_t>(patch);
-    workspace.plan<T>(pixels * room());
+    for (int i = 0; i < 2; ++i) workspace.plan<T>(pixels * room());
     workspace.plan<std::uint32_t>(pixels * room());
     workspace.plan<std::int64_t>(pixels);
+    workspace.plan<std::uint32_t>(pixels * weights.blocks());
     for (int worker = 0; worker < team; ++worker) {
       workspace.plan<T>(strip_inputs);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(patch + 1);
       for (int i = 0; i < 3; ++i) workspace.plan<std::uint32_t>(patch + 1);
       workspace.plan<std::uint16_t>(patch);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(piece_pixels * kBlock);
+      workspace.plan<double>(weights.inputs() + 1);
     }
     workspace.allocate();
     weights.pack(workspace, k, weight, bias, threads);
@@ -252,8 +261,10 @@ class Forward {
     members_of = workspace.take<std::uint16_t>(patch);
     describe_patch();
     event_times = workspace.take<T>(pixels * room());
+    event_steps = workspace.take<T>(pixels * room());
     event_rows = workspace.take<std::uint32_t>(pixels * room());
     event_counts = workspace.take<std::int64_t>(pixels);
+    marks = workspace.take<std::uint32_t>(pixels * weights.blocks());
     for (int worker = 0; worker < team; ++worker) {
       Scratch w;
       w.strip = workspace.take<T>(strip_inputs);
@@ -265,8 +276,8 @@ class Forward {
       w.members = workspace.take<std::uint16_t>(patch);
       w.values = workspace.take<T>(piece_pixels * kBlock);
       w.slopes = workspace.take<T>(piece_pixels * kBlock);
-      w.tasks.resize(static_cast<std::size_t>(piece_pixels));
-      scratch.push_back(std::move(w));
+      w.field = workspace.take<double>(weights.inputs() + 1);
+      scratch.push_back(w);
     }
   }
 
@@ -284,10 +295,14 @@ class Forward {
       parallel_for(weights.blocks() * pieces, threads, [&](std::int64_t item, int worker) {
         const std::int64_t b = item / pieces;
         const Run& piece = bundle.pieces[static_cast<std::size_t>(item % pieces)];
-        Scratch& w = scratch[static_cast<std::size_t>(worker)];
+        const Scratch& w = scratch[static_cast<std::size_t>(worker)];
         sweep_block(piece, b, w);
         for (std::int64_t i = piece.first; i < piece.last; ++i)
           write_block(strips[static_cast<std::size_t>(i)], first_pixel(piece), b, w);
+      });
+      parallel_for(all.last - all.first, threads, [&](std::int64_t item, int worker) {
+        refine_strip(strips[static_cast<std::size_t>(all.first + item)],
+                     scratch[static_cast<std::size_t>(worker)]);
       });
     }
   }
@@ -299,16 +314,16 @@ class Forward {
     std::uint32_t *positions, *position_scratch, *rows;
     std::uint16_t* members;
     T *values, *slopes;  // results of a piece and block
-    std::vector<SweepTask<T>> tasks;
+    double* field;  // a receptive field's inputs in the order of the weights, +inf where silent
   };
 
   /// Room for the events of a pixel.
-  std::int64_t room() const { return weights.rows() + kBlockGrain; }
+  std::int64_t room() const { return round_up(weights.events(), kEventGrain) + kBlockGrain; }
 
   /// Cuts the output into strips, short enough that every thread finds some, and into bundles.
   void choose_strips() {
     const std::int64_t pixel_bytes =
-        room() * static_cast<std::int64_t>(sizeof(T) + sizeof(std::uint32_t));
+        room() * static_cast<std::int64_t>(2 * sizeof(T) + sizeof(std::uint32_t));
     const std::int64_t most = std::max<std::int64_t>(threads * kEventBytes / pixel_bytes, 1);
     const std::int64_t across = ceil_div(x.outputs(0), tile.columns);
     const std::int64_t tiles =
@@ -422,9 +437,8 @@ class Forward {
         w.members[e] = members_of[w.positions[e]];
       }
       // Where the bias joins: behind every event with z <= 1.
-      const bool bias = has_bias && horizon > 1;
       const std::int64_t split =
-          bias ? std::upper_bound(w.times, w.times + count, T{1}) - w.times : count;
+          bias_joins() ? std::upper_bound(w.times, w.times + count, T{1}) - w.times : count;
       for (std::int64_t i = 0; i < strip.rows; ++i)
         for (std::int64_t j = 0; j < std::min(tile.columns, strip.columns - column); ++j) {
           const std::int64_t pixel = strip.pixel + i * strip.columns + column + j;
@@ -433,17 +447,21 @@ class Forward {
           const int bit = static_cast<int>(i * tile.columns + j);
           const auto shift = static_cast<std::uint32_t>(i * y.stride * x.kernel + j * x.stride);
           std::int64_t n = k.filter(w.times, w.rows, w.members, split, bit, shift, times, rows);
-          if (bias) {
+          if (bias_joins()) {
             times[n] = 1;
             rows[n++] = static_cast<std::uint32_t>(weights.inputs());
             n += k.filter(w.times + split, w.rows + split, w.members + split, count - split, bit,
                           shift, times + n, rows + n);
           }
+          k.complete(times, rows, n, static_cast<std::uint32_t>(weights.no_weight()),
+                     event_steps + pixel * room());
           event_counts[pixel] = n;
           if (nan && field_has_nan(corner, strip_columns, i, j)) event_counts[pixel] = -1;
         }
     }
   }
+
+  bool bias_joins() const { return bias && horizon > 1; }
 
   bool field_has_nan(const T* corner, std::int64_t strip_columns, std::int64_t i,
                      std::int64_t j) const {
@@ -454,28 +472,23 @@ class Forward {
     return false;
   }
 
-  void sweep_block(const Run& piece, std::int64_t b, Scratch& w) const {
+  void sweep_block(const Run& piece, std::int64_t b, const Scratch& w) const {
     const std::int64_t group = strips[static_cast<std::size_t>(piece.first)].group;
     const std::int64_t first = first_pixel(piece);
-    int count = 0;
     for (std::int64_t i = 0; i < piece.pixels; ++i) {
+      const std::int64_t pixel = first + i;
       T *values = w.values + i * kBlock, *slopes = w.slopes + i * kBlock;
-      if (event_counts[first + i] < 0) {
+      std::uint32_t* mark = marks + pixel * weights.blocks() + b;
+      if (event_counts[pixel] < 0) {
         std::fill(values, values + kBlock, std::numeric_limits<T>::quiet_NaN());
         std::fill(slopes, slopes + kBlock, std::numeric_limits<T>::quiet_NaN());
+        *mark = 0;
         continue;
       }
-      w.tasks[static_cast<std::size_t>(count++)] = {event_times + (first + i) * room(),
-                                                    event_rows + (first + i) * room(),
-                                                    event_counts[first + i],
-                                                    weights.block(group, b),
-                                                    weights.start(group, b),
-                                                    weights.width(b),
-                                                    horizon,
-                                                    values,
-                                                    slopes};
+      k.sweep({event_times + pixel * room(), event_steps + pixel * room(),
+               event_rows + pixel * room(), event_counts[pixel], weights.block(group, b),
+               weights.start(group, b), weights.width(b), horizon, values, slopes, mark});
     }
-    if (count > 0) k.sweep(w.tasks.data(), count);
   }
 
   void write_block(const Strip& strip, std::int64_t piece_pixel, std::int64_t b,
@@ -505,12 +518,52 @@ class Forward {
     }
   }
 
+  void refine_strip(const Strip& strip, const Scratch& w) const {
+    for (std::int64_t i = 0; i < strip.rows; ++i)
+      for (std::int64_t j = 0; j < strip.columns; ++j) {
+        const std::int64_t pixel = strip.pixel + i * strip.columns + j;
+        const std::uint32_t* mark = marks + pixel * weights.blocks();
+        if (std::any_of(mark, mark + weights.blocks(), [](std::uint32_t m) { return m != 0; }))
+          refine_pixel(strip, pixel, out_row(strip, i), out_column(strip, j), w);
+      }
+  }
+
+  void refine_pixel(const Strip& strip, std::int64_t pixel, std::int64_t row, std::int64_t column,
+                    const Scratch& w) const {
+    RefineTask<T> task;
+    task.field = w.field;
+    task.inputs = weights.inputs();
+    task.bias_joins = bias_joins();
+    task.times = event_times + pixel * room();
+    task.rows = event_rows + pixel * room();
+    task.count = event_counts[pixel];
+    task.horizon = horizon;
+    // (The bias, if any, is one row more.)
+    std::fill_n(w.field, weights.inputs(), std::numeric_limits<double>::infinity());
+    for (std::int64_t e = 0; e < task.count; ++e)
+      w.field[task.rows[e]] = static_cast<double>(task.times[e]);
+    for (std::int64_t b = 0; b < weights.blocks(); ++b)
+      for (std::uint32_t rest = marks[pixel * weights.blocks() + b]; rest; rest &= rest - 1) {
+        const std::int64_t in_group = b * kBlock + std::countr_zero(rest);
+        if (in_group >= weights.outputs()) break;
+        const std::int64_t out = strip.group * weights.outputs() + in_group;
+        task.weights = weight + out * weights.inputs();
+        task.bias = bias ? bias[out] : T{0};
+        task.value = output.data + strip.image * output.stride.n + out * output.stride.c +
+                     row * output.stride.h + column * output.stride.w;
+        task.slope = slope +
+                     ((strip.image * s.out_height + row) * s.out_width + column) * s.out_channels +
+                     out;
+        k.refine(task);
+      }
+  }
+
   const ConvShape s;
   const Kernels<T>& k;
   const ConstView<T> input;
   const View<T> output;
   T* const slope;
-  const bool has_bias;
+  const T *const weight, *const bias;
   const T horizon;
   const int threads;
   const Axis y, x;
@@ -524,9 +577,10 @@ class Forward {
   std::vector<Bundle> bundles;
   std::uint32_t* row_of = nullptr;
   std::uint16_t* members_of = nullptr;
-  T* event_times = nullptr;  // events of a bundle's pixels
+  T *event_times = nullptr, *event_steps = nullptr;  // events of a bundle's pixels
   std::uint32_t* event_rows = nullptr;
   std::int64_t* event_counts = nullptr;  // -1: the pixel sees a NaN
+  std::uint32_t* marks = nullptr;        // [pixel][block]: a bit for each output to be refined
   std::vector<Scratch> scratch;
 };
 

@@ -14,10 +14,10 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kKeep = std::size_t{8} << 20;
+constexpr std::size_t kKeep = std::size_t{16} << 20;
 
 unsigned char* allocate_block(std::size_t size) {
-  const std::size_t alignment = size >= 2 * kHugePage ? kHugePage : kLine;
+  const std::size_t alignment = size >= kHugePage / 2 ? kHugePage : kLine;
   void* memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
   if (!memory) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
