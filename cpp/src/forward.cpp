@@ -1,8 +1,9 @@
 // Forward: the output goes by in bundles of pixels whose events fit in memory set aside for them.
-// First the threads collect them: strip by strip, tile by tile, sort the input spikes that the tile
-// sees and filter each pixel's own out of them. Then they sweep the pixels, one block of outputs
-// after another, so that a block's weights stay in the cache. Last, they refine the outputs that
-// the sweep has marked.
+// Of a bundle, first the events are collected: strip by strip, tile by tile, sort the input spikes
+// that the tile sees and filter each pixel's own out of them. Then the pixels are swept, one block
+// of outputs after another, so that a block's weights stay in the cache. Last, the outputs that the
+// sweep has marked are refined. A thread does whole bundles, so that events stay in its own cache;
+// where there are too few pixels for that, all threads share one.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -21,8 +22,9 @@
 namespace ttfs {
 namespace {
 
-constexpr std::int64_t kEventBytes = std::int64_t{2} << 20;  // of a bundle's events, a thread
-constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;  // inputs that one tile sees
+constexpr std::int64_t kEventBytes = std::int64_t{3} << 20;   // of a bundle's events, a thread
+constexpr std::int64_t kCachedBytes = std::int64_t{1} << 20;  // of weights that need no sharing
+constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;   // inputs that one tile sees
 
 /// One axis of the convolution. Outputs `every` apart read inputs on a common grid of step
 /// `dilation`, on which the kernel is dense and the stride is `stride`: a dilated convolution is
@@ -137,6 +139,9 @@ class PackedWeights {
     });
   }
 
+  std::int64_t bytes() const {
+    return groups_ * rows_ * padded_ * static_cast<std::int64_t>(sizeof(T));
+  }
   std::int64_t blocks() const { return ceil_div(outputs_, kBlock); }
   std::int64_t width(std::int64_t b) const { return std::min(kBlock, padded_ - b * kBlock); }
   std::int64_t inputs() const { return inputs_; }
@@ -234,19 +239,21 @@ class Forward {
     patch_columns = x.span(tile.columns);
     patch = patch_rows * patch_columns * channels;
     choose_strips();
-    std::int64_t pixels = 0;
-    for (const Bundle& b : bundles) pixels = std::max(pixels, b.strips.pixels);
-    const std::int64_t strip_inputs = patch_rows * x.span(strip_tiles * tile.columns) * channels;
-    std::int64_t piece_pixels = 0;
-    for (const Bundle& b : bundles)
+    std::int64_t pixels = 0, piece_pixels = 0;
+    for (const Bundle& b : bundles) {
+      pixels = std::max(pixels, b.strips.pixels);
       for (const Run& piece : b.pieces) piece_pixels = std::max(piece_pixels, piece.pixels);
+    }
+    const std::int64_t strip_inputs = patch_rows * x.span(strip_tiles * tile.columns) * channels;
     const int team = team_size(threads, threads);
     workspace.plan<std::uint32_t>(patch);
     workspace.plan<std::uint16_t>(patch);
-    for (int i = 0; i < 2; ++i) workspace.plan<T>(pixels * room());
-    workspace.plan<std::uint32_t>(pixels * room());
-    workspace.plan<std::int64_t>(pixels);
-    workspace.plan<std::uint32_t>(pixels * weights.blocks());
+    for (int i = 0; i < (apart ? team : 1); ++i) {
+      for (int j = 0; j < 2; ++j) workspace.plan<T>(pixels * room());
+      workspace.plan<std::uint32_t>(pixels * room());
+      workspace.plan<std::int64_t>(pixels);
+      workspace.plan<std::uint32_t>(pixels * weights.blocks());
+    }
     for (int worker = 0; worker < team; ++worker) {
       workspace.plan<T>(strip_inputs);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(patch + 1);
@@ -260,11 +267,15 @@ class Forward {
     row_of = workspace.take<std::uint32_t>(patch);
     members_of = workspace.take<std::uint16_t>(patch);
     describe_patch();
-    event_times = workspace.take<T>(pixels * room());
-    event_steps = workspace.take<T>(pixels * room());
-    event_rows = workspace.take<std::uint32_t>(pixels * room());
-    event_counts = workspace.take<std::int64_t>(pixels);
-    marks = workspace.take<std::uint32_t>(pixels * weights.blocks());
+    for (int i = 0; i < (apart ? team : 1); ++i) {
+      Events e;
+      e.times = workspace.take<T>(pixels * room());
+      e.steps = workspace.take<T>(pixels * room());
+      e.rows = workspace.take<std::uint32_t>(pixels * room());
+      e.counts = workspace.take<std::int64_t>(pixels);
+      e.marks = workspace.take<std::uint32_t>(pixels * weights.blocks());
+      events.push_back(e);
+    }
     for (int worker = 0; worker < team; ++worker) {
       Scratch w;
       w.strip = workspace.take<T>(strip_inputs);
@@ -282,32 +293,33 @@ class Forward {
   }
 
   void run() {
-    for (const Bundle& bundle : bundles) {
-      const Run& all = bundle.strips;
-      parallel_for(all.last - all.first, threads, [&](std::int64_t item, int worker) {
-        const Strip& strip = strips[static_cast<std::size_t>(all.first + item)];
-        const Scratch& w = scratch[static_cast<std::size_t>(worker)];
-        copy_strip(strip, w);
-        collect_events(strip, w);
+    const auto count = static_cast<std::int64_t>(bundles.size());
+    if (apart)
+      parallel_for(count, threads, [&](std::int64_t item, int worker) {
+        const auto here = [worker](std::int64_t items, const auto& body) {
+          for (std::int64_t i = 0; i < items; ++i) body(i, worker);
+        };
+        run_bundle(bundles[static_cast<std::size_t>(item)],
+                   events[static_cast<std::size_t>(worker)], here);
       });
-      // All pieces of one block of outputs, then all of the next.
-      const auto pieces = static_cast<std::int64_t>(bundle.pieces.size());
-      parallel_for(weights.blocks() * pieces, threads, [&](std::int64_t item, int worker) {
-        const std::int64_t b = item / pieces;
-        const Run& piece = bundle.pieces[static_cast<std::size_t>(item % pieces)];
-        const Scratch& w = scratch[static_cast<std::size_t>(worker)];
-        sweep_block(piece, b, w);
-        for (std::int64_t i = piece.first; i < piece.last; ++i)
-          write_block(strips[static_cast<std::size_t>(i)], first_pixel(piece), b, w);
-      });
-      parallel_for(all.last - all.first, threads, [&](std::int64_t item, int worker) {
-        refine_strip(strips[static_cast<std::size_t>(all.first + item)],
-                     scratch[static_cast<std::size_t>(worker)]);
-      });
-    }
+    else
+      for (const Bundle& bundle : bundles)
+        run_bundle(bundle, events[0], [this](std::int64_t items, const auto& body) {
+          parallel_for(items, threads, body);
+        });
   }
 
  private:
+  /// Of a bundle's pixels: events, how many (-1: the pixel sees a NaN), and in [pixel][block] a bit
+  /// for each output to be refined.
+  struct Events {
+    T *times, *steps;
+    std::uint32_t* rows;
+    std::int64_t* counts;
+    std::uint32_t* marks;
+  };
+
+  /// Memory of one thread.
   struct Scratch {
     T* strip;                 // inputs, [row][column][channel]
     T *times, *time_scratch;  // events of a tile
@@ -317,19 +329,54 @@ class Forward {
     double* field;  // a receptive field's inputs in the order of the weights, +inf where silent
   };
 
+  /// Calls for_each(items, body) for each phase's pieces of work, body(item, worker).
+  template <class ForEach>
+  void run_bundle(const Bundle& bundle, const Events& e, const ForEach& for_each) const {
+    const Run& all = bundle.strips;
+    const auto strip_of = [&](std::int64_t item) -> const Strip& {
+      return strips[static_cast<std::size_t>(all.first + item)];
+    };
+    for_each(all.last - all.first, [&](std::int64_t item, int worker) {
+      const Scratch& w = scratch[static_cast<std::size_t>(worker)];
+      copy_strip(strip_of(item), w);
+      collect_events(strip_of(item), e, w);
+    });
+    // All pieces of one block of outputs, then all of the next.
+    const auto pieces = static_cast<std::int64_t>(bundle.pieces.size());
+    for_each(weights.blocks() * pieces, [&](std::int64_t item, int worker) {
+      const std::int64_t b = item / pieces;
+      const Run& piece = bundle.pieces[static_cast<std::size_t>(item % pieces)];
+      const Scratch& w = scratch[static_cast<std::size_t>(worker)];
+      sweep_block(piece, b, e, w);
+      for (std::int64_t i = piece.first; i < piece.last; ++i)
+        write_block(strips[static_cast<std::size_t>(i)], first_pixel(piece), b, w);
+    });
+    for_each(all.last - all.first, [&](std::int64_t item, int worker) {
+      refine_strip(strip_of(item), e, scratch[static_cast<std::size_t>(worker)]);
+    });
+  }
+
   /// Room for the events of a pixel.
   std::int64_t room() const { return round_up(weights.events(), kEventGrain) + kBlockGrain; }
 
   /// Cuts the output into strips, short enough that every thread finds some, and into bundles.
   void choose_strips() {
+    const int team = team_size(threads, threads);
     const std::int64_t pixel_bytes =
         room() * static_cast<std::int64_t>(2 * sizeof(T) + sizeof(std::uint32_t));
-    const std::int64_t most = std::max<std::int64_t>(threads * kEventBytes / pixel_bytes, 1);
+    const std::int64_t fit = std::max<std::int64_t>(kEventBytes / pixel_bytes, 1);
+    const std::int64_t all = s.batch * s.groups * s.out_height * s.out_width;
+    // A bundle a thread reads all weights: it should have enough pixels for that to pay.
+    const std::int64_t enough = weights.bytes() > kCachedBytes ? 32 : 8;
+    const std::int64_t share =
+        ceil_div(all, round_up(std::max<std::int64_t>(ceil_div(all, fit), 4 * team), team));
+    apart = team == 1 || share >= enough;
+    const std::int64_t most = team == 1 ? fit : apart ? share : team * fit;
     const std::int64_t across = ceil_div(x.outputs(0), tile.columns);
     const std::int64_t tiles =
         s.batch * s.groups * y.every * x.every * ceil_div(y.outputs(0), tile.rows) * across;
     strip_tiles =
-        std::clamp<std::int64_t>(tiles / (8 * threads), 1, std::min<std::int64_t>(across, 8));
+        std::clamp<std::int64_t>(tiles / (8 * team), 1, std::min<std::int64_t>(across, 8));
     strip_tiles = std::clamp<std::int64_t>(most / (tile.rows * tile.columns), 1, strip_tiles);
     const std::int64_t length = strip_tiles * tile.columns;
     Run run{0, 0, 0};
@@ -348,18 +395,18 @@ class Forward {
                 strip.rows = std::min(tile.rows, y.outputs(py) - row);
                 strip.columns = std::min(length, x.outputs(px) - column);
                 const std::int64_t pixels = strip.rows * strip.columns;
-                if (run.pixels + pixels > most) close();
+                if (run.pixels > 0 && run.pixels + pixels > most) close();
                 strip.pixel = run.pixels;
                 run.pixels += pixels;
                 strips.push_back(strip);
               }
   }
 
-  /// Cuts a bundle's strips into pieces: some for every thread, but not so small that the sweep
-  /// cannot take several pixels side by side.
+  /// Cuts a bundle's strips into pieces: some for every thread that shares it, and short enough
+  /// that a piece's results stay in the first cache until they are written.
   std::vector<Run> cut(const Run& all) const {
     const std::int64_t share = all.pixels * weights.blocks() / (4 * threads);
-    const std::int64_t enough = std::clamp<std::int64_t>(share, 12, 48);
+    const std::int64_t enough = apart ? 48 : std::clamp<std::int64_t>(share, 1, 48);
     std::vector<Run> pieces;
     Run piece{all.first, all.first, 0};
     for (std::int64_t i = all.first; i < all.last; ++i) {
@@ -419,7 +466,7 @@ class Forward {
               std::numeric_limits<T>::infinity(), w.strip);
   }
 
-  void collect_events(const Strip& strip, const Scratch& w) const {
+  void collect_events(const Strip& strip, const Events& to, const Scratch& w) const {
     const std::int64_t length = round_up(strip.columns, tile.columns);
     const std::int64_t strip_columns = x.span(length);
     const bool nan = k.any_nan(w.strip, patch_rows * strip_columns * channels);
@@ -442,8 +489,8 @@ class Forward {
       for (std::int64_t i = 0; i < strip.rows; ++i)
         for (std::int64_t j = 0; j < std::min(tile.columns, strip.columns - column); ++j) {
           const std::int64_t pixel = strip.pixel + i * strip.columns + column + j;
-          T* times = event_times + pixel * room();
-          std::uint32_t* rows = event_rows + pixel * room();
+          T* times = to.times + pixel * room();
+          std::uint32_t* rows = to.rows + pixel * room();
           const int bit = static_cast<int>(i * tile.columns + j);
           const auto shift = static_cast<std::uint32_t>(i * y.stride * x.kernel + j * x.stride);
           std::int64_t n = k.filter(w.times, w.rows, w.members, split, bit, shift, times, rows);
@@ -454,9 +501,9 @@ class Forward {
                           shift, times + n, rows + n);
           }
           k.complete(times, rows, n, static_cast<std::uint32_t>(weights.no_weight()),
-                     event_steps + pixel * room());
-          event_counts[pixel] = n;
-          if (nan && field_has_nan(corner, strip_columns, i, j)) event_counts[pixel] = -1;
+                     to.steps + pixel * room());
+          to.counts[pixel] = n;
+          if (nan && field_has_nan(corner, strip_columns, i, j)) to.counts[pixel] = -1;
         }
     }
   }
@@ -472,22 +519,22 @@ class Forward {
     return false;
   }
 
-  void sweep_block(const Run& piece, std::int64_t b, const Scratch& w) const {
+  void sweep_block(const Run& piece, std::int64_t b, const Events& e, const Scratch& w) const {
     const std::int64_t group = strips[static_cast<std::size_t>(piece.first)].group;
     const std::int64_t first = first_pixel(piece);
     for (std::int64_t i = 0; i < piece.pixels; ++i) {
       const std::int64_t pixel = first + i;
       T *values = w.values + i * kBlock, *slopes = w.slopes + i * kBlock;
-      std::uint32_t* mark = marks + pixel * weights.blocks() + b;
-      if (event_counts[pixel] < 0) {
+      std::uint32_t* mark = e.marks + pixel * weights.blocks() + b;
+      if (e.counts[pixel] < 0) {
         std::fill(values, values + kBlock, std::numeric_limits<T>::quiet_NaN());
         std::fill(slopes, slopes + kBlock, std::numeric_limits<T>::quiet_NaN());
         *mark = 0;
         continue;
       }
-      k.sweep({event_times + pixel * room(), event_steps + pixel * room(),
-               event_rows + pixel * room(), event_counts[pixel], weights.block(group, b),
-               weights.start(group, b), weights.width(b), horizon, values, slopes, mark});
+      k.sweep({e.times + pixel * room(), e.steps + pixel * room(), e.rows + pixel * room(),
+               e.counts[pixel], weights.block(group, b), weights.start(group, b), weights.width(b),
+               horizon, values, slopes, mark});
     }
   }
 
@@ -518,32 +565,33 @@ class Forward {
     }
   }
 
-  void refine_strip(const Strip& strip, const Scratch& w) const {
+  void refine_strip(const Strip& strip, const Events& e, const Scratch& w) const {
     for (std::int64_t i = 0; i < strip.rows; ++i)
       for (std::int64_t j = 0; j < strip.columns; ++j) {
         const std::int64_t pixel = strip.pixel + i * strip.columns + j;
-        const std::uint32_t* mark = marks + pixel * weights.blocks();
+        const std::uint32_t* mark = e.marks + pixel * weights.blocks();
         if (std::any_of(mark, mark + weights.blocks(), [](std::uint32_t m) { return m != 0; }))
-          refine_pixel(strip, pixel, out_row(strip, i), out_column(strip, j), w);
+          refine_pixel(strip, pixel, out_row(strip, i), out_column(strip, j), e, w);
       }
   }
 
   void refine_pixel(const Strip& strip, std::int64_t pixel, std::int64_t row, std::int64_t column,
-                    const Scratch& w) const {
+                    const Events& events_of, const Scratch& w) const {
     RefineTask<T> task;
     task.field = w.field;
     task.inputs = weights.inputs();
     task.bias_joins = bias_joins();
-    task.times = event_times + pixel * room();
-    task.rows = event_rows + pixel * room();
-    task.count = event_counts[pixel];
+    task.times = events_of.times + pixel * room();
+    task.rows = events_of.rows + pixel * room();
+    task.count = events_of.counts[pixel];
     task.horizon = horizon;
     // (The bias, if any, is one row more.)
     std::fill_n(w.field, weights.inputs(), std::numeric_limits<double>::infinity());
     for (std::int64_t e = 0; e < task.count; ++e)
       w.field[task.rows[e]] = static_cast<double>(task.times[e]);
     for (std::int64_t b = 0; b < weights.blocks(); ++b)
-      for (std::uint32_t rest = marks[pixel * weights.blocks() + b]; rest; rest &= rest - 1) {
+      for (std::uint32_t rest = events_of.marks[pixel * weights.blocks() + b]; rest;
+           rest &= rest - 1) {
         const std::int64_t in_group = b * kBlock + std::countr_zero(rest);
         if (in_group >= weights.outputs()) break;
         const std::int64_t out = strip.group * weights.outputs() + in_group;
@@ -577,10 +625,8 @@ class Forward {
   std::vector<Bundle> bundles;
   std::uint32_t* row_of = nullptr;
   std::uint16_t* members_of = nullptr;
-  T *event_times = nullptr, *event_steps = nullptr;  // events of a bundle's pixels
-  std::uint32_t* event_rows = nullptr;
-  std::int64_t* event_counts = nullptr;  // -1: the pixel sees a NaN
-  std::uint32_t* marks = nullptr;        // [pixel][block]: a bit for each output to be refined
+  bool apart = false;          // a thread does whole bundles
+  std::vector<Events> events;  // one a thread, or one for all
   std::vector<Scratch> scratch;
 };
 
