@@ -152,11 +152,14 @@ std::int64_t filter(const T* times, const std::uint32_t* rows, const std::uint16
 
 template <class T>
 void complete(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* steps) {
-  for (std::int64_t e = count; e % kEventGrain != 0; ++e) {
-    times[e] = count > 0 ? times[count - 1] : T{0};
-    rows[e] = row;
-    steps[e] = 0;
+  const T last = count > 0 ? times[count - 1] : T{0};
+  std::int64_t end = count;
+  for (; end % kEventGrain != 0; ++end) {
+    times[end] = last;
+    rows[end] = row;
+    steps[end] = 0;
   }
+  for (std::int64_t e = end; e < end + kEventGrain; ++e) rows[e] = row;
   if (count == 0) return;
   steps[0] = times[0];
   std::int64_t e = 1;
@@ -211,8 +214,9 @@ template <class T>
 void radix_pass(const T* times, const std::uint32_t* positions, std::int64_t n,
                 typename Key<T>::Bits least, int shift, int bits, T* times_out,
                 std::uint32_t* positions_out) {
-  std::uint32_t slot[256] = {};
+  std::uint32_t slot[256];
   const unsigned digits = 1u << bits, mask = digits - 1;
+  for (unsigned d = 0; d < digits; ++d) slot[d] = 0;
   for (std::int64_t i = 0; i < n; ++i)
     ++slot[static_cast<unsigned>((key(times[i]) - least) >> shift) & mask];
   std::uint32_t next = 0;
@@ -228,9 +232,10 @@ void radix_pass(const T* times, const std::uint32_t* positions, std::int64_t n,
   }
 }
 
-// Two counting passes over the leading bits of the keys' range, and an insertion sort for what
-// they leave: the passes bring nearly every event within a place or two of where it belongs. Keys
-// so crowded that the insertion sort gives up get every byte of the key, in as many passes.
+// Counting passes over the leading bits of the keys' range, and an insertion sort for what they
+// leave. Two passes bring nearly every event where it belongs; few events get one pass, into about
+// as many classes as there are events, which leaves some of them a place or two away. Keys so crowded
+// that the insertion sort gives up get every byte of the key, in as many passes.
 template <class T>
 void sort(T* times, std::uint32_t* positions, std::int64_t n, T* time_scratch,
           std::uint32_t* position_scratch) {
@@ -247,11 +252,19 @@ void sort(T* times, std::uint32_t* positions, std::int64_t n, T* time_scratch,
     most = k > most ? k : most;
   }
   if (least == most) return;
-  const int digit = n < 256 ? 6 : 8;
   const int range = 64 - __builtin_clzll(static_cast<unsigned long long>(most - least));
-  const int shift = range > 2 * digit ? range - 2 * digit : 0;
-  radix_pass(times, positions, n, least, shift, digit, time_scratch, position_scratch);
-  radix_pass(time_scratch, position_scratch, n, least, shift + digit, digit, times, positions);
+  const bool few = n < 256;
+  const int bits = few ? 64 - __builtin_clzll(static_cast<unsigned long long>(n)) : 8;
+  const int covered = few ? bits : 2 * bits;
+  const int shift = range > covered ? range - covered : 0;
+  radix_pass(times, positions, n, least, shift, bits, time_scratch, position_scratch);
+  if (few) {
+    __builtin_memcpy(times, time_scratch, static_cast<std::size_t>(n) * sizeof(T));
+    __builtin_memcpy(positions, position_scratch,
+                     static_cast<std::size_t>(n) * sizeof(std::uint32_t));
+  } else {
+    radix_pass(time_scratch, position_scratch, n, least, shift + bits, bits, times, positions);
+  }
   if (shift == 0 || insertion_sort(times, positions, n, 8 * n)) return;
   for (int done = 0; done < key_bits; done += 16) {
     radix_pass(times, positions, n, least, done, 8, time_scratch, position_scratch);

@@ -124,21 +124,27 @@ template <int W, class T, int R>
                                                std::int64_t first, std::int64_t e) {
   using V = Vec<T>;
   typename V::Reg below[R];  // sign set: F has been below 0 all along
+  typename V::Reg start[R], gain[R];
   const auto number = V::set(static_cast<T>(e / kChunk));
   for (int r = 0; r < R; ++r) {
     s.old_slope[r] = V::select(s.waiting[r], s.slope[r], s.old_slope[r]);
     s.old_level[r] = V::select(s.waiting[r], s.level[r], s.old_level[r]);
     s.chunk[r] = V::select(s.waiting[r], number, s.chunk[r]);
     s.lowest[r] = V::min(s.lowest[r], s.old_slope[r]);
+    start[r] = s.slope[r];
+    gain[r] = V::set(0);
   }
 #pragma GCC unroll 8
   for (int u = 0; u < kChunk; ++u) {
     const auto step = V::set(task.steps[e + u]);
     const T* weights = weights_of<W>(task, e + u) + first;
+    const T* soon = weights_of<W>(task, e + kChunk + u) + first;
     for (int r = 0; r < R; ++r) {
+      __builtin_prefetch(soon + r * V::lanes);
       s.level[r] = V::fma(s.slope[r], step, s.level[r]);
       below[r] = u == 0 ? s.level[r] : V::and_bits(below[r], s.level[r]);
-      s.slope[r] = V::add(s.slope[r], V::load(weights + r * V::lanes));
+      gain[r] = V::add(gain[r], V::load(weights + r * V::lanes));
+      s.slope[r] = V::add(start[r], gain[r]);
     }
   }
   for (int r = 0; r < R; ++r) s.waiting[r] = V::both(s.waiting[r], V::negative(below[r]));
@@ -162,10 +168,13 @@ template <int W, class T>
                                               typename Vec<T>::Reg& slope,
                                               typename Vec<T>::Reg& level, Place<T>& at) {
   using V = Vec<T>;
+  const auto start = slope;
+  auto gain = V::set(0);
 #pragma GCC unroll 8
   for (int u = 0; u < kChunk; ++u) {
     level = V::fma(slope, V::set(task.steps[e + u]), level);
-    slope = V::add(slope, V::load(weights_of<W>(task, e + u) + first));
+    gain = V::add(gain, V::load(weights_of<W>(task, e + u) + first));
+    slope = V::add(start, gain);
     const auto time = V::set(task.times[e + u]);
     at.latest = V::select(waiting, time, at.latest);
     waiting = V::both(waiting, V::lt(level, V::set(0)));
@@ -184,8 +193,8 @@ template <class T>
   using V = Vec<T>;
   const auto zero = V::set(0), infinity = V::set(static_cast<T>(__builtin_inf()));
   // The error of B counts in full only for a lane that fires long after what its sum went through.
-  const auto flat = V::select(waiting, V::set(flat_slope<T>(task.count, T(-0.004))),
-                              V::set(flat_slope<T>(task.count, T(-0.0014))));
+  const auto flat = V::select(waiting, V::set(flat_slope<T>(task.count, T(-0.0015))),
+                              V::set(flat_slope<T>(task.count, T(-0.001))));
   const auto horizon = V::set(task.horizon);
   // With no horizon F must rise for ever, B > 0; with one it must have reached 0 there.
   const auto silent =

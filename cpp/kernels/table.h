@@ -116,7 +116,7 @@ struct Kernels {
                          std::uint32_t* rows_out);
 
   /// Pads a pixel's events to a multiple of kEventGrain with `row`, whose weights are 0, and writes
-  /// their steps. The arrays have room for it.
+  /// their steps; behind them come kEventGrain rows more, to be prefetched. The arrays have room.
   void (*complete)(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* steps);
 
   void (*sweep)(const SweepTask<T>& task);

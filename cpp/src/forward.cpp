@@ -22,7 +22,7 @@
 namespace ttfs {
 namespace {
 
-constexpr std::int64_t kEventBytes = std::int64_t{3} << 20;   // of a bundle's events, a thread
+constexpr std::int64_t kEventBytes = std::int64_t{4} << 20;   // of a bundle's events, a thread
 constexpr std::int64_t kCachedBytes = std::int64_t{1} << 20;  // of weights that need no sharing
 constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;   // inputs that one tile sees
 
