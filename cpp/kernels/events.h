@@ -234,8 +234,8 @@ void radix_pass(const T* times, const std::uint32_t* positions, std::int64_t n,
 
 // Counting passes over the leading bits of the keys' range, and an insertion sort for what they
 // leave. Two passes bring nearly every event where it belongs; few events get one pass, into about
-// as many classes as there are events, which leaves some of them a place or two away. Keys so crowded
-// that the insertion sort gives up get every byte of the key, in as many passes.
+// as many classes as there are events, which leaves some of them a place or two away. Keys so
+// crowded that the insertion sort gives up get every byte of the key, in as many passes.
 template <class T>
 void sort(T* times, std::uint32_t* positions, std::int64_t n, T* time_scratch,
           std::uint32_t* position_scratch) {

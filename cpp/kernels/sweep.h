@@ -193,7 +193,7 @@ template <class T>
   using V = Vec<T>;
   const auto zero = V::set(0), infinity = V::set(static_cast<T>(__builtin_inf()));
   // The error of B counts in full only for a lane that fires long after what its sum went through.
-  const auto flat = V::select(waiting, V::set(flat_slope<T>(task.count, T(-0.0015))),
+  const auto flat = V::select(waiting, V::set(flat_slope<T>(task.count, T(-0.002))),
                               V::set(flat_slope<T>(task.count, T(-0.001))));
   const auto horizon = V::set(task.horizon);
   // With no horizon F must rise for ever, B > 0; with one it must have reached 0 there.

@@ -17,6 +17,10 @@ namespace {
 
 constexpr std::int64_t kChunkBytes = std::int64_t{3} << 20;
 
+// Neighbouring tiles of weights that one thread takes in turn: they make up whole cache lines, and
+// two threads that write to one line wait for each other.
+constexpr std::int64_t kTileRun = 4;
+
 /// Part of the batch: images, and of each the output rows [first, last). `halo` rows above are
 /// needed as well: they see input rows that this chunk's gradient covers.
 struct Chunk {
@@ -110,7 +114,9 @@ class Backward {
     Chunk whole{0, 1, 0, s.out_height, 0};
     const std::int64_t fit = kChunkBytes / std::max<std::int64_t>(bytes(whole), 1);
     if (fit >= 1 || s.out_height == 1) {
-      const std::int64_t images = std::clamp<std::int64_t>(fit, 1, s.batch);
+      // Chunks of about the same size.
+      const std::int64_t images =
+          ceil_div(s.batch, ceil_div(s.batch, std::clamp<std::int64_t>(fit, 1, s.batch)));
       for (std::int64_t n = 0; n < s.batch; n += images)
         chunks.push_back({n, std::min(images, s.batch - n), 0, s.out_height, 0});
       return;
@@ -250,73 +256,85 @@ class Backward {
   }
 
   void add_weight_gradient(std::int64_t group, const Chunk& c) {
-    const std::int64_t weight_tiles = grad_weight ? ceil_div(inputs, kGradInputs) : 0;
-    const std::int64_t input_tiles = weight_tiles + (grad_bias ? 1 : 0);
+    const std::int64_t tiles = grad_weight ? ceil_div(inputs, kGradInputs) : 0;
+    const std::int64_t runs = ceil_div(tiles, kTileRun);
+    const std::int64_t input_items = runs + (grad_bias ? 1 : 0);
     const std::int64_t output_tiles = ceil_div(outputs, kGradOutputs);
-    const std::int64_t rows = c.last - c.first;
-    const bool start = c.image == 0 && c.first == 0;
-    parallel_for(parts * output_tiles * input_tiles, threads, [&](std::int64_t item, int worker) {
-      const std::int64_t part = item / (output_tiles * input_tiles);
-      const std::int64_t first = item / input_tiles % output_tiles * kGradOutputs;
-      const std::int64_t tile = item % input_tiles * kGradInputs;
-      const bool bias = item % input_tiles == weight_tiles;
-      WeightGradientTask<T> task;
-      task.input_column = bias ? 0 : s.stride_width * channels;
-      task.input_row = bias ? 0 : s.stride_height * columns * channels;
-      task.input_image = bias ? 0 : input_rows(c) * columns * channels;
-      task.output_column = padded_outputs;
-      task.output_row = s.out_width * padded_outputs;
-      task.output_image = output_rows(c) * s.out_width * padded_outputs;
-      task.width = std::min(kGradOutputs, padded_outputs - first);
-      task.offsets = bias ? no_offsets : offsets + tile;
-      task.result = scratch[static_cast<std::size_t>(worker)].tile;
-      T* to_weight = grad_weight ? grad_weight + group * outputs * inputs : nullptr;
-      T* to_bias = grad_bias ? grad_bias + group * outputs : nullptr;
-      if (parts > 1) {
-        to_weight = sums + part * part_size();
-        to_bias = to_weight + outputs * inputs;
-      }
-      const std::int64_t used = std::min(kGradOutputs, outputs - first);
-      const auto add = [&](bool overwrite) {
-        if (bias)
-          add_tile(task.result, 1, used, to_bias + first, 1, overwrite);
-        else
-          add_tile(task.result, std::min<std::int64_t>(kGradInputs, inputs - tile), used,
-                   to_weight + first * inputs + tile, inputs, overwrite);
-      };
-      const T* in = bias ? one : x;
-      const T* values = y + c.halo * task.output_row + first;
-      const T* gradients = g + c.halo * task.output_row + first;
-      // A part is a range of (image, row); it runs as a partial image, whole ones, a partial one.
-      std::int64_t at = c.images * rows * part / parts;
-      const std::int64_t end = c.images * rows * (part + 1) / parts;
-      bool overwrite = start;
-      if (at == end && overwrite) {
-        std::fill_n(task.result, kGradInputs * kGradOutputs, T{0});
-        add(true);
-      }
-      while (at < end) {
-        const std::int64_t n = at / rows, row = at % rows;
-        const bool whole = row == 0 && end - at >= rows;
-        task.images = whole ? (end - at) / rows : 1;
-        task.rows = whole ? rows : std::min(rows - row, end - at);
-        task.columns = s.out_width;
-        task.inputs = in + n * task.input_image + row * task.input_row;
-        const std::int64_t out = n * task.output_image + row * task.output_row;
-        task.outputs = values + out;
-        task.gradients = gradients + out;
-        at += task.images * task.rows;
-        WeightGradientTask<T> flat = task;
-        if (task.rows * task.columns == 1) {  // a fully connected layer: one loop, not three
-          std::swap(flat.images, flat.columns);
-          flat.input_column = task.input_image;
-          flat.output_column = task.output_image;
-        }
-        k.weight_gradient(flat);
-        add(overwrite);
-        overwrite = false;
-      }
+    parallel_for(parts * output_tiles * input_items, threads, [&](std::int64_t item, int worker) {
+      const std::int64_t part = item / (output_tiles * input_items);
+      const std::int64_t first = item / input_items % output_tiles * kGradOutputs;
+      const std::int64_t run = item % input_items;
+      const Scratch& w = scratch[static_cast<std::size_t>(worker)];
+      if (run == runs)
+        add_weight_tile(group, c, part, first, -1, w);
+      else
+        for (std::int64_t t = run * kTileRun; t < std::min(tiles, (run + 1) * kTileRun); ++t)
+          add_weight_tile(group, c, part, first, t * kGradInputs, w);
     });
+  }
+
+  /// Adds a chunk's part of the gradient of the weights from kGradInputs inputs, or, where `tile`
+  /// is -1, of the biases, to a tile of outputs.
+  void add_weight_tile(std::int64_t group, const Chunk& c, std::int64_t part, std::int64_t first,
+                       std::int64_t tile, const Scratch& w) const {
+    const std::int64_t rows = c.last - c.first;
+    const bool bias = tile < 0;
+    WeightGradientTask<T> task;
+    task.input_column = bias ? 0 : s.stride_width * channels;
+    task.input_row = bias ? 0 : s.stride_height * columns * channels;
+    task.input_image = bias ? 0 : input_rows(c) * columns * channels;
+    task.output_column = padded_outputs;
+    task.output_row = s.out_width * padded_outputs;
+    task.output_image = output_rows(c) * s.out_width * padded_outputs;
+    task.width = std::min(kGradOutputs, padded_outputs - first);
+    task.offsets = bias ? no_offsets : offsets + tile;
+    task.result = w.tile;
+    T* to_weight = grad_weight ? grad_weight + group * outputs * inputs : nullptr;
+    T* to_bias = grad_bias ? grad_bias + group * outputs : nullptr;
+    if (parts > 1) {
+      to_weight = sums + part * part_size();
+      to_bias = to_weight + outputs * inputs;
+    }
+    const std::int64_t used = std::min(kGradOutputs, outputs - first);
+    const auto add = [&](bool overwrite) {
+      if (bias)
+        add_tile(task.result, 1, used, to_bias + first, 1, overwrite);
+      else
+        add_tile(task.result, std::min<std::int64_t>(kGradInputs, inputs - tile), used,
+                 to_weight + first * inputs + tile, inputs, overwrite);
+    };
+    const T* in = bias ? one : x;
+    const T* values = y + c.halo * task.output_row + first;
+    const T* gradients = g + c.halo * task.output_row + first;
+    // A part is a range of (image, row); it runs as a partial image, whole ones, a partial one.
+    std::int64_t at = c.images * rows * part / parts;
+    const std::int64_t end = c.images * rows * (part + 1) / parts;
+    bool overwrite = c.image == 0 && c.first == 0;
+    if (at == end && overwrite) {
+      std::fill_n(task.result, kGradInputs * kGradOutputs, T{0});
+      add(true);
+    }
+    while (at < end) {
+      const std::int64_t n = at / rows, row = at % rows;
+      const bool whole = row == 0 && end - at >= rows;
+      task.images = whole ? (end - at) / rows : 1;
+      task.rows = whole ? rows : std::min(rows - row, end - at);
+      task.columns = s.out_width;
+      task.inputs = in + n * task.input_image + row * task.input_row;
+      const std::int64_t out = n * task.output_image + row * task.output_row;
+      task.outputs = values + out;
+      task.gradients = gradients + out;
+      at += task.images * task.rows;
+      WeightGradientTask<T> flat = task;
+      if (task.rows * task.columns == 1) {  // a fully connected layer: one loop, not three
+        std::swap(flat.images, flat.columns);
+        flat.input_column = task.input_image;
+        flat.output_column = task.output_image;
+      }
+      k.weight_gradient(flat);
+      add(overwrite);
+      overwrite = false;
+    }
   }
 
   /// to[j * stride + i] (+)= tile[i][j]
