@@ -24,6 +24,7 @@ from ttfs_fast.training import (
     train,
 )
 from ttfs_fast.training.checkpoint import load_checkpoint
+from ttfs_fast.training.spikes import spiking_layers
 
 SMALL = TrainConfig(
     dataset="digits",
@@ -34,6 +35,7 @@ SMALL = TrainConfig(
     warmup=0.5,
     adam_beta2=0.99,
     weight_decay=0.1,
+    weight_sum=4.0,
     average=0.9,
     jitter=0.1,
     rotate=5,
@@ -280,6 +282,14 @@ def test_the_average_of_the_weights_is_tested_and_exported(
     images = load("digits", train=False)
     images = dataclasses.replace(images, images=images.images[:40], labels=images.labels[:40])
     assert result.evaluation.accuracy == evaluate(result.model, images).accuracy
+
+
+def test_held_sums_are_held_to_the_end(uninterrupted: TrainResult) -> None:
+    for layer in spiking_layers(uninterrupted.model).values():
+        sums = layer.weight.flatten(1).sum(1)
+        torch.testing.assert_close(sums, torch.full_like(sums, 4.0), atol=1e-4, rtol=0)
+    free = [p for name, p in mnist_scnn().named_parameters() if name.endswith("weight")]
+    assert all((p.flatten(1).sum(1) - 4.0).abs().max() > 1e-2 for p in free)
 
 
 def test_held_out_training_images_are_tested_and_not_trained_on() -> None:

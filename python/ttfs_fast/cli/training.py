@@ -149,6 +149,22 @@ def train(
             rich_help_panel="Learning",
         ),
     ] = None,
+    weight_sum: Annotated[
+        float | None,
+        option(
+            "Hold the sum of every neuron's weights at this, above 1; 0 leaves the sums free.",
+            "weight_sum",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    spread: Annotated[
+        float | None,
+        option(
+            "With it: norm of the deviations of a neuron's first weights from their mean.",
+            "spread",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
     average: Annotated[
         float | None,
         option(
@@ -299,6 +315,8 @@ def train(
         "warmup": warmup,
         "adam_beta2": adam_beta2,
         "weight_decay": weight_decay,
+        "weight_sum": weight_sum,
+        "spread": spread,
         "average": average,
         "max_gradient": max_gradient,
         "jitter": jitter,

@@ -48,6 +48,11 @@ class TrainConfig:
     weight_decay : float
         Share of every weight and bias that each step takes away, in units of the learning rate
         (AdamW). Unlike the squared weights of equation (5), Adam does not rescale it. 0 for none.
+    weight_sum : float
+        Sum at which every neuron's weights are held, biases apart; above 1, or 0 to leave the sums
+        free. See `ttfs_fast.training.centring`.
+    spread : float
+        If the sums are held: norm of the deviations of a neuron's first weights from their mean.
     average : float
         Decay of a moving average of the weights, updated after every step; above 0, the
         averaged network is tested and exported in place of the last one. 0 for none.
@@ -109,6 +114,8 @@ class TrainConfig:
     warmup: float = 0.0
     adam_beta2: float = 0.999
     weight_decay: float = 0.0
+    weight_sum: float = 0.0
+    spread: float = 1.0
     average: float = 0.0
     K: float = 100.0
     lambda_: float = 1e-3
@@ -139,7 +146,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
-        for name in ("lr_start", "lr_end", "max_gradient", "alpha", "scale"):
+        for name in ("lr_start", "lr_end", "max_gradient", "alpha", "scale", "spread"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be finite and above 0; got {value}")
@@ -160,6 +167,11 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1; got {value}")
+        if self.weight_sum and not (math.isfinite(self.weight_sum) and self.weight_sum > 1):
+            raise ValueError(
+                f"weight_sum must be finite and above 1, or no neuron spikes, or 0 to leave the "
+                f"sums free; got {self.weight_sum}"
+            )
         if math.isnan(self.t_max):
             raise ValueError("t_max must be a time in units of tau, or inf; got nan")
         if not 0 <= self.seed < 2**63:

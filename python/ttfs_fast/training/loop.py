@@ -22,6 +22,7 @@ from ttfs_fast.loss import LossTerms, SpikingLoss, clip_gradient_, weights_and_b
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.training._files import remove_folder, remove_partials, replace_file
 from ttfs_fast.training.batches import EpochBatches
+from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -218,6 +219,9 @@ class _Session:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = mnist_scnn(t_max=config.t_max)
+            self.layers = list(spiking_layers(self.model).values())
+            if config.weight_sum:
+                start_centred_(self.layers, config.weight_sum, config.spread)
         self.averaged: AveragedModel | None = None
         if config.average:
             mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
@@ -255,8 +259,7 @@ class _Session:
 
     def announce(self) -> None:
         config = self.config
-        layers = spiking_layers(self.model)
-        weights = sum(layer.weight.numel() for layer in layers.values())
+        weights = sum(layer.weight.numel() for layer in self.layers)
         limits = [f"{name} {value:g}" for name, value in config.distortion.items() if value]
         rate = f"{config.lr_start:g} falling to {config.lr_end:g}, {config.schedule}"
         if config.warmup:
@@ -269,7 +272,7 @@ class _Session:
             f"training {type(self.model).__name__} on {config.dataset}",
             {
                 "start": start,
-                "network": f"{len(layers)} spiking layers, {weights:,} weights",
+                "network": f"{len(self.layers)} spiking layers, {weights:,} weights",
                 "images": f"{self.batches.images:,} to train, {len(self.test_set):,} to test",
                 "steps": f"{config.epochs} epochs of {len(self.batches):,} batches of "
                 f"{config.batch_size}",
@@ -364,11 +367,15 @@ class _Session:
                 loss = self.loss.terms(output, labels, layers)
                 optimizer.zero_grad()
                 fabric.backward(loss.total)
+                if self.config.weight_sum:
+                    project_gradients_(self.layers)
                 norm = clip_gradient_(
                     self.model, self.config.max_gradient, error_if_nonfinite=False
                 )
                 if math.isfinite(norm):
                     optimizer.step()
+                    if self.config.weight_sum:
+                        hold_sums_(self.layers, self.config.weight_sum)
                 else:
                     totals.skipped += 1
                 if self.averaged is not None:
