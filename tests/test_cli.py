@@ -58,9 +58,28 @@ def test_train_and_resume(tmp_path: Path) -> None:
     assert "after epoch 2 of 2" in again.output
 
 
+def test_train_from_a_file_of_settings(tmp_path: Path) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text(
+        'dataset = "digits"\ntrain_images = 50\nepochs = 1\nthreads = 1\naverage = 0.9\n'
+        "rotate = 5.0\nholdout = 30\n"
+    )
+    out = str(tmp_path / "run")
+    result = run("train", "--config", str(file), "--epochs", "2", "--shift", "1.5", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "50 to train, 30 to test" in result.output
+    assert "jitter 0 tau, rotate 5, shift 1.5" in result.output
+    config = TrainConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    assert (config.epochs, config.average, config.shift, config.lr_start) == (2, 0.9, 1.5, 0.001)
+    again = run("train", "--config", str(file), "--out", out, "--resume")
+    assert again.exit_code == 2
+    assert "epochs was 2, now 1" in again.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--config", "no-such"), "recipes that come with the package: mnist"),
         (("--epochs", "0"), "epochs must be at least 1; got 0"),
         (("--out", "no/such/run", "--resume"), "no training run to resume"),
         (("--resume", "--overwrite", "--out", "x"), "give one of the two"),

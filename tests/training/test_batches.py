@@ -4,7 +4,8 @@ import torch
 
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import encode
-from ttfs_fast.training.batches import EpochBatches, displace
+from ttfs_fast.training.augment import distort
+from ttfs_fast.training.batches import EpochBatches
 
 
 def some_images(count: int) -> ImageSet:
@@ -16,7 +17,7 @@ def some_images(count: int) -> ImageSet:
     return ImageSet(pixels, labels, "numbered", tuple("0123456789"))
 
 
-def batches_of(images: ImageSet, seed: int, size: int = 10, **more: float) -> EpochBatches:
+def batches_of(images: ImageSet, seed: int, size: int = 10, **more: object) -> EpochBatches:
     generator = torch.Generator().manual_seed(seed)
     return EpochBatches(images, size, generator, **more)  # type: ignore[arg-type]
 
@@ -44,7 +45,7 @@ def test_every_image_once_and_with_its_label(count: int, size: int) -> None:
 def test_epochs_differ_and_the_generator_state_decides_them() -> None:
     images = some_images(50)
     generator = torch.Generator().manual_seed(3)
-    batches = EpochBatches(images, 10, generator, jitter=0.2, shift=2)
+    batches = EpochBatches(images, 10, generator, jitter=0.2, distortion={"shift": 2.0})
     first = [value for chunk in batches.epoch() for value, _ in chunk.batches]
     state = generator.get_state()
     second = [value for chunk in batches.epoch() for value, _ in chunk.batches]
@@ -63,19 +64,14 @@ def test_jitter_is_noise_on_the_times_of_the_stated_size() -> None:
     assert abs(noise.mean().item()) < 0.01
 
 
-def test_displacement_moves_whole_images_by_at_most_the_shift() -> None:
-    pixels = torch.from_numpy(some_images(300).images).clamp(min=1)
-    moved = displace(pixels, 2, torch.Generator().manual_seed(0))
-    seen = set()
-    for before, after in zip(pixels, moved, strict=True):
-        padded = torch.zeros(1, 10, 9, dtype=torch.uint8)
-        padded[:, 2:8, 2:7] = before
-        fits = [
-            (row, column)
-            for row in range(5)
-            for column in range(5)
-            if torch.equal(padded[:, row : row + 6, column : column + 5], after)
-        ]
-        assert len(fits) == 1
-        seen.add(fits[0])
-    assert len(seen) == 25
+def test_images_are_distorted_before_they_are_encoded() -> None:
+    images = some_images(30)
+    limits = {"rotate": 10.0, "shift": 1.0}
+    values = [
+        v for chunk in batches_of(images, 9, distortion=limits).epoch() for v, _ in chunk.batches
+    ]
+    generator = torch.Generator().manual_seed(9)
+    order = torch.randperm(30, generator=generator)
+    pixels = distort(images.images_as_tensor()[order], generator, **limits)
+    assert torch.equal(torch.cat(values), encode(pixels))
+    assert not torch.equal(torch.cat(values), encode(images.images_as_tensor()[order]))

@@ -18,6 +18,10 @@ def some_checkpoint(epoch: int) -> Checkpoint:
     return Checkpoint(
         epoch=epoch,
         model={"fc.weight": torch.full((3, 4), float(epoch)), "fc.bias": torch.arange(3.0)},
+        averaged={
+            "n_averaged": torch.tensor(epoch),
+            "module.fc.weight": torch.full((3, 4), epoch - 0.5),
+        },
         optimizer={
             0: {"step": torch.tensor(float(epoch)), "exp_avg": torch.full((3, 4), epoch + 0.5)},
             1: {"step": torch.tensor(float(epoch)), "exp_avg": torch.full((3,), epoch + 0.25)},
@@ -32,6 +36,10 @@ def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
     assert (found.epoch, found.facts) == (expected.epoch, expected.facts)
     assert found.model.keys() == expected.model.keys()
     assert all(torch.equal(found.model[name], expected.model[name]) for name in expected.model)
+    assert found.averaged.keys() == expected.averaged.keys()
+    for name, value in expected.averaged.items():
+        assert torch.equal(found.averaged[name], value)
+        assert found.averaged[name].dtype == value.dtype
     assert found.optimizer.keys() == expected.optimizer.keys()
     for index, state in expected.optimizer.items():
         assert found.optimizer[index].keys() == state.keys()

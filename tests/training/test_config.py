@@ -6,6 +6,7 @@ import math
 import pytest
 
 from ttfs_fast.training import TrainConfig
+from ttfs_fast.training.config import Schedule
 
 
 def test_defaults_are_the_papers() -> None:
@@ -13,6 +14,9 @@ def test_defaults_are_the_papers() -> None:
     assert (config.epochs, config.batch_size) == (50, 10)
     assert (config.K, config.lambda_, config.beta, config.max_gradient) == (100, 0.001, 1, 10)
     assert (config.lr_start, config.lr_end) == (0.001, 0.0001)
+    assert (config.schedule, config.warmup, config.adam_beta2) == ("linear", 0, 0.999)
+    assert (config.weight_decay, config.average, config.holdout) == (0, 0, 0)
+    assert not any(config.distortion.values())
 
 
 def test_learning_rate_falls_by_the_same_amount_every_epoch() -> None:
@@ -22,6 +26,33 @@ def test_learning_rate_falls_by_the_same_amount_every_epoch() -> None:
     assert rates[0] == 0.001
     assert rates[50] == pytest.approx(0.0001)
     assert steps == pytest.approx([(0.0001 - 0.001) / 50] * 50)
+
+
+def test_the_linear_schedule_is_flat_within_an_epoch() -> None:
+    config = TrainConfig(epochs=5)
+    assert config.learning_rate(2, 0.1) == config.learning_rate(2) == config.learning_rate(2, 1.0)
+
+
+def test_cosine_schedule() -> None:
+    config = TrainConfig(epochs=8, lr_start=0.01, lr_end=0.0002, schedule="cosine")
+    assert config.learning_rate(0, 0.0) == pytest.approx(0.01)
+    assert config.learning_rate(3) == pytest.approx((0.01 + 0.0002) / 2)
+    assert config.learning_rate(7) == pytest.approx(0.0002)
+    assert config.learning_rate(1, 0.5) == pytest.approx(
+        0.0002 + (0.01 - 0.0002) * (1 + math.cos(math.pi * 1.5 / 8)) / 2
+    )
+    rates = [config.learning_rate(epoch, share) for epoch in range(8) for share in (0.5, 1.0)]
+    assert rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_warmup_rises_from_zero_to_the_schedule(schedule: Schedule) -> None:
+    plain = TrainConfig(epochs=10, schedule=schedule)
+    config = dataclasses.replace(plain, warmup=2.0)
+    for epoch, share, factor in ((0, 0.01, 0.005), (0, 1.0, 0.5), (1, 0.5, 0.75), (1, 1.0, 1.0)):
+        expected = factor * plain.learning_rate(epoch, share)
+        assert config.learning_rate(epoch, share) == pytest.approx(expected)
+    assert config.learning_rate(5, 0.3) == plain.learning_rate(5, 0.3)
 
 
 def test_json_round_trip() -> None:
@@ -39,6 +70,23 @@ def test_json_round_trip() -> None:
         ("dataset", "cifar"),
         ("polarity", "sideways"),
         ("cost_reduction", "max"),
+        ("schedule", "stairs"),
+        ("warmup", -1.0),
+        ("adam_beta2", 1.0),
+        ("weight_decay", -0.1),
+        ("weight_sum", 1.0),
+        ("weight_sum", math.inf),
+        ("spread", 0.0),
+        ("average", 1.0),
+        ("average", -0.5),
+        ("average", math.nan),
+        ("rotate", -10.0),
+        ("stretch", 1.0),
+        ("stretch", -0.1),
+        ("shear", math.inf),
+        ("elastic", math.nan),
+        ("holdout", -5),
+        ("holdout", 0.5),
         ("epochs", 0),
         ("epochs", 1.5),
         ("epochs", True),

@@ -16,20 +16,31 @@ from ttfs_fast.models import mnist_scnn
 from ttfs_fast.training import (
     TrainConfig,
     TrainResult,
+    evaluate,
     loop,
     read_config,
     read_log,
     read_metadata,
     train,
 )
+from ttfs_fast.training.checkpoint import load_checkpoint
+from ttfs_fast.training.spikes import spiking_layers
 
 SMALL = TrainConfig(
     dataset="digits",
     epochs=3,
     train_images=90,
     test_images=40,
+    schedule="cosine",
+    warmup=0.5,
+    adam_beta2=0.99,
+    weight_decay=0.1,
+    weight_sum=4.0,
+    average=0.9,
     jitter=0.1,
+    rotate=5,
     shift=1,
+    elastic=0.3,
     seed=11,
     threads=1,
 )
@@ -241,6 +252,58 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     config = dataclasses.replace(SMALL, lr_start=1e30, lr_end=1e30)
     with pytest.raises(FloatingPointError, match=r"the loss became (inf|nan) in epoch 1"):
         train(config, tmp_path / "run", quiet=True)
+
+
+def test_the_average_of_the_weights_is_tested_and_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(SMALL, epochs=1, average=0.8)
+    history: list[dict[str, torch.Tensor]] = []
+    real = loop.clip_gradient_
+
+    def spy(model: torch.nn.Module, *args: object, **more: object) -> float:
+        history.append({name: value.clone() for name, value in model.state_dict().items()})
+        return real(model, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "clip_gradient_", spy)
+    result = train(config, tmp_path / "run", quiet=True)
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+    assert len(history) == 9
+    after_each_step = [*history[1:], checkpoint.model]
+    loaded = mnist_scnn(weights=result.weights_path).state_dict()
+    for name, value in result.model.state_dict().items():
+        expected = after_each_step[0][name]
+        for weights in after_each_step[1:]:
+            expected = 0.8 * expected + 0.2 * weights[name]
+        torch.testing.assert_close(value, expected)
+        assert torch.equal(loaded[name], value)
+        assert not torch.allclose(value, checkpoint.model[name], rtol=1e-3)
+    images = load("digits", train=False)
+    images = dataclasses.replace(images, images=images.images[:40], labels=images.labels[:40])
+    assert result.evaluation.accuracy == evaluate(result.model, images).accuracy
+
+
+def test_held_sums_are_held_to_the_end(uninterrupted: TrainResult) -> None:
+    for layer in spiking_layers(uninterrupted.model).values():
+        sums = layer.weight.flatten(1).sum(1)
+        torch.testing.assert_close(sums, torch.full_like(sums, 4.0), atol=1e-4, rtol=0)
+    free = [p for name, p in mnist_scnn().named_parameters() if name.endswith("weight")]
+    assert all((p.flatten(1).sum(1) - 4.0).abs().max() > 1e-2 for p in free)
+
+
+def test_held_out_training_images_are_tested_and_not_trained_on() -> None:
+    everything = load("digits", train=True)
+    config = TrainConfig(dataset="digits", holdout=237, train_images=100)
+    train_set, test_set = loop.load_data(config)
+    assert (len(train_set), len(test_set)) == (100, 237)
+    assert (train_set.images == everything.images[:100]).all()
+    assert (test_set.images == everything.images[-237:]).all()
+    assert (test_set.labels == everything.labels[-237:]).all()
+    all_but_held_out, _ = loop.load_data(TrainConfig(dataset="digits", holdout=237))
+    assert len(all_but_held_out) == len(everything) - 237
+    with pytest.raises(ValueError, match="holdout must leave at least one of 1,437"):
+        loop.load_data(TrainConfig(dataset="digits", holdout=1437))
 
 
 def test_it_learns(tmp_path: Path) -> None:

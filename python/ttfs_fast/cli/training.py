@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from ttfs_fast.training import EvaluationResult
 
 
+class Schedule(StrEnum):
+    """Courses of the learning rate."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
 class Reduction(StrEnum):
     """Reductions of the weight costs."""
 
@@ -37,6 +44,14 @@ class Reduction(StrEnum):
 
 @app.command()
 def train(
+    config: Annotated[
+        str | None,
+        option(
+            "Settings to start from: a recipe that comes with the package (mnist), or a .toml "
+            "file with fields of TrainConfig. Options given beside it count more.",
+            show_default=False,
+        ),
+    ] = None,
     dataset: Annotated[
         Dataset | None,
         option(
@@ -58,6 +73,14 @@ def train(
         int | None,
         option(
             "Test on the first so many images only.", show_default=False, rich_help_panel="Data"
+        ),
+    ] = None,
+    holdout: Annotated[
+        int | None,
+        option(
+            "Test on the last so many training images, which are then not trained on.",
+            "holdout",
+            rich_help_panel="Data",
         ),
     ] = None,
     out: Annotated[
@@ -96,9 +119,57 @@ def train(
     ] = None,
     lr_end: Annotated[
         float | None,
+        option("Learning rate that it falls to.", "lr_end", rich_help_panel="Learning"),
+    ] = None,
+    schedule: Annotated[
+        Schedule | None,
         option(
-            "Learning rate that it falls to, in equal steps, one an epoch.",
-            "lr_end",
+            "How it falls: linear, in equal steps, one an epoch; cosine, along half a cosine.",
+            "schedule",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    warmup: Annotated[
+        float | None,
+        option(
+            "Epochs in which the learning rate first rises from 0.",
+            "warmup",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    adam_beta2: Annotated[
+        float | None,
+        option("Adam's decay of the squared gradients.", "adam_beta2", rich_help_panel="Learning"),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        option(
+            "Share of the weights that each step takes away, in units of the learning rate.",
+            "weight_decay",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    weight_sum: Annotated[
+        float | None,
+        option(
+            "Hold the sum of every neuron's weights at this, above 1; 0 leaves the sums free.",
+            "weight_sum",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    spread: Annotated[
+        float | None,
+        option(
+            "With it: norm of the deviations of a neuron's first weights from their mean.",
+            "spread",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    average: Annotated[
+        float | None,
+        option(
+            "Decay of a moving average of the weights, which is then tested and exported.",
+            "average",
             rich_help_panel="Learning",
         ),
     ] = None,
@@ -115,14 +186,6 @@ def train(
         option(
             "Noise on the input spike times: standard deviation in units of tau.",
             "jitter",
-            rich_help_panel="Learning",
-        ),
-    ] = None,
-    shift: Annotated[
-        int | None,
-        option(
-            "Move each training image at random by up to so many pixels.",
-            "shift",
             rich_help_panel="Learning",
         ),
     ] = None,
@@ -190,6 +253,46 @@ def train(
             rich_help_panel="Loss, equation (5)",
         ),
     ] = None,
+    rotate: Annotated[
+        float | None,
+        option(
+            "Turn each training image at random by up to so many degrees.",
+            "rotate",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
+    stretch: Annotated[
+        float | None,
+        option(
+            "Change its height and its width at random by up to this share.",
+            "stretch",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
+    shear: Annotated[
+        float | None,
+        option(
+            "Shear it at random by up to so many columns a row.",
+            "shear",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
+    shift: Annotated[
+        float | None,
+        option(
+            "Move it at random by up to so many pixels.",
+            "shift",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
+    elastic: Annotated[
+        float | None,
+        option(
+            "Bend it: standard deviation of smooth random displacements, in pixels.",
+            "elastic",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Train the MNIST network: two spiking convolutions and a spiking output layer.
@@ -201,15 +304,27 @@ def train(
         "data_root": None if data_root is None else str(data_root),
         "train_images": train_images,
         "test_images": test_images,
+        "holdout": holdout,
         "seed": seed,
         "threads": threads,
         "epochs": epochs,
         "batch_size": batch_size,
         "lr_start": lr_start,
         "lr_end": lr_end,
+        "schedule": None if schedule is None else str(schedule),
+        "warmup": warmup,
+        "adam_beta2": adam_beta2,
+        "weight_decay": weight_decay,
+        "weight_sum": weight_sum,
+        "spread": spread,
+        "average": average,
         "max_gradient": max_gradient,
         "jitter": jitter,
+        "rotate": rotate,
+        "stretch": stretch,
+        "shear": shear,
         "shift": shift,
+        "elastic": elastic,
         "alpha": alpha,
         "t_max": t_max,
         "K": weight_sum_cost,
@@ -222,17 +337,18 @@ def train(
     with friendly_errors(debug):
         from ttfs_fast import training
 
-        folder = out if out is not None else Path("runs") / str(dataset or TrainConfig.dataset)
+        settings = training.read_recipe(config) if config is not None else {}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        name = settings.get("dataset", TrainConfig.dataset)
+        folder = out if out is not None else Path("runs") / name
         saved = folder / training.loop.CONFIG
         base = TrainConfig()
         if resume and saved.is_file():
             base = TrainConfig.from_json(saved.read_text())
-        config = dataclasses.replace(
-            base, **{name: given[name] for name in given if given[name] is not None}
-        )
+        chosen = dataclasses.replace(base, **settings)
         if download:
-            download_data(config.dataset, config.data_root)
-        training.train(config, folder, resume=resume, overwrite=overwrite)
+            download_data(chosen.dataset, chosen.data_root)
+        training.train(chosen, folder, resume=resume, overwrite=overwrite)
 
 
 @app.command(name="eval")

@@ -9,6 +9,7 @@ from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights, read_config, read_metadata
 from ttfs_fast.training.log import EpochRecord, read_log
 from ttfs_fast.training.loop import TrainResult, train
+from ttfs_fast.training.recipes import read_recipe
 from ttfs_fast.training.spikes import SpikeCounter, SpikeRecorder, predict, watch_layers
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "read_config",
     "read_log",
     "read_metadata",
+    "read_recipe",
     "train",
     "watch_layers",
 ]

@@ -1,6 +1,6 @@
 """Batches of encoded images, from a data set held in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.training.augment import distort
 
 CHUNK_IMAGES = 1000
 """Images encoded at a time: few torch calls a batch, and a few MB of memory."""
@@ -30,7 +31,7 @@ class Chunk:
 
 
 class EpochBatches:
-    """Shuffled, displaced and jittered batches of a data set, by one explicit generator.
+    """Shuffled, distorted and jittered batches of a data set, by one explicit generator.
 
     Parameters
     ----------
@@ -39,11 +40,12 @@ class EpochBatches:
     batch_size : int
         Images in a batch; the last batch of an epoch may hold fewer.
     generator : torch.Generator
-        Source of the order, the displacements and the noise. Its state decides the next epoch.
+        Source of the order, the distortions and the noise. Its state decides the next epoch.
     alpha, polarity, jitter
         As in `ttfs_fast.encoding.encode`.
-    shift : int
-        Largest random displacement in pixels; zeros (black) come in at the edges.
+    distortion : mapping of str to float
+        Limits for `ttfs_fast.training.augment.distort`, by its parameters' names. If all are 0,
+        the images stay as they are.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class EpochBatches:
         alpha: float = 3.0,
         polarity: Polarity = "bright-first",
         jitter: float = 0.0,
-        shift: int = 0,
+        distortion: Mapping[str, float] | None = None,
     ) -> None:
         self._images = images.images_as_tensor()
         self._labels = images.labels_as_tensor()
@@ -64,7 +66,7 @@ class EpochBatches:
         self._alpha = alpha
         self._polarity = polarity
         self._jitter = jitter
-        self._shift = shift
+        self._distortion = dict(distortion or {})
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -81,8 +83,8 @@ class EpochBatches:
         whole_batches = max(1, CHUNK_IMAGES // self._batch_size) * self._batch_size
         for index in torch.split(order, whole_batches):
             pixels = self._images.index_select(0, index)
-            if self._shift:
-                pixels = displace(pixels, self._shift, self._generator)
+            if any(self._distortion.values()):
+                pixels = distort(pixels, self._generator, **self._distortion)
             values = encode(
                 pixels,
                 alpha=self._alpha,
@@ -97,30 +99,3 @@ class EpochBatches:
                 strict=True,
             )
             yield Chunk(labels, list(batches))
-
-
-def displace(pixels: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    """Move every image by its own random whole number of pixels, at most ``shift`` each way.
-
-    Parameters
-    ----------
-    pixels : Tensor, shape (N, C, H, W)
-        Images; zero is the background that comes in at the edges.
-    shift : int
-        Largest displacement, in pixels.
-    generator : torch.Generator
-        Source of the displacements, uniform over the (2 shift + 1)^2 possible ones.
-
-    Returns
-    -------
-    moved : Tensor, shape (N, C, H, W)
-    """
-    count, _, height, width = pixels.shape
-    padded = torch.nn.functional.pad(pixels, (shift, shift, shift, shift))
-    offset = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
-    rows = offset[0] + torch.arange(height)
-    columns = offset[1] + torch.arange(width)
-    image = torch.arange(count).view(-1, 1, 1)
-    return padded.permute(0, 2, 3, 1)[image, rows.unsqueeze(2), columns.unsqueeze(1)].permute(
-        0, 3, 1, 2
-    )

@@ -1,11 +1,11 @@
 """Checkpoints: all that the next epoch needs, kept so that a crash cannot spoil them.
 
 A checkpoint is a folder ``checkpoint-NNNN`` inside the folder of the run (NNNN counts finished
-epochs) with three files: ``model.safetensors`` (weights), ``optimizer.safetensors`` (the state of
-the optimizer and of the random generators) and ``state.json`` (position, settings, the log so
-far, and the digests of the other two). It is written under another name, flushed to the disk and
-renamed, and only then the one before it is removed. So at any moment the folder with the largest
-number is complete.
+epochs) with three files: ``model.safetensors`` (weights), ``optimizer.safetensors`` (averaged
+weights, and the state of the optimizer and of the random generator) and ``state.json`` (position,
+settings, the log so far, and the digests of the other two). It is written under another name,
+flushed to the disk and renamed, and only then the one before it is removed. So at any moment the
+folder with the largest number is complete.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from ttfs_fast.training._files import (
     write_durably,
 )
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _NAME = re.compile(r"checkpoint-(\d{4,})")
 
@@ -42,6 +42,8 @@ class Checkpoint:
         Finished epochs.
     model : dict of str to Tensor
         The network's ``state_dict``.
+    averaged : dict of str to Tensor
+        The ``state_dict`` of the averaged network; empty if the run averages none.
     optimizer : dict of int to dict of str to Tensor
         The optimizer's state of each parameter, as in ``optimizer.state_dict()["state"]``.
     generator : uint8 Tensor
@@ -52,6 +54,7 @@ class Checkpoint:
 
     epoch: int
     model: dict[str, Tensor]
+    averaged: dict[str, Tensor]
     optimizer: dict[int, dict[str, Tensor]]
     generator: Tensor
     facts: dict[str, Any]
@@ -71,6 +74,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         for i, state in checkpoint.optimizer.items()
         for name, value in state.items()
     }
+    beside |= {f"averaged.{name}": value for name, value in checkpoint.averaged.items()}
     beside["generator"] = checkpoint.generator
     contents = {
         WEIGHTS: safetensors.save(_contiguous(checkpoint.model)),
@@ -131,11 +135,16 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
             tensors[name] = safetensors.load(data)
         model, beside = tensors[WEIGHTS], tensors[OPTIMIZER]
         generator = beside.pop("generator")
+        averaged: dict[str, Tensor] = {}
         optimizer: dict[int, dict[str, Tensor]] = {}
         for key, value in beside.items():
-            _, index, name = key.split(".", 2)
-            optimizer.setdefault(int(index), {})[name] = value
-        return Checkpoint(epoch, model, optimizer, generator, state["facts"])
+            kind, name = key.split(".", 1)
+            if kind == "averaged":
+                averaged[name] = value
+            else:
+                index, name = name.split(".", 1)
+                optimizer.setdefault(int(index), {})[name] = value
+        return Checkpoint(epoch, model, averaged, optimizer, generator, state["facts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint {folder} is damaged ({error}); {advice}") from error
 

@@ -3,12 +3,18 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args, get_origin
 
 from ttfs_fast.data import DatasetName
 from ttfs_fast.encoding import Polarity
 from ttfs_fast.loss import CostReduction
+
+Schedule = Literal["linear", "cosine"]
+
+DISTORTIONS = ("rotate", "stretch", "shear", "shift", "elastic")
+"""Fields that limit the random distortion of training images."""
 
 MAY_DIFFER_ON_RESUME = frozenset({"data_root"})
 """Fields that do not decide the result: the data are compared by content instead."""
@@ -30,8 +36,26 @@ class TrainConfig:
     epochs, batch_size : int
         Passes over the training images, and images per step.
     lr_start, lr_end : float
-        Adam's learning rate: epoch e (from 0) uses
-        ``lr_start + e * (lr_end - lr_start) / epochs``.
+        Adam's learning rate, from the first to the last.
+    schedule : {"linear", "cosine"}
+        ``"linear"`` is the paper's: epoch e (from 0) uses
+        ``lr_start + e * (lr_end - lr_start) / epochs``. ``"cosine"`` falls along half a cosine,
+        step by step.
+    warmup : float
+        Epochs in which the learning rate rises from 0 to its schedule, step by step; 0 for none.
+    adam_beta2 : float
+        Adam's decay of the squared gradients, from 0 to below 1.
+    weight_decay : float
+        Share of every weight and bias that each step takes away, in units of the learning rate
+        (AdamW). Unlike the squared weights of equation (5), Adam does not rescale it. 0 for none.
+    weight_sum : float
+        Sum at which every neuron's weights are held, biases apart; above 1, or 0 to leave the sums
+        free. See `ttfs_fast.training.centring`.
+    spread : float
+        If the sums are held: norm of the deviations of a neuron's first weights from their mean.
+    average : float
+        Decay of a moving average of the weights, updated after every step; above 0, the
+        averaged network is tested and exported in place of the last one. 0 for none.
     K, beta : float
         Weight-sum cost of equation (5): ``K * max(0, beta - sum of a neuron's weights)``.
     lambda_ : float
@@ -45,8 +69,11 @@ class TrainConfig:
     jitter : float
         Standard deviation of the Gaussian noise on the input spike times in training, in
         units of tau; 0 for none.
-    shift : int
-        Largest random displacement of a training image, in pixels, each way; 0 for none.
+    rotate, stretch, shear, shift, elastic : float
+        Random distortion of training images: largest rotation in degrees, largest relative
+        change of height and width, largest shear, largest displacement in pixels, standard
+        deviation of an elastic displacement field in pixels; 0 for none. See
+        `ttfs_fast.training.augment.distort`.
     scale : float
         Factor on the spike times inside the classification term of the loss.
     exclude_target : bool
@@ -62,6 +89,9 @@ class TrainConfig:
         Threads of torch and of the operators; None leaves torch's own number.
     train_images, test_images : int or None
         Use only the first so many images; None for all.
+    holdout : int
+        Hold out the last so many training images and test on them, instead of on the test
+        images: for choosing settings. 0 for none.
 
     Raises
     ------
@@ -80,6 +110,13 @@ class TrainConfig:
     batch_size: int = 10
     lr_start: float = 1e-3
     lr_end: float = 1e-4
+    schedule: Schedule = "linear"
+    warmup: float = 0.0
+    adam_beta2: float = 0.999
+    weight_decay: float = 0.0
+    weight_sum: float = 0.0
+    spread: float = 1.0
+    average: float = 0.0
     K: float = 100.0
     lambda_: float = 1e-3
     beta: float = 1.0
@@ -87,7 +124,11 @@ class TrainConfig:
     alpha: float = 3.0
     polarity: Polarity = "bright-first"
     jitter: float = 0.0
-    shift: int = 0
+    rotate: float = 0.0
+    stretch: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+    elastic: float = 0.0
     scale: float = 1.0
     exclude_target: bool = False
     cost_reduction: CostReduction = "sum"
@@ -96,6 +137,7 @@ class TrainConfig:
     threads: int | None = None
     train_images: int | None = None
     test_images: int | None = None
+    holdout: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -104,22 +146,63 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
-        for name in ("lr_start", "lr_end", "max_gradient", "alpha", "scale"):
+        for name in ("lr_start", "lr_end", "max_gradient", "alpha", "scale", "spread"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be finite and above 0; got {value}")
-        for name in ("K", "lambda_", "beta", "jitter", "shift"):
+        for name in (
+            "K",
+            "lambda_",
+            "beta",
+            "jitter",
+            "warmup",
+            "weight_decay",
+            "holdout",
+            *DISTORTIONS,
+        ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative; got {value}")
+        for name in ("adam_beta2", "average", "stretch"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1; got {value}")
+        if self.weight_sum and not (math.isfinite(self.weight_sum) and self.weight_sum > 1):
+            raise ValueError(
+                f"weight_sum must be finite and above 1, or no neuron spikes, or 0 to leave the "
+                f"sums free; got {self.weight_sum}"
+            )
         if math.isnan(self.t_max):
             raise ValueError("t_max must be a time in units of tau, or inf; got nan")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2**63 - 1; got {self.seed}")
 
-    def learning_rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0 (the paper's section 4.1)."""
-        return self.lr_start + epoch * ((self.lr_end - self.lr_start) / self.epochs)
+    def learning_rate(self, epoch: int, share: float = 1.0) -> float:
+        """Learning rate of a step.
+
+        Parameters
+        ----------
+        epoch : int
+            The epoch, counted from 0.
+        share : float
+            Share of the epoch that is done after the step; 1 for its last step.
+
+        Notes
+        -----
+        The paper's section 4.1, if the schedule is linear.
+        """
+        position = epoch + share
+        if self.schedule == "linear":
+            rate = self.lr_start + epoch * ((self.lr_end - self.lr_start) / self.epochs)
+        else:
+            falling = (1 + math.cos(math.pi * position / self.epochs)) / 2
+            rate = self.lr_end + falling * (self.lr_start - self.lr_end)
+        return rate * min(1.0, position / self.warmup) if self.warmup else rate
+
+    @property
+    def distortion(self) -> dict[str, float]:
+        """The limits of the random distortion of training images, by name."""
+        return {name: getattr(self, name) for name in DISTORTIONS}
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """Names of the fields in which two configurations would give different results."""
@@ -152,16 +235,17 @@ class TrainConfig:
             raise ValueError(f"the training configuration is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError("the training configuration must be a JSON object")
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(
-                f"the training configuration has fields this version does not know: "
-                f"{', '.join(unknown)}"
-            )
+        check_fields(values, "the training configuration")
         if values.get("t_max") in ("inf", "-inf"):
             values["t_max"] = float(values["t_max"])
         return cls(**values)
+
+
+def check_fields(values: Mapping[str, Any], source: str) -> None:
+    """Raise ValueError if a name is no field of `TrainConfig`."""
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(TrainConfig)})
+    if unknown:
+        raise ValueError(f"{source} has fields this version does not know: {', '.join(unknown)}")
 
 
 def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:

@@ -19,15 +19,16 @@ class EpochRecord:
     epoch : int
         Number of the epoch, from 1.
     learning_rate : float
-        Adam's learning rate in it.
+        Adam's learning rate at its last step.
     loss, loss_class, loss_weight_sum, loss_l2 : float
         Mean over the steps of the loss of equation (5), and of its three terms without their
         factors K and lambda.
     train_accuracy : float
         Share of the training images classified correctly, as they came by (with noise and
-        displacement, by the weights of that moment).
+        distortion, by the weights of that moment).
     test_accuracy : float
-        Share of the test images classified correctly after the epoch.
+        Share of the test images classified correctly after the epoch, by the averaged weights
+        if the run averages them.
     train_sparsity : float
         Share of neurons that spiked, in one training batch of every thousand images.
     test_sparsity : float

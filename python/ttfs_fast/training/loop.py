@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
 from ttfs_fast._extras import require
@@ -21,6 +22,7 @@ from ttfs_fast.loss import LossTerms, SpikingLoss, clip_gradient_, weights_and_b
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.training._files import remove_folder, remove_partials, replace_file
 from ttfs_fast.training.batches import EpochBatches
+from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -44,7 +46,7 @@ class TrainResult:
     Attributes
     ----------
     model : torch.nn.Module
-        The network with its final weights.
+        The network with its final weights, averaged if the settings say so.
     evaluation : EvaluationResult
         The final network on the test images.
     records : list of EpochRecord
@@ -152,8 +154,21 @@ def train(
 def load_data(config: TrainConfig) -> tuple[ImageSet, ImageSet]:
     """The training and test images that a configuration asks for."""
     train_set = load(config.dataset, config.data_root, train=True)
-    test_set = load(config.dataset, config.data_root, train=False)
-    return _first(train_set, config.train_images), _first(test_set, config.test_images)
+    if config.holdout:
+        last = len(train_set) - config.holdout
+        if last < 1:
+            raise ValueError(
+                f"holdout must leave at least one of {len(train_set):,} training images; "
+                f"got {config.holdout}"
+            )
+        test_set = _part(train_set, slice(last, None))
+        train_set = _part(train_set, slice(last))
+    else:
+        test_set = load(config.dataset, config.data_root, train=False)
+    return (
+        _part(train_set, slice(config.train_images)),
+        _part(test_set, slice(config.test_images)),
+    )
 
 
 class _EpochTotals:
@@ -204,7 +219,20 @@ class _Session:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = mnist_scnn(t_max=config.t_max)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr_start, fused=True)
+            self.layers = list(spiking_layers(self.model).values())
+            if config.weight_sum:
+                start_centred_(self.layers, config.weight_sum, config.spread)
+        self.averaged: AveragedModel | None = None
+        if config.average:
+            mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.lr_start,
+            betas=(0.9, config.adam_beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.batches = EpochBatches(
             train_set,
@@ -213,7 +241,7 @@ class _Session:
             alpha=config.alpha,
             polarity=config.polarity,
             jitter=config.jitter,
-            shift=config.shift,
+            distortion=config.distortion,
         )
         self.loss = SpikingLoss(
             config.K,
@@ -224,11 +252,18 @@ class _Session:
             cost_reduction=config.cost_reduction,
         )
 
+    @property
+    def network(self) -> nn.Module:
+        """The network that is tested and exported: the averaged one, if the run averages."""
+        return self.model if self.averaged is None else self.averaged.module
+
     def announce(self) -> None:
         config = self.config
-        layers = spiking_layers(self.model)
-        weights = sum(layer.weight.numel() for layer in layers.values())
-        noise = f"jitter {config.jitter:g} tau, shift {config.shift} pixels"
+        weights = sum(layer.weight.numel() for layer in self.layers)
+        limits = [f"{name} {value:g}" for name, value in config.distortion.items() if value]
+        rate = f"{config.lr_start:g} falling to {config.lr_end:g}, {config.schedule}"
+        if config.warmup:
+            rate += f", rising first for {config.warmup:g} epochs"
         if self.records:
             start = f"from {self.run}, after epoch {len(self.records)} of {config.epochs}"
         else:
@@ -237,12 +272,15 @@ class _Session:
             f"training {type(self.model).__name__} on {config.dataset}",
             {
                 "start": start,
-                "network": f"{len(layers)} spiking layers, {weights:,} weights",
+                "network": f"{len(self.layers)} spiking layers, {weights:,} weights",
                 "images": f"{self.batches.images:,} to train, {len(self.test_set):,} to test",
                 "steps": f"{config.epochs} epochs of {len(self.batches):,} batches of "
                 f"{config.batch_size}",
-                "rate": f"{config.lr_start:g} falling to {config.lr_end:g}",
-                "noise": noise,
+                "rate": rate,
+                "average": f"of the weights, decay {config.average:g}"
+                if config.average
+                else "none",
+                "noise": ", ".join([f"jitter {config.jitter:g} tau", *limits]),
                 "device": f"cpu, threads: {config.threads}, "
                 f"{ttfs_fast.instruction_set()} instructions",
                 "seed": str(config.seed),
@@ -251,6 +289,8 @@ class _Session:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.model)
+        if self.averaged is not None:
+            self.averaged.load_state_dict(checkpoint.averaged)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": checkpoint.optimizer, "param_groups": groups})
         self.generator.set_state(checkpoint.generator)
@@ -268,6 +308,7 @@ class _Session:
             Checkpoint(
                 epoch=len(self.records),
                 model=self.model.state_dict(),
+                averaged={} if self.averaged is None else self.averaged.state_dict(),
                 optimizer=self.optimizer.state_dict()["state"],
                 generator=self.generator.get_state(),
                 facts=facts,
@@ -287,8 +328,6 @@ class _Session:
         with self.reporter.start_bar(total=steps * config.epochs, done=steps * done):
             for epoch in range(done, config.epochs):
                 begin = time.perf_counter()
-                for group in optimizer.param_groups:
-                    group["lr"] = config.learning_rate(epoch)
                 totals = self._epoch(epoch, fabric, model, optimizer)
                 evaluation = self.evaluate()
                 record = EpochRecord(
@@ -317,6 +356,9 @@ class _Session:
         for chunk in self.batches.epoch():
             outputs: list[Tensor] = []
             for values, labels in chunk.batches:
+                rate = self.config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
                 if outputs:
                     output = model(values)
                 else:
@@ -325,13 +367,19 @@ class _Session:
                 loss = self.loss.terms(output, labels, layers)
                 optimizer.zero_grad()
                 fabric.backward(loss.total)
+                if self.config.weight_sum:
+                    project_gradients_(self.layers)
                 norm = clip_gradient_(
                     self.model, self.config.max_gradient, error_if_nonfinite=False
                 )
                 if math.isfinite(norm):
                     optimizer.step()
+                    if self.config.weight_sum:
+                        hold_sums_(self.layers, self.config.weight_sum)
                 else:
                     totals.skipped += 1
+                if self.averaged is not None:
+                    self.averaged.update_parameters(self.model)
                 totals.add_loss(loss)
                 outputs.append(output.detach())
             totals.add_answers(torch.cat(outputs), chunk.labels)
@@ -355,7 +403,7 @@ class _Session:
 
     def evaluate(self) -> EvaluationResult:
         return evaluate(
-            self.model,
+            self.network,
             self.test_set,
             alpha=self.config.alpha,
             polarity=self.config.polarity,
@@ -363,7 +411,7 @@ class _Session:
 
     def _finish(self, evaluation: EvaluationResult) -> TrainResult:
         path = export_weights(
-            self.model, self.run / WEIGHTS, self.config, test_accuracy=evaluation.accuracy
+            self.network, self.run / WEIGHTS, self.config, test_accuracy=evaluation.accuracy
         )
         log = self.run / LOG
         self.reporter.say_facts(
@@ -377,7 +425,7 @@ class _Session:
                 "log": str(log),
             },
         )
-        return TrainResult(self.model, evaluation, self.records, path, log)
+        return TrainResult(self.network, evaluation, self.records, path, log)
 
 
 def _line(record: EpochRecord, epochs: int) -> str:
@@ -427,11 +475,9 @@ def _remove_run(run: Path) -> None:
         remove_partials(run)
 
 
-def _first(image_set: ImageSet, count: int | None) -> ImageSet:
-    if count is None or count >= len(image_set.labels):
-        return image_set
+def _part(image_set: ImageSet, part: slice) -> ImageSet:
     return dataclasses.replace(
-        image_set, images=image_set.images[:count], labels=image_set.labels[:count]
+        image_set, images=image_set.images[part], labels=image_set.labels[part]
     )
 
 

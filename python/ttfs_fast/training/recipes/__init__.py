@@ -1,0 +1,54 @@
+"""Settings of published training runs, as TOML files that ship with the package."""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ttfs_fast.training.config import TrainConfig, check_fields
+
+
+def names() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    files = resources.files(__package__).iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
+    """Settings from a recipe of the package, or from a TOML file.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        One of :func:`names`, or the path of a file that ends in ``.toml``.
+
+    Returns
+    -------
+    settings : dict of str to object
+        Fields of `TrainConfig` with their values; fields that are not named keep their defaults.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither such a recipe nor such a file.
+    ValueError
+        If the file is not TOML, names a field that `TrainConfig` has not, or a value is not
+        allowed; the message names the file.
+    """
+    text = str(name_or_path)
+    if text in names():
+        content = (resources.files(__package__) / f"{text}.toml").read_bytes()
+    elif text.endswith(".toml") and Path(text).is_file():
+        content = Path(text).read_bytes()
+    else:
+        raise FileNotFoundError(
+            f"no settings at {text}: give the path of a .toml file, or one of the recipes that "
+            f"come with the package: {', '.join(names())}"
+        )
+    try:
+        settings = tomllib.loads(content.decode())
+        check_fields(settings, "it")
+        TrainConfig(**settings)
+    except ValueError as error:  # also tomllib's and UTF-8's errors
+        raise ValueError(f"{text} holds no training settings: {error}") from error
+    return settings

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from ttfs_fast.training import TrainConfig, read_recipe
+from ttfs_fast.training.recipes import names
+
+
+def test_every_recipe_of_the_package_is_a_configuration() -> None:
+    assert "mnist" in names()
+    for name in names():
+        config = TrainConfig(**read_recipe(name))
+        assert config != TrainConfig()
+        assert config.data_root is None  # no folder of one machine
+
+
+def test_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('dataset = "digits"\nt_max = inf\nshift = 2\n')
+    assert read_recipe(path) == {"dataset": "digits", "t_max": float("inf"), "shift": 2}
+    assert TrainConfig(**read_recipe(str(path))).shift == 2.0
+
+
+@pytest.mark.parametrize("name", ["no-such-recipe", "no/such/file.toml", "", "."])
+def test_neither_recipe_nor_file(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"recipes that come with the package: .*mnist"):
+        read_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"epochs = ", "no training settings"),
+        (b"\xff\xfe", "no training settings"),
+        (b"momentum = 0.9", "fields this version does not know: momentum"),
+        (b"epochs = 0", "epochs must be at least 1"),
+        (b"[train]\nepochs = 3", "does not know: train"),
+    ],
+)
+def test_a_file_that_holds_no_settings(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"wrong\.toml .*{message}"):
+        read_recipe(path)
