@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "kernels/table.h"
+
 namespace ttfs {
 namespace {
 
@@ -41,9 +43,12 @@ void check(const ConvShape& s) {
                                 ") and output channels (" + std::to_string(s.out_channels) +
                                 ") must be divisible by groups (" + std::to_string(s.groups) + ")");
   const std::int64_t receptive = s.in_channels / s.groups * s.kernel_height * s.kernel_width;
-  if (receptive >= (std::int64_t{1} << 31))
+  // The sweep counts chunks of events in floats, which are exact up to 2^24.
+  constexpr std::int64_t most = kEventGrain << 24;
+  if (receptive >= most)
     throw std::invalid_argument("a receptive field of " + std::to_string(receptive) +
-                                " inputs is too large; at most 2^31 - 1 are supported");
+                                " inputs is too large; fewer than " + std::to_string(most) +
+                                " are supported");
 }
 
 void check(const PoolShape& s) {

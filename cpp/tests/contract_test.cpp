@@ -311,7 +311,8 @@ void test_sizes() {
       {&Conv::pad_left, -1, "left padding"},
       {&Conv::groups, 0, "groups"},
       {&Conv::groups, 3, "divisible"},
-      {&Conv::kernel_width, std::int64_t{1} << 32, "too large"}};
+      {&Conv::kernel_width, std::int64_t{1} << 32, "too large"},
+      {&Conv::kernel_width, std::int64_t{1} << 26, "too large"}};
   std::mt19937 random(kSeed);
   const Layer<float> good = odd_layer<float>(random, false);
   for (const auto& bad : conv_sizes) {
