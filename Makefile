@@ -38,9 +38,10 @@ endif
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.installed ## The benchmark of the operators, and of the core with google-benchmark
+bench: $(VENV)/.installed ## The benchmarks of operators and circuit; with google-benchmark, of the core
 	@mkdir -p build
 	$(BIN)/python bench/operators.py --json build/bench-operators.json $(ARGS)
+	$(BIN)/python bench/circuit.py --json build/bench-circuit.json
 ifneq ($(wildcard bench/CMakeLists.txt),)
 	@if echo '#include <benchmark/benchmark.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1; then \
 	  $(IN_VENV) && cmake --preset bench --log-level=WARNING && cmake --build --preset bench && \

@@ -18,6 +18,7 @@ namespace {
 #include "kernels/vector_baseline.h"
 #endif
 
+#include "kernels/circuit.h"
 #include "kernels/events.h"
 #include "kernels/gradients.h"
 #include "kernels/sweep.h"
@@ -33,6 +34,6 @@ constexpr Kernels<T> all_kernels() {
 
 }  // namespace
 
-extern const KernelTable table = {all_kernels<float>(), all_kernels<double>()};
+extern const KernelTable table = {all_kernels<float>(), all_kernels<double>(), circuit::kernels()};
 
 }  // namespace ttfs::TTFS_ISA

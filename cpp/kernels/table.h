@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/circuit_table.h"
+
 namespace ttfs {
 
 /// Outputs in one packed block of weights: what the sweep keeps in registers, so that a block's
@@ -133,6 +135,7 @@ struct Kernels {
 struct KernelTable {
   Kernels<float> f32;
   Kernels<double> f64;
+  CircuitKernels circuit;
 };
 
 template <class T>

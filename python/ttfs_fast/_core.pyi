@@ -54,6 +54,29 @@ def max_pool2d_backward(
     grad_input: NDArray[Any],
     threads: int,
 ) -> None: ...
+
+circuit_channels: int
+
+def simulate_circuit(
+    model: str,
+    parameters: dict[str, float],
+    noise: dict[str, float | int | bool],
+    step: float,
+    duration: float,
+    seed: int,
+    first_trial: int,
+    times: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    time_rows: NDArray[np.int64] | None,
+    weight_rows: NDArray[np.int64] | None,
+    chips: NDArray[np.int64] | None,
+    fire: NDArray[np.float64],
+    peak: NDArray[np.float64],
+    decimation: int,
+    waveforms: NDArray[np.float64] | None,
+    threads: int,
+) -> int: ...
+def circuit_normals(seed: int, trial: int, first: int, count: int) -> NDArray[np.float64]: ...
 def instruction_set() -> str: ...
 def instruction_sets() -> list[str]: ...
 def set_instruction_set(name: str) -> None: ...

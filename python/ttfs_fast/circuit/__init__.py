@@ -1,0 +1,50 @@
+"""The neuron as a circuit in the phase domain: ring oscillators and a type-I phase-locked loop.
+
+A simulator of the circuit of Zhou et al. (AAAI 2021), section 3.1, with the averaged equations and
+with the switching waveforms; see docs/circuit.md.
+"""
+
+from ttfs_fast.circuit.energy import (
+    NetworkEnergy,
+    energy,
+    energy_per_spike,
+    gain_over_prior,
+    simulated_energy,
+)
+from ttfs_fast.circuit.parameters import CircuitParameters, Nonidealities
+from ttfs_fast.circuit.simulation import (
+    SimulationResult,
+    Waveforms,
+    closed_form,
+    default_step,
+    simulate,
+)
+from ttfs_fast.circuit.sweeps import (
+    TABLE_3,
+    OperatingPoint,
+    SweepPoint,
+    is_monotone,
+    jitter_sweep,
+    quantization_sweep,
+)
+
+__all__ = [
+    "TABLE_3",
+    "CircuitParameters",
+    "NetworkEnergy",
+    "Nonidealities",
+    "OperatingPoint",
+    "SimulationResult",
+    "SweepPoint",
+    "Waveforms",
+    "closed_form",
+    "default_step",
+    "energy",
+    "energy_per_spike",
+    "gain_over_prior",
+    "is_monotone",
+    "jitter_sweep",
+    "quantization_sweep",
+    "simulate",
+    "simulated_energy",
+]

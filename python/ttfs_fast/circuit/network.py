@@ -1,0 +1,460 @@
+"""Trained networks as circuits: real input spikes, every neuron a circuit."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import unfold
+
+from ttfs_fast.circuit.energy import NetworkEnergy, simulated_energy
+from ttfs_fast.circuit.parameters import CircuitParameters, Nonidealities
+from ttfs_fast.circuit.simulation import Model, simulate
+from ttfs_fast.data import ImageSet
+from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.functional import _conv_sizes, spiking_conv2d, spiking_linear
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.reference import _pad
+from ttfs_fast.training.spikes import predict, spiking_layers
+
+Layer = SpikingLinear | SpikingConv2d
+LATEST = 8.0
+"""Default length of a simulation, in units of tau: what has not fired by then is silent."""
+
+_NEURONS_PER_CALL = 200_000
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """Neurons of one layer, as circuits and by the closed form, for the same input spikes.
+
+    Attributes
+    ----------
+    layer : str
+    ideal, circuit : array, shape (neurons,)
+        Spike times in units of tau, +inf for silent.
+    peak_error : array, shape (neurons,)
+        Largest phase error of each neuron's loop, rad; above pi / 2 a real detector folds over.
+    energy : NetworkEnergy
+    latest : float
+        Length of the simulation, in units of tau.
+    """
+
+    layer: str
+    ideal: NDArray[np.float64]
+    circuit: NDArray[np.float64]
+    peak_error: NDArray[np.float64]
+    energy: NetworkEnergy
+    latest: float
+
+    @property
+    def both(self) -> NDArray[np.bool_]:
+        """Neurons that fire both ways within the simulated time."""
+        return np.isfinite(self.circuit) & (self.ideal <= self.latest)
+
+    @property
+    def deviations(self) -> NDArray[np.float64]:
+        """Circuit less closed form, in units of tau, of the neurons that fire both ways."""
+        return self.circuit[self.both] - self.ideal[self.both]
+
+    @property
+    def jitter(self) -> float:
+        """Mean of |t - t0| / t0 of the neurons that fire both ways (the paper's definition).
+
+        Neurons whose ideal time is 0 are left out; nan if there is none.
+        """
+        ideal = self.ideal[self.both]
+        shares = np.abs(self.deviations[ideal > 0]) / ideal[ideal > 0]
+        return float(shares.mean()) if shares.size else math.nan
+
+    @property
+    def lost(self) -> int:
+        """Neurons that fire by the closed form only."""
+        return int(((self.ideal <= self.latest) & ~np.isfinite(self.circuit)).sum())
+
+    @property
+    def extra(self) -> int:
+        """Neurons that fire as circuits only."""
+        return int((np.isfinite(self.circuit) & ~(self.ideal <= self.latest)).sum())
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """A network on a data set, by the closed form and with every neuron a circuit.
+
+    Attributes
+    ----------
+    images : int
+    correct_ideal, correct_circuit : int
+        Images classified correctly.
+    same_answer : int
+        Images with the same answer both ways.
+    layers : dict of str to LayerResult
+        Each layer's neurons, over all images. The inputs of a layer are those that the circuits of
+        the layer before sent, so deviations add up along the network as they would on a chip.
+    energy_per_image : float
+        Joules of all neurons, those that stay silent included.
+    parameters : dict of str to CircuitParameters
+        Those of each layer: `phase_per_weight` fitted to its currents.
+    """
+
+    images: int
+    correct_ideal: int
+    correct_circuit: int
+    same_answer: int
+    layers: dict[str, LayerResult]
+    energy_per_image: float
+    parameters: dict[str, CircuitParameters]
+
+    @property
+    def accuracy_ideal(self) -> float:
+        return self.correct_ideal / self.images
+
+    @property
+    def accuracy_circuit(self) -> float:
+        return self.correct_circuit / self.images
+
+
+def receptive_fields(layer: Layer, values: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A layer's neurons as rows of inputs and rows of weights.
+
+    Parameters
+    ----------
+    layer : SpikingLinear or SpikingConv2d
+        Not grouped.
+    values : Tensor
+        Spike values that the layer receives, shape (N, ...) as the layer takes it.
+
+    Returns
+    -------
+    times : float64 array, shape (fields, inputs)
+        Spike times in units of tau; one field an image, or one for each output pixel, image after
+        image. With a bias the last input spikes at 0.
+    weights : float64 array, shape (outputs, inputs)
+        Neuron (field, output) takes one row of each.
+    """
+    weight = layer.weight.detach().to(torch.float64)
+    z = values.detach().to(torch.float64)
+    if isinstance(layer, SpikingConv2d):
+        if layer.groups != 1:
+            raise ValueError("a grouped convolution cannot be simulated as circuits")
+        size = (z.shape[2], z.shape[3])
+        pads, out = _conv_sizes(
+            "circuit", size, layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        )
+        padded = _pad(z, weight, layer.stride, pads, layer.dilation, out)
+        fields = unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
+        z = fields.transpose(1, 2).reshape(-1, fields.shape[1])
+    else:
+        z = z.reshape(-1, z.shape[-1])
+    weight = weight.flatten(1)
+    if layer.bias is not None:
+        z = torch.cat([z, z.new_ones(len(z), 1)], dim=1)
+        weight = torch.cat([weight, layer.bias.detach().to(torch.float64)[:, None]], dim=1)
+    return z.log().numpy(), weight.numpy()
+
+
+def fit_to_layer(
+    parameters: CircuitParameters, layer: Layer, values: Tensor, *, latest: float = LATEST
+) -> CircuitParameters:
+    """Scale `phase_per_weight` down, if need be, so that no loop leaves its detector's range.
+
+    The membrane's threshold follows, so a noise-free neuron's time does not change; phase noise and
+    quantised edges weigh more the smaller the phases are.
+
+    Parameters
+    ----------
+    parameters : CircuitParameters
+    layer, values
+        See `receptive_fields`; the spikes of typical images.
+    latest : float
+        Time simulated, in units of tau.
+
+    Returns
+    -------
+    parameters : CircuitParameters
+        Whose phase errors stay below 95 % of pi / 2 for these spikes.
+    """
+    times, weights = receptive_fields(layer, values)
+    peak = 0.0
+    for start in range(0, len(times), max(1, _NEURONS_PER_CALL // len(weights))):
+        part = times[start : start + max(1, _NEURONS_PER_CALL // len(weights))]
+        result = _simulate_fields(parameters, part, weights, latest=latest)
+        peak = max(peak, float(result.peak_error.max(initial=0.0)))
+    most = 0.95 * math.pi / 2
+    if peak <= most:
+        return parameters
+    return dataclasses.replace(
+        parameters, phase_per_weight=parameters.phase_per_weight * most / peak
+    )
+
+
+def simulate_layer(
+    parameters: CircuitParameters,
+    layer: Layer,
+    values: Tensor,
+    *,
+    name: str = "layer",
+    neurons: int | None = None,
+    noise: Nonidealities | None = None,
+    model: Model = "averaged",
+    latest: float = LATEST,
+    seed: int = 0,
+    first_trial: int = 0,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> LayerResult:
+    """Simulate a layer's neurons as circuits and compare with the closed form.
+
+    Parameters
+    ----------
+    parameters : CircuitParameters
+        `fit_to_layer` makes them suit the layer.
+    layer, values
+        See `receptive_fields`.
+    name : str
+        For the result.
+    neurons : int, optional
+        Simulate that many neurons, drawn at random; all by default.
+    noise, model, seed, first_trial, threads, progress
+        See `simulate`. The chip of a neuron is its place in the layer, the same for every image.
+    latest : float
+        Time simulated, in units of tau; what fires later counts as silent.
+
+    Returns
+    -------
+    result : LayerResult
+        Neurons in the order of the layer's output, channels last: field by field.
+    """
+    times, weights = receptive_fields(layer, values)
+    count = len(times) * len(weights)
+    chosen = np.arange(count)
+    if neurons is not None and neurons < count:
+        chosen = np.sort(np.random.default_rng(seed).choice(count, neurons, replace=False))
+    with torch.no_grad():
+        outputs = _in_double(layer, values)
+    ideal = _channels_last(outputs).log().numpy()[chosen]
+    per_image = max(1, count // max(1, len(values)))
+    parts = []
+    for start in range(0, len(chosen), _NEURONS_PER_CALL):
+        picked = chosen[start : start + _NEURONS_PER_CALL]
+
+        def advance(done: int, before: int = start) -> None:
+            if progress is not None:
+                progress(before + done)
+
+        fields, rows = np.unique(picked // len(weights), return_inverse=True)
+        parts.append(
+            simulate(
+                parameters,
+                parameters.seconds(times[fields]),
+                weights,
+                time_rows=rows,
+                weight_rows=picked % len(weights),
+                chips=picked % per_image,
+                noise=noise,
+                model=model,
+                duration=float(parameters.seconds(latest)),
+                seed=seed,
+                first_trial=first_trial + start,
+                threads=threads,
+                progress=advance,
+            )
+        )
+    fire = np.concatenate([part.fire_times for part in parts]) if parts else np.empty(0)
+    peak = np.concatenate([part.peak_error for part in parts]) if parts else np.empty(0)
+    energies = [
+        simulated_energy(
+            parameters,
+            part,
+            parameters.seconds(
+                times.min(axis=1, initial=np.inf)[
+                    chosen[i * _NEURONS_PER_CALL : (i + 1) * _NEURONS_PER_CALL] // len(weights)
+                ]
+            ),
+        )
+        for i, part in enumerate(parts)
+    ]
+    return LayerResult(name, ideal, parameters.network_time(fire), peak, _sum(energies), latest)
+
+
+def simulate_network(
+    network: nn.Module,
+    image_set: ImageSet,
+    parameters: CircuitParameters | None = None,
+    *,
+    images: int | None = None,
+    noise: Nonidealities | None = None,
+    model: Model = "averaged",
+    latest: float = LATEST,
+    alpha: float = 3.0,
+    polarity: Polarity = "bright-first",
+    batch_size: int = 20,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> NetworkResult:
+    """Run a network with every neuron a circuit, layer after layer, and count the right answers.
+
+    The circuits' spike times, with all their deviations, are the next layer's input spikes.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps spike values (N, C, H, W) to (N, classes).
+    image_set : ImageSet
+    parameters : CircuitParameters, optional
+        Fitted to each layer's currents on the first images (`fit_to_layer`).
+    images : int, optional
+        Only the first so many.
+    noise, model, seed, threads
+        See `simulate`.
+    latest : float
+        Time simulated in each layer, in units of tau.
+    alpha, polarity
+        How pixels become spike times; see `ttfs_fast.encoding.encode`.
+    batch_size : int
+        Images at a time.
+    progress : callable, optional
+        Called with the number of images done.
+
+    Returns
+    -------
+    result : NetworkResult
+        It keeps every neuron's times: 170 kB an image for the MNIST network.
+    """
+    total = len(image_set.labels) if images is None else min(images, len(image_set.labels))
+    if total < 1 or batch_size < 1:
+        raise ValueError(f"images and batch_size must be at least 1; got {total}, {batch_size}")
+    base = parameters or CircuitParameters()
+    layers = spiking_layers(network)
+    weight = next(iter(layers.values())).weight
+    pixels, labels = image_set.images_as_tensor()[:total], image_set.labels_as_tensor()[:total]
+
+    def values_of(part: slice) -> Tensor:
+        shown = pixels[part].to(weight.dtype).div_(255.0)
+        return encode(shown, alpha=alpha, polarity=polarity)
+
+    found: dict[str, list[LayerResult]] = {name: [] for name in layers}
+    fitted: dict[str, CircuitParameters] = {}
+    done = 0
+
+    def hook_for(name: str, number: int) -> Any:
+        def hook(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if name not in fitted:
+                fitted[name] = fit_to_layer(base, module, inputs[0][:5], latest=latest)
+            per_image = output[0].numel()
+            result = simulate_layer(
+                fitted[name],
+                module,
+                inputs[0],
+                name=name,
+                noise=noise,
+                model=model,
+                latest=latest,
+                seed=seed + number,
+                first_trial=done * per_image,
+                threads=threads,
+            )
+            found[name].append(result)
+            values = torch.from_numpy(result.circuit).exp().to(output.dtype)
+            if output.ndim == 4:
+                n, c, h, w = output.shape
+                return values.view(n, h, w, c).permute(0, 3, 1, 2).contiguous()
+            return values.view(output.shape)
+
+        return hook
+
+    right = {"ideal": 0, "circuit": 0, "same": 0}
+    was_training = network.training
+    network.eval()
+    try:
+        for done in range(0, total, batch_size):
+            part = slice(done, min(done + batch_size, total))
+            values, truth = values_of(part), labels[part]
+            with torch.no_grad():
+                ideal = predict(network(values))
+                with ExitStack() as hooks:
+                    for number, (name, layer) in enumerate(layers.items()):
+                        handle = layer.register_forward_hook(hook_for(name, number))
+                        hooks.callback(handle.remove)
+                    circuit = predict(network(values))
+            right["ideal"] += int((ideal == truth).sum())
+            right["circuit"] += int((circuit == truth).sum())
+            right["same"] += int((circuit == ideal).sum())
+            if progress is not None:
+                progress(part.stop)
+    finally:
+        network.train(was_training)
+    results = {name: _join(parts) for name, parts in found.items()}
+    joules = sum(result.energy.total for result in results.values())
+    return NetworkResult(
+        total, right["ideal"], right["circuit"], right["same"], results, joules / total, fitted
+    )
+
+
+def _simulate_fields(
+    parameters: CircuitParameters,
+    times: NDArray[Any],
+    weights: NDArray[Any],
+    *,
+    latest: float,
+) -> Any:
+    count = len(times) * len(weights)
+    rows = np.arange(count)
+    return simulate(
+        parameters,
+        parameters.seconds(times),
+        weights,
+        time_rows=rows // len(weights),
+        weight_rows=rows % len(weights),
+        duration=float(parameters.seconds(latest)),
+    )
+
+
+def _in_double(layer: Layer, values: Tensor) -> Tensor:
+    """The layer's output in double precision (past its hooks, one of which may be calling)."""
+    z, weight = values.to(torch.float64), layer.weight.detach().to(torch.float64)
+    bias = None if layer.bias is None else layer.bias.detach().to(torch.float64)
+    if isinstance(layer, SpikingLinear):
+        return spiking_linear(z, weight, bias, t_max=layer.t_max)
+    return spiking_conv2d(
+        z,
+        weight,
+        bias,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        t_max=layer.t_max,
+    )
+
+
+def _channels_last(output: Tensor) -> Tensor:
+    return (output.permute(0, 2, 3, 1) if output.ndim == 4 else output).reshape(-1)
+
+
+def _sum(energies: list[NetworkEnergy]) -> NetworkEnergy:
+    return NetworkEnergy(
+        sum(e.total for e in energies),
+        sum(e.spiking for e in energies),
+        sum(e.spikes for e in energies),
+        sum(e.neurons for e in energies),
+    )
+
+
+def _join(parts: list[LayerResult]) -> LayerResult:
+    return LayerResult(
+        parts[0].layer,
+        np.concatenate([part.ideal for part in parts]),
+        np.concatenate([part.circuit for part in parts]),
+        np.concatenate([part.peak_error for part in parts]),
+        _sum([part.energy for part in parts]),
+        parts[0].latest,
+    )

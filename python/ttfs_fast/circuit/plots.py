@@ -1,0 +1,244 @@
+"""Pictures of the neuron circuit, drawn with matplotlib; see `ttfs_fast.plotting`."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ttfs_fast.circuit.parameters import CircuitParameters
+from ttfs_fast.circuit.simulation import SimulationResult
+from ttfs_fast.circuit.sweeps import SweepPoint
+from ttfs_fast.plotting import COLOURS, DECISION, FAINT, INK, _figure, _plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ttfs_fast.circuit.network import LayerResult
+
+
+def waveform_figure(
+    parameters: CircuitParameters,
+    times: ArrayLike,
+    weights: ArrayLike,
+    results: dict[str, SimulationResult],
+) -> "Figure":
+    """Draw one neuron as the inset of the paper's Figure 1 does.
+
+    From above: the input spikes; the synaptic current (the loop's phase error); the duty cycle of
+    UP, for the switching model its mean over a ring period; and the membrane phase rising to the
+    threshold, where the neuron fires.
+
+    Parameters
+    ----------
+    parameters : CircuitParameters
+    times, weights : array_like, shape (inputs,)
+        Seconds, and weights.
+    results : dict of str to SimulationResult
+        Simulations of this neuron with recorded waveforms, by the name to show; one colour each.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If a result holds no waveforms.
+    """
+    t, w = np.asarray(times, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    figure = _figure(9.0, 7.4)
+    spikes, current, duty, membrane = figure.subplots(
+        4, 1, sharex=True, gridspec_kw={"height_ratios": [0.8, 1.3, 1.0, 1.6]}
+    )
+    nano = 1e9
+    for time, weight in zip(t, w, strict=True):
+        if math.isfinite(time):
+            spikes.annotate(
+                "",
+                (time * nano, weight),
+                xytext=(time * nano, 0),
+                arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.4},
+            )
+    shown = w[np.isfinite(t)]
+    spikes.axhline(0, color=FAINT, linewidth=0.8)
+    low, high = min(0.0, shown.min(initial=0.0)), max(0.0, shown.max(initial=0.0))
+    spikes.set_ylim(low * 1.3 - 0.1, high * 1.3 + 0.1)
+    latest = 0.0
+    for (name, result), colour in zip(results.items(), COLOURS, strict=False):
+        waves = result.waveforms
+        if waves is None:
+            raise ValueError("the simulation recorded no waveforms: pass record_every")
+        x = waves.time * nano
+        latest = max(latest, float(x[-1]))
+        width = 1.5 if len(results) == 1 or colour == COLOURS[0] else 0.8
+        style = {"color": colour, "linewidth": width, "label": name}
+        current.plot(x, waves.phase_error[0], **style)
+        period = max(1, round(1 / (parameters.ring_frequency * (waves.time[1] - waves.time[0]))))
+        mean = np.convolve(waves.duty[0], np.ones(period) / period, mode="valid")
+        duty.plot(x[: len(mean)] + 0.5 * (x[period - 1] - x[0]), mean, **style)
+        membrane.plot(x, waves.membrane_phase[0], **style)
+        fire = result.fire_times[0]
+        if math.isfinite(fire):
+            for axis in (spikes, current, duty, membrane):
+                axis.axvline(fire * nano, color=DECISION, linewidth=1.0, linestyle=(0, (4, 2)))
+            membrane.annotate(
+                f"fires at {fire * nano:.1f} ns",
+                (fire * nano, parameters.threshold),
+                xytext=(6, -12 - 12 * list(results).index(name)),
+                textcoords="offset points",
+                fontsize=9,
+                color=colour,
+            )
+    membrane.axhline(parameters.threshold, color=DECISION, linewidth=1.0)
+    membrane.text(0.0, parameters.threshold, "threshold", va="bottom", fontsize=9, color=DECISION)
+    membrane.margins(y=0.12)
+    titles = {
+        spikes: "Input spikes (weight)",
+        current: "Synaptic current: phase error of the loop (rad)",
+        duty: "Duty cycle of UP",
+        membrane: "Membrane: phase of VCO4 over VCO3 (rad)",
+    }
+    for axis, title in titles.items():
+        _plain(axis)
+        axis.set_title(title, loc="left", fontsize=10, color=INK)
+    duty.margins(y=0.15)
+    duty.axhline(0.5, color=FAINT, linewidth=0.8)
+    membrane.set_xlim(0, latest)
+    membrane.set_xlabel("time (ns)", color=INK)
+    if len(results) > 1:
+        current.legend(frameon=False, fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def sweep_figure(points: Sequence[SweepPoint], quantity: str) -> "Figure":
+    """Draw output jitter against the swept quantity, with 95 % confidence and Table 3.
+
+    Parameters
+    ----------
+    points : sequence of SweepPoint
+    quantity : str
+        Label of the x axis.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    figure = _figure(6.4, 4.2)
+    axis: Any = figure.subplots()
+    x = [point.value for point in points]
+    paper = [(p.value, p.paper) for p in points if p.paper is not None]
+    if paper:
+        px, py = (np.array(column) for column in zip(*paper, strict=True))
+        axis.fill_between(
+            px, py / 2, py * 2, color=FAINT, alpha=0.18, linewidth=0, label="a factor of two"
+        )
+        axis.plot(px, py, color=FAINT, marker="s", ms=5, linewidth=1.0, label="paper, Table 3")
+    axis.fill_between(
+        x,
+        [max(p.low, 1e-6) for p in points],
+        [p.high for p in points],
+        color=COLOURS[0],
+        alpha=0.3,
+        linewidth=0,
+    )
+    axis.plot(
+        x,
+        [p.jitter for p in points],
+        color=COLOURS[0],
+        marker="o",
+        ms=4,
+        label=f"simulated, {points[0].trials:,} trials, 95 %",
+    )
+    axis.set_yscale("log")
+    axis.set_xticks(x)
+    axis.set_xlabel(quantity, color=INK)
+    axis.set_ylabel("output jitter (%)", color=INK)
+    axis.legend(frameon=False, fontsize=9)
+    _plain(axis)
+    figure.tight_layout()
+    return figure
+
+
+def convergence_figure(
+    panels: dict[str, tuple[str, dict[str, tuple[ArrayLike, ArrayLike]]]],
+) -> "Figure":
+    """Draw errors against what makes them fall, on logarithmic axes, beside a line of slope 1.
+
+    Parameters
+    ----------
+    panels : dict of str to (label of the x axis, dict of str to (x, error))
+        A panel for each title, a curve for each name.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    figure = _figure(4.8 * len(panels), 4.0)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, (quantity, series)) in zip(axes, panels.items(), strict=True):
+        for (name, (x, error)), colour in zip(series.items(), COLOURS, strict=False):
+            axis.loglog(x, error, color=colour, marker="o", ms=4, label=name)
+        first_x, first = (np.asarray(a, dtype=np.float64) for a in next(iter(series.values())))
+        axis.loglog(
+            first_x,
+            0.5 * first[0] * first_x[0] / first_x,
+            color=FAINT,
+            linestyle="--",
+            linewidth=1.0,
+            label="first order",
+        )
+        axis.set_xlabel(quantity, color=INK)
+        axis.set_ylabel("error of the spike time (tau)", color=INK)
+        axis.set_title(title, loc="left", fontsize=10, color=INK)
+        axis.legend(frameon=False, fontsize=9)
+        _plain(axis)
+    figure.tight_layout()
+    return figure
+
+
+def layer_figure(results: "dict[str, LayerResult]") -> "Figure":
+    """Draw, layer by layer, circuit spike times against the closed form, and their differences.
+
+    Parameters
+    ----------
+    results : dict of str to LayerResult
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    figure = _figure(3.7 * max(len(results), 2), 6.2)
+    axes = figure.subplots(2, len(results), squeeze=False)
+    for column, (name, result) in enumerate(results.items()):
+        above, below = axes[0, column], axes[1, column]
+        chosen = np.flatnonzero(result.both)
+        if len(chosen) > 3000:
+            chosen = np.random.default_rng(0).choice(chosen, 3000, replace=False)
+        ideal, circuit = result.ideal[chosen], result.circuit[chosen]
+        colour = COLOURS[column % len(COLOURS)]
+        above.plot([0, result.latest], [0, result.latest], color=FAINT, linewidth=0.8)
+        above.scatter(ideal, circuit, s=3, c=colour, linewidths=0, alpha=0.5, rasterized=True)
+        above.set_title(
+            f"{name}: {len(result.ideal):,} neurons, jitter {100 * result.jitter:.2g} %",
+            loc="left",
+            fontsize=10,
+            color=INK,
+        )
+        above.set_xlabel("closed form (tau)", color=INK)
+        above.set_ylabel("circuit (tau)", color=INK)
+        deviations = result.deviations
+        if len(deviations):
+            span = float(np.quantile(np.abs(deviations), 0.99)) or 1e-12
+            below.hist(
+                np.clip(deviations, -span, span), bins=60, color=colour, log=True, linewidth=0
+            )
+        below.locator_params(axis="x", nbins=4)
+        below.set_xlabel("circuit - closed form (tau)", color=INK)
+        below.set_ylabel("neurons", color=INK)
+        _plain(above)
+        _plain(below)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,491 @@
+"""``ttfs-fast circuit``: the neuron as a circuit, simulated."""
+
+import csv
+import dataclasses
+import io
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ttfs_fast.cli._common import (
+    DataRoot,
+    Debug,
+    Threads,
+    app,
+    console,
+    counting_bar,
+    friendly_errors,
+    option,
+    rich,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    from ttfs_fast.circuit import CircuitParameters, Nonidealities, SweepPoint
+
+circuit = typer.Typer(
+    help="Simulate the neuron circuit: ring oscillators and a phase-locked loop.",
+    no_args_is_help=True,
+)
+app.add_typer(circuit, name="circuit")
+
+
+class ModelName(StrEnum):
+    """Models of the circuit."""
+
+    AVERAGED = "averaged"
+    SWITCHING = "switching"
+
+
+Model = Annotated[
+    ModelName,
+    option("averaged: mean phases, exact; switching: square waves, XOR, sampled flip-flop."),
+]
+Trials = Annotated[int, option("Trials at each point.", min=2)]
+Seed = Annotated[int, option("With a trial's number, decides its noise.", min=0)]
+Table = Annotated[Path | None, option("Write the table as CSV to this file.", show_default=False)]
+Picture = Annotated[
+    Path | None, option("Draw a picture into this file (.png, .svg, .pdf).", show_default=False)
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A parameter or non-ideality, as name=value (docs/circuit.md lists them): "
+        "--set loop_corner=4e9 --set phase_noise=-110. May be repeated.",
+        show_default=False,
+    ),
+]
+
+
+@circuit.command()
+def waveform(
+    times: Annotated[str, option("Input spike times in units of tau.")] = "0.2,0.7,2.6",
+    weights: Annotated[str, option("Their weights.")] = "0.8,0.7,0.6",
+    model: Annotated[str, option("averaged, switching, or both.", metavar="MODEL")] = "both",
+    duration: Annotated[float, option("Time to simulate, in units of tau.", min=0.01)] = 4.0,
+    settings: Settings = None,
+    seed: Seed = 0,
+    out: Table = None,
+    plot: Picture = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Simulate one neuron and show its waveforms, as the inset of the paper's Figure 1."""
+    with friendly_errors(debug):
+        import numpy as np
+
+        from ttfs_fast.circuit import closed_form, default_step, energy, simulate
+
+        set_threads(threads)
+        p, noise = _settings(settings)
+        t, w = _numbers(times, "--times"), _numbers(weights, "--weights")
+        chosen = [m.value for m in ModelName] if model == "both" else [model]
+        _announce(p, noise, f"{len(t)} inputs, {', '.join(chosen)}", seed)
+        results = {}
+        for name in chosen:
+            step = min(default_step(p, name), p.tau * duration / 2000)  # type: ignore[arg-type]
+            results[name] = simulate(
+                p,
+                p.seconds(t),
+                w,
+                noise=noise,
+                model=name,  # type: ignore[arg-type]
+                duration=float(p.seconds(duration)),
+                step=step,
+                record_every=max(1, int(p.tau * duration / step / 4000)),
+                seed=seed,
+            )
+        table = _table(
+            "one neuron",
+            ("model", "fires (ns)", "(tau)", "ideal (tau)", "pJ", "steps"),
+        )
+        first = float(np.min(p.seconds(t)))
+        for name, result in results.items():
+            fire = result.fire_times[0]
+            span = min(fire, result.duration) - first
+            table.add_row(
+                name,
+                f"{fire * 1e9:.3f}",
+                f"{float(p.network_time(fire)):.6f}",
+                f"{closed_form(t, w)[0]:.6f}",
+                f"{float(energy(p, span, span)) * 1e12:.2f}",
+                f"{result.neuron_steps:,}",
+            )
+            if result.peak_error[0] > np.pi / 2:
+                console().print(
+                    f"{name}: the loop's phase error reaches {result.peak_error[0]:.2f} rad, "
+                    "beyond the detector's pi / 2; lower phase_per_weight"
+                )
+        _show(table)
+        if out is not None:
+            rows: list[tuple[str, ...]] = [
+                ("model", "time_s", "phase_error_rad", "duty", "membrane_phase_rad")
+            ]
+            for name, result in results.items():
+                waves = result.waveforms
+                assert waves is not None
+                columns = (waves.time, waves.phase_error[0], waves.duty[0], waves.membrane_phase[0])
+                rows += [(name, *(f"{x:.9g}" for x in row)) for row in zip(*columns, strict=True)]
+            _write_csv(out, rows)
+        if plot is not None:
+            from ttfs_fast.circuit.plots import waveform_figure
+
+            _draw(plot, waveform_figure(p, p.seconds(t), w, results))
+
+
+@circuit.command()
+def jitter(
+    inputs: Annotated[str, option("Input jitter in %, a list.")] = "1,3,5,7,9",
+    trials: Trials = 20_000,
+    model: Model = ModelName.AVERAGED,
+    settings: Settings = None,
+    seed: Seed = 0,
+    out: Table = None,
+    plot: Picture = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Output jitter against input jitter, beside the paper's Table 3."""
+    with friendly_errors(debug):
+        from ttfs_fast.circuit import TABLE_3, jitter_sweep
+
+        set_threads(threads)
+        p, noise = _settings(settings, TABLE_3.noise)
+        point = dataclasses.replace(TABLE_3, noise=noise)
+        values = _numbers(inputs, "--inputs")
+        _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model.value}", seed)
+        with counting_bar(trials * len(values), show=True) as advance:
+            points = jitter_sweep(
+                p,
+                point,
+                jitters=values,
+                trials=trials,
+                model=model.value,
+                seed=seed,
+                progress=advance,
+            )
+        _report("input (%)", points, out, plot)
+
+
+@circuit.command()
+def quantization(
+    bits: Annotated[str, option("Bits of the weights, a list.")] = "4,8,16,24,32",
+    trials: Trials = 20_000,
+    model: Model = ModelName.AVERAGED,
+    settings: Settings = None,
+    seed: Seed = 0,
+    out: Table = None,
+    plot: Picture = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Output jitter against the resolution of the weights, beside the paper's Table 3."""
+    with friendly_errors(debug):
+        from ttfs_fast.circuit import TABLE_3, quantization_sweep
+
+        set_threads(threads)
+        p, noise = _settings(settings, TABLE_3.noise)
+        point = dataclasses.replace(TABLE_3, noise=noise)
+        values = [int(value) for value in _numbers(bits, "--bits")]
+        _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model.value}", seed)
+        with counting_bar(trials * len(values), show=True) as advance:
+            points = quantization_sweep(
+                p,
+                point,
+                bits=values,
+                trials=trials,
+                model=model.value,
+                seed=seed,
+                progress=advance,
+            )
+        _report("bits", points, out, plot)
+
+
+@circuit.command()
+def layer(
+    images: Annotated[int, option("Test images to run through circuits.", min=1)] = 20,
+    weights: Annotated[
+        Path | None,
+        option(
+            "A model.safetensors, or the folder of the authors' weights; by default the trained "
+            "network that comes with the package.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = ModelName.AVERAGED,
+    latest: Annotated[float, option("Time simulated in each layer, in units of tau.")] = 8.0,
+    settings: Settings = None,
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    out: Table = None,
+    plot: Picture = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Run the MNIST network with every neuron a circuit: spike times, accuracy, energy.
+
+    Each layer receives the spikes that the circuits of the layer before sent.
+    """
+    with friendly_errors(debug):
+        import numpy as np
+
+        from ttfs_fast.circuit.network import simulate_network
+        from ttfs_fast.data import load
+        from ttfs_fast.models import mnist_scnn
+
+        set_threads(threads)
+        p, noise = _settings(settings)
+        network = mnist_scnn(weights=weights) if weights else mnist_scnn(pretrained=True)
+        image_set = load("mnist", None if data_root is None else str(data_root), train=False)
+        images = min(images, len(image_set))
+        _announce(p, noise, f"{images:,} images of {image_set.name}, {model.value}", seed)
+        with counting_bar(images, show=True) as advance:
+            result = simulate_network(
+                network,
+                image_set,
+                p,
+                images=images,
+                noise=noise,
+                model=model.value,
+                latest=latest,
+                seed=seed,
+                progress=advance,
+            )
+        header = (
+            "layer",
+            "neurons",
+            "both fire",
+            "lost",
+            "extra",
+            "jitter %",
+            "median",
+            "99 %",
+            "pJ",
+        )
+        table = _table(
+            "circuits against the closed form; deviations in tau, energy of a spike", header
+        )
+        rows: list[tuple[str, ...]] = [header]
+        for name, found in result.layers.items():
+            sizes = np.abs(found.deviations) if len(found.deviations) else np.array([np.nan])
+            row = (
+                name,
+                f"{len(found.ideal):,}",
+                f"{int(found.both.sum()):,}",
+                f"{found.lost:,}",
+                f"{found.extra:,}",
+                f"{100 * found.jitter:.4g}",
+                f"{np.median(sizes):.3g}",
+                f"{np.quantile(sizes, 0.99):.3g}",
+                f"{found.energy.per_spike * 1e12:.2f}",
+            )
+            table.add_row(*row)
+            rows.append(tuple(cell.replace(",", "") for cell in row))
+        _show(table)
+        print(
+            f"accuracy on {result.images:,} images: closed form {result.accuracy_ideal:.2%}, "
+            f"circuits {result.accuracy_circuit:.2%}; same answer for {result.same_answer:,}"
+        )
+        print(f"energy: {result.energy_per_image * 1e9:.1f} nJ an image, silent neurons included")
+        if out is not None:
+            _write_csv(out, rows)
+        if plot is not None:
+            from ttfs_fast.circuit.plots import layer_figure
+
+            _draw(plot, layer_figure(result.layers))
+
+
+@circuit.command()
+def convergence(
+    seed: Seed = 0,
+    out: Table = None,
+    plot: Picture = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Show that the circuit approaches the ideal neuron, and with which order."""
+    with friendly_errors(debug):
+        from ttfs_fast.circuit import convergence as limits
+
+        set_threads(threads)
+        p, noise = _settings(None)
+        _announce(p, noise, "random neurons of 2 to 64 inputs", seed)
+        median, high = limits.loop_convergence(p, seed=seed)
+        mean, ring_high = limits.ring_convergence(p, seed=seed)
+        table = _table(
+            "error of the spike time, in tau", ("limit", "value", "middle", "90 % below")
+        )
+        rows: list[tuple[str, ...]] = [("limit", "value", "middle_tau", "high_tau")]
+        for name, values, middle, upper in (
+            ("averaged to closed form: w_lf / k", limits.RATIOS, median, high),
+            ("switching to averaged: ring (Hz)", limits.FREQUENCIES, mean, ring_high),
+        ):
+            for value, a, b in zip(values, middle, upper, strict=True):
+                table.add_row(name, f"{value:.0e}", f"{a:.3e}", f"{b:.3e}")
+                rows.append((name, f"{value:g}", repr(float(a)), repr(float(b))))
+        _show(table)
+        print(
+            f"order: {limits.order(limits.RATIOS, median):.3f} in k / w_lf, "
+            f"{limits.order(limits.FREQUENCIES, mean):.3f} in 1 / frequency"
+        )
+        if out is not None:
+            _write_csv(out, rows)
+        if plot is not None:
+            from ttfs_fast.circuit.plots import convergence_figure
+
+            panels = {
+                "averaged model to closed form": (
+                    "w_lf / k",
+                    {"median": (limits.RATIOS, median), "90 %": (limits.RATIOS, high)},
+                ),
+                "switching model to averaged": (
+                    "ring frequency (GHz)",
+                    {
+                        "mean": ([f / 1e9 for f in limits.FREQUENCIES], mean),
+                        "90 %": ([f / 1e9 for f in limits.FREQUENCIES], ring_high),
+                    },
+                ),
+            }
+            _draw(plot, convergence_figure(panels))  # type: ignore[arg-type]
+
+
+def _numbers(text: str, name: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name} must be numbers separated by commas; got {text!r}") from None
+    return values
+
+
+def _settings(
+    given: list[str] | None, noise: "Nonidealities | None" = None
+) -> tuple["CircuitParameters", "Nonidealities"]:
+    """Parameters and non-idealities with the fields that --set names changed."""
+    from ttfs_fast.circuit import CircuitParameters, Nonidealities
+
+    known: dict[str, Any] = {
+        field.name: field
+        for kind in (CircuitParameters, Nonidealities)
+        for field in dataclasses.fields(kind)
+    }
+    changed: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            raise ValueError(
+                f"--set takes name=value, with one of {', '.join(sorted(known))}; got {text!r}"
+            )
+        default = known[name].default
+        if isinstance(default, bool):
+            if value not in ("true", "false"):
+                raise ValueError(f"{name} must be true or false; got {value!r}")
+            changed[name] = value == "true"
+        elif value == "none" and name in ("phase_noise", "threshold_frequency", "threshold_phase"):
+            changed[name] = None
+        else:
+            try:
+                changed[name] = int(value) if isinstance(default, int) else float(value)
+            except ValueError:
+                raise ValueError(f"{name} must be a number; got {value!r}") from None
+    circuit_names = {field.name for field in dataclasses.fields(CircuitParameters)}
+    return (
+        CircuitParameters(**{k: v for k, v in changed.items() if k in circuit_names}),
+        dataclasses.replace(
+            noise or Nonidealities(), **{k: v for k, v in changed.items() if k not in circuit_names}
+        ),
+    )
+
+
+def _announce(p: "CircuitParameters", noise: "Nonidealities", what: str, seed: int) -> None:
+    """Say what will run."""
+    import torch
+
+    import ttfs_fast
+    from ttfs_fast.circuit import Nonidealities, energy_per_spike, gain_over_prior
+    from ttfs_fast.circuit.energy import SPIKE_TIME
+
+    print(
+        f"{what}; cpu, threads: {torch.get_num_threads()}, {ttfs_fast.instruction_set()} "
+        f"instructions, seed {seed}"
+    )
+    print(
+        f"tau {p.tau * 1e9:.4g} ns, w_lf / k {p.loop_corner / p.loop_gain:.4g}, ring "
+        f"{p.ring_frequency / 1e9:.4g} GHz, threshold {p.threshold:.4g} rad; "
+        f"{energy_per_spike(p) * 1e12:.2f} pJ for a spike after {SPIKE_TIME:g} tau, "
+        f"{gain_over_prior(p):.0%} below the prior circuit's 19 pJ"
+    )
+    off = Nonidealities()
+    on = [
+        f"{field.name} {getattr(noise, field.name):g}"
+        for field in dataclasses.fields(noise)
+        if getattr(noise, field.name) != getattr(off, field.name)
+    ]
+    print(f"non-idealities: {', '.join(on) or 'none'}")
+
+
+def _report(quantity: str, points: "list[SweepPoint]", out: Path | None, plot: Path | None) -> None:
+    from ttfs_fast.circuit import is_monotone
+
+    table = _table(
+        "output jitter: mean of |t - t0| / t0",
+        (quantity, "mean (%)", "95 % from", "to", "paper", "ratio", "silent"),
+    )
+    rows: list[tuple[str, ...]] = [
+        (quantity, "jitter_percent", "low_95", "high_95", "paper_percent", "trials", "silent")
+    ]
+    for point in points:
+        paper = "" if point.paper is None else f"{point.paper:g}"
+        ratio = "" if point.paper is None else f"{point.jitter / point.paper:.2f}"
+        cells = (f"{point.jitter:.4f}", f"{point.low:.4f}", f"{point.high:.4f}")
+        table.add_row(f"{point.value:g}", *cells, paper, ratio, str(point.silent))
+        exact = (repr(point.jitter), repr(point.low), repr(point.high))
+        rows.append((f"{point.value:g}", *exact, paper, str(point.trials), str(point.silent)))
+    _show(table)
+    compared = [point for point in points if point.paper is not None]
+    if compared:
+        within = sum(0.5 <= p.jitter / p.paper <= 2 for p in compared if p.paper)
+        print(f"within a factor of two of Table 3: {within} of {len(compared)}")
+    if len(points) > 1:
+        print("monotone" if is_monotone(points) else "not monotone")
+    if out is not None:
+        _write_csv(out, rows)
+    if plot is not None:
+        from ttfs_fast.circuit.plots import sweep_figure
+
+        _draw(plot, sweep_figure(points, quantity))
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Any:
+    table = rich("table").Table(title=title)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number == 0 else "right")
+    return table
+
+
+def _show(table: Any) -> None:
+    """Print a table, on more than the usual 80 columns where no terminal sets the width."""
+    terminal = console()
+    terminal.print(table, width=terminal.width if terminal.is_terminal else 110)
+
+
+def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:
+    from ttfs_fast.training._files import replace_file
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    replace_file(path, text.getvalue().encode())
+    print(f"wrote {path}")
+
+
+def _draw(path: Path, figure: Any) -> None:
+    from ttfs_fast.training._files import replace_file
+
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot must name a .png, .svg or .pdf file; got {path}")
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:])
+    replace_file(path, content.getvalue())
+    print(f"drew {path}")

@@ -1,0 +1,143 @@
+"""``ttfs-fast circuit``: tables, CSV, pictures, refusals."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+
+from ttfs_fast import cli  # noqa: E402
+
+
+def run(*arguments: str):  # type: ignore[no-untyped-def]
+    return typer_testing.CliRunner().invoke(cli.app, ["circuit", *arguments])
+
+
+@pytest.mark.parametrize("command", ["waveform", "jitter", "quantization", "layer", "convergence"])
+def test_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    assert command in run("--help").output
+
+
+def test_waveform(tmp_path: Path) -> None:
+    table, picture = tmp_path / "w.csv", tmp_path / "w.png"
+    result = run(
+        "waveform", "--duration", "2", "--threads", "1", "--out", str(table), "--plot", str(picture)
+    )
+    assert result.exit_code == 0, result.output
+    assert "averaged" in result.output
+    assert "switching" in result.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader(table.open()))
+    assert {row["model"] for row in rows} == {"averaged", "switching"}
+    assert max(float(row["membrane_phase_rad"]) for row in rows) > 4.9
+    assert float(rows[0]["time_s"]) == 0
+
+
+def test_waveform_warns_beyond_the_detector_s_range() -> None:
+    result = run("waveform", "--weights", "9,0.1,0.1", "--model", "averaged", "--duration", "1")
+    assert result.exit_code == 0, result.output
+    assert "beyond" in result.output
+
+
+@pytest.mark.parametrize("command", ["jitter", "quantization"])
+def test_sweeps(command: str, tmp_path: Path) -> None:
+    table, picture = tmp_path / "t.csv", tmp_path / "t.svg"
+    result = run(
+        command, "--trials", "2000", "--out", str(table), "--plot", str(picture), "--threads", "1"
+    )
+    assert result.exit_code == 0, result.output
+    assert "within a factor of two of Table 3: 5 of 5" in result.output
+    assert "monotone" in result.output
+    assert "seed 0" in result.output
+    assert "phase_noise -147" in result.output
+    assert b"<svg" in picture.read_bytes()
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 5
+    for row in rows:
+        assert float(row["low_95"]) < float(row["jitter_percent"]) < float(row["high_95"])
+        assert row["trials"] == "2000"
+    assert (
+        run(command, "--trials", "2000", "--threads", "2").output.splitlines()[3:]
+        == (run(command, "--trials", "2000", "--threads", "1").output.splitlines()[3:])
+    )
+
+
+def test_convergence(tmp_path: Path) -> None:
+    table, picture = tmp_path / "c.csv", tmp_path / "c.png"
+    result = run("convergence", "--out", str(table), "--plot", str(picture), "--threads", "1")
+    assert result.exit_code == 0, result.output
+    orders = re.search(r"order: ([\d.]+) in k / w_lf, ([\d.]+) in 1 / frequency", result.output)
+    assert orders is not None
+    assert float(orders[1]) == pytest.approx(1.0, abs=0.05)
+    assert float(orders[2]) == pytest.approx(1.0, abs=0.15)
+    assert len(list(csv.DictReader(table.open()))) == 10
+    assert picture.stat().st_size > 10_000
+
+
+def test_settings_reach_the_circuit() -> None:
+    result = run(
+        "waveform",
+        "--model",
+        "averaged",
+        "--set",
+        "vco_gain=25e6",
+        "--set",
+        "phase_noise=-120",
+        "--set",
+        "bank_offset=true",
+    )
+    assert result.exit_code == 0, result.output
+    assert "tau 25 ns" in result.output
+    assert "phase_noise -120" in result.output
+    assert "bank_offset" in result.output
+
+
+def test_layer(data_root: Path, tmp_path: Path) -> None:
+    table, picture = tmp_path / "l.csv", tmp_path / "l.png"
+    result = run(
+        "layer",
+        "--images",
+        "3",
+        "--data-root",
+        str(data_root),
+        "--out",
+        str(table),
+        "--plot",
+        str(picture),
+    )
+    assert result.exit_code == 0, result.output
+    assert "accuracy on 3 images" in result.output
+    assert "nJ an image" in result.output
+    rows = list(csv.DictReader(table.open()))
+    assert [row["layer"] for row in rows] == ["conv1", "conv2", "fc"]
+    assert int(rows[0]["both fire"]) > 10_000
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("waveform", "--set", "supply=-1"), "supply must be"),
+        (("waveform", "--set", "no_such=1"), "name=value, with one of"),
+        (("waveform", "--set", "supply"), "name=value"),
+        (("waveform", "--set", "supply=low"), "must be a number"),
+        (("waveform", "--set", "bank_offset=1"), "true or false"),
+        (("waveform", "--times", "1,x,3"), "--times must be numbers"),
+        (("waveform", "--times", "1,2"), "as many inputs"),
+        (("waveform", "--model", "spice"), "model must be one of"),
+        (("waveform", "--set", "vco_gain=4e9"), "unstable"),
+        (("jitter", "--inputs", "-1", "--trials", "10"), "relative_jitter"),
+        (("quantization", "--bits", "99", "--trials", "10"), "weight_bits"),
+        (("jitter", "--trials", "20", "--plot", "picture.bmp"), "--plot must name"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
