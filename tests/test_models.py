@@ -1,6 +1,7 @@
 import gzip
 import math
 import shutil
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import ttfs_fast
 from ttfs_fast.data import load_mnist
 from ttfs_fast.encoding import encode
 from ttfs_fast.models import MnistSCNN, mnist_scnn
+from ttfs_fast.training import TrainConfig, evaluate, read_config, read_metadata, read_recipe
 
 FILES = {
     "weight_scnn1.npy": (26, 32),
@@ -81,6 +83,27 @@ def test_authors_weights(data_root: Path, instruction_set: str) -> None:
     else:
         assert correct / count > 0.99
         assert spikes.sum() / neurons.sum() == pytest.approx(0.883, abs=0.01)
+
+
+def test_shipped_weights(data_root: Path) -> None:
+    """They classify as many test images as they say, and come from the recipe."""
+    shipped = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
+    with resources.as_file(shipped) as file:
+        assert file.stat().st_size < 100_000
+        config, metadata = read_config(file), read_metadata(file)
+    assert config is not None
+    recipe = TrainConfig(**read_recipe("mnist"))
+    assert set(config.differences(recipe)) <= {"threads"}
+    result = evaluate(
+        mnist_scnn(pretrained=True),
+        load_mnist(data_root, train=False),
+        alpha=config.alpha,
+        polarity=config.polarity,
+    )
+    assert abs(result.correct - round(10_000 * float(metadata["test_accuracy"]))) <= 3
+    assert result.accuracy > 0.985
+    assert result.silent_images == 0
+    assert result.sparsity > 0.5
 
 
 def test_float32_on_the_authors_network(data_root: Path, instruction_set: str) -> None:
