@@ -2,7 +2,7 @@
 #   make PYTHON=python3.12        the Python that .venv is made with
 #   make CXX=clang++              the compiler
 #   make test TTFS_FAST_DATA=...  the folder with the real data sets
-#   make test ARGS="-k pooling"   further arguments of pytest, ttfs-fast demo or the benchmark
+#   make test ARGS="-k pooling"   further arguments of pytest, ttfs-fast demo or bench
 
 PYTHON ?= python3
 ARGS ?=
@@ -38,9 +38,9 @@ endif
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.installed ## The benchmarks of operators and circuit; with google-benchmark, of the core
+bench: $(VENV)/.installed ## Layers and networks beside dense ones, the circuit; kernels with google-benchmark
 	@mkdir -p build
-	$(BIN)/python bench/operators.py --json build/bench-operators.json $(ARGS)
+	$(BIN)/ttfs-fast bench $(ARGS)
 	$(BIN)/python bench/circuit.py --json build/bench-circuit.json
 ifneq ($(wildcard bench/CMakeLists.txt),)
 	@if echo '#include <benchmark/benchmark.h>' | $(CXX) -E -x c++ - >/dev/null 2>&1; then \

@@ -1,0 +1,123 @@
+"""The layers that are timed, their inputs and their weights."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import ttfs_fast
+from ttfs_fast import reference
+
+INPUT_SHARE = 0.62
+"""Share of the inputs that spike, as in the paper's CIFAR-10 network."""
+OUTPUT_SHARE = 2 / 3
+"""Share of the outputs that the weights are made for."""
+SPREAD = 3.0
+"""Norm of a neuron's weights, about: they have deviation SPREAD / sqrt(N) for N inputs."""
+
+Operator = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer to time: a convolution, or fully connected where `size` is 0.
+
+    Attributes
+    ----------
+    batch, inputs, outputs : int
+        Images; channels, or neurons of a fully connected layer.
+    size, kernel, stride, padding : int
+        Height and width of the images, and the convolution's parameters.
+    goal : float
+        The most that it should cost, in dense layers of the same shape.
+    """
+
+    batch: int
+    inputs: int
+    outputs: int
+    size: int = 0
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    goal: float = 3.5
+
+    @property
+    def name(self) -> str:
+        if not self.size:
+            return f"linear {self.inputs}->{self.outputs} b{self.batch}"
+        stride = f"/{self.stride}" if self.stride > 1 else ""
+        kernel = f"{self.kernel}x{self.kernel}{stride}"
+        return f"conv {kernel} {self.inputs}->{self.outputs} @{self.size} b{self.batch}"
+
+    @property
+    def fan_in(self) -> int:
+        return self.inputs * self.kernel**2
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Spike values, a dense input, and weights with which about two thirds of outputs fire."""
+        torch.manual_seed(0)
+        space = (self.size, self.size) if self.size else ()
+        z = torch.rand(self.batch, self.inputs, *space).mul(2).exp()
+        z[torch.rand_like(z) > INPUT_SHARE] = math.inf
+        shape = (self.outputs, self.inputs) + ((self.kernel, self.kernel) if self.size else ())
+        weight = torch.randn(shape)
+        fill_for_share_(weight, lambda w: self.spiking(z[:1] if self.size else z[:16], w))
+        return z, torch.randn_like(z), weight
+
+    def spiking(self, z: Tensor, weight: Tensor) -> Tensor:
+        if not self.size:
+            return ttfs_fast.spiking_linear(z, weight)
+        return ttfs_fast.spiking_conv2d(z, weight, None, self.stride, self.padding)
+
+    def dense(self, x: Tensor, weight: Tensor) -> Tensor:
+        if not self.size:
+            return F.linear(x, weight)
+        return F.conv2d(x, weight, None, self.stride, self.padding)
+
+    def plain(self, z: Tensor, weight: Tensor) -> Tensor:
+        """The plain torch formulation: sort, gather, cumsum."""
+        if not self.size:
+            return reference.spiking_linear(z, weight)
+        s, p = self.stride, self.padding
+        return reference.spiking_conv2d(z, weight, None, (s, s), (p, p))
+
+
+LAYERS = (
+    Layer(4, 64, 64, 32, 3, 1, 1),
+    Layer(8, 128, 128, 16, 3, 1, 1),
+    Layer(16, 256, 256, 8, 3, 1, 1),
+    Layer(32, 512, 512, 4, 3, 1, 1),
+    Layer(128, 4096, 4096),
+    Layer(128, 1024, 4096),
+    Layer(16, 3, 64, 32, 3, 1, 1, goal=6),
+    Layer(1, 3, 64, 224, 7, 2, 3, goal=6),
+    Layer(10, 1, 32, 28, 5, 2, 2, goal=6),
+)
+
+
+@torch.no_grad()
+def fill_for_share_(
+    weight: Tensor, layer: Callable[[Tensor], Tensor], share: float = OUTPUT_SHARE
+) -> None:
+    """Normal weights, in place, whose mean makes about `share` of a layer's outputs fire.
+
+    Parameters
+    ----------
+    weight : Tensor
+        Standard normal values (outputs, ...); scaled by SPREAD / sqrt(N) and shifted by m / N for
+        N inputs.
+    layer : callable
+        From a weight to the spike values of the layer's outputs; more of them are finite the
+        larger the weights' mean. m is found by bisection between -16 and 48.
+    """
+    count = weight[0].numel()
+    weight.mul_(SPREAD / math.sqrt(count))
+    low, high = -16.0, 48.0
+    for _ in range(12):
+        mean = (low + high) / 2
+        fired = layer(weight + mean / count).isfinite().float().mean().item()
+        low, high = (mean, high) if fired < share else (low, mean)
+    weight.add_((low + high) / 2 / count)

@@ -1,0 +1,156 @@
+"""The networks that are timed, each beside a dense one of the same shape."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ttfs_fast.bench.layers import fill_for_share_
+from ttfs_fast.data import load_digits
+from ttfs_fast.encoding import encode
+from ttfs_fast.loss import SpikingLoss, clip_gradient_
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+
+Kind = Literal["spiking", "dense"]
+
+# SpikingVGG16 of Table 1: channels of the 3 x 3 convolutions, "P" a pool; then the neurons of the
+# fully connected layers.
+_VGG16_CONVOLUTIONS: tuple[int | Literal["P"], ...] = (
+    *(64, 64, "P", 128, 128, "P", 256, 256, 256, "P"),
+    *(512, 512, 512, "P", 1024, 1024, 1024, "P"),
+)
+_VGG16_LINEARS = (4096, 4096, 512, 10)
+IMAGE_SIZE = 32
+
+
+def vgg16(kind: Kind, width: float = 1.0) -> nn.Sequential:
+    """SpikingVGG16 of Table 1, or the dense network of the same shapes with ReLU.
+
+    Parameters
+    ----------
+    kind : {"spiking", "dense"}
+        What the layers are.
+    width : float
+        Factor on all layers but the last.
+    """
+    spiking = kind == "spiking"
+    conv, linear = (SpikingConv2d, SpikingLinear) if spiking else (nn.Conv2d, nn.Linear)
+    layers: list[nn.Module] = []
+    channels = 3
+    for entry in _VGG16_CONVOLUTIONS:
+        if entry == "P":
+            layers.append(SpikingMaxPool2d(2) if spiking else nn.MaxPool2d(2))
+            continue
+        outputs = int(entry * width)
+        layers.append(conv(channels, outputs, 3, padding=1))
+        if not spiking:
+            layers.append(nn.ReLU())
+        channels = outputs
+    layers.append(nn.Flatten())
+    for number, neurons in enumerate(_VGG16_LINEARS):
+        last = number == len(_VGG16_LINEARS) - 1
+        outputs = neurons if last else int(neurons * width)
+        layers.append(linear(channels, outputs))
+        if not spiking and not last:
+            layers.append(nn.ReLU())
+        channels = outputs
+    return nn.Sequential(*layers)
+
+
+def images(batch: int) -> Tensor:
+    """Random images (N, 3, 32, 32), every pixel uniform in [0, 1]."""
+    return torch.rand(batch, 3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+@torch.no_grad()
+def keep_firing_(model: nn.Sequential, z: Tensor) -> None:
+    """Random weights with which two thirds of every layer's neurons fire for the images `z`.
+
+    From the first layer to the last, each gets normal weights whose mean is found from the spikes
+    that reach it (:func:`ttfs_fast.bench.layers.fill_for_share_`).
+    """
+    for layer in model:
+        if isinstance(layer, (SpikingConv2d, SpikingLinear)):
+            nn.init.normal_(layer.weight)
+            fill_for_share_(layer.weight, partial(_with_weight, layer, z))
+        z = layer(z)
+
+
+def _with_weight(layer: nn.Module, z: Tensor, weight: Tensor) -> Tensor:
+    out: Tensor = functional_call(layer, {"weight": weight}, (z,))
+    return out
+
+
+def firing_shares(model: nn.Module, z: Tensor) -> list[float]:
+    """Share of the neurons that fire in each layer, pools not counted."""
+    shares: list[float] = []
+    hooks = [
+        layer.register_forward_hook(
+            lambda module, inputs, out: shares.append(out.isfinite().float().mean().item())
+        )
+        for layer in model.modules()
+        if isinstance(layer, (SpikingConv2d, SpikingLinear))
+    ]
+    with torch.no_grad():
+        model(z)
+    for hook in hooks:
+        hook.remove()
+    return shares
+
+
+def mnist(kind: Kind, *, trained: bool = False) -> nn.Sequential:
+    """The paper's MNIST network, or the dense network of the same shapes with ReLU."""
+    if kind == "spiking":
+        return mnist_scnn(pretrained=trained)
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(32, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * 7 * 7, 10),
+    )
+
+
+def digits(batch: int) -> tuple[Tensor, Tensor]:
+    """Handwritten digits (N, 1, 28, 28) in [0, 1], and their classes."""
+    data = load_digits(train=True)
+    pixels = torch.from_numpy(data.images[:batch]).float() / 255
+    return pixels, torch.from_numpy(data.labels[:batch]).long()
+
+
+def training_step(
+    kind: Kind, model: nn.Module, pixels: Tensor, target: Tensor
+) -> Callable[[], Tensor]:
+    """A function that makes one whole training step and returns the loss.
+
+    Spiking: forward, the loss of equation (5), backward, gradient limit, Adam. Dense: forward,
+    cross-entropy, backward, Adam. Adam is torch's fused one; its learning rate is 0, with which it
+    does the same work and leaves the weights alone, so that every step is the same.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
+    if kind == "spiking":
+        z, loss = encode(pixels), SpikingLoss()
+
+        def step() -> Tensor:
+            optimizer.zero_grad()
+            value: Tensor = loss(model(z), target, model)
+            torch.autograd.backward(value)
+            clip_gradient_(model)
+            optimizer.step()
+            return value.detach()
+    else:
+
+        def step() -> Tensor:
+            optimizer.zero_grad()
+            value = F.cross_entropy(model(pixels), target)
+            torch.autograd.backward(value)
+            optimizer.step()
+            return value.detach()
+
+    return step

@@ -1,0 +1,118 @@
+"""``ttfs-fast bench``: spiking layers and networks against dense ones."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from ttfs_fast.cli._common import Debug, app, console, flag, friendly_errors, option, rich
+
+if TYPE_CHECKING:
+    from ttfs_fast.bench import GroupResult, Settings
+
+
+class BenchGroup(StrEnum):
+    """Groups of measurements."""
+
+    LAYERS = "layers"
+    MNIST = "mnist"
+    VGG = "vgg"
+    SCALING = "scaling"
+    THREADS = "threads"
+    ISA = "isa"
+    MEMORY = "memory"
+    PLAIN = "plain"
+
+
+@app.command()
+def bench(
+    only: Annotated[
+        list[BenchGroup] | None,
+        option("Measure this group; repeat it for several. Default: all but plain."),
+    ] = None,
+    plain: Annotated[
+        bool,
+        flag("--plain", "Also measure the plain torch formulation, which takes seconds a run."),
+    ] = False,
+    threads: Annotated[
+        int | None,
+        option("Threads of everything. Default: all processors.", min=1, show_default=False),
+    ] = None,
+    repeats: Annotated[int, option("Least number of runs of each call.", min=1)] = 11,
+    out: Annotated[
+        Path,
+        option("Folder for results.json, README.md with the tables, and results.png."),
+    ] = Path("runs/bench"),
+    quick: Annotated[
+        bool,
+        flag("--quick", "Tiny shapes and two runs: shows that it works; its figures mean nothing."),
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Time spiking layers and networks beside dense ones of the same shape.
+
+    What is compared takes turns in one process; a figure is a median, and what counts is the
+    ratio. Run it on an idle machine. TTFS_FAST_ISA forces an instruction set. Groups measured
+    earlier stay in the folder, so that a long measurement can be made in parts.
+    """
+    with friendly_errors(debug):
+        from ttfs_fast import bench as benchmarks
+
+        count = threads or os.cpu_count() or 1
+        settings = (
+            benchmarks.Settings.quick(count)
+            if quick
+            else benchmarks.Settings(threads=count, repeats=repeats)
+        )
+        names = chosen(only, plain=plain, threads=count)
+        benchmarks.load(out)  # a folder that cannot be used is refused before the work
+        terminal = console()
+        print(benchmarks.described(benchmarks.measured_on(settings)))
+        print(f"Groups: {', '.join(names)}. Results go to {out}.")
+        for name in names:
+            result = _measured(name, settings, terminal)
+            written = benchmarks.write([result], out)
+            terminal.print(_table(result))
+        print(f"Written: {', '.join(map(str, written))}")
+
+
+def chosen(only: list[BenchGroup] | None, *, plain: bool, threads: int) -> list[str]:
+    """Names of the groups to measure: those named, or all but the slow one."""
+    left_out = set() if plain else {BenchGroup.PLAIN}
+    if threads == 1:
+        left_out.add(BenchGroup.THREADS)
+    groups = only or [group for group in BenchGroup if group not in left_out]
+    if plain and BenchGroup.PLAIN not in groups:
+        groups = [*groups, BenchGroup.PLAIN]
+    return [str(group) for group in groups]
+
+
+def _measured(name: str, settings: "Settings", terminal: Any) -> "GroupResult":
+    """A group, measured; the row that came last is shown while the next is measured."""
+    from ttfs_fast.bench import GROUPS, Row, run
+
+    title = GROUPS[name].title
+    with terminal.status(title) as status:
+
+        def show(row: Row) -> None:
+            line = f"{title}: {row['layer']}"
+            if terminal.is_terminal:
+                status.update(line)
+            else:
+                print(line, flush=True)
+
+        return run(name, settings, show)
+
+
+def _table(result: "GroupResult") -> Any:
+    from ttfs_fast.bench import GROUPS
+
+    group = GROUPS[result.name]
+    columns = group.filled(result.rows)
+    table = rich("table").Table(title=group.title, caption=group.note)
+    for column in columns:
+        named = column.key in ("layer", "series")
+        table.add_column(column.heading, no_wrap=named, justify="left" if named else "right")
+    for row in result.rows:
+        table.add_row(*(column.text(row) for column in columns))
+    return table

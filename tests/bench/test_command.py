@@ -1,0 +1,88 @@
+"""``ttfs-fast bench``."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+
+import ttfs_fast  # noqa: E402
+from ttfs_fast import cli  # noqa: E402
+from ttfs_fast.bench import GROUPS  # noqa: E402
+
+
+def run(*arguments: str):  # type: ignore[no-untyped-def]
+    before = torch.get_num_threads()
+    try:
+        return typer_testing.CliRunner().invoke(cli.app, ["bench", *arguments])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_choices_are_the_groups() -> None:
+    assert [str(group) for group in cli.bench.BenchGroup] == list(GROUPS)
+
+
+def test_chosen_groups_are_measured_printed_and_written(tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    chosen = ("--only", "layers", "--only", "scaling")
+    done = run("--quick", *chosen, "--threads", "1", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    for text in (
+        GROUPS["layers"].title,
+        GROUPS["scaling"].title,
+        "conv 3x3 4->8 @6 b1",
+        "1 thread",
+    ):
+        assert text in done.output
+    assert not any(ord(c) < 32 and c != "\n" for c in done.output)
+    groups = json.loads((out / "results.json").read_text())["groups"]
+    assert [group["name"] for group in groups] == ["layers", "scaling"]
+    assert groups[0]["measured_on"]["threads"] == 1
+    done = run("--quick", "--only", "threads", "--plain", "--threads", "2", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    groups = json.loads((out / "results.json").read_text())["groups"]
+    assert [group["name"] for group in groups] == ["layers", "scaling", "threads", "plain"]
+    assert (out / "results.png").exists()
+
+
+def test_every_group_but_the_slow_one_is_the_default() -> None:
+    everything, group = list(GROUPS), cli.bench.BenchGroup
+    assert cli.bench.chosen(None, plain=True, threads=2) == everything
+    assert cli.bench.chosen(None, plain=False, threads=2) == [n for n in everything if n != "plain"]
+    assert "threads" not in cli.bench.chosen(None, plain=True, threads=1)
+    assert cli.bench.chosen([group.VGG], plain=True, threads=2) == ["vgg", "plain"]
+    assert cli.bench.chosen([group.PLAIN], plain=True, threads=1) == ["plain"]
+
+
+def test_errors_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("{}")
+    done = run("--quick", "--only", "layers", "--out", str(tmp_path))
+    assert done.exit_code == 2
+    assert done.stderr.startswith("ttfs-fast: ")
+    assert "does not hold results" in done.stderr
+    assert done.stderr.count("\n") == 1
+    done = run("--quick", "--only", "threads", "--threads", "1", "--out", str(tmp_path / "new"))
+    assert done.exit_code == 2
+    assert "use --threads 2" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_forced_instruction_set_is_the_one_reported(tmp_path: Path) -> None:
+    isa = ttfs_fast.instruction_sets()[0]  # the narrowest, which none would choose
+    command = [sys.executable, "-m", "ttfs_fast", "bench", "--quick", "--only", "layers"]
+    done = subprocess.run(
+        [*command, "--threads", "1", "--out", str(tmp_path)],
+        env=os.environ | {"TTFS_FAST_ISA": isa},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (group,) = json.loads((tmp_path / "results.json").read_text())["groups"]
+    assert group["measured_on"]["instruction_set"] == isa
