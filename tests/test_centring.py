@@ -23,15 +23,16 @@ def test_sum_and_spread_at_the_start(relative: bool, seed: int) -> None:
         conv = isinstance(layer, SpikingConv2d)
         size = {"conv1": 32, "conv2": 32, "conv3": 16, "conv4": 16, "conv5": 8, "conv6": 8}
         share = (1 - 2 / (3 * size[name])) ** 2 if conv else 1.0
+        norm = 3 / math.sqrt(share)
         weight = layer.weight.detach()
         inputs = weight[0].numel()
         assert torch.allclose(weight.flatten(1).sum(1), torch.tensor(4 / share), atol=1e-4), name
         rest = weight - 4 / share / inputs
-        assert torch.allclose(rest.flatten(1).norm(dim=1), torch.tensor(3.0), atol=1e-4), name
+        assert torch.allclose(rest.flatten(1).norm(dim=1), torch.tensor(norm), atol=1e-4), name
         # Every tap of a kernel is centred by itself.
         assert rest.sum(1).abs().max() < 1e-4
         v = layer.parametrizations.weight.original
-        expected = 1.0 if relative else 3 / math.sqrt(inputs)
+        expected = 1.0 if relative else norm / math.sqrt(inputs)
         assert v.std().item() == pytest.approx(expected, rel=0.1), name
         assert layer.bias.abs().max() == 0
 

@@ -129,8 +129,9 @@ def centre_weights_(
         Sum m of each neuron's weights. Where padding leaves taps of a convolution without input,
         m is divided by the share of the taps that have one, on average over the layer's outputs.
     spread : float
-        Norm s of what is left of a neuron's weights without their mean. The spread of spike times
-        over the neurons of a layer is about s / m times that of its inputs.
+        Norm s of what is left of a neuron's weights without their mean, divided likewise by the
+        root of that share. The spread of spike times over the neurons of a layer is about s / m
+        times that of its inputs.
     relative : bool
         With true, g = s / sqrt(N), so that v starts with deviation 1: the learning rate of Adam
         then counts in units of the deviation that the layer's weights have at the start. With
@@ -180,7 +181,8 @@ def centre_weights_(
             )
     for name, layer in layers.items():
         inputs = max(math.prod(layer.weight.shape[1:]), 1)
-        gain = spread / math.sqrt(inputs) if relative else 1.0
+        norm = spread / math.sqrt(shares[name][0])
+        gain = norm / math.sqrt(inputs) if relative else 1.0
         module = CentredWeight(totals[name], gain)
         start = centre(
             torch.randn(
@@ -190,8 +192,8 @@ def centre_weights_(
                 device=layer.weight.device,
             )
         )
-        norm = start.flatten(1).norm(dim=1).clamp(min=torch.finfo(start.dtype).tiny)
-        start *= (spread / norm).reshape(-1, *[1] * (start.dim() - 1))
+        rows = start.flatten(1).norm(dim=1).clamp(min=torch.finfo(start.dtype).tiny)
+        start *= (norm / rows).reshape(-1, *[1] * (start.dim() - 1))
         parametrize.register_parametrization(layer, "weight", module.to(start.device))
         with torch.no_grad():
             layer.weight = start  # type: ignore  # goes through right_inverse
