@@ -8,14 +8,17 @@ import os
 from typing import Literal, get_args
 
 from ttfs_fast.data._sources import DownloadError, find_data_root
+from ttfs_fast.data.augment import Augmentation
 from ttfs_fast.data.cifar import CifarError, download_cifar10, load_cifar10
 from ttfs_fast.data.digits import load_digits
 from ttfs_fast.data.folders import ImageError, ImageFolder, load_images
 from ttfs_fast.data.idx import IdxError, read_idx, write_idx
 from ttfs_fast.data.imageset import ImageSet
 from ttfs_fast.data.mnist import download_mnist, load_mnist
+from ttfs_fast.data.stream import StreamedImages
 
 __all__ = [
+    "Augmentation",
     "CifarError",
     "DatasetName",
     "DownloadError",
@@ -23,6 +26,7 @@ __all__ = [
     "ImageError",
     "ImageFolder",
     "ImageSet",
+    "StreamedImages",
     "download_cifar10",
     "download_mnist",
     "find_data_root",
