@@ -1,9 +1,9 @@
 """The command ``ttfs-fast``: parse, call, print. One module a group of commands."""
 
-from ttfs_fast.cli import info, training  # each adds its commands
+from ttfs_fast.cli import experiments, info, training  # each adds its commands
 from ttfs_fast.cli._common import app
 
-__all__ = ["app", "info", "main", "training"]
+__all__ = ["app", "experiments", "info", "main", "training"]
 
 
 def main() -> None:

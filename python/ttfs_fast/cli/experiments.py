@@ -1,0 +1,77 @@
+"""``ttfs-fast study``: the experiments that docs/ reports."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ttfs_fast.cli._common import (
+    DataRoot,
+    Debug,
+    Threads,
+    app,
+    console,
+    friendly_errors,
+    option,
+    rich,
+)
+
+study = typer.Typer(
+    name="study",
+    help="Train many networks to answer one question; resumable, with a table and a plot.",
+    no_args_is_help=True,
+)
+app.add_typer(study)
+
+
+@study.command()
+def depth(
+    out: Annotated[
+        Path, option("Folder of depth.csv and depth.png; networks in the table are kept.")
+    ] = Path("runs/depth"),
+    depths: Annotated[list[int] | None, option("Layers: 4, 8, 13 or 17; repeatable.")] = None,
+    arms: Annotated[
+        list[str] | None,
+        option("uniform, normal, centred, relu or relu-norm; repeatable. Default: all."),
+    ] = None,
+    seeds: Annotated[int, option("Number of seeds.", min=1)] = 3,
+    train_images: Annotated[int, option("Training images.", min=1)] = 5000,
+    test_images: Annotated[int, option("Test images.", min=1)] = 5000,
+    epochs: Annotated[int, option("Passes over the training images.", min=1)] = 2,
+    width: Annotated[float, option("Factor on the channels.")] = 1.0,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """CIFAR-10 accuracy of VGG-like stacks by depth: spiking by their start, and ReLU.
+
+    Every network is trained alike: same images, epochs, batches of 32 and Adam with a cosine to 0.
+    """
+    with friendly_errors(debug):
+        from ttfs_fast.experiments import depth as study_of
+        from ttfs_fast.experiments import depth_study
+
+        chosen = study_of.DepthStudy(
+            depths=tuple(depths or study_of.DEPTHS),  # type: ignore[arg-type]
+            seeds=tuple(range(seeds)),
+            arms=tuple(arms or study_of.ARMS),  # type: ignore[arg-type]
+            width=width,
+            train_images=train_images,
+            test_images=test_images,
+            epochs=epochs,
+        )
+        root = None if data_root is None else str(data_root)
+        runs = depth_study(
+            chosen, out, data_root=root, threads=threads, say=lambda text: print(text, flush=True)
+        )
+        table = rich("table").Table(title="test accuracy: mean and deviation over the seeds")
+        table.add_column("network")
+        columns = sorted({run.depth for run in runs})
+        for column in columns:
+            table.add_column(f"{column} layers", justify="right")
+        rows = list(study_of.summary(runs))
+        for arm, how in study_of.ARMS.items():
+            cells = {row[1]: f"{row[2]:.1%} +- {row[3]:.1%}" for row in rows if row[0] == arm}
+            if cells:
+                table.add_row(how.label, *(cells.get(column, "") for column in columns))
+        console().print(table)
