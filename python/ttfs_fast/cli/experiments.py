@@ -3,25 +3,20 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
     Threads,
-    app,
     console,
     friendly_errors,
+    group,
     option,
     rich,
 )
 
-study = typer.Typer(
-    name="study",
-    help="Train many networks to answer one question; resumable, with a table and a plot.",
-    no_args_is_help=True,
+study = group(
+    "study", "Train many networks to answer one question; resumable, with a table and a plot."
 )
-app.add_typer(study)
 
 
 @study.command()

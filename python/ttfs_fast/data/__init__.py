@@ -39,7 +39,7 @@ __all__ = [
     "write_idx",
 ]
 
-DatasetName = Literal["mnist", "digits", "cifar10"]
+DatasetName = Literal["mnist", "digits", "cifar10", "folder"]
 
 
 def load(
@@ -75,5 +75,7 @@ def load(
         return load_cifar10(root, train, download)
     if name == "digits":
         return load_digits(train)
+    if name == "folder":
+        raise ValueError("images in class folders are not loaded whole; use StreamedImages")
     names = ", ".join(map(repr, get_args(DatasetName)))
     raise ValueError(f"there is no data set {name!r}; known are {names}")

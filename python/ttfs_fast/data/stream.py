@@ -50,6 +50,16 @@ class StreamedImages:
 
     Attributes
     ----------
+    folder : ImageFolder
+        The images.
+    name : str
+        Where they are, for people.
+    classes : tuple of str
+        Names of the classes.
+    images : int
+        Images of the folder, unreadable ones too.
+    batch_size, size : int
+        As given.
     skipped : list of str
         Images left out so far, with what was wrong with each.
     """
@@ -74,6 +84,10 @@ class StreamedImages:
                 raise ValueError(f"{name} must be at least {least}; got {value}")
         if not 0 <= rank < ranks:
             raise ValueError(f"rank must be 0..{ranks - 1}; got {rank}")
+        self.name = f"{folder.path.name}{'/' + folder.split if folder.split else ''}"
+        self.classes, self.images = folder.classes, len(folder)
+        self.batch_size, self.size = batch_size, size
+        self.folder = folder
         self.skipped: list[str] = []
         self._items = _Items(folder, size, augmentation, seed, corrupt == "skip")
         self._order = _Order(len(folder), batch_size, shuffle, seed, rank, ranks)
@@ -113,7 +127,7 @@ class StreamedImages:
         ------
         pixels, labels : Tensor
             Intensities (b, 3, size, size) in [0, 1], float32, and classes (b,), int64. A batch all
-            of whose images are unreadable is left out.
+            of whose images are unreadable is left out, but with several processes it comes empty.
 
         Raises
         ------
@@ -128,6 +142,8 @@ class StreamedImages:
             self.skipped += broken
             if len(labels):
                 yield pixels, labels
+            elif self._order.ranks > 1:  # the other processes may have some, and wait for this one
+                yield torch.empty(0, 3, self.size, self.size), labels
         new = len(self.skipped) - before
         if new and number not in self._seen:
             self._seen.add(number)
@@ -191,7 +207,7 @@ class _Order:
     ) -> None:
         self.epoch = 0
         self._images, self._batch_size, self._shuffle = images, batch_size, shuffle
-        self._seed, self._rank, self._ranks = seed, rank, ranks
+        self._seed, self._rank, self.ranks = seed, rank, ranks
 
     def __len__(self) -> int:
         return -(-self._images // self._batch_size)
@@ -202,7 +218,7 @@ class _Order:
             generator = torch.Generator().manual_seed(_mixed(self._seed, self.epoch, -1))
             order = torch.randperm(self._images, generator=generator)
         for batch in torch.split(order, self._batch_size):
-            yield [(self.epoch, int(i)) for i in batch[self._rank :: self._ranks]]
+            yield [(self.epoch, int(i)) for i in batch[self._rank :: self.ranks]]
 
 
 def _joined(items: list[Item]) -> tuple[Tensor, Tensor, list[str]]:

@@ -252,11 +252,11 @@ def train_one(
     half = math.nan
     for _ in range(study.epochs):
         for chunk in batches.epoch():
-            for values, labels in chunk.batches:
+            for batch in chunk.batches:
                 model.train()
-                output = model(values)
+                output = model(batch.values)
                 layers = _costed(model) if how.weight_sum_cost else [torch.ones(1, 1)]
-                terms = loss.terms(output, labels, layers)
+                terms = loss.terms(output, batch.labels, layers)
                 optimizer.zero_grad()
                 torch.autograd.backward(terms.total)
                 limit = how.max_gradient if spiking else math.inf

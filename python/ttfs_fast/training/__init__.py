@@ -5,6 +5,7 @@
 `diagnose` says what happens in each layer, and names the sick one.
 """
 
+from ttfs_fast.training.build import load_model, make_model
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.diagnose import Diagnosis, LayerDiagnosis, diagnose
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
@@ -26,6 +27,8 @@ __all__ = [
     "diagnose",
     "evaluate",
     "export_weights",
+    "load_model",
+    "make_model",
     "predict",
     "read_config",
     "read_log",
