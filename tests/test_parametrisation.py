@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ttfs_fast import spiking_linear
-from ttfs_fast.centring import centre, centre_weights_, fold_, is_centred
+from ttfs_fast.centring import CentredWeight, centre, centre_weights_, fold_, is_centred
 from ttfs_fast.geometry import tap_shares
 from ttfs_fast.models import cifar_scnn, mnist_scnn, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
@@ -206,9 +206,36 @@ def test_spread_and_gradient_travel_as_derived(seed: int) -> None:
     assert rest.norm(dim=1).mean().item() == pytest.approx(spread / total, rel=0.05)
     # Weight gradient: one sign, and mean over deviation 1 / ((m - 1) sigma).
     weight = layer.weight.detach().requires_grad_()
-    first = spiking_linear(z.detach(), weight)[0, 0].log()
-    by_weight = torch.autograd.grad(first, weight)[0][0]
+    times = spiking_linear(z.detach(), weight)[0, :30].log()
+    by_weight = torch.stack(
+        [torch.autograd.grad(t, weight, retain_graph=True)[0][j] for j, t in enumerate(times)]
+    )
     assert (by_weight < 0).all()
-    ratio = (by_weight.mean().abs() / by_weight.std()).item()
+    ratio = (by_weight.mean(1).abs() / by_weight.std(1)).mean().item()
     assert ratio == pytest.approx(1 / ((total - 1) * sigma), rel=0.1)
     assert t_in.std() > 0
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 4, 2, 3), (3, 1, 2, 3)])
+def test_derivatives(shape: tuple[int, ...], seed: int) -> None:
+    """Against plain torch and by differences, twice differentiable, under vmap."""
+    module = CentredWeight(4.0, 0.7)
+    v = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    expected = 0.7 * centre(v) + 4.0 / math.prod(shape[1:])
+    assert torch.allclose(module(v), expected, rtol=1e-12)
+    assert torch.autograd.gradcheck(module, v)
+    assert torch.autograd.gradgradcheck(module, v)
+    several = torch.randn(2, *shape, dtype=torch.float64)
+    batched = torch.func.vmap(module)(several)
+    assert torch.allclose(batched[1], module(several[1]), rtol=1e-12)
+
+
+def test_compiled_training_step(seed: int) -> None:
+    model = centre_weights_(SpikingLinear(12, 4), total=4.0, spread=2.0)
+    z = torch.rand(3, 12).exp()
+    model(z).sum().backward()
+    eager = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    torch.compile(model, backend="aot_eager")(z).sum().backward()
+    for name, p in model.named_parameters():
+        assert torch.allclose(p.grad, eager[name], rtol=1e-5), name
