@@ -121,6 +121,22 @@ def test_refusals(tmp_path: Path) -> None:
     assert experiments.DepthStudy is DepthStudy
 
 
+def test_start_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the spread, and the image is gone sooner; twice the spread, and noise takes over."""
+    from ttfs_fast.experiments import start
+
+    monkeypatch.setattr(start, "load", coloured)
+    rows = start.start_study(tmp_path, depth=13, spreads=(2.0, 5.0), images=8)
+    assert len(rows) == 3 * 13
+    last = {row.start: row for row in rows if row.number == 13}
+    first = {row.start: row for row in rows if row.number == 1}
+    assert last["2.0"].spread < 0.01 * last["5.0"].spread
+    assert last["5.0"].noise > 5 * first["5.0"].noise
+    assert first["5.0"].gradient > 100 * first["2.0"].gradient
+    assert (tmp_path / "start.csv").read_text().count("\n") == 1 + 39
+    assert (tmp_path / "start.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_command(tmp_path: Path) -> None:
     testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
     from ttfs_fast import cli

@@ -12,6 +12,7 @@ from ttfs_fast.cli._common import (
     group,
     option,
     rich,
+    set_threads,
 )
 
 study = group(
@@ -69,4 +70,36 @@ def depth(
             cells = {row[1]: f"{row[2]:.1%} +- {row[3]:.1%}" for row in rows if row[0] == arm}
             if cells:
                 table.add_row(how.label, *(cells.get(column, "") for column in columns))
+        console().print(table)
+
+
+@study.command()
+def start(
+    out: Annotated[Path, option("Folder of start.csv and start.png.")] = Path("runs/start"),
+    depth: Annotated[int, option("Layers: 4, 8, 13 or 17.")] = 17,
+    spreads: Annotated[
+        list[float] | None, option("Spread s of a centred start, repeatable. Default: 2 to 5.")
+    ] = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """What an untrained stack does to CIFAR-10 images: spread, noise and gradient by layer."""
+    with friendly_errors(debug):
+        from ttfs_fast.experiments import start_study
+
+        set_threads(threads)
+        rows = start_study(
+            out,
+            depth=depth,  # type: ignore[arg-type]
+            spreads=spreads or (2.0, 3.0, 4.0, 5.0),
+            data_root=None if data_root is None else str(data_root),
+        )
+        table = rich("table").Table(title="untrained networks, last layer")
+        for head in ("start", "spread in tau", "noise / spread", "gradient, first layer / last"):
+            table.add_column(head, justify="right")
+        for name in dict.fromkeys(row.start for row in rows):
+            own = [row for row in rows if row.start == name]
+            ratio = own[0].gradient / own[-1].gradient
+            table.add_row(name, f"{own[-1].spread:.1e}", f"{own[-1].noise:.2g}", f"{ratio:.1e}")
         console().print(table)
