@@ -6,6 +6,7 @@ profiler of torch counts the operators; the rest is everything else.
 
     python bench/training_step.py                     # SpikingVGG16, batch 32, one thread
     python bench/training_step.py --model vgg8 --batch 64 --dense
+    python bench/training_step.py --model spiking_googlenet --size 224 --batch 4 --dense
 
 --dense times a step of the ReLU network of the same shape in turn, and prints the ratio.
 """
@@ -44,13 +45,15 @@ def main() -> None:
     parser.add_argument("--model", default="spiking_vgg16")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dense", action="store_true", help="also the ReLU network")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    pixels = np.random.default_rng(0).integers(0, 256, (options.batch, 3, 32, 32), np.uint8)
+    shape = (options.batch, 3, options.size, options.size)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     images = ImageSet(pixels, np.arange(options.batch) % 10, "random", tuple("0123456789"))
     config = TrainConfig(
         dataset="cifar10",
@@ -103,7 +106,8 @@ def main() -> None:
         if event.key.startswith(("ttfs_fast::", "GeneratedBackwardFor_ttfs_fast"))
     )
     print(
-        f"{options.model}, width {options.width:g}, batch {options.batch}, "
+        f"{options.model}, width {options.width:g}, {options.size} x {options.size}, "
+        f"batch {options.batch}, "
         f"threads {options.threads}, {ttfs_fast.instruction_set()}"
     )
     for name, values in times.items():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import signal
 import subprocess
@@ -254,6 +255,45 @@ def test_images_in_class_folders(class_folders: Path, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="left out 1 images"):
         same_bits(train(dataclasses.replace(config, workers=1), tmp_path / "b", quiet=True), result)
     same_bits(train(config, tmp_path / "a", resume=True, quiet=True), result)
+
+
+def test_eval_of_class_folders(class_folders: Path, tmp_path: Path) -> None:
+    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+    from ttfs_fast import cli
+
+    config = folder_config(class_folders)
+    with pytest.warns(UserWarning, match="left out 1 images"):
+        result = train(dataclasses.replace(config, epochs=1), tmp_path, quiet=True)
+    arguments = ["eval", "--weights", str(result.weights_path), "--json", "--threads", "1"]
+    done = testing.CliRunner().invoke(cli.app, [*arguments, "--data-root", str(class_folders)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["correct"] == result.evaluation.correct
+    without = testing.CliRunner().invoke(cli.app, arguments)
+    assert without.exit_code == 2
+    assert "needs --data-root" in without.stderr
+
+
+def test_diagnose_command(tmp_path: Path) -> None:
+    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+    from ttfs_fast import cli
+
+    recipe = tmp_path / "small.toml"
+    recipe.write_text('dataset = "digits"\nmodel = "vgg13"\nwidth = 0.25\nalpha = 1.5\n')
+    picture = tmp_path / "layers.png"
+    arguments = ["diagnose", "--images", "4", "--threads", "1", "--out", str(picture)]
+    done = testing.CliRunner().invoke(cli.app, [*arguments, "--config", str(recipe)])
+    assert done.exit_code == 0, done.output
+    assert "conv10" in done.output
+    assert "fc3" in done.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    result = train(dataclasses.replace(DEEP, epochs=1), tmp_path / "run", quiet=True)
+    arguments = ["diagnose", "--images", "4", "--weights", str(result.weights_path)]
+    trained = testing.CliRunner().invoke(cli.app, arguments)
+    assert trained.exit_code == 0, trained.output
+    assert "conv3" in trained.output
+    neither = testing.CliRunner().invoke(cli.app, ["diagnose"])
+    assert neither.exit_code == 2
+    assert "give one of --config RECIPE and --weights FILE" in neither.stderr
 
 
 def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) -> None:

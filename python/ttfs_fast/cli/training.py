@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from ttfs_fast.training import EvaluationResult
 
 
+MOST_COLUMNS = 20
+"""Classes up to which a confusion table can be read."""
+
+
 class Model(StrEnum):
     """Networks."""
 
@@ -558,7 +562,7 @@ def evaluate(
 
         import ttfs_fast
         from ttfs_fast import training
-        from ttfs_fast.data import load
+        from ttfs_fast.data import ImageFolder, ImageSet, StreamedImages, load
         from ttfs_fast.models import mnist_scnn
 
         set_threads(threads)
@@ -574,13 +578,27 @@ def evaluate(
         root = None if data_root is None else str(data_root)
         if download:
             download_data(name, root)
-        image_set = load(name, root, train=train_split)
+        image_set: ImageSet | StreamedImages
+        if name == "folder":
+            if root is None:
+                raise ValueError("dataset folder needs --data-root: the folder or zip file")
+            image_set = StreamedImages(
+                ImageFolder(root, "train" if train_split else "val"),
+                batch_size,
+                config.image_size,
+                workers=config.workers,
+                corrupt="skip",
+            )
+            count = image_set.images
+        else:
+            image_set = load(name, root, train=train_split)
+            count = len(image_set)
         if not as_json:
             print(
-                f"testing {source} on {len(image_set):,} images of {image_set.name}: cpu, "
+                f"testing {source} on {count:,} images of {image_set.name}: cpu, "
                 f"threads: {torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions"
             )
-        with counting_bar(len(image_set), show=not as_json) as advance:
+        with counting_bar(count, show=not as_json) as advance:
             result = training.evaluate(
                 model,
                 image_set,
@@ -596,7 +614,59 @@ def evaluate(
             print(json.dumps(result.to_dict(), indent=2))
         else:
             print_result(result)
-            print_confusion(result, image_set.classes)
+            if len(image_set.classes) <= MOST_COLUMNS:
+                print_confusion(result, image_set.classes)
+
+
+@app.command()
+def diagnose(
+    config: Annotated[
+        str | None,
+        option("Settings: a recipe of the package, or a .toml file.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        option("A model.safetensors that training wrote; else a new network.", show_default=False),
+    ] = None,
+    images: Annotated[int, option("Training images to look at.", min=2)] = 32,
+    out: Annotated[
+        Path | None, option("Draw the layers into this file, such as layers.png.")
+    ] = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Say what happens in each layer of a network, trained or new, and which one is sick."""
+    with friendly_errors(debug):
+        import torch
+
+        from ttfs_fast import training
+        from ttfs_fast.data import load
+        from ttfs_fast.encoding import encode, standardise
+
+        if (config is None) == (weights is None):
+            raise ValueError("give one of --config RECIPE and --weights FILE")
+        set_threads(threads)
+        if weights is not None:
+            model, chosen = training.load_model(weights)
+        else:
+            chosen = TrainConfig(**training.read_recipe(str(config)))
+        root = chosen.data_root if data_root is None else str(data_root)
+        image_set = load(chosen.dataset, root, train=True)
+        if weights is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(chosen.seed)
+                model = training.make_model(chosen, training.loop.image_shape(image_set))
+        pixels = image_set.images_as_tensor()[:images]
+        values = encode(
+            standardise(pixels) if chosen.whiten else pixels, chosen.alpha, chosen.polarity
+        )
+        found = training.diagnose(
+            model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.scale
+        )
+        print(found)
+        if out is not None:
+            found.plot().savefig(out, dpi=120)
 
 
 @app.command()

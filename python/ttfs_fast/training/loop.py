@@ -346,7 +346,7 @@ class _Session:
         self.digest, self.reporter = digest, reporter
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
-        self.shape = _shape(train_set)
+        self.shape = image_shape(train_set)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = make_model(config, self.shape)
@@ -706,7 +706,8 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _shape(images: DataSet) -> ImageShape:
+def image_shape(images: DataSet) -> ImageShape:
+    """What `make_model` needs to know about a data set."""
     if isinstance(images, StreamedImages):
         return ImageShape(3, images.size, images.size, len(images.classes))
     channels, height, width = images.images.shape[1:]
