@@ -24,13 +24,14 @@ from torch.profiler import ProfilerActivity, profile
 import ttfs_fast
 from ttfs_fast.data import ImageSet
 from ttfs_fast.training import TrainConfig, loop
+from ttfs_fast.training.processes import make_fabric
 
 
 class Steps(loop._Session):
     """The session of a run, with its steps in reach."""
 
     def __init__(self, config: TrainConfig, images: ImageSet) -> None:
-        fabric = loop._fabric()
+        fabric = make_fabric()
         scalars = loop.Scalars(Path(tempfile.gettempdir()), write=False)
         quiet = loop.Reporter(quiet=True)
         super().__init__(config, Path(), images, images, "", quiet, fabric, scalars)

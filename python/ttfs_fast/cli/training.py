@@ -643,6 +643,7 @@ def diagnose(
         from ttfs_fast import training
         from ttfs_fast.data import load
         from ttfs_fast.encoding import encode, standardise
+        from ttfs_fast.training.datasets import image_shape
 
         if (config is None) == (weights is None):
             raise ValueError("give one of --config RECIPE and --weights FILE")
@@ -656,7 +657,7 @@ def diagnose(
         if weights is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(chosen.seed)
-                model = training.make_model(chosen, training.loop.image_shape(image_set))
+                model = training.make_model(chosen, image_shape(image_set))
         pixels = image_set.images_as_tensor()[:images]
         values = encode(
             standardise(pixels) if chosen.whiten else pixels, chosen.alpha, chosen.polarity

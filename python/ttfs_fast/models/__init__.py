@@ -2,14 +2,9 @@
 
 from ttfs_fast.models.adapter import OnSpikeValues
 from ttfs_fast.models.deep import cifar_scnn, spiking_googlenet, spiking_vgg16, vgg_stack
-from ttfs_fast.models.description import (
-    Description,
-    LayerCount,
-    ReluNetwork,
-    SpikingNetwork,
-    relu_twin,
-)
+from ttfs_fast.models.description import Description, LayerCount
 from ttfs_fast.models.mnist import MnistSCNN, mnist_scnn
+from ttfs_fast.models.networks import ReluNetwork, SpikingNetwork, relu_twin
 
 __all__ = [
     "Description",

@@ -15,9 +15,9 @@ from ttfs_fast.models.description import (
     Inception,
     Layer,
     Pool,
-    SpikingNetwork,
     numbered,
 )
+from ttfs_fast.models.networks import SpikingNetwork
 
 Depth = Literal[4, 8, 13, 17]
 

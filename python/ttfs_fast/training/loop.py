@@ -2,10 +2,8 @@
 
 import copy
 import dataclasses
-import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +18,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
-from ttfs_fast._extras import require
 from ttfs_fast.centring import fold_
-from ttfs_fast.data import Augmentation, ImageFolder, ImageSet, StreamedImages, load
 from ttfs_fast.loss import (
     clip_gradient_,
     first_spike_cross_entropy,
@@ -31,8 +27,8 @@ from ttfs_fast.loss import (
 )
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training._files import remove_folder, remove_partials, replace_file
-from ttfs_fast.training.batches import Batch, EpochBatches, StreamBatches
-from ttfs_fast.training.build import ImageShape, make_model
+from ttfs_fast.training.batches import Batch
+from ttfs_fast.training.build import make_model
 from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
@@ -41,19 +37,20 @@ from ttfs_fast.training.checkpoint import (
     save_checkpoint,
 )
 from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.datasets import DataSet, count, image_shape, load_data, make_batches
+from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
+from ttfs_fast.training.processes import EpochTotals, lost_connection, make_fabric
 from ttfs_fast.training.report import Reporter
-from ttfs_fast.training.spikes import SpikeCounter, predict, watch_layers
+from ttfs_fast.training.spikes import SpikeCounter, watch_layers
 from ttfs_fast.training.tensorboard import FOLDER as TENSORBOARD
 from ttfs_fast.training.tensorboard import Scalars
 
 CONFIG, LOG, WEIGHTS = "config.json", "log.csv", "model.safetensors"
 LATEST_LOGIT = 50.0
 """Latest output time, in tau, that a ReLU network's loss sees: its logits are no spike times."""
-
-DataSet = ImageSet | StreamedImages
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ def train(
     equation (5) (loss).
     """
     run = Path(out_dir)
-    fabric = _fabric()
+    fabric = make_fabric()
     leads = fabric.global_rank == 0
     config = dataclasses.replace(config, processes=fabric.world_size)
     reporter = Reporter(quiet=quiet or not leads)
@@ -157,7 +154,7 @@ def train(
             + ". Give the same settings, or train into another folder"
         )
     train_set, test_set = load_data(config, fabric.global_rank)
-    digest = _digest(train_set, test_set)
+    digest = digest_of(train_set, test_set)
     checkpoint = load_checkpoint(run) if saved is not None else None
     if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
         raise ValueError(
@@ -183,98 +180,13 @@ def train(
             )
             raise
         except RuntimeError as error:
-            if fabric.world_size == 1 or not _lost_connection(error):
+            if fabric.world_size == 1 or not lost_connection(error):
                 raise
             raise ConnectionError(
                 f"one of the {fabric.world_size} processes that train together has died, so the "
                 f"others stop. {len(session.records)} of {config.epochs} epochs are saved in "
                 f"{run}; with as many processes, {again}"
             ) from error
-
-
-def load_data(config: TrainConfig, rank: int = 0) -> tuple[DataSet, DataSet]:
-    """The training and test images that a configuration asks for.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        The settings.
-    rank : int
-        Which of ``config.processes`` this is, for images that are read as they are needed.
-    """
-    if config.dataset == "folder":
-        return _stream(config, rank)
-    train_set = load(config.dataset, config.data_root, train=True)
-    if config.holdout:
-        last = len(train_set) - config.holdout
-        if last < 1:
-            raise ValueError(
-                f"holdout must leave at least one of {len(train_set):,} training images; "
-                f"got {config.holdout}"
-            )
-        test_set = _part(train_set, slice(last, None))
-        train_set = _part(train_set, slice(last))
-    else:
-        test_set = load(config.dataset, config.data_root, train=False)
-    return (
-        _part(train_set, slice(config.train_images)),
-        _part(test_set, slice(config.test_images)),
-    )
-
-
-def _stream(config: TrainConfig, rank: int) -> tuple[StreamedImages, StreamedImages]:
-    if config.data_root is None:
-        raise ValueError("dataset folder needs data_root: the folder or zip file of the images")
-    for name in ("holdout", "train_images", "test_images"):
-        if getattr(config, name):
-            raise ValueError(f"{name} is for data sets in memory; leave it out for a folder")
-    splits = [ImageFolder(config.data_root, split) for split in ("train", "val")]
-    if splits[0].classes != splits[1].classes:
-        raise ValueError(f"{config.data_root}: train and val do not hold the same classes")
-    batch_size = min(config.batch_size, 64)
-    return (
-        StreamedImages(
-            splits[0],
-            config.batch_size,
-            config.image_size,
-            augmentation=_augmentation(config, (config.image_size, config.image_size)),
-            shuffle=True,
-            seed=config.seed,
-            workers=config.workers,
-            corrupt="skip",
-            rank=rank,
-            ranks=config.processes,
-        ),
-        StreamedImages(
-            splits[1], batch_size, config.image_size, workers=config.workers, corrupt="skip"
-        ),
-    )
-
-
-def _augmentation(config: TrainConfig, size: tuple[int, int]) -> Augmentation | None:
-    if not (config.crop or config.flip or config.resized_crop):
-        return None
-    piece = (config.resized_crop, 1.0) if config.resized_crop else None
-    return Augmentation(size, crop=config.crop, flip=config.flip, resized_crop=piece)
-
-
-def _fabric() -> Any:
-    """Lightning's Fabric for this process, or for those that torchrun started."""
-    lightning = require("lightning_fabric", "train")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        return lightning.Fabric(accelerator="cpu", devices=1)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    fabric = lightning.Fabric(
-        accelerator="cpu", devices=here, num_nodes=processes // here, strategy="ddp"
-    )
-    fabric.launch()
-    return fabric
-
-
-def _lost_connection(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return any(word in text for word in ("gloo", "connection", "peer", "socket"))
 
 
 @dataclass(frozen=True)
@@ -284,48 +196,6 @@ class _Terms:
     cross_entropy: Tensor
     weight_sum: Tensor
     l2: Tensor
-
-
-class _EpochTotals:
-    """Sums over the steps of an epoch, and over the processes."""
-
-    def __init__(self, fabric: Any, K: float, lambda_: float) -> None:
-        self._fabric, self._K, self._lambda = fabric, K, lambda_
-        self.steps = self.skipped = 0
-        self.spikes = SpikeCounter()
-        # Sums of the processes: three terms, images, correct ones. Then what is not yet joined.
-        self._joined = torch.zeros(5, dtype=torch.float64)
-        self._own = torch.zeros(5, dtype=torch.float64)
-
-    def add_terms(self, cross_entropy: float, weight_sum: float, l2: float) -> None:
-        """A step: this process's part of the first term, and the other two."""
-        self.steps += 1
-        self._own[0] += cross_entropy
-        self._own[1] += weight_sum / self._fabric.world_size
-        self._own[2] += l2 / self._fabric.world_size
-
-    def add_answers(self, output: Tensor, labels: Tensor) -> None:
-        self._own[3] += len(labels)
-        if len(labels):
-            self._own[4] += int((predict(output) == labels).sum())
-
-    def join(self) -> None:
-        """Add up what the processes have counted since the last time."""
-        if self._fabric.world_size > 1:
-            self._own = self._fabric.all_reduce(self._own, reduce_op="sum")
-        self._joined += self._own
-        self._own = torch.zeros_like(self._own)
-
-    def means(self) -> dict[str, float]:
-        cross_entropy, weight_sum, l2 = (self._joined[:3] / self.steps).tolist()
-        return {
-            "loss": cross_entropy + self._K * weight_sum + self._lambda * l2,
-            "loss_class": cross_entropy,
-            "loss_weight_sum": weight_sum,
-            "loss_l2": l2,
-            "train_accuracy": float(self._joined[4] / self._joined[3].clamp(min=1)),
-            "train_sparsity": self.spikes.sparsity,
-        }
 
 
 class _Session:
@@ -366,34 +236,8 @@ class _Session:
         self.best: dict[str, Tensor] = {}
         self.optimizer = _optimizer(config, self.model)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.batches = self._batches(train_set)
+        self.batches = make_batches(config, train_set, self.generator, fabric.global_rank)
         self.latest = {} if self.layers else {"latest_time": LATEST_LOGIT}
-
-    def _batches(self, train_set: DataSet) -> EpochBatches | StreamBatches:
-        config = self.config
-        how: dict[str, Any] = {
-            "alpha": config.alpha,
-            "polarity": config.polarity,
-            "jitter": config.jitter,
-            "whiten": config.whiten,
-        }
-        if isinstance(train_set, StreamedImages):
-            if any(config.distortion.values()):
-                raise ValueError(
-                    f"{', '.join(config.distortion)} are for data sets in memory; for a folder "
-                    "give resized_crop and flip"
-                )
-            return StreamBatches(train_set, self.generator, **how)
-        return EpochBatches(
-            train_set,
-            config.batch_size,
-            self.generator,
-            distortion=config.distortion,
-            augmentation=_augmentation(config, (self.shape.height, self.shape.width)),
-            rank=self.fabric.global_rank,
-            ranks=self.fabric.world_size,
-            **how,
-        )
 
     @property
     def network(self) -> nn.Module:
@@ -418,7 +262,7 @@ class _Session:
                 "start": start,
                 "network": f"{len(matrices)} {config.neuron} layers, "
                 f"{sum(matrix.numel() for matrix in matrices):,} weights",
-                "images": f"{self.batches.images:,} to train, {_count(self.test_set):,} to test",
+                "images": f"{self.batches.images:,} to train, {count(self.test_set):,} to test",
                 "steps": f"{config.epochs} epochs of {len(self.batches):,} batches of "
                 f"{config.batch_size}"
                 + (f" in {config.accumulate} pieces" if config.accumulate > 1 else ""),
@@ -520,11 +364,9 @@ class _Session:
             patience and self.records and len(self.records) - 1 - self._best_epoch() >= patience
         )
 
-    def _epoch(
-        self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> _EpochTotals:
+    def _epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> EpochTotals:
         model.train()
-        totals = _EpochTotals(self.fabric, self.config.K, self.config.lambda_)
+        totals = EpochTotals(self.fabric, self.config.K, self.config.lambda_)
         for chunk in self.batches.epoch(epoch):
             outputs: list[Tensor] = []
             for batch in chunk.batches:
@@ -553,7 +395,7 @@ class _Session:
         return totals
 
     def _backward(
-        self, batch: Batch, model: nn.Module, totals: _EpochTotals, see: SpikeCounter | None
+        self, batch: Batch, model: nn.Module, totals: EpochTotals, see: SpikeCounter | None
     ) -> Tensor:
         """Adds the gradients of a batch, piece by piece; returns the output."""
         outputs, losses = [], torch.zeros(3, dtype=torch.float64)
@@ -608,7 +450,7 @@ class _Session:
             square = l2_cost(self.layers, config.cost_reduction)
         return _Terms(cross_entropy, cost, square)
 
-    def _report(self, epoch: int, totals: _EpochTotals) -> None:
+    def _report(self, epoch: int, totals: EpochTotals) -> None:
         figures = totals.means()
         if not math.isfinite(figures["loss"]):
             raise FloatingPointError(
@@ -706,18 +548,6 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def image_shape(images: DataSet) -> ImageShape:
-    """What `make_model` needs to know about a data set."""
-    if isinstance(images, StreamedImages):
-        return ImageShape(3, images.size, images.size, len(images.classes))
-    channels, height, width = images.images.shape[1:]
-    return ImageShape(channels, height, width, len(images.classes))
-
-
-def _count(images: DataSet) -> int:
-    return images.images if isinstance(images, StreamedImages) else len(images)
-
-
 def _line(record: EpochRecord, epochs: int) -> str:
     return (
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.loss:8.4f}  "
@@ -765,24 +595,6 @@ def _remove_run(run: Path) -> None:
         remove_folder(run / TENSORBOARD)
     if run.is_dir():
         remove_partials(run)
-
-
-def _part(image_set: ImageSet, part: slice) -> ImageSet:
-    return dataclasses.replace(
-        image_set, images=image_set.images[part], labels=image_set.labels[part]
-    )
-
-
-def _digest(*image_sets: DataSet) -> str:
-    """A digest of all images and labels; of a folder, of the names."""
-    digest = hashlib.sha256()
-    for image_set in image_sets:
-        if isinstance(image_set, StreamedImages):
-            digest.update("\n".join(image_set.folder.files).encode())
-            continue
-        digest.update(image_set.images.data)
-        digest.update(image_set.labels.data)
-    return digest.hexdigest()
 
 
 @contextmanager
