@@ -127,7 +127,7 @@ def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
         [sys.executable, str(path), str(folder.path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )

@@ -375,7 +375,7 @@ def torchrun(processes: int, run: Path, config: TrainConfig, *more: str) -> list
     return [*start, "ttfs_fast", "train", "--config", str(recipe), "--out", str(run), *more]
 
 
-def in_shell(command: list[str], limit: float = 240) -> "subprocess.CompletedProcess[str]":
+def in_shell(command: list[str], limit: float = 900) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=limit, env=environment, check=False
@@ -425,7 +425,7 @@ def test_a_killed_process_ends_the_job_and_it_resumes(tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    limit = time.monotonic() + 200
+    limit = time.monotonic() + 900
     while not list(run.glob("checkpoint-*")):
         assert job.poll() is None, job.communicate()[1]
         assert time.monotonic() < limit
@@ -435,7 +435,7 @@ def test_a_killed_process_ends_the_job_and_it_resumes(tmp_path: Path) -> None:
     ).stdout.split()
     assert len(children) == 2
     os.kill(int(children[1]), signal.SIGKILL)
-    output, errors = job.communicate(timeout=200)
+    output, errors = job.communicate(timeout=900)
     assert job.returncode != 0
     assert "SIGKILL" in errors or "exitcode: -9" in errors or "has died" in errors
     done = len(list(run.glob("checkpoint-*")))
