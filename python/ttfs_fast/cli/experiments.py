@@ -67,7 +67,11 @@ def depth(
             table.add_column(f"{column} layers", justify="right")
         rows = list(study_of.summary(runs))
         for arm, how in study_of.ARMS.items():
-            cells = {row[1]: f"{row[2]:.1%} +- {row[3]:.1%}" for row in rows if row[0] == arm}
+            cells = {
+                row[1]: f"{row[2]:.1%}" + (f" +- {row[3]:.1%}" if row[4] > 1 else "")
+                for row in rows
+                if row[0] == arm
+            }
             if cells:
                 table.add_row(how.label, *(cells.get(column, "") for column in columns))
         console().print(table)
