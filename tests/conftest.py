@@ -66,3 +66,23 @@ def data_root() -> Path:
         if not (Path(root) / folder).is_dir():
             pytest.skip(f"TTFS_FAST_DATA={root} holds no {folder}/")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def cifar10_zip() -> Path:
+    return _shared("cifar10-images.zip")
+
+
+@pytest.fixture(scope="session")
+def imagenet_zip() -> Path:
+    return _shared("imagenet-samples.zip")
+
+
+def _shared(name: str) -> Path:
+    root = os.environ.get("TTFS_FAST_DATA")
+    if not root:
+        pytest.skip(f"TTFS_FAST_DATA is not set: it names the folder with {name}")
+    path = Path(root) / name
+    if not path.is_file():
+        pytest.skip(f"TTFS_FAST_DATA={root} holds no {name}")
+    return path

@@ -79,7 +79,7 @@ def test_train_from_a_file_of_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--config", "no-such"), "recipes that come with the package: mnist"),
+        (("--config", "no-such"), "recipes that come with the package: "),
         (("--epochs", "0"), "epochs must be at least 1; got 0"),
         (("--out", "no/such/run", "--resume"), "no training run to resume"),
         (("--resume", "--overwrite", "--out", "x"), "give one of the two"),

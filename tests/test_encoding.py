@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ttfs_fast.encoding import encode, pixels_to_times, times_to_values, values_to_times
+from ttfs_fast.encoding import (
+    encode,
+    pixels_to_times,
+    standardise,
+    times_to_values,
+    values_to_times,
+)
 
 
 def test_bright_first_is_the_papers_mnist_code() -> None:
@@ -115,7 +121,7 @@ def test_other_types_are_refused_by_name() -> None:
 
 
 def test_unknown_polarity_is_refused() -> None:
-    with pytest.raises(ValueError, match="'bright-first', 'dark-first'; got 'dim'"):
+    with pytest.raises(ValueError, match="'bright-first', 'dark-first', 'both'; got 'dim'"):
         pixels_to_times(torch.zeros(1), polarity="dim")  # type: ignore[arg-type]
 
 
@@ -129,3 +135,48 @@ def test_times_too_early_for_the_dtype_are_refused() -> None:
     with pytest.raises(ValueError, match="too early"):
         times_to_values(torch.tensor([-200.0]))
     assert times_to_values(torch.tensor([-200.0], dtype=torch.float64)) > 0
+
+
+def test_both_polarities_side_by_side() -> None:
+    pixels = torch.rand(2, 3, 4, 5)
+    times = pixels_to_times(pixels, 1.5, "both")
+    assert times.shape == (2, 6, 4, 5)
+    assert torch.equal(times[:, :3], pixels_to_times(pixels, 1.5, "bright-first"))
+    assert torch.equal(times[:, 3:], pixels_to_times(pixels, 1.5, "dark-first"))
+    assert encode(pixels[0], 1.5, "both").shape == (6, 4, 5)
+    with pytest.raises(ValueError, match="needs images of shape"):
+        pixels_to_times(pixels[0, 0], 1.5, "both")
+
+
+def test_standardise_each_image() -> None:
+    pixels = torch.rand(3, 3, 16, 16) * torch.tensor([0.1, 0.5, 1.0])[:, None, None, None]
+    out = standardise(pixels, reach=5.0)
+    assert out.min() > 0  # nothing clipped
+    assert out.max() < 1
+    assert torch.allclose(out.mean((1, 2, 3)), torch.tensor(0.5), atol=1e-5)
+    assert torch.allclose(out.flatten(1).std(1, unbiased=False), torch.tensor(0.1), atol=1e-4)
+    clipped = standardise(pixels, reach=1.0)
+    assert clipped.min() == 0
+    assert clipped.max() == 1
+    even = standardise(torch.full((1, 3, 2, 2), 0.7))
+    assert torch.allclose(even, torch.tensor(0.5), atol=1e-4)
+
+
+def test_standardise_by_channel() -> None:
+    pixels = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    mean, deviation = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
+    out = standardise(pixels, mean, deviation, reach=2.0)
+    by_hand = (pixels[:, 1].float() / 255 - 0.5) / (4 * 0.3) + 0.5
+    assert torch.allclose(out[:, 1], by_hand.clamp(0, 1))
+    assert out.dtype == torch.get_default_dtype()
+    for arguments, message in (
+        ((mean, None), "give both"),
+        ((mean[:2], deviation[:2]), r"must have shape \(3,\)"),
+        ((mean, 0 * deviation), "must be above 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            standardise(pixels, *arguments)
+    with pytest.raises(ValueError, match="reach must be"):
+        standardise(pixels, reach=0)
+    with pytest.raises(ValueError, match="must be"):
+        standardise(pixels[0, 0])

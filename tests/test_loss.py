@@ -365,3 +365,15 @@ def test_clip_mixes_dtypes() -> None:
     for parameter in parameters:
         assert parameter.grad is not None
         assert parameter.grad.norm().item() == pytest.approx(10)
+
+
+def test_norms_of_large_gradients(seed: int) -> None:
+    """Taken by rows: as exact, and large values do not overflow on the way."""
+    weight = torch.zeros(1024, 64, 5, 5, requires_grad=True)
+    for size, limit in ((1.0, 1e-3), (1e30, 1e-3)):
+        weight.grad = size * torch.randn_like(weight)
+        exact = weight.grad.double().norm().item() / 1024
+        assert clip_gradient_([weight], limit) == pytest.approx(exact, rel=1e-6)
+        assert weight.grad.double().norm().item() / 1024 == pytest.approx(limit, rel=1e-5)
+    weight.grad[3, 2, 1, 0] = math.nan
+    assert math.isnan(clip_gradient_([weight], 1.0, error_if_nonfinite=False))

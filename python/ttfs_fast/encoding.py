@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Polarity = Literal["bright-first", "dark-first"]
+Polarity = Literal["bright-first", "dark-first", "both"]
 
 
 def pixels_to_times(
@@ -24,23 +24,24 @@ def pixels_to_times(
         Intensities of any shape: uint8 (divided by 255), or float32 or float64 in [0, 1].
     alpha : float
         Time between the first and the last possible spike, in units of tau; above 0.
-    polarity : {"bright-first", "dark-first"}
+    polarity : {"bright-first", "dark-first", "both"}
         ``"bright-first"`` gives t = alpha (1 - p), as for MNIST; ``"dark-first"`` gives
-        t = alpha p, as for CIFAR-10.
+        t = alpha p, as for CIFAR-10; ``"both"`` gives the two side by side, as twice as many
+        channels (dimension -3), bright-first ones first.
 
     Returns
     -------
     times : Tensor
-        Spike times in [0, alpha], of the shape of ``pixels``; torch's default dtype for uint8,
-        else the dtype of ``pixels``.
+        Spike times in [0, alpha], of the shape of ``pixels``, with twice as many channels for
+        ``"both"``; torch's default dtype for uint8, else the dtype of ``pixels``.
 
     Raises
     ------
     TypeError
         If ``pixels`` is not a tensor of one of these dtypes.
     ValueError
-        If a pixel is outside [0, 1] or NaN, if ``alpha`` is not above 0 and finite, or if
-        ``polarity`` is not known.
+        If a pixel is outside [0, 1] or NaN, if ``alpha`` is not above 0 and finite, if
+        ``polarity`` is not known, or if it is ``"both"`` and there are no channels.
 
     Notes
     -----
@@ -52,7 +53,75 @@ def pixels_to_times(
             f"polarity must be one of {', '.join(map(repr, get_args(Polarity)))}; got {polarity!r}"
         )
     intensity = _intensity(pixels)
+    if polarity == "both":
+        if intensity.dim() < 3:
+            raise ValueError(
+                'polarity "both" needs images of shape (..., C, H, W); got '
+                f"{tuple(intensity.shape)}"
+            )
+        return alpha * torch.cat([1 - intensity, intensity], dim=-3)
     return alpha * (1 - intensity) if polarity == "bright-first" else alpha * intensity
+
+
+def standardise(
+    pixels: Tensor,
+    mean: Tensor | None = None,
+    deviation: Tensor | None = None,
+    *,
+    reach: float = 2.5,
+) -> Tensor:
+    """Spread intensities evenly over [0, 1]: each channel to mean 0.5 and the same deviation.
+
+    p becomes 0.5 + (p - mean) / (2 reach deviation), clipped to [0, 1]. Without ``mean`` and
+    ``deviation`` those of each image are taken, over all its channels: the whitening of images that
+    CIFAR-10 is often trained with.
+
+    Parameters
+    ----------
+    pixels : Tensor
+        Images (..., C, H, W): uint8 (divided by 255), or float32 or float64 in [0, 1].
+    mean, deviation : Tensor, optional
+        Of each channel, shape (C,), in intensities; both or neither.
+    reach : float
+        Deviations from the mean that still fit into [0, 1]; above 0.
+
+    Returns
+    -------
+    Tensor
+        Intensities in [0, 1], of the shape of ``pixels``; torch's default dtype for uint8.
+
+    Raises
+    ------
+    TypeError
+        As :func:`pixels_to_times`.
+    ValueError
+        If pixels lie outside [0, 1], a deviation is not above 0, or shapes do not fit.
+    """
+    intensity = _intensity(pixels)
+    if intensity.dim() < 3:
+        raise ValueError(f"pixels must be (..., C, H, W); got {tuple(intensity.shape)}")
+    if (mean is None) != (deviation is None):
+        raise ValueError("give both mean and deviation, or neither")
+    if not (math.isfinite(reach) and reach > 0):
+        raise ValueError(f"reach must be a finite number above 0; got {reach}")
+    if mean is None or deviation is None:
+        inside = (-3, -2, -1)
+        mean = intensity.mean(inside, keepdim=True)
+        # An image of one colour has no deviation; it becomes a uniform 0.5.
+        least = 1 / 255
+        deviation = intensity.std(inside, unbiased=False, keepdim=True).clamp(min=least)
+    else:
+        channels = intensity.shape[-3]
+        if mean.shape != (channels,) or deviation.shape != (channels,):
+            raise ValueError(
+                f"mean and deviation must have shape ({channels},), one for each channel; got "
+                f"{tuple(mean.shape)} and {tuple(deviation.shape)}"
+            )
+        if not bool((deviation > 0).all()):
+            raise ValueError(f"deviations must be above 0; got {deviation.tolist()}")
+        mean = mean.to(intensity)[:, None, None]
+        deviation = deviation.to(intensity)[:, None, None]
+    return ((intensity - mean) / (2 * reach * deviation) + 0.5).clamp(0, 1)
 
 
 def times_to_values(times: Tensor) -> Tensor:
@@ -137,8 +206,8 @@ def encode(
     Returns
     -------
     values : Tensor
-        Spike values z = exp(t) above 0, of the shape of ``pixels``; torch's default dtype for
-        uint8, else the dtype of ``pixels``.
+        Spike values z = exp(t) above 0, of the shape that :func:`pixels_to_times` gives;
+        torch's default dtype for uint8, else the dtype of ``pixels``.
 
     Raises
     ------

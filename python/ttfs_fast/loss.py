@@ -13,6 +13,9 @@ from ttfs_fast.encoding import check_spike_values
 LATEST_TIME = math.log(1e5)
 """Latest output spike that the loss tells from silence, in units of tau: z = 1e5."""
 
+LARGE = 1 << 20
+"""Elements of a gradient from which its norm is taken row by row."""
+
 CostReduction = Literal["sum", "mean"]
 LossReduction = Literal["mean", "sum", "none"]
 WeightAndBias: TypeAlias = tuple[Tensor, Tensor | None]
@@ -485,8 +488,19 @@ def _matrices(parameters: nn.Module | Tensor | Iterable[Tensor]) -> list[list[Te
     return groups
 
 
+def _norm(grad: Tensor) -> Tensor:
+    """Norm in float64; of a large matrix by rows first, which need no copy in float64."""
+    if grad.numel() >= LARGE and grad.dim() > 1:
+        rows = torch.linalg.vector_norm(grad.flatten(1), dim=1)
+        norm: Tensor = torch.linalg.vector_norm(rows, dtype=torch.float64)
+        if bool(norm.isfinite()):  # else float32 may only have overflowed
+            return norm
+    whole: Tensor = torch.linalg.vector_norm(grad, dtype=torch.float64)
+    return whole
+
+
 def _row_normalised_norms(groups: list[list[Tensor]]) -> list[float]:
-    norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for grads in groups for g in grads]
+    norms = [_norm(g) for grads in groups for g in grads]
     values = iter(torch.stack([norm.to(norms[0].device) for norm in norms]).tolist())
     ratios = []
     for grads in groups:

@@ -464,7 +464,7 @@ def test_real_mnist_passes_the_download_checks(mirror: tuple[str, Path], tmp_pat
     address, served = mirror
     for table in (mnist._IMAGES, mnist._LABELS):
         source = table[False]
-        paths = mnist._find([source], mnist._bases(DATA_ROOT))
+        paths = mnist._find([source], mnist.data_folders(DATA_ROOT))
         assert paths is not None
         write_idx(served / f"{source.name}.gz", read_idx(paths[0]))
     download_mnist(tmp_path, train=False, mirrors=[address])

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ttfs_fast.data import ImageSet
-from ttfs_fast.encoding import encode
+from ttfs_fast.data import Augmentation, ImageSet
+from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.training.augment import distort
 from ttfs_fast.training.batches import EpochBatches
 
@@ -28,11 +28,11 @@ def test_every_image_once_and_with_its_label(count: int, size: int) -> None:
     batches = batches_of(images, 0, size)
     values, labels = [], []
     for chunk in batches.epoch():
-        assert torch.equal(torch.cat([label for _, label in chunk.batches]), chunk.labels)
-        for value, label in chunk.batches:
-            assert len(value) == len(label) <= size
-            values.append(value)
-            labels.append(label)
+        assert torch.equal(torch.cat([batch.labels for batch in chunk.batches]), chunk.labels)
+        for batch in chunk.batches:
+            assert len(batch.values) == len(batch.labels) == batch.whole <= size
+            values.append(batch.values)
+            labels.append(batch.labels)
     assert len(values) == len(batches)
     assert all(len(value) == size for value in values[:-1])
     expected = encode(images.images_as_tensor())
@@ -46,19 +46,21 @@ def test_epochs_differ_and_the_generator_state_decides_them() -> None:
     images = some_images(50)
     generator = torch.Generator().manual_seed(3)
     batches = EpochBatches(images, 10, generator, jitter=0.2, distortion={"shift": 2.0})
-    first = [value for chunk in batches.epoch() for value, _ in chunk.batches]
+    first = [batch.values for chunk in batches.epoch() for batch in chunk.batches]
     state = generator.get_state()
-    second = [value for chunk in batches.epoch() for value, _ in chunk.batches]
+    second = [batch.values for chunk in batches.epoch() for batch in chunk.batches]
     generator.set_state(state)
-    again = [value for chunk in batches.epoch() for value, _ in chunk.batches]
+    again = [batch.values for chunk in batches.epoch() for batch in chunk.batches]
     assert not torch.equal(torch.cat(first), torch.cat(second))
     assert torch.equal(torch.cat(second), torch.cat(again))
 
 
 def test_jitter_is_noise_on_the_times_of_the_stated_size() -> None:
     images = some_images(400)
-    plain = [v for chunk in batches_of(images, 5).epoch() for v, _ in chunk.batches]
-    noisy = [v for chunk in batches_of(images, 5, jitter=0.25).epoch() for v, _ in chunk.batches]
+    plain = [b.values for chunk in batches_of(images, 5).epoch() for b in chunk.batches]
+    noisy = [
+        b.values for chunk in batches_of(images, 5, jitter=0.25).epoch() for b in chunk.batches
+    ]
     noise = torch.cat(noisy).log() - torch.cat(plain).log()
     assert noise.std().item() == pytest.approx(0.25, rel=0.03)
     assert abs(noise.mean().item()) < 0.01
@@ -68,10 +70,47 @@ def test_images_are_distorted_before_they_are_encoded() -> None:
     images = some_images(30)
     limits = {"rotate": 10.0, "shift": 1.0}
     values = [
-        v for chunk in batches_of(images, 9, distortion=limits).epoch() for v, _ in chunk.batches
+        b.values
+        for chunk in batches_of(images, 9, distortion=limits).epoch()
+        for b in chunk.batches
     ]
     generator = torch.Generator().manual_seed(9)
     order = torch.randperm(30, generator=generator)
     pixels = distort(images.images_as_tensor()[order], generator, **limits)
     assert torch.equal(torch.cat(values), encode(pixels))
     assert not torch.equal(torch.cat(values), encode(images.images_as_tensor()[order]))
+
+
+def test_processes_share_every_batch() -> None:
+    """All draw the same images and noise; the shares together are the whole batch."""
+    images = some_images(45)
+    settings = {"jitter": 0.2, "distortion": {"shift": 1.0}}
+    whole, *shares = (
+        list(batches_of(images, 4, 10, rank=rank, ranks=ranks, **settings).epoch())
+        for rank, ranks in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+    for index, batch in enumerate(whole[0].batches):
+        parts = [share[0].batches[index] for share in shares]
+        assert {part.whole for part in parts} == {len(batch.labels)}
+        for rank, part in enumerate(parts):
+            assert torch.equal(part.values, batch.values[rank::3])
+            assert torch.equal(part.labels, batch.labels[rank::3])
+
+
+def test_crop_flip_and_whitening_come_before_the_encoding() -> None:
+    pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
+    images = some_images(30)
+    augmentation = Augmentation((6, 5), crop=2, flip=True)
+    plain, changed, whitened = (
+        torch.cat([b.values for chunk in made.epoch() for b in chunk.batches])
+        for made in (
+            batches_of(images, 6),
+            batches_of(images, 6, augmentation=augmentation),
+            batches_of(images, 6, whiten=True),
+        )
+    )
+    assert plain.shape == changed.shape == whitened.shape
+    assert not torch.equal(plain, changed)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(6))
+    pixels = images.images_as_tensor()[order]
+    assert torch.equal(whitened, encode(standardise(pixels)))

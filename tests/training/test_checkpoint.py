@@ -18,6 +18,7 @@ def some_checkpoint(epoch: int) -> Checkpoint:
     return Checkpoint(
         epoch=epoch,
         model={"fc.weight": torch.full((3, 4), float(epoch)), "fc.bias": torch.arange(3.0)},
+        best={},
         averaged={
             "n_averaged": torch.tensor(epoch),
             "module.fc.weight": torch.full((3, 4), epoch - 0.5),

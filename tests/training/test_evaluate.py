@@ -90,7 +90,27 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
         evaluate(model, pixel_pairs())
     with pytest.raises(ValueError, match="batch_size"):
         evaluate(model, pixel_pairs((1, 2, 0)), batch_size=0)
-    with pytest.raises(ValueError, match="no SpikingLinear"):
-        evaluate(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)), pixel_pairs((1, 2, 0)))
     with pytest.raises(ValueError, match="2 classes"):
         evaluate(nn.Sequential(nn.Flatten(), SpikingLinear(2, 3)), pixel_pairs((1, 2, 0)))
+
+
+def test_a_network_without_spikes_has_an_accuracy_only() -> None:
+    linear = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(2))
+    result = evaluate(nn.Sequential(nn.Flatten(), linear), pixel_pairs((200, 100, 0)))
+    assert result.correct == 1  # the earlier, brighter pixel has the smaller value
+    assert math.isnan(result.sparsity)
+    assert (result.weights, result.neurons) == (0, 0)
+    assert result.to_dict()["sparsity"] is None
+
+
+def test_whitening(seed: int) -> None:
+    """A network sees standardised images if it is told to: brightness no longer matters."""
+    model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
+    pairs = pixel_pairs((250, 240, 0), (20, 10, 0), (10, 20, 1))
+    whitened = evaluate(model, pairs, whiten=True)
+    assert whitened.correct == 3
+    one = evaluate(model, pixel_pairs((250, 240, 0)), whiten=True)
+    other = evaluate(model, pixel_pairs((20, 10, 0)), whiten=True)
+    assert one.first_spike_time == pytest.approx(other.first_spike_time, abs=1e-5)

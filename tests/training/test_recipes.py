@@ -32,7 +32,7 @@ def test_neither_recipe_nor_file(name: str) -> None:
     [
         (b"epochs = ", "no training settings"),
         (b"\xff\xfe", "no training settings"),
-        (b"momentum = 0.9", "fields this version does not know: momentum"),
+        (b"velocity = 0.9", "fields this version does not know: velocity"),
         (b"epochs = 0", "epochs must be at least 1"),
         (b"[train]\nepochs = 3", "does not know: train"),
     ],

@@ -16,6 +16,7 @@ from ttfs_fast.models import mnist_scnn
 from ttfs_fast.training import (
     TrainConfig,
     TrainResult,
+    datasets,
     evaluate,
     loop,
     read_config,
@@ -224,7 +225,7 @@ def test_other_images_are_not_resumed(
         images = load("digits", train=bool(more["train"]))
         return dataclasses.replace(images, images=images.images // 2)
 
-    monkeypatch.setattr(loop, "load", darker)
+    monkeypatch.setattr(datasets, "load", darker)
     with pytest.raises(ValueError, match="its images are not those"):
         train(SMALL, uninterrupted.log_path.parent, resume=True, quiet=True)
 
@@ -295,15 +296,15 @@ def test_held_sums_are_held_to_the_end(uninterrupted: TrainResult) -> None:
 def test_held_out_training_images_are_tested_and_not_trained_on() -> None:
     everything = load("digits", train=True)
     config = TrainConfig(dataset="digits", holdout=237, train_images=100)
-    train_set, test_set = loop.load_data(config)
+    train_set, test_set = datasets.load_data(config)
     assert (len(train_set), len(test_set)) == (100, 237)
     assert (train_set.images == everything.images[:100]).all()
     assert (test_set.images == everything.images[-237:]).all()
     assert (test_set.labels == everything.labels[-237:]).all()
-    all_but_held_out, _ = loop.load_data(TrainConfig(dataset="digits", holdout=237))
+    all_but_held_out, _ = datasets.load_data(TrainConfig(dataset="digits", holdout=237))
     assert len(all_but_held_out) == len(everything) - 237
     with pytest.raises(ValueError, match="holdout must leave at least one of 1,437"):
-        loop.load_data(TrainConfig(dataset="digits", holdout=1437))
+        datasets.load_data(TrainConfig(dataset="digits", holdout=1437))
 
 
 def test_it_learns(tmp_path: Path) -> None:

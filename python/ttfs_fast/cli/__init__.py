@@ -1,9 +1,15 @@
 """The command ``ttfs-fast``: parse, call, print. One module a group of commands."""
 
-from ttfs_fast.cli import bench, circuit, info, training  # each adds its commands
+from ttfs_fast.cli import (  # each adds its commands
+    bench,
+    circuit,
+    experiments,
+    info,
+    training,
+)
 from ttfs_fast.cli._common import app
 
-__all__ = ["app", "bench", "circuit", "info", "main", "training"]
+__all__ = ["app", "bench", "circuit", "experiments", "info", "main", "training"]
 
 
 def main() -> None:

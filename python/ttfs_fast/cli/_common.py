@@ -34,6 +34,15 @@ class Dataset(StrEnum):
 
     MNIST = "mnist"
     DIGITS = "digits"
+    CIFAR10 = "cifar10"
+    FOLDER = "folder"
+
+
+def group(name: str, text: str) -> typer.Typer:
+    """A command that has commands of its own."""
+    commands = typer.Typer(name=name, help=text, no_args_is_help=True)
+    app.add_typer(commands)
+    return commands
 
 
 def option(text: str, field: str | None = None, **more: Any) -> Any:
@@ -52,14 +61,16 @@ def flag(name: str, text: str, **more: Any) -> Any:
 DataRoot = Annotated[
     Path | None,
     option(
-        "Folder with MNIST's four files, gzipped or not. Without it, the folder that "
-        "TTFS_FAST_DATA names is searched. The digits come with the package and need none.",
+        "Folder with MNIST's four files, gzipped or not, or with CIFAR-10's binary files. Without "
+        "it, the folder that TTFS_FAST_DATA names is searched. The digits come with the package "
+        "and need none.",
         show_default=False,
         rich_help_panel="Data",
     ),
 ]
 Download = Annotated[
-    bool, flag("--download", "Fetch MNIST first if it is not there.", rich_help_panel="Data")
+    bool,
+    flag("--download", "Fetch MNIST or CIFAR-10 first if it is not there.", rich_help_panel="Data"),
 ]
 Threads = Annotated[
     int | None,
@@ -98,11 +109,12 @@ def counting_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
 
 
 def download_data(dataset: str, data_root: str | None) -> None:
-    if dataset == "mnist":
-        from ttfs_fast.data import load_mnist
+    from ttfs_fast.data import load_cifar10, load_mnist
 
+    loaders = {"mnist": load_mnist, "cifar10": load_cifar10}
+    if dataset in loaders:
         for train_split in (True, False):
-            load_mnist(data_root, train=train_split, download=True)
+            loaders[dataset](data_root, train=train_split, download=True)
 
 
 def set_threads(threads: int | None) -> None:

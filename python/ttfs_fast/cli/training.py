@@ -28,6 +28,46 @@ if TYPE_CHECKING:
     from ttfs_fast.training import EvaluationResult
 
 
+MOST_COLUMNS = 20
+"""Classes up to which a confusion table can be read."""
+
+
+class Model(StrEnum):
+    """Networks."""
+
+    MNIST_SCNN = "mnist_scnn"
+    CIFAR_SCNN = "cifar_scnn"
+    VGG4 = "vgg4"
+    VGG8 = "vgg8"
+    VGG13 = "vgg13"
+    VGG17 = "vgg17"
+    SPIKING_VGG16 = "spiking_vgg16"
+    SPIKING_GOOGLENET = "spiking_googlenet"
+
+
+class Neuron(StrEnum):
+    """What a network is made of."""
+
+    SPIKING = "spiking"
+    RELU = "relu"
+    RELU_NORM = "relu-norm"
+
+
+class Optimizer(StrEnum):
+    """Optimizers."""
+
+    ADAM = "adam"
+    SGD = "sgd"
+
+
+class Polarity(StrEnum):
+    """Which pixels spike first."""
+
+    BRIGHT_FIRST = "bright-first"
+    DARK_FIRST = "dark-first"
+    BOTH = "both"
+
+
 class Schedule(StrEnum):
     """Courses of the learning rate."""
 
@@ -55,14 +95,37 @@ def train(
     dataset: Annotated[
         Dataset | None,
         option(
-            "mnist: 60,000 handwritten digits, from files. digits: 1,437 small ones that come "
-            "with the package.",
+            "mnist, cifar10: from files. digits: 1,437 small ones that come with the package. "
+            "folder: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg in --data-root.",
             "dataset",
             rich_help_panel="Data",
         ),
     ] = None,
+    model: Annotated[
+        Model | None, option("The network.", "model", rich_help_panel="Network")
+    ] = None,
+    width: Annotated[
+        float | None,
+        option("Factor on the channels of its layers.", "width", rich_help_panel="Network"),
+    ] = None,
+    neuron: Annotated[
+        Neuron | None,
+        option(
+            "Spiking neurons, or the ReLU network of the same shape.",
+            "neuron",
+            rich_help_panel="Network",
+        ),
+    ] = None,
     data_root: DataRoot = None,
     download: Download = False,
+    workers: Annotated[
+        int | None,
+        option("Processes that read the images of a folder.", "workers", rich_help_panel="Data"),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        option("Height and width that they are brought to.", "image_size", rich_help_panel="Data"),
+    ] = None,
     train_images: Annotated[
         int | None,
         option(
@@ -102,6 +165,9 @@ def train(
     overwrite: Annotated[
         bool, flag("--overwrite", "Remove the run that is in the folder and start anew.")
     ] = False,
+    tensorboard: Annotated[
+        bool, flag("--tensorboard", "Write the log for TensorBoard, too.")
+    ] = False,
     seed: Annotated[
         int | None, option("Decides first weights, order of the images and noise.", "seed")
     ] = None,
@@ -113,9 +179,34 @@ def train(
     batch_size: Annotated[
         int | None, option("Images per step.", "batch_size", rich_help_panel="Learning")
     ] = None,
+    accumulate: Annotated[
+        int | None,
+        option(
+            "Run each batch in so many pieces: less memory, the same result.",
+            "accumulate",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    optimizer: Annotated[
+        Optimizer | None,
+        option("Adam, or descent with momentum.", "optimizer", rich_help_panel="Learning"),
+    ] = None,
+    momentum: Annotated[
+        float | None,
+        option("Momentum of --optimizer sgd.", "momentum", rich_help_panel="Learning"),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        option(
+            "Stop after so many epochs without a better test accuracy; 0 for never. Use it with "
+            "--holdout.",
+            "patience",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
     lr_start: Annotated[
         float | None,
-        option("Learning rate of Adam at the start.", "lr_start", rich_help_panel="Learning"),
+        option("Learning rate at the start.", "lr_start", rich_help_panel="Learning"),
     ] = None,
     lr_end: Annotated[
         float | None,
@@ -165,6 +256,14 @@ def train(
             rich_help_panel="Learning",
         ),
     ] = None,
+    relative_rate: Annotated[
+        bool | None,
+        flag(
+            "--relative-rate/--absolute-rate",
+            "With it: the learning rate counts in units of each layer's first deviation.",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
     average: Annotated[
         float | None,
         option(
@@ -194,6 +293,22 @@ def train(
         option(
             "Time between the brightest pixel's spike and the darkest's, in units of tau.",
             "alpha",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    polarity: Annotated[
+        Polarity | None,
+        option(
+            "Which pixels spike first; both give twice the channels.",
+            "polarity",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    whiten: Annotated[
+        bool | None,
+        flag(
+            "--whiten/--no-whiten",
+            "Bring every image to the same mean and deviation first.",
             rich_help_panel="Learning",
         ),
     ] = None,
@@ -253,6 +368,30 @@ def train(
             rich_help_panel="Loss, equation (5)",
         ),
     ] = None,
+    crop: Annotated[
+        int | None,
+        option(
+            "Put so many black pixels around each training image and cut a random piece out.",
+            "crop",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
+    flip: Annotated[
+        bool | None,
+        flag(
+            "--flip/--no-flip",
+            "Mirror half of them.",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
+    resized_crop: Annotated[
+        float | None,
+        option(
+            "Cut a random piece of at least this share of the area, and scale it.",
+            "resized_crop",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
     rotate: Annotated[
         float | None,
         option(
@@ -295,13 +434,27 @@ def train(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Train the MNIST network: two spiking convolutions and a spiking output layer.
+    """Train a network: by default the paper's for MNIST.
 
     A run can be stopped at any moment, even by a power cut, and continued with --resume.
     """
     given: dict[str, Any] = {
         "dataset": None if dataset is None else str(dataset),
         "data_root": None if data_root is None else str(data_root),
+        "model": None if model is None else str(model),
+        "width": width,
+        "neuron": None if neuron is None else str(neuron),
+        "workers": workers,
+        "image_size": image_size,
+        "accumulate": accumulate,
+        "optimizer": None if optimizer is None else str(optimizer),
+        "momentum": momentum,
+        "patience": patience,
+        "polarity": None if polarity is None else str(polarity),
+        "whiten": whiten,
+        "crop": crop,
+        "flip": flip,
+        "resized_crop": resized_crop,
         "train_images": train_images,
         "test_images": test_images,
         "holdout": holdout,
@@ -317,6 +470,7 @@ def train(
         "weight_decay": weight_decay,
         "weight_sum": weight_sum,
         "spread": spread,
+        "relative_rate": relative_rate,
         "average": average,
         "max_gradient": max_gradient,
         "jitter": jitter,
@@ -348,7 +502,7 @@ def train(
         chosen = dataclasses.replace(base, **settings)
         if download:
             download_data(chosen.dataset, chosen.data_root)
-        training.train(chosen, folder, resume=resume, overwrite=overwrite)
+        training.train(chosen, folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard)
 
 
 @app.command(name="eval")
@@ -408,13 +562,12 @@ def evaluate(
 
         import ttfs_fast
         from ttfs_fast import training
-        from ttfs_fast.data import load
+        from ttfs_fast.data import ImageFolder, ImageSet, StreamedImages, load
         from ttfs_fast.models import mnist_scnn
 
         set_threads(threads)
         if weights is not None:
-            config = training.read_config(weights) or TrainConfig()
-            model = mnist_scnn(weights=weights, t_max=config.t_max)
+            model, config = training.load_model(weights)
             source = str(weights)
         elif authors is not None:
             config, model, source = TrainConfig(), mnist_scnn(weights=authors), str(authors)
@@ -425,18 +578,33 @@ def evaluate(
         root = None if data_root is None else str(data_root)
         if download:
             download_data(name, root)
-        image_set = load(name, root, train=train_split)
+        image_set: ImageSet | StreamedImages
+        if name == "folder":
+            if root is None:
+                raise ValueError("dataset folder needs --data-root: the folder or zip file")
+            image_set = StreamedImages(
+                ImageFolder(root, "train" if train_split else "val"),
+                batch_size,
+                config.image_size,
+                workers=config.workers,
+                corrupt="skip",
+            )
+            count = image_set.images
+        else:
+            image_set = load(name, root, train=train_split)
+            count = len(image_set)
         if not as_json:
             print(
-                f"testing {source} on {len(image_set):,} images of {image_set.name}: cpu, "
+                f"testing {source} on {count:,} images of {image_set.name}: cpu, "
                 f"threads: {torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions"
             )
-        with counting_bar(len(image_set), show=not as_json) as advance:
+        with counting_bar(count, show=not as_json) as advance:
             result = training.evaluate(
                 model,
                 image_set,
                 alpha=config.alpha,
                 polarity=config.polarity,
+                whiten=config.whiten,
                 batch_size=batch_size,
                 jitter=jitter,
                 generator=torch.Generator().manual_seed(seed),
@@ -446,7 +614,60 @@ def evaluate(
             print(json.dumps(result.to_dict(), indent=2))
         else:
             print_result(result)
-            print_confusion(result, image_set.classes)
+            if len(image_set.classes) <= MOST_COLUMNS:
+                print_confusion(result, image_set.classes)
+
+
+@app.command()
+def diagnose(
+    config: Annotated[
+        str | None,
+        option("Settings: a recipe of the package, or a .toml file.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        option("A model.safetensors that training wrote; else a new network.", show_default=False),
+    ] = None,
+    images: Annotated[int, option("Training images to look at.", min=2)] = 32,
+    out: Annotated[
+        Path | None, option("Draw the layers into this file, such as layers.png.")
+    ] = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Say what happens in each layer of a network, trained or new, and which one is sick."""
+    with friendly_errors(debug):
+        import torch
+
+        from ttfs_fast import training
+        from ttfs_fast.data import load
+        from ttfs_fast.encoding import encode, standardise
+        from ttfs_fast.training.datasets import image_shape
+
+        if (config is None) == (weights is None):
+            raise ValueError("give one of --config RECIPE and --weights FILE")
+        set_threads(threads)
+        if weights is not None:
+            model, chosen = training.load_model(weights)
+        else:
+            chosen = TrainConfig(**training.read_recipe(str(config)))
+        root = chosen.data_root if data_root is None else str(data_root)
+        image_set = load(chosen.dataset, root, train=True)
+        if weights is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(chosen.seed)
+                model = training.make_model(chosen, image_shape(image_set))
+        pixels = image_set.images_as_tensor()[:images]
+        values = encode(
+            standardise(pixels) if chosen.whiten else pixels, chosen.alpha, chosen.polarity
+        )
+        found = training.diagnose(
+            model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.scale
+        )
+        print(found)
+        if out is not None:
+            found.plot().savefig(out, dpi=120)
 
 
 @app.command()

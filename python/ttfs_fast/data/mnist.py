@@ -5,11 +5,8 @@ import hashlib
 import http.client
 import io
 import os
-import sys
-import urllib.request
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,23 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttfs_fast.data._files import new_file
+from ttfs_fast.data._sources import (
+    DATA_ROOT_VARIABLE,
+    DownloadError,
+    cache_folder,
+    data_folders,
+    fetch,
+    find_data_root,
+)
 from ttfs_fast.data.idx import IdxError, read_idx
 from ttfs_fast.data.imageset import ImageSet
 
-DATA_ROOT_VARIABLE = "TTFS_FAST_DATA"
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-_TIMEOUT = 30.0
-_CHUNK = 1 << 16
+_SLACK = 1 << 16  # bytes that gzip may add
 _SUBFOLDERS = (".", "mnist", "MNIST/raw")
-
-Progress = Callable[[int], None]
-
-
-class DownloadError(OSError):
-    """No mirror delivered a file."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +76,6 @@ _LABELS = {
 }
 
 
-def find_data_root() -> Path | None:
-    """Folder of data sets that the environment variable TTFS_FAST_DATA names.
-
-    Returns
-    -------
-    root : Path or None
-        The folder, which may be MNIST's own or hold it as ``mnist``, and is not checked to be
-        there; None if the variable is not set.
-    """
-    value = os.environ.get(DATA_ROOT_VARIABLE)
-    return Path(value).expanduser() if value else None
-
-
 def load_mnist(
     root: str | os.PathLike[str] | None = None, train: bool = True, download: bool = False
 ) -> ImageSet:
@@ -122,7 +106,7 @@ def load_mnist(
     IdxError
         If a file is damaged or is not what its name says; names the file.
     """
-    bases = _bases(root)
+    bases = data_folders(root)
     sources = (_IMAGES[train], _LABELS[train])
     found = _find(sources, bases)
     if found is None and download:
@@ -179,7 +163,7 @@ def download_mnist(
         If a file cannot be had from any mirror, or cannot be written; says what was tried and
         what to do.
     """
-    base = Path(root).expanduser() if root is not None else find_data_root() or _cache()
+    base = Path(root).expanduser() if root is not None else find_data_root() or cache_folder()
     folder = base / "mnist"
     splits = (True, False) if train is None else (train,)
     try:
@@ -195,16 +179,6 @@ def download_mnist(
             "as root"
         ) from error
     return folder
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "ttfs_fast"
-
-
-def _bases(root: str | os.PathLike[str] | None) -> list[Path]:
-    given = Path(root).expanduser() if root is not None else None
-    return [base for base in (given, find_data_root(), _cache()) if base is not None]
 
 
 def _find(sources: Sequence[_Source], bases: Sequence[Path]) -> list[Path] | None:
@@ -239,7 +213,7 @@ def _fetch(source: _Source, target: Path, mirrors: Sequence[str]) -> None:
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{target.name}"
         try:
-            content = _download(url, source.size + _CHUNK)
+            content = fetch(url, source.size + _SLACK)
             _check(content, source)
         except (OSError, http.client.HTTPException, ValueError) as error:
             failures.append(f"{url} ({error})")
@@ -256,22 +230,6 @@ def _fetch(source: _Source, target: Path, mirrors: Sequence[str]) -> None:
     )
 
 
-def _download(url: str, limit: int) -> bytes:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-        length = response.headers.get("Content-Length")
-        total = int(length) if length else None
-        content = bytearray()
-        with _progress(url, total) as advance:
-            while chunk := response.read(_CHUNK):
-                content += chunk
-                if len(content) > limit:
-                    raise ValueError(f"sends more than the {limit} bytes the file can have")
-                advance(len(chunk))
-    if total is not None and len(content) < total:
-        raise ValueError(f"sent {len(content)} of {total} bytes")
-    return bytes(content)
-
-
 def _check(content: bytes, source: _Source) -> None:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
@@ -281,22 +239,3 @@ def _check(content: bytes, source: _Source) -> None:
     digest = hashlib.sha256(unpacked).hexdigest()
     if digest != source.sha256:
         raise ValueError(f"SHA-256 without gzip is {digest}, not {source.sha256}")
-
-
-@contextmanager
-def _progress(url: str, total: int | None) -> Iterator[Progress]:
-    """A progress bar if rich is installed, else a line of text."""
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-        from rich.progress import Progress as Bar
-    except ImportError:
-        size = f" ({total} bytes)" if total is not None else ""
-        print(f"fetching {url}{size}", file=sys.stderr)
-        yield lambda count: None
-        print(f"fetched {url}", file=sys.stderr)
-        return
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(url.rsplit("/", 1)[-1], total=total)
-        yield lambda count: bar.update(task, advance=count)

@@ -1,5 +1,22 @@
-"""Networks of the paper."""
+"""Networks of the paper, and the ReLU networks of the same shapes."""
 
+from ttfs_fast.models.adapter import OnSpikeValues
+from ttfs_fast.models.deep import cifar_scnn, spiking_googlenet, spiking_vgg16, vgg_stack
+from ttfs_fast.models.description import Description, LayerCount
 from ttfs_fast.models.mnist import MnistSCNN, mnist_scnn
+from ttfs_fast.models.networks import ReluNetwork, SpikingNetwork, relu_twin
 
-__all__ = ["MnistSCNN", "mnist_scnn"]
+__all__ = [
+    "Description",
+    "LayerCount",
+    "MnistSCNN",
+    "OnSpikeValues",
+    "ReluNetwork",
+    "SpikingNetwork",
+    "cifar_scnn",
+    "mnist_scnn",
+    "relu_twin",
+    "spiking_googlenet",
+    "spiking_vgg16",
+    "vgg_stack",
+]

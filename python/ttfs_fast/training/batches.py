@@ -1,4 +1,4 @@
-"""Batches of encoded images, from a data set held in memory."""
+"""Batches of encoded images, from a data set in memory or from one that is read as it goes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,12 +6,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttfs_fast.data import ImageSet
-from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.data import Augmentation, ImageSet, StreamedImages
+from ttfs_fast.encoding import Polarity, encode, standardise
 from ttfs_fast.training.augment import distort
 
 CHUNK_IMAGES = 1000
 """Images encoded at a time: few torch calls a batch, and a few MB of memory."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a batch.
+
+    Attributes
+    ----------
+    values : Tensor, shape (b, C, H, W)
+        Spike values, float32. With several processes b may be 0.
+    labels : int64 Tensor, shape (b,)
+        Classes of the images.
+    whole : int
+        Images in the whole batch, of all processes.
+    """
+
+    values: Tensor
+    labels: Tensor
+    whole: int
 
 
 @dataclass(frozen=True)
@@ -22,16 +41,16 @@ class Chunk:
     ----------
     labels : int64 Tensor, shape (n,)
         Classes of the images, in the order of the batches.
-    batches : list of (Tensor, Tensor)
-        Spike values, float32 of shape (b, C, H, W), and labels, shape (b,), of each batch.
+    batches : list of Batch
+        The batches, whole: none is cut by the end of a chunk.
     """
 
     labels: Tensor
-    batches: list[tuple[Tensor, Tensor]]
+    batches: list[Batch]
 
 
 class EpochBatches:
-    """Shuffled, distorted and jittered batches of a data set, by one explicit generator.
+    """Shuffled, changed and jittered batches of a data set, by one explicit generator.
 
     Parameters
     ----------
@@ -40,12 +59,19 @@ class EpochBatches:
     batch_size : int
         Images in a batch; the last batch of an epoch may hold fewer.
     generator : torch.Generator
-        Source of the order, the distortions and the noise. Its state decides the next epoch.
+        Source of the order, the changes and the noise. Its state decides the next epoch.
     alpha, polarity, jitter
         As in `ttfs_fast.encoding.encode`.
+    whiten : bool
+        Standardise each image, after it was changed; see `ttfs_fast.encoding.standardise`.
     distortion : mapping of str to float
         Limits for `ttfs_fast.training.augment.distort`, by its parameters' names. If all are 0,
         the images stay as they are.
+    augmentation : Augmentation, optional
+        Random crop and flip, before the distortion.
+    rank, ranks : int
+        Of several processes that train together, which one this is. All draw the same numbers and
+        each keeps its share of every batch.
     """
 
     def __init__(
@@ -57,7 +83,11 @@ class EpochBatches:
         alpha: float = 3.0,
         polarity: Polarity = "bright-first",
         jitter: float = 0.0,
+        whiten: bool = False,
         distortion: Mapping[str, float] | None = None,
+        augmentation: Augmentation | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self._images = images.images_as_tensor()
         self._labels = images.labels_as_tensor()
@@ -66,7 +96,10 @@ class EpochBatches:
         self._alpha = alpha
         self._polarity = polarity
         self._jitter = jitter
+        self._whiten = whiten
         self._distortion = dict(distortion or {})
+        self._augmentation = augmentation
+        self._rank, self._ranks = rank, ranks
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -77,25 +110,89 @@ class EpochBatches:
         """Images in an epoch."""
         return len(self._labels)
 
-    def epoch(self) -> Iterator[Chunk]:
-        """Yield one epoch: every image once, in a new order."""
+    def epoch(self, number: int = 0) -> Iterator[Chunk]:
+        """Yield one epoch: every image once, in a new order.
+
+        Parameters
+        ----------
+        number : int
+            The epoch; the generator alone decides what it holds.
+        """
         order = torch.randperm(len(self._labels), generator=self._generator)
         whole_batches = max(1, CHUNK_IMAGES // self._batch_size) * self._batch_size
         for index in torch.split(order, whole_batches):
             pixels = self._images.index_select(0, index)
+            if self._augmentation is not None:
+                pixels = self._augmentation(pixels, self._generator)
             if any(self._distortion.values()):
                 pixels = distort(pixels, self._generator, **self._distortion)
             values = encode(
-                pixels,
+                standardise(pixels) if self._whiten else pixels,
                 alpha=self._alpha,
                 polarity=self._polarity,
                 jitter=self._jitter,
                 generator=self._generator,
             )
             labels = self._labels.index_select(0, index)
-            batches = zip(
-                torch.split(values, self._batch_size),
-                torch.split(labels, self._batch_size),
-                strict=True,
+            own = slice(self._rank, None, self._ranks)
+            batches = [
+                Batch(some[own], classes[own], len(classes))
+                for some, classes in zip(
+                    torch.split(values, self._batch_size),
+                    torch.split(labels, self._batch_size),
+                    strict=True,
+                )
+            ]
+            yield Chunk(torch.cat([batch.labels for batch in batches]), batches)
+
+
+class StreamBatches:
+    """Batches of images that worker processes read from disk.
+
+    Parameters
+    ----------
+    stream : StreamedImages
+        The images, already changed, of this process's share.
+    generator : torch.Generator
+        Source of the noise on the spike times.
+    alpha, polarity, jitter, whiten
+        As for `EpochBatches`.
+    """
+
+    def __init__(
+        self,
+        stream: StreamedImages,
+        generator: torch.Generator,
+        *,
+        alpha: float = 3.0,
+        polarity: Polarity = "bright-first",
+        jitter: float = 0.0,
+        whiten: bool = False,
+    ) -> None:
+        self._stream, self._generator = stream, generator
+        self._alpha, self._polarity = alpha, polarity
+        self._jitter, self._whiten = jitter, whiten
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return len(self._stream)
+
+    @property
+    def images(self) -> int:
+        """Images in an epoch."""
+        return self._stream.images
+
+    def epoch(self, number: int = 0) -> Iterator[Chunk]:
+        """Yield one epoch; its number decides order and changes of the images."""
+        left = self._stream.images
+        for pixels, labels in self._stream.epoch(number):
+            values = encode(
+                standardise(pixels) if self._whiten else pixels,
+                alpha=self._alpha,
+                polarity=self._polarity,
+                jitter=self._jitter,
+                generator=self._generator,
             )
-            yield Chunk(labels, list(batches))
+            whole = min(left, self._stream.batch_size)
+            left -= whole
+            yield Chunk(labels, [Batch(values, labels, whole)])

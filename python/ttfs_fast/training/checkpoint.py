@@ -1,11 +1,11 @@
 """Checkpoints: all that the next epoch needs, kept so that a crash cannot spoil them.
 
 A checkpoint is a folder ``checkpoint-NNNN`` inside the folder of the run (NNNN counts finished
-epochs) with three files: ``model.safetensors`` (weights), ``optimizer.safetensors`` (averaged
-weights, and the state of the optimizer and of the random generator) and ``state.json`` (position,
-settings, the log so far, and the digests of the other two). It is written under another name,
-flushed to the disk and renamed, and only then the one before it is removed. So at any moment the
-folder with the largest number is complete.
+epochs) with three files: ``model.safetensors`` (weights), ``optimizer.safetensors`` (averaged and
+best weights, and the state of the optimizer and of the random generator) and ``state.json``
+(position, settings, the log so far, and the digests of the other two). It is written under another
+name, flushed to the disk and renamed, and only then the one before it is removed. So at any moment
+the folder with the largest number is complete.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from ttfs_fast.training._files import (
     write_durably,
 )
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _NAME = re.compile(r"checkpoint-(\d{4,})")
 
@@ -44,6 +44,8 @@ class Checkpoint:
         The network's ``state_dict``.
     averaged : dict of str to Tensor
         The ``state_dict`` of the averaged network; empty if the run averages none.
+    best : dict of str to Tensor
+        The ``state_dict`` of the best epoch's network; empty if the run does not keep it.
     optimizer : dict of int to dict of str to Tensor
         The optimizer's state of each parameter, as in ``optimizer.state_dict()["state"]``.
     generator : uint8 Tensor
@@ -55,6 +57,7 @@ class Checkpoint:
     epoch: int
     model: dict[str, Tensor]
     averaged: dict[str, Tensor]
+    best: dict[str, Tensor]
     optimizer: dict[int, dict[str, Tensor]]
     generator: Tensor
     facts: dict[str, Any]
@@ -74,7 +77,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         for i, state in checkpoint.optimizer.items()
         for name, value in state.items()
     }
-    beside |= {f"averaged.{name}": value for name, value in checkpoint.averaged.items()}
+    for kind, state_dict in (("averaged", checkpoint.averaged), ("best", checkpoint.best)):
+        beside |= {f"{kind}.{name}": value for name, value in state_dict.items()}
     beside["generator"] = checkpoint.generator
     contents = {
         WEIGHTS: safetensors.save(_contiguous(checkpoint.model)),
@@ -135,16 +139,24 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
             tensors[name] = safetensors.load(data)
         model, beside = tensors[WEIGHTS], tensors[OPTIMIZER]
         generator = beside.pop("generator")
-        averaged: dict[str, Tensor] = {}
+        networks: dict[str, dict[str, Tensor]] = {"averaged": {}, "best": {}}
         optimizer: dict[int, dict[str, Tensor]] = {}
         for key, value in beside.items():
             kind, name = key.split(".", 1)
-            if kind == "averaged":
-                averaged[name] = value
+            if kind in networks:
+                networks[kind][name] = value
             else:
                 index, name = name.split(".", 1)
                 optimizer.setdefault(int(index), {})[name] = value
-        return Checkpoint(epoch, model, averaged, optimizer, generator, state["facts"])
+        return Checkpoint(
+            epoch,
+            model,
+            networks["averaged"],
+            networks["best"],
+            optimizer,
+            generator,
+            state["facts"],
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint {folder} is damaged ({error}); {advice}") from error
 

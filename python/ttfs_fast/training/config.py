@@ -12,11 +12,25 @@ from ttfs_fast.encoding import Polarity
 from ttfs_fast.loss import CostReduction
 
 Schedule = Literal["linear", "cosine"]
+Neuron = Literal["spiking", "relu", "relu-norm"]
+Optimizer = Literal["adam", "sgd"]
+ModelName = Literal[
+    "mnist_scnn",
+    "cifar_scnn",
+    "vgg4",
+    "vgg8",
+    "vgg13",
+    "vgg17",
+    "spiking_vgg16",
+    "spiking_googlenet",
+]
 
 DISTORTIONS = ("rotate", "stretch", "shear", "shift", "elastic")
 """Fields that limit the random distortion of training images."""
 
-MAY_DIFFER_ON_RESUME = frozenset({"data_root"})
+MAY_BE_INFINITE = ("t_max", "max_gradient")
+
+MAY_DIFFER_ON_RESUME = frozenset({"data_root", "workers"})
 """Fields that do not decide the result: the data are compared by content instead."""
 
 
@@ -28,15 +42,32 @@ class TrainConfig:
 
     Attributes
     ----------
-    dataset : {"mnist", "digits"}
-        MNIST from files, or scikit-learn's 8 x 8 digits, which come with the package.
+    dataset : {"mnist", "digits", "cifar10", "folder"}
+        MNIST or CIFAR-10 from files; scikit-learn's 8 x 8 digits, which come with the package; or
+        images in class folders, ``train/CLASS/NAME.jpg`` and ``val/CLASS/NAME.jpg`` in
+        ``data_root``, which may be a zip file.
     data_root : str or None
         Folder of the data set; None looks where the environment variable ``TTFS_FAST_DATA``
-        points. The digits need none.
+        points. The digits need none, ``"folder"`` needs one.
+    model : str
+        The network: ``"mnist_scnn"``, or one of `ttfs_fast.models`: ``"cifar_scnn"``, ``"vgg4"``,
+        ``"vgg8"``, ``"vgg13"``, ``"vgg17"``, ``"spiking_vgg16"``, ``"spiking_googlenet"``.
+    width : float
+        Factor on the channels of its layers, but of the last; mnist_scnn has 1 only.
+    neuron : {"spiking", "relu", "relu-norm"}
+        Spiking neurons, or for comparison the ReLU network of the same shape, without or with
+        batch normalisation.
     epochs, batch_size : int
         Passes over the training images, and images per step.
+    accumulate : int
+        Pieces that each batch is run in, their gradients added up: less memory, the same result
+        but for rounding.
+    optimizer : {"adam", "sgd"}
+        Adam, or gradient descent with momentum.
+    momentum : float
+        Of ``optimizer="sgd"``.
     lr_start, lr_end : float
-        Adam's learning rate, from the first to the last.
+        Learning rate, from the first to the last; see ``relative_rate``.
     schedule : {"linear", "cosine"}
         ``"linear"`` is the paper's: epoch e (from 0) uses
         ``lr_start + e * (lr_end - lr_start) / epochs``. ``"cosine"`` falls along half a cosine,
@@ -48,11 +79,18 @@ class TrainConfig:
     weight_decay : float
         Share of every weight and bias that each step takes away, in units of the learning rate
         (AdamW). Unlike the squared weights of equation (5), Adam does not rescale it. 0 for none.
+        With ``optimizer="sgd"``, torch's weight decay.
     weight_sum : float
         Sum at which every neuron's weights are held, biases apart; above 1, or 0 to leave the sums
-        free. See `ttfs_fast.training.centring`.
+        free and start with weights uniform in [0, 8 / N], as published.
     spread : float
         If the sums are held: norm of the deviations of a neuron's first weights from their mean.
+    relative_rate : bool
+        If the sums are held, how. False: by projecting the optimizer's steps, see
+        `ttfs_fast.training.centring`. True: by the parametrisation of `ttfs_fast.centring`, with
+        which the learning rate counts in units of the deviation of each layer's first weights, and
+        the sum is raised where padding leaves taps without input. Layers of different sizes then
+        learn alike, which deep networks need.
     average : float
         Decay of a moving average of the weights, updated after every step; above 0, the
         averaged network is tested and exported in place of the last one. 0 for none.
@@ -64,8 +102,21 @@ class TrainConfig:
         Limit on the row-normalised Frobenius norm of each weight's gradient.
     alpha : float
         Time, in units of tau, between the earliest and the latest input spike.
-    polarity : {"bright-first", "dark-first"}
-        Which pixels spike first.
+    polarity : {"bright-first", "dark-first", "both"}
+        Which pixels spike first; both give twice as many input channels.
+    whiten : bool
+        Bring every image to the same mean and deviation of its intensities first; see
+        `ttfs_fast.encoding.standardise`.
+    image_size : int
+        Height and width that the images of ``dataset="folder"`` are brought to.
+    crop : int
+        Pixels of black that are put around a training image before a piece of its own size is cut
+        out at random; 0 for none.
+    flip : bool
+        Mirror half of the training images.
+    resized_crop : float
+        Least share of a training image's area that is cut out, at random and with a ratio of
+        its sides from 3/4 to 4/3, and scaled to the image's size; 0 for none.
     jitter : float
         Standard deviation of the Gaussian noise on the input spike times in training, in
         units of tau; 0 for none.
@@ -87,6 +138,14 @@ class TrainConfig:
         Seed of the weights, the order of the images and the noise.
     threads : int or None
         Threads of torch and of the operators; None leaves torch's own number.
+    processes : int
+        Processes that train together, each on its share of every batch; set by `train` from what
+        torchrun started.
+    workers : int
+        Of ``dataset="folder"``: processes that read and cut images; 0 reads in the training one.
+    patience : int
+        Stop after so many epochs without a better test accuracy, and end with the weights of the
+        best epoch; 0 for never. To be used with ``holdout``.
     train_images, test_images : int or None
         Use only the first so many images; None for all.
     holdout : int
@@ -106,8 +165,14 @@ class TrainConfig:
 
     dataset: DatasetName = "mnist"
     data_root: str | None = None
+    model: ModelName = "mnist_scnn"
+    width: float = 1.0
+    neuron: Neuron = "spiking"
     epochs: int = 50
     batch_size: int = 10
+    accumulate: int = 1
+    optimizer: Optimizer = "adam"
+    momentum: float = 0.9
     lr_start: float = 1e-3
     lr_end: float = 1e-4
     schedule: Schedule = "linear"
@@ -116,6 +181,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     weight_sum: float = 0.0
     spread: float = 1.0
+    relative_rate: bool = False
     average: float = 0.0
     K: float = 100.0
     lambda_: float = 1e-3
@@ -123,6 +189,11 @@ class TrainConfig:
     max_gradient: float = 10.0
     alpha: float = 3.0
     polarity: Polarity = "bright-first"
+    whiten: bool = False
+    image_size: int = 224
+    crop: int = 0
+    flip: bool = False
+    resized_crop: float = 0.0
     jitter: float = 0.0
     rotate: float = 0.0
     stretch: float = 0.0
@@ -135,6 +206,9 @@ class TrainConfig:
     t_max: float = math.inf
     seed: int = 0
     threads: int | None = None
+    processes: int = 1
+    workers: int = 2
+    patience: int = 0
     train_images: int | None = None
     test_images: int | None = None
     holdout: int = 0
@@ -142,14 +216,25 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
-        for name in ("epochs", "batch_size", "threads", "train_images", "test_images"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "image_size",
+            "threads",
+            "processes",
+            "train_images",
+            "test_images",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
-        for name in ("lr_start", "lr_end", "max_gradient", "alpha", "scale", "spread"):
+        for name in ("lr_start", "lr_end", "alpha", "scale", "width", "spread"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be finite and above 0; got {value}")
+        if not self.max_gradient > 0:
+            raise ValueError(f"max_gradient must be above 0, or inf; got {self.max_gradient}")
         for name in (
             "K",
             "lambda_",
@@ -158,12 +243,15 @@ class TrainConfig:
             "warmup",
             "weight_decay",
             "holdout",
+            "crop",
+            "workers",
+            "patience",
             *DISTORTIONS,
         ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative; got {value}")
-        for name in ("adam_beta2", "average", "stretch"):
+        for name in ("adam_beta2", "average", "stretch", "momentum"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1; got {value}")
@@ -172,6 +260,18 @@ class TrainConfig:
                 f"weight_sum must be finite and above 1, or no neuron spikes, or 0 to leave the "
                 f"sums free; got {self.weight_sum}"
             )
+        if self.weight_sum and self.neuron != "spiking":
+            raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
+        if self.relative_rate and not self.weight_sum:
+            raise ValueError("relative_rate needs a weight_sum, such as 4")
+        if not 0 <= self.resized_crop <= 1:
+            raise ValueError(f"resized_crop must be from 0 to 1; got {self.resized_crop}")
+        if self.crop and self.resized_crop:
+            raise ValueError("crop and resized_crop are two ways to cut; give one of them")
+        if self.neuron != "spiking" and self.polarity == "both":
+            raise ValueError('a ReLU network sees each pixel once; polarity must not be "both"')
+        if self.neuron == "relu-norm" and self.processes > 1:
+            raise ValueError("batch normalisation counts on one process; train it with one")
         if math.isnan(self.t_max):
             raise ValueError("t_max must be a time in units of tau, or inf; got nan")
         if not 0 <= self.seed < 2**63:
@@ -214,10 +314,11 @@ class TrainConfig:
         ]
 
     def to_json(self) -> str:
-        """The configuration as JSON; an infinite ``t_max`` is the string ``"inf"``."""
+        """The configuration as JSON; an infinite number is the string ``"inf"``."""
         values = dataclasses.asdict(self)
-        if math.isinf(self.t_max):
-            values["t_max"] = str(self.t_max)
+        for name in MAY_BE_INFINITE:
+            if math.isinf(values[name]):
+                values[name] = str(values[name])
         return json.dumps(values, indent=2, allow_nan=False)
 
     @classmethod
@@ -236,8 +337,9 @@ class TrainConfig:
         if not isinstance(values, dict):
             raise ValueError("the training configuration must be a JSON object")
         check_fields(values, "the training configuration")
-        if values.get("t_max") in ("inf", "-inf"):
-            values["t_max"] = float(values["t_max"])
+        for name in MAY_BE_INFINITE:
+            if values.get(name) in ("inf", "-inf"):
+                values[name] = float(values[name])
         return cls(**values)
 
 

@@ -2,18 +2,19 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from ttfs_fast.data import ImageSet
-from ttfs_fast.encoding import Polarity, encode, values_to_times
-from ttfs_fast.training.spikes import SpikeCounter, predict, spiking_layers, watch_layers
+from ttfs_fast.data import ImageSet, StreamedImages
+from ttfs_fast.encoding import Polarity, encode, standardise, values_to_times
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.training.spikes import SpikeCounter, predict, watch_layers
 
 JOULE_PER_SPIKE = 10e-12
 """Energy of one spike in the paper's neuron circuit: 10 pJ."""
@@ -34,7 +35,8 @@ class EvaluationResult:
         Images of each true class (row) by predicted class (column); the last column holds the
         images without an output spike.
     sparsity : float
-        Share of all neurons that spiked (the paper's use of the word), over all images.
+        Share of all neurons that spiked (the paper's use of the word), over all images; nan for a
+        network without spiking layers.
     sparsity_by_layer : dict of str to float
         The same for each layer.
     first_spike_time : float
@@ -88,13 +90,14 @@ class EvaluationResult:
     def to_dict(self) -> dict[str, Any]:
         """All results as JSON types; a time that does not exist is None."""
         no_time = math.isnan(self.first_spike_time)
+        spiking = not math.isnan(self.sparsity)
         return {
             "dataset": self.dataset,
             "images": self.images,
             "correct": self.correct,
             "accuracy": self.accuracy,
             "confusion": self.confusion.tolist(),
-            "sparsity": self.sparsity,
+            "sparsity": self.sparsity if spiking else None,
             "sparsity_by_layer": self.sparsity_by_layer,
             "first_spike_time": None if no_time else self.first_spike_time,
             "silent_images": self.silent_images,
@@ -102,7 +105,7 @@ class EvaluationResult:
             "weights": self.weights,
             "neurons": self.neurons,
             "spikes_per_image": self.spikes_per_image,
-            "energy_by_weights_joule": self.energy_by_weights,
+            "energy_by_weights_joule": self.energy_by_weights if spiking else None,
             "energy_by_spikes_joule": self.energy_by_spikes,
             "images_per_second": self.images_per_second,
         }
@@ -110,10 +113,11 @@ class EvaluationResult:
 
 def evaluate(
     model: nn.Module,
-    image_set: ImageSet,
+    image_set: ImageSet | StreamedImages,
     *,
     alpha: float = 3.0,
     polarity: Polarity = "bright-first",
+    whiten: bool = False,
     batch_size: int = 200,
     jitter: float = 0.0,
     generator: torch.Generator | None = None,
@@ -125,12 +129,14 @@ def evaluate(
     ----------
     model : torch.nn.Module
         Maps spike values (N, C, H, W) to those of one output neuron a class, (N, classes).
-    image_set : ImageSet
-        The images, as bytes, with their labels.
+    image_set : ImageSet or StreamedImages
+        The images with their labels: in memory, or read as they are needed.
     alpha, polarity, jitter, generator
         How pixels become spike times; see `ttfs_fast.encoding.encode`.
+    whiten : bool
+        Standardise each image first; see `ttfs_fast.encoding.standardise`.
     batch_size : int
-        Images run at a time.
+        Images run at a time; streamed images have their own.
     on_progress : callable, optional
         Called after each batch with the number of images done so far.
 
@@ -141,8 +147,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no images, if ``batch_size`` is below 1, if the model has no spiking layer
-        or its output has not one neuron a class.
+        If there are no images, if ``batch_size`` is below 1, or if the model's output has not one
+        neuron a class.
 
     Notes
     -----
@@ -150,28 +156,29 @@ def evaluate(
     the share of neurons that spike; its circuit section defines 10 pJ as the energy of one
     neuron's spike, which gives far less. Both are reported.
     """
-    images = len(image_set.labels)
-    if images == 0:
-        raise ValueError(f"the data set {image_set.name!r} has no images to evaluate")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     classes = len(image_set.classes)
-    layers = spiking_layers(model)
-    weight = next(iter(layers.values())).weight
-    pixels, labels = image_set.images_as_tensor(), image_set.labels_as_tensor()
+    layers = [m for m in model.modules() if isinstance(m, SpikingConv2d | SpikingLinear)]
+    weight = next(model.parameters())
     counter = SpikeCounter()
     confusion = torch.zeros(classes * (classes + 1), dtype=torch.int64)
-    time_sum, correct, silent = 0.0, 0, 0
+    time_sum, images, correct, silent = 0.0, 0, 0, 0
     was_training = model.training
     model.eval()
     begin = time.perf_counter()
     try:
         with torch.no_grad(), watch_layers(model, counter):
-            for start in range(0, images, batch_size):
-                shown = pixels[start : start + batch_size].to(weight.dtype).div_(255.0)
-                truth = labels[start : start + batch_size]
+            for pixels, truth in _shown(image_set, batch_size):
+                shown = pixels.to(weight.dtype)
+                if pixels.dtype == torch.uint8:
+                    shown /= 255
                 values = encode(
-                    shown, alpha=alpha, polarity=polarity, jitter=jitter, generator=generator
+                    standardise(shown) if whiten else shown,
+                    alpha=alpha,
+                    polarity=polarity,
+                    jitter=jitter,
+                    generator=generator,
                 )
                 output = model(values.to(weight.device)).cpu()
                 if output.shape != (len(truth), classes):
@@ -190,11 +197,14 @@ def evaluate(
                 confusion += torch.bincount(
                     truth * (classes + 1) + column, minlength=confusion.numel()
                 )
+                images += len(truth)
                 if on_progress is not None:
-                    on_progress(start + len(truth))
+                    on_progress(images)
     finally:
         model.train(was_training)
     seconds = time.perf_counter() - begin
+    if images == 0:
+        raise ValueError(f"the data set {image_set.name!r} has no images to evaluate")
     return EvaluationResult(
         dataset=image_set.name,
         images=images,
@@ -204,8 +214,21 @@ def evaluate(
         sparsity_by_layer=counter.sparsity_by_layer,
         first_spike_time=time_sum / (images - silent) if silent < images else math.nan,
         silent_images=silent,
-        weights=sum(layer.weight.numel() for layer in layers.values()),
+        weights=sum(layer.weight.numel() for layer in layers),
         neurons=sum(counter.neurons.values()) // images,
         spikes_per_image=sum(counter.spikes.values()) / images,
         images_per_second=images / seconds,
     )
+
+
+def _shown(
+    image_set: ImageSet | StreamedImages, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pixels, as bytes or in [0, 1], and classes, batch by batch."""
+    if isinstance(image_set, StreamedImages):
+        yield from image_set.epoch(0)
+        return
+    pixels, labels = image_set.images_as_tensor(), image_set.labels_as_tensor()
+    for start in range(0, len(labels), batch_size):
+        some = slice(start, start + batch_size)
+        yield pixels[some], labels[some]

@@ -12,7 +12,12 @@ from ttfs_fast.training.config import TrainConfig
 
 
 def export_weights(
-    model: nn.Module, path: str | Path, config: TrainConfig, *, test_accuracy: float
+    model: nn.Module,
+    path: str | Path,
+    config: TrainConfig,
+    *,
+    test_accuracy: float,
+    images: str | None = None,
 ) -> Path:
     """Write the weights of a network, with the settings that made them.
 
@@ -30,6 +35,8 @@ def export_weights(
         Settings of the training run.
     test_accuracy : float
         Share of test images that the network classifies correctly.
+    images : str, optional
+        Shape of the images it takes, as `ttfs_fast.training.build.ImageShape.to_json` has it.
 
     Returns
     -------
@@ -45,6 +52,8 @@ def export_weights(
         "test_accuracy": repr(test_accuracy),
         "ttfs_fast_version": str(ttfs_fast.__version__),
     }
+    if images is not None:
+        metadata["images"] = images
     weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     path = Path(path)
     replace_file(path, safetensors.save(weights, metadata))

@@ -22,7 +22,7 @@ class EpochRecord:
         Adam's learning rate at its last step.
     loss, loss_class, loss_weight_sum, loss_l2 : float
         Mean over the steps of the loss of equation (5), and of its three terms without their
-        factors K and lambda.
+        factors K and lambda; 0 for a term whose factor is 0.
     train_accuracy : float
         Share of the training images classified correctly, as they came by (with noise and
         distortion, by the weights of that moment).

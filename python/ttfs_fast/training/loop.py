@@ -1,7 +1,7 @@
 """The training loop: every step in sight."""
 
+import copy
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -11,17 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
-from ttfs_fast._extras import require
-from ttfs_fast.data import ImageSet, load
-from ttfs_fast.loss import LossTerms, SpikingLoss, clip_gradient_, weights_and_biases
-from ttfs_fast.models import mnist_scnn
+from ttfs_fast.centring import fold_
+from ttfs_fast.loss import (
+    clip_gradient_,
+    first_spike_cross_entropy,
+    l2_cost,
+    weight_sum_cost,
+)
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training._files import remove_folder, remove_partials, replace_file
-from ttfs_fast.training.batches import EpochBatches
+from ttfs_fast.training.batches import Batch
+from ttfs_fast.training.build import make_model
 from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
@@ -30,13 +37,20 @@ from ttfs_fast.training.checkpoint import (
     save_checkpoint,
 )
 from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.datasets import DataSet, count, image_shape, load_data, make_batches
+from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
+from ttfs_fast.training.processes import EpochTotals, lost_connection, make_fabric
 from ttfs_fast.training.report import Reporter
-from ttfs_fast.training.spikes import SpikeCounter, predict, spiking_layers, watch_layers
+from ttfs_fast.training.spikes import SpikeCounter, watch_layers
+from ttfs_fast.training.tensorboard import FOLDER as TENSORBOARD
+from ttfs_fast.training.tensorboard import Scalars
 
 CONFIG, LOG, WEIGHTS = "config.json", "log.csv", "model.safetensors"
+LATEST_LOGIT = 50.0
+"""Latest output time, in tau, that a ReLU network's loss sees: its logits are no spike times."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,8 @@ class TrainResult:
     Attributes
     ----------
     model : torch.nn.Module
-        The network with its final weights, averaged if the settings say so.
+        The network with its final weights, averaged if the settings say so, and folded if they
+        were centred.
     evaluation : EvaluationResult
         The final network on the test images.
     records : list of EpochRecord
@@ -69,18 +84,23 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> TrainResult:
-    """Train the MNIST network and keep everything in one folder.
+    """Train a network and keep everything in one folder.
 
     The folder receives ``config.json``, ``log.csv`` (one row an epoch), the newest checkpoint and,
     at the end, ``model.safetensors``. A run that was interrupted, in whatever way, continues from
     its newest checkpoint with ``resume=True`` and ends with the same weights, bit for bit, as a
     run that was not.
 
+    Started by torchrun, the processes train together: each takes its share of every batch, and the
+    gradients are averaged over them (torch's DistributedDataParallel over gloo). The first process
+    writes the files, tests and prints.
+
     Parameters
     ----------
     config : TrainConfig
-        The settings.
+        The settings; ``processes`` is set to the number that torchrun started.
     out_dir : str or Path
         Folder of the run; made if it does not exist.
     resume : bool
@@ -89,6 +109,8 @@ def train(
         Remove the run in ``out_dir``, if there is one, and start anew.
     quiet : bool
         Print nothing.
+    tensorboard : bool
+        Write the log for TensorBoard, too, into the folder ``tensorboard``.
 
     Returns
     -------
@@ -104,6 +126,8 @@ def train(
         If the run to resume had other settings or other data, or its checkpoint is damaged.
     FloatingPointError
         If the loss stops being a finite number.
+    ConnectionError
+        If another process that trains with this one has died.
     KeyboardInterrupt
         On Ctrl-C, after saying how to continue.
 
@@ -113,8 +137,13 @@ def train(
     equation (5) (loss).
     """
     run = Path(out_dir)
-    reporter = Reporter(quiet=quiet)
-    saved = _saved_config(run, resume=resume, overwrite=overwrite)
+    fabric = make_fabric()
+    leads = fabric.global_rank == 0
+    config = dataclasses.replace(config, processes=fabric.world_size)
+    reporter = Reporter(quiet=quiet or not leads)
+    saved = None
+    if leads or resume:
+        saved = _saved_config(run, resume=resume, overwrite=overwrite)
     if config.threads is None:
         threads = torch.get_num_threads() if saved is None else saved.threads
         config = dataclasses.replace(config, threads=threads)
@@ -124,81 +153,49 @@ def train(
             + "; ".join(f"{n} was {getattr(saved, n)}, now {getattr(config, n)}" for n in names)
             + ". Give the same settings, or train into another folder"
         )
-    train_set, test_set = load_data(config)
-    digest = _digest(train_set, test_set)
+    train_set, test_set = load_data(config, fabric.global_rank)
+    digest = digest_of(train_set, test_set)
     checkpoint = load_checkpoint(run) if saved is not None else None
     if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
         raise ValueError(
             f"cannot resume {run}: its images are not those of {config.dataset} in "
             f"{config.data_root or 'the default data folder'}"
         )
-    if saved is None:
+    if saved is None and leads:
         _remove_run(run)
         replace_file(run / CONFIG, f"{config.to_json()}\n".encode())
 
-    with _threads(config.threads):
-        session = _Session(config, run, train_set, test_set, digest, reporter)
+    with _threads(config.threads), Scalars(run, write=tensorboard and leads) as scalars:
+        session = _Session(config, run, train_set, test_set, digest, reporter, fabric, scalars)
         if checkpoint is not None:
             session.restore(checkpoint)
         session.announce()
+        again = f"continue with: ttfs-fast train --out {run} --resume"
         try:
             return session.run_to_end()
         except KeyboardInterrupt:
             reporter.say(
                 f"stopped. {len(session.records)} of {config.epochs} epochs are saved in {run}; "
-                f"continue with: ttfs-fast train --out {run} --resume"
+                f"{again}"
             )
             raise
+        except RuntimeError as error:
+            if fabric.world_size == 1 or not lost_connection(error):
+                raise
+            raise ConnectionError(
+                f"one of the {fabric.world_size} processes that train together has died, so the "
+                f"others stop. {len(session.records)} of {config.epochs} epochs are saved in "
+                f"{run}; with as many processes, {again}"
+            ) from error
 
 
-def load_data(config: TrainConfig) -> tuple[ImageSet, ImageSet]:
-    """The training and test images that a configuration asks for."""
-    train_set = load(config.dataset, config.data_root, train=True)
-    if config.holdout:
-        last = len(train_set) - config.holdout
-        if last < 1:
-            raise ValueError(
-                f"holdout must leave at least one of {len(train_set):,} training images; "
-                f"got {config.holdout}"
-            )
-        test_set = _part(train_set, slice(last, None))
-        train_set = _part(train_set, slice(last))
-    else:
-        test_set = load(config.dataset, config.data_root, train=False)
-    return (
-        _part(train_set, slice(config.train_images)),
-        _part(test_set, slice(config.test_images)),
-    )
+@dataclass(frozen=True)
+class _Terms:
+    """This process's part of the loss of a batch, each term without its coefficient."""
 
-
-class _EpochTotals:
-    """Sums over the steps of an epoch."""
-
-    def __init__(self) -> None:
-        self.steps, self.skipped, self.images, self.correct = 0, 0, 0, 0
-        self.loss = self.loss_class = self.loss_weight_sum = self.loss_l2 = 0.0
-        self.spikes = SpikeCounter()
-
-    def add_loss(self, terms: LossTerms) -> None:
-        self.steps += 1
-        self.loss += terms.total.item()
-        self.loss_class += terms.cross_entropy.item()
-        self.loss_weight_sum += terms.weight_sum.item()
-        self.loss_l2 += terms.l2.item()
-
-    def add_answers(self, output: Tensor, labels: Tensor) -> None:
-        self.images += len(labels)
-        self.correct += int((predict(output) == labels).sum())
-
-    def means(self) -> dict[str, float]:
-        return {
-            "loss": self.loss / self.steps,
-            "loss_class": self.loss_class / self.steps,
-            "loss_weight_sum": self.loss_weight_sum / self.steps,
-            "loss_l2": self.loss_l2 / self.steps,
-            "train_accuracy": self.correct / self.images,
-            "train_sparsity": self.spikes.sparsity,
-        }
+    cross_entropy: Tensor
+    weight_sum: Tensor
+    l2: Tensor
 
 
 class _Session:
@@ -208,49 +205,39 @@ class _Session:
         self,
         config: TrainConfig,
         run: Path,
-        train_set: ImageSet,
-        test_set: ImageSet,
+        train_set: DataSet,
+        test_set: DataSet,
         digest: str,
         reporter: Reporter,
+        fabric: Any,
+        scalars: Scalars,
     ) -> None:
         self.config, self.run, self.test_set = config, run, test_set
         self.digest, self.reporter = digest, reporter
+        self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
+        self.shape = image_shape(train_set)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = mnist_scnn(t_max=config.t_max)
-            self.layers = list(spiking_layers(self.model).values())
-            if config.weight_sum:
+            self.model = make_model(config, self.shape)
+            self.layers = [
+                module
+                for module in self.model.modules()
+                if isinstance(module, SpikingConv2d | SpikingLinear)
+            ]
+            # The other way to hold the sums, a parametrisation, is part of the model.
+            self.projects = bool(config.weight_sum) and not config.relative_rate
+            if self.projects:
                 start_centred_(self.layers, config.weight_sum, config.spread)
         self.averaged: AveragedModel | None = None
         if config.average:
             mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.lr_start,
-            betas=(0.9, config.adam_beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.best: dict[str, Tensor] = {}
+        self.optimizer = _optimizer(config, self.model)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.batches = EpochBatches(
-            train_set,
-            config.batch_size,
-            self.generator,
-            alpha=config.alpha,
-            polarity=config.polarity,
-            jitter=config.jitter,
-            distortion=config.distortion,
-        )
-        self.loss = SpikingLoss(
-            config.K,
-            config.lambda_,
-            config.beta,
-            scale=config.scale,
-            exclude_target=config.exclude_target,
-            cost_reduction=config.cost_reduction,
-        )
+        self.batches = make_batches(config, train_set, self.generator, fabric.global_rank)
+        self.latest = {} if self.layers else {"latest_time": LATEST_LOGIT}
 
     @property
     def network(self) -> nn.Module:
@@ -259,9 +246,10 @@ class _Session:
 
     def announce(self) -> None:
         config = self.config
-        weights = sum(layer.weight.numel() for layer in self.layers)
+        matrices = [p for p in self.model.parameters() if p.dim() > 1]
         limits = [f"{name} {value:g}" for name, value in config.distortion.items() if value]
-        rate = f"{config.lr_start:g} falling to {config.lr_end:g}, {config.schedule}"
+        name = "Adam" if config.optimizer == "adam" else "SGD"
+        rate = f"{name}, {config.lr_start:g} falling to {config.lr_end:g}, {config.schedule}"
         if config.warmup:
             rate += f", rising first for {config.warmup:g} epochs"
         if self.records:
@@ -269,19 +257,21 @@ class _Session:
         else:
             start = f"new run in {self.run}"
         self.reporter.say_facts(
-            f"training {type(self.model).__name__} on {config.dataset}",
+            f"training {config.model} on {config.dataset}",
             {
                 "start": start,
-                "network": f"{len(self.layers)} spiking layers, {weights:,} weights",
-                "images": f"{self.batches.images:,} to train, {len(self.test_set):,} to test",
+                "network": f"{len(matrices)} {config.neuron} layers, "
+                f"{sum(matrix.numel() for matrix in matrices):,} weights",
+                "images": f"{self.batches.images:,} to train, {count(self.test_set):,} to test",
                 "steps": f"{config.epochs} epochs of {len(self.batches):,} batches of "
-                f"{config.batch_size}",
+                f"{config.batch_size}"
+                + (f" in {config.accumulate} pieces" if config.accumulate > 1 else ""),
                 "rate": rate,
                 "average": f"of the weights, decay {config.average:g}"
                 if config.average
                 else "none",
                 "noise": ", ".join([f"jitter {config.jitter:g} tau", *limits]),
-                "device": f"cpu, threads: {config.threads}, "
+                "device": f"cpu, processes: {config.processes}, threads: {config.threads}, "
                 f"{ttfs_fast.instruction_set()} instructions",
                 "seed": str(config.seed),
             },
@@ -295,6 +285,7 @@ class _Session:
         self.optimizer.load_state_dict({"state": checkpoint.optimizer, "param_groups": groups})
         self.generator.set_state(checkpoint.generator)
         self.records = [EpochRecord(**record) for record in checkpoint.facts["log"]]
+        self.best = checkpoint.best
 
     def save(self) -> None:
         facts = {
@@ -309,6 +300,7 @@ class _Session:
                 epoch=len(self.records),
                 model=self.model.state_dict(),
                 averaged={} if self.averaged is None else self.averaged.state_dict(),
+                best=self.best,
                 optimizer=self.optimizer.state_dict()["state"],
                 generator=self.generator.get_state(),
                 facts=facts,
@@ -318,18 +310,21 @@ class _Session:
 
     def run_to_end(self) -> TrainResult:
         config = self.config
-        fabric = require("lightning_fabric", "train").Fabric(accelerator="cpu", devices=1)
-        model, optimizer = fabric.setup(self.model, self.optimizer)
+        model, optimizer = self.fabric.setup(self.model, self.optimizer)
         steps = len(self.batches)
         done = len(self.records)
-        if done:
+        leads = self.fabric.global_rank == 0
+        if done and leads:
             write_log(self.run / LOG, self.records)
+            self.scalars.write(self.records)
         evaluation: EvaluationResult | None = None
         with self.reporter.start_bar(total=steps * config.epochs, done=steps * done):
             for epoch in range(done, config.epochs):
+                if self._patience_is_over():
+                    break
                 begin = time.perf_counter()
-                totals = self._epoch(epoch, fabric, model, optimizer)
-                evaluation = self.evaluate()
+                totals = self._epoch(epoch, model, optimizer)
+                evaluation = self._evaluate_together()
                 record = EpochRecord(
                     epoch=epoch + 1,
                     learning_rate=config.learning_rate(epoch),
@@ -341,52 +336,121 @@ class _Session:
                     **totals.means(),
                 )
                 self.records.append(record)
-                self.save()
+                if config.patience and self._best_epoch() == len(self.records) - 1:
+                    state = self.network.state_dict()
+                    self.best = {name: value.clone() for name, value in state.items()}
+                if leads:
+                    self.save()
+                    self.scalars.write(self.records)
                 self.reporter.say(_line(record, config.epochs))
+        if self._patience_is_over():
+            self.reporter.say(
+                f"stopped early: epoch {self._best_epoch() + 1} was the best of {len(self.records)}"
+            )
+        if self.best:
+            self.network.load_state_dict(self.best)
+            evaluation = None
         if evaluation is None:
-            evaluation = self.evaluate()
+            evaluation = self._evaluate_together()
         return self._finish(evaluation)
 
-    def _epoch(
-        self, epoch: int, fabric: Any, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> _EpochTotals:
+    def _best_epoch(self) -> int:
+        accuracies = [record.test_accuracy for record in self.records]
+        return accuracies.index(max(accuracies))
+
+    def _patience_is_over(self) -> bool:
+        patience = self.config.patience
+        return bool(
+            patience and self.records and len(self.records) - 1 - self._best_epoch() >= patience
+        )
+
+    def _epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> EpochTotals:
         model.train()
-        totals = _EpochTotals()
-        layers = weights_and_biases(self.model)
-        for chunk in self.batches.epoch():
+        totals = EpochTotals(self.fabric, self.config.K, self.config.lambda_)
+        for chunk in self.batches.epoch(epoch):
             outputs: list[Tensor] = []
-            for values, labels in chunk.batches:
+            for batch in chunk.batches:
                 rate = self.config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                if outputs:
-                    output = model(values)
-                else:
-                    with watch_layers(self.model, totals.spikes):
-                        output = model(values)
-                loss = self.loss.terms(output, labels, layers)
                 optimizer.zero_grad()
-                fabric.backward(loss.total)
-                if self.config.weight_sum:
+                see = totals.spikes if not outputs else None
+                outputs.append(self._backward(batch, model, totals, see))
+                if self.projects:
                     project_gradients_(self.layers)
                 norm = clip_gradient_(
                     self.model, self.config.max_gradient, error_if_nonfinite=False
                 )
                 if math.isfinite(norm):
                     optimizer.step()
-                    if self.config.weight_sum:
+                    if self.projects:
                         hold_sums_(self.layers, self.config.weight_sum)
                 else:
                     totals.skipped += 1
                 if self.averaged is not None:
                     self.averaged.update_parameters(self.model)
-                totals.add_loss(loss)
-                outputs.append(output.detach())
             totals.add_answers(torch.cat(outputs), chunk.labels)
+            totals.join()
             self._report(epoch, totals)
         return totals
 
-    def _report(self, epoch: int, totals: _EpochTotals) -> None:
+    def _backward(
+        self, batch: Batch, model: nn.Module, totals: EpochTotals, see: SpikeCounter | None
+    ) -> Tensor:
+        """Adds the gradients of a batch, piece by piece; returns the output."""
+        outputs, losses = [], torch.zeros(3, dtype=torch.float64)
+        pieces = min(self.config.accumulate, max(len(batch.labels), 1))
+        parts = zip(
+            torch.chunk(batch.values, pieces), torch.chunk(batch.labels, pieces), strict=True
+        )
+        for number, (values, labels) in enumerate(parts, start=1):
+            # The gradients of the processes are averaged with the last piece.
+            wait = self.fabric.no_backward_sync(model, enabled=number < pieces)
+            with wait, parametrize.cached():
+                if see is None:
+                    output = model(values)
+                else:
+                    with watch_layers(self.model, see):
+                        output = model(values)
+                terms = self._terms(output, labels, batch.whole)
+                # DistributedDataParallel takes the mean over the processes: of the first term it
+                # should be the sum, the others are the same in all. They count once a batch.
+                loss = terms.cross_entropy * self.fabric.world_size
+                if number == pieces:
+                    loss = loss + self.config.K * terms.weight_sum
+                    loss = loss + self.config.lambda_ * terms.l2
+                self.fabric.backward(loss)
+            outputs.append(output.detach())
+            losses[0] += terms.cross_entropy.item()
+            losses[1], losses[2] = terms.weight_sum.item(), terms.l2.item()
+        totals.add_terms(*losses.tolist())
+        return torch.cat(outputs)
+
+    def _terms(self, output: Tensor, labels: Tensor, whole: int) -> _Terms:
+        config = self.config
+        if len(labels):
+            losses = first_spike_cross_entropy(
+                output,
+                labels,
+                scale=config.scale,
+                exclude_target=config.exclude_target,
+                reduction="sum",
+                **self.latest,
+            )
+            cross_entropy = losses / whole
+        else:
+            cross_entropy = output.sum()  # 0, with a gradient of 0 for every weight
+        none = output.new_zeros(())
+        if not self.layers:
+            return _Terms(cross_entropy, none, none)
+        cost, square = none, none
+        if config.K:
+            cost = weight_sum_cost(self.layers, config.beta, config.cost_reduction)
+        if config.lambda_:
+            square = l2_cost(self.layers, config.cost_reduction)
+        return _Terms(cross_entropy, cost, square)
+
+    def _report(self, epoch: int, totals: EpochTotals) -> None:
         figures = totals.means()
         if not math.isfinite(figures["loss"]):
             raise FloatingPointError(
@@ -401,31 +465,87 @@ class _Session:
             f"sparsity {figures['train_sparsity']:.1%}",
         )
 
-    def evaluate(self) -> EvaluationResult:
-        return evaluate(
-            self.network,
-            self.test_set,
-            alpha=self.config.alpha,
-            polarity=self.config.polarity,
+    def _evaluate_together(self) -> EvaluationResult:
+        """The first process tests; the others wait, and learn the accuracy only."""
+        if self.fabric.world_size == 1:
+            return self.evaluate()
+        evaluation = self.evaluate() if self.fabric.global_rank == 0 else None
+        correct = torch.zeros(2, dtype=torch.int64)
+        if evaluation is not None:
+            correct = torch.tensor([evaluation.correct, evaluation.images])
+        correct = self.fabric.all_reduce(correct, reduce_op="sum")
+        if evaluation is not None:
+            return evaluation
+        nothing = math.nan
+        return EvaluationResult(
+            dataset=self.test_set.name,
+            images=int(correct[1]),
+            correct=int(correct[0]),
+            confusion=np.zeros((self.shape.classes, self.shape.classes + 1), np.int64),
+            sparsity=nothing,
+            sparsity_by_layer={},
+            first_spike_time=nothing,
+            silent_images=0,
+            weights=0,
+            neurons=0,
+            spikes_per_image=nothing,
+            images_per_second=nothing,
         )
 
+    def evaluate(self) -> EvaluationResult:
+        with parametrize.cached():
+            return evaluate(
+                self.network,
+                self.test_set,
+                alpha=self.config.alpha,
+                polarity=self.config.polarity,
+                whiten=self.config.whiten,
+            )
+
     def _finish(self, evaluation: EvaluationResult) -> TrainResult:
-        path = export_weights(
-            self.network, self.run / WEIGHTS, self.config, test_accuracy=evaluation.accuracy
-        )
-        log = self.run / LOG
+        network = fold_(copy.deepcopy(self.network))
+        path, log = self.run / WEIGHTS, self.run / LOG
+        if self.fabric.global_rank == 0:
+            export_weights(
+                network,
+                path,
+                self.config,
+                test_accuracy=evaluation.accuracy,
+                images=self.shape.to_json(),
+            )
+        facts = {
+            "accuracy": f"{evaluation.accuracy:.2%} "
+            f"({evaluation.correct:,} of {evaluation.images:,} test images)",
+            "sparsity": f"{evaluation.sparsity:.1%} of the neurons spike",
+            "weights": str(path),
+            "log": str(log),
+        }
+        if not self.layers:
+            del facts["sparsity"]
         self.reporter.say_facts(
-            f"trained {self.config.epochs} epochs in "
+            f"trained {len(self.records)} epochs in "
             f"{_duration(sum(record.seconds for record in self.records))}",
-            {
-                "accuracy": f"{evaluation.accuracy:.2%} "
-                f"({evaluation.correct:,} of {evaluation.images:,} test images)",
-                "sparsity": f"{evaluation.sparsity:.1%} of the neurons spike",
-                "weights": str(path),
-                "log": str(log),
-            },
+            facts,
         )
-        return TrainResult(self.network, evaluation, self.records, path, log)
+        return TrainResult(network, evaluation, self.records, path, log)
+
+
+def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=config.lr_start,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=config.lr_start,
+        betas=(0.9, config.adam_beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 def _line(record: EpochRecord, epochs: int) -> str:
@@ -471,23 +591,10 @@ def _remove_run(run: Path) -> None:
         remove_folder(folder)
     for name in (LOG, WEIGHTS):
         (run / name).unlink(missing_ok=True)
+    if (run / TENSORBOARD).is_dir():
+        remove_folder(run / TENSORBOARD)
     if run.is_dir():
         remove_partials(run)
-
-
-def _part(image_set: ImageSet, part: slice) -> ImageSet:
-    return dataclasses.replace(
-        image_set, images=image_set.images[part], labels=image_set.labels[part]
-    )
-
-
-def _digest(*image_sets: ImageSet) -> str:
-    """A digest of all images and labels."""
-    digest = hashlib.sha256()
-    for image_set in image_sets:
-        digest.update(image_set.images.data)
-        digest.update(image_set.labels.data)
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def spiking_layers(model: nn.Module) -> dict[str, SpikingLinear | SpikingConv2d]
 
 @contextmanager
 def watch_layers(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``see(layer name, output spike values)`` after each layer, inside the block."""
+    """Call ``see(layer name, output spike values)`` after each spiking layer, inside the block."""
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -43,7 +43,9 @@ def watch_layers(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterat
         return hook
 
     handles = [
-        layer.register_forward_hook(hook_for(name)) for name, layer in spiking_layers(model).items()
+        module.register_forward_hook(hook_for(name))
+        for name, module in model.named_modules()
+        if isinstance(module, SpikingLinear | SpikingConv2d)
     ]
     try:
         yield

@@ -1,0 +1,126 @@
+"""Where a training step's time goes: inside the spiking operators, or around them.
+
+Trains SpikingVGG16 (or another network) on random images through the same loop body as
+`ttfs-fast train`: encoding with crop and flip, forward, loss, backward, gradient limit, Adam. The
+profiler of torch counts the operators; the rest is everything else.
+
+    python bench/training_step.py                     # SpikingVGG16, batch 32, one thread
+    python bench/training_step.py --model vgg8 --batch 64 --dense
+    python bench/training_step.py --model spiking_googlenet --size 224 --batch 4 --dense
+
+--dense times a step of the ReLU network of the same shape in turn, and prints the ratio.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import ttfs_fast
+from ttfs_fast.data import ImageSet
+from ttfs_fast.training import TrainConfig, loop
+from ttfs_fast.training.processes import make_fabric
+
+
+class Steps(loop._Session):
+    """The session of a run, with its steps in reach."""
+
+    def __init__(self, config: TrainConfig, images: ImageSet) -> None:
+        fabric = make_fabric()
+        scalars = loop.Scalars(Path(tempfile.gettempdir()), write=False)
+        quiet = loop.Reporter(quiet=True)
+        super().__init__(config, Path(), images, images, "", quiet, fabric, scalars)
+        self.ready = self.fabric.setup(self.model, self.optimizer)
+
+    def run_one(self) -> None:
+        self._epoch(0, *self.ready)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="spiking_vgg16")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dense", action="store_true", help="also the ReLU network")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    shape = (options.batch, 3, options.size, options.size)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    images = ImageSet(pixels, np.arange(options.batch) % 10, "random", tuple("0123456789"))
+    config = TrainConfig(
+        dataset="cifar10",
+        model=options.model,
+        width=options.width,
+        weight_sum=4.0,
+        spread=3.0,
+        relative_rate=True,
+        K=0.0,
+        lambda_=0.0,
+        alpha=1.5,
+        polarity="both",
+        scale=16.0,
+        crop=4,
+        flip=True,
+        batch_size=options.batch,
+        lr_start=0.02,
+        threads=options.threads,
+    )
+    spiking = Steps(config, images)
+    steps = {"spiking": spiking}
+    if options.dense:
+        relu = TrainConfig(
+            dataset="cifar10",
+            model=options.model,
+            width=options.width,
+            neuron="relu",
+            crop=4,
+            flip=True,
+            batch_size=options.batch,
+            threads=options.threads,
+        )
+        steps["ReLU"] = Steps(relu, images)
+    for step in steps.values():
+        step.run_one()  # warm up
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(options.repeats):
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            step.run_one()
+            times[name].append(time.perf_counter() - begin)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        begin = time.perf_counter()
+        spiking.run_one()
+        whole = time.perf_counter() - begin
+    # Of a forward call the profiler notes the function that keeps what backward needs.
+    inside = 1e-6 * sum(
+        event.self_cpu_time_total
+        for event in profiler.key_averages()
+        if event.key.startswith(("ttfs_fast::", "GeneratedBackwardFor_ttfs_fast"))
+    )
+    print(
+        f"{options.model}, width {options.width:g}, {options.size} x {options.size}, "
+        f"batch {options.batch}, "
+        f"threads {options.threads}, {ttfs_fast.instruction_set()}"
+    )
+    for name, values in times.items():
+        median = statistics.median(values)
+        print(f"{name:8} {median:.3f} s a step, {options.batch / median:.1f} images/s")
+    if options.dense:
+        ratio = statistics.median(
+            a / b for a, b in zip(times["spiking"], times["ReLU"], strict=True)
+        )
+        print(f"spiking / ReLU: {ratio:.2f}")
+    print(f"outside the spiking operators: {1 - inside / whole:.1%} of a step of {whole:.3f} s")
+
+
+if __name__ == "__main__":
+    main()

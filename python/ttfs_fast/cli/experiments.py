@@ -1,0 +1,109 @@
+"""``ttfs-fast study``: the experiments that docs/ reports."""
+
+from pathlib import Path
+from typing import Annotated
+
+from ttfs_fast.cli._common import (
+    DataRoot,
+    Debug,
+    Threads,
+    console,
+    friendly_errors,
+    group,
+    option,
+    rich,
+    set_threads,
+)
+
+study = group(
+    "study", "Train many networks to answer one question; resumable, with a table and a plot."
+)
+
+
+@study.command()
+def depth(
+    out: Annotated[
+        Path, option("Folder of depth.csv and depth.png; networks in the table are kept.")
+    ] = Path("runs/depth"),
+    depths: Annotated[list[int] | None, option("Layers: 4, 8, 13 or 17; repeatable.")] = None,
+    arms: Annotated[
+        list[str] | None,
+        option("uniform, normal, centred, relu or relu-norm; repeatable. Default: all."),
+    ] = None,
+    seeds: Annotated[int, option("Number of seeds.", min=1)] = 3,
+    train_images: Annotated[int, option("Training images.", min=1)] = 5000,
+    test_images: Annotated[int, option("Test images.", min=1)] = 5000,
+    epochs: Annotated[int, option("Passes over the training images.", min=1)] = 2,
+    width: Annotated[float, option("Factor on the channels.")] = 1.0,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """CIFAR-10 accuracy of VGG-like stacks by depth: spiking by their start, and ReLU.
+
+    Every network is trained alike: same images, epochs, batches of 32 and Adam with a cosine to 0.
+    """
+    with friendly_errors(debug):
+        from ttfs_fast.experiments import depth as study_of
+        from ttfs_fast.experiments import depth_study
+
+        chosen = study_of.DepthStudy(
+            depths=tuple(depths or study_of.DEPTHS),  # type: ignore[arg-type]
+            seeds=tuple(range(seeds)),
+            arms=tuple(arms or study_of.ARMS),  # type: ignore[arg-type]
+            width=width,
+            train_images=train_images,
+            test_images=test_images,
+            epochs=epochs,
+        )
+        root = None if data_root is None else str(data_root)
+        runs = depth_study(
+            chosen, out, data_root=root, threads=threads, say=lambda text: print(text, flush=True)
+        )
+        table = rich("table").Table(title="test accuracy: mean and deviation over the seeds")
+        table.add_column("network")
+        columns = sorted({run.depth for run in runs})
+        for column in columns:
+            table.add_column(f"{column} layers", justify="right")
+        rows = list(study_of.summary(runs))
+        for arm, how in study_of.ARMS.items():
+            cells = {
+                row[1]: f"{row[2]:.1%}" + (f" +- {row[3]:.1%}" if row[4] > 1 else "")
+                for row in rows
+                if row[0] == arm
+            }
+            if cells:
+                table.add_row(how.label, *(cells.get(column, "") for column in columns))
+        console().print(table)
+
+
+@study.command()
+def start(
+    out: Annotated[Path, option("Folder of start.csv and start.png.")] = Path("runs/start"),
+    depth: Annotated[int, option("Layers: 4, 8, 13 or 17.")] = 17,
+    spreads: Annotated[
+        list[float] | None, option("Spread s of a centred start, repeatable. Default: 2 to 5.")
+    ] = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """What an untrained stack does to CIFAR-10 images: spread, noise and gradient by layer."""
+    with friendly_errors(debug):
+        from ttfs_fast.experiments import start_study
+
+        set_threads(threads)
+        rows = start_study(
+            out,
+            depth=depth,  # type: ignore[arg-type]
+            spreads=spreads or (2.0, 3.0, 4.0, 5.0),
+            data_root=None if data_root is None else str(data_root),
+        )
+        table = rich("table").Table(title="untrained networks, last layer")
+        for head in ("start", "spread in tau", "noise / spread", "gradient, first layer / last"):
+            table.add_column(head, justify="right")
+        for name in dict.fromkeys(row.start for row in rows):
+            own = [row for row in rows if row.start == name]
+            ratio = own[0].gradient / own[-1].gradient
+            table.add_row(name, f"{own[-1].spread:.1e}", f"{own[-1].noise:.2g}", f"{ratio:.1e}")
+        console().print(table)

@@ -1,0 +1,99 @@
+"""Random changes of training images, by kornia, each decided by one explicit generator."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ttfs_fast._extras import require
+
+
+class Augmentation:
+    """Crops, flips and rescales images at random.
+
+    Parameters
+    ----------
+    size : pair of int
+        Height and width of the result.
+    crop : int
+        Pixels of black that are put around the image before a piece of its own size is cut out at
+        random; 0 for none.
+    flip : bool
+        Mirror half of the images, left to right.
+    resized_crop : pair of float, optional
+        Least and largest share of the image's area that is cut out and scaled to ``size``:
+        GoogLeNet's augmentation, (0.08, 1).
+    aspect : pair of float
+        Least and largest ratio of the piece's width to its height, for ``resized_crop``.
+
+    Notes
+    -----
+    kornia draws from torch's global generator. Each call seeds that one from the generator that it
+    is given, and puts it back: the same generator gives the same images.
+    """
+
+    def __init__(
+        self,
+        size: Sequence[int],
+        *,
+        crop: int = 0,
+        flip: bool = False,
+        resized_crop: tuple[float, float] | None = None,
+        aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    ) -> None:
+        if crop < 0:
+            raise ValueError(f"crop must be a number of pixels, 0 or more; got {crop}")
+        if crop and resized_crop is not None:
+            raise ValueError("crop and resized_crop are two ways to cut; give one of them")
+        if resized_crop is not None and not 0 < resized_crop[0] <= resized_crop[1] <= 1:
+            raise ValueError(
+                f"resized_crop must be two shares of the area, 0 < least <= largest <= 1; got "
+                f"{resized_crop}"
+            )
+        if not 0 < aspect[0] <= aspect[1]:
+            raise ValueError(f"aspect must be two ratios, 0 < least <= largest; got {aspect}")
+        self.size = (int(size[0]), int(size[1]))
+        steps: list[Any] = []
+        if crop or flip or resized_crop is not None:
+            kornia = require("kornia.augmentation", "train")
+            if crop:
+                steps.append(kornia.RandomCrop(self.size, padding=crop, cropping_mode="slice"))
+            if resized_crop is not None:
+                steps.append(
+                    kornia.RandomResizedCrop(
+                        self.size,
+                        scale=tuple(resized_crop),
+                        ratio=tuple(aspect),
+                        cropping_mode="slice",
+                    )
+                )
+            if flip:
+                steps.append(kornia.RandomHorizontalFlip(p=0.5))
+        self._steps = steps
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Changed images.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            Images (N, C, H, W): uint8, or intensities in [0, 1].
+        generator : torch.Generator
+            Source of the randomness; moves on by one draw.
+
+        Returns
+        -------
+        Tensor
+            Images (N, C, *size), intensities in [0, 1], float32 if ``pixels`` are uint8.
+        """
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 255
+        if not self._steps:
+            return pixels
+        seed = int(torch.randint(2**62, (), generator=generator))
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            for step in self._steps:
+                pixels = step(pixels)
+        return pixels.clamp(0, 1)  # the scaling rounds

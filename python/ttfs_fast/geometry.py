@@ -1,0 +1,87 @@
+"""Sizes of convolutions and pools: outputs along an axis, and the taps that lie inside."""
+
+import math
+from collections.abc import Sequence
+
+IntPair = int | Sequence[int]
+
+
+def pair(value: IntPair) -> tuple[int, int]:
+    """One number or two, as two."""
+    if isinstance(value, int):
+        return value, value
+    first, second = (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
+    return int(first), int(second)
+
+
+def conv_axis(
+    size: int, kernel: int, stride: int, padding: int | str, dilation: int = 1
+) -> tuple[int, int]:
+    """Outputs of a convolution along one axis, and the padding before the first input.
+
+    ``"same"`` gives ceil(size / stride) outputs, the odd row of padding at the end, as
+    :func:`ttfs_fast.spiking_conv2d` has it.
+    """
+    if padding == "same":
+        out = -(-size // stride)
+        return out, max((out - 1) * stride + dilation * (kernel - 1) + 1 - size, 0) // 2
+    before = 0 if isinstance(padding, str) else padding
+    return (size + 2 * before - dilation * (kernel - 1) - 1) // stride + 1, before
+
+
+def pool_axis(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
+    """Outputs of a pool along one axis, as :func:`torch.nn.functional.max_pool2d` counts them."""
+    room = size + 2 * padding - kernel
+    out = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (out - 1) * stride >= size + padding:
+        out -= 1
+    return out
+
+
+def taps_inside(
+    size: int, kernel: int, stride: int, padding: int | str, dilation: int = 1
+) -> list[int]:
+    """For each output along one axis, the taps of its kernel that lie on an input."""
+    out, before = conv_axis(size, kernel, stride, padding, dilation)
+    return [
+        sum(0 <= o * stride - before + k * dilation < size for k in range(kernel))
+        for o in range(out)
+    ]
+
+
+def tap_shares(
+    size: Sequence[int],
+    kernel: IntPair,
+    stride: IntPair = 1,
+    padding: IntPair | str = 0,
+    dilation: IntPair = 1,
+) -> tuple[float, float]:
+    """Share of a convolution's taps that lie on an input: mean over the outputs, and least.
+
+    The others lie on padding, which is silent.
+
+    Parameters
+    ----------
+    size : pair of int
+        Height and width of the input.
+    kernel, stride, padding, dilation
+        As :func:`ttfs_fast.spiking_conv2d`.
+
+    Returns
+    -------
+    mean, least : float
+        Between 0 and 1; 1 without padding.
+    """
+    kernels, steps, holes = pair(kernel), pair(stride), pair(dilation)
+    pads: tuple[int | str, int | str]
+    pads = (padding, padding) if isinstance(padding, str) else pair(padding)
+    inside = [
+        taps_inside(size[axis], kernels[axis], steps[axis], pads[axis], holes[axis])
+        for axis in range(2)
+    ]
+    counts = [len(axis) for axis in inside]
+    if 0 in counts:
+        raise ValueError(f"a kernel of {kernels} has no output on an input of {tuple(size)}")
+    taps = math.prod(kernels)
+    mean = math.prod(sum(axis) for axis in inside) / (math.prod(counts) * taps)
+    return mean, math.prod(min(axis) for axis in inside) / taps

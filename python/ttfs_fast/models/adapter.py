@@ -1,0 +1,48 @@
+"""A ReLU network behind the interface of a spiking one."""
+
+import torch
+from torch import Tensor, nn
+
+LARGEST_LOGIT = 60.0
+"""exp(-60) is the least spike value that a logit is turned into; exp(-104) would be 0."""
+
+
+class OnSpikeValues(nn.Module):
+    """Feeds a ReLU network with spike values, and returns its logits as spike values.
+
+    The same encoding, loss, training and evaluation then serve spiking and ordinary networks: the
+    class with the largest logit is the one that spikes first, and the cross-entropy of equation (5)
+    over -ln z is the ordinary one.
+
+    Parameters
+    ----------
+    network : Module
+        From images (N, C, H, W) to logits (N, classes).
+    alpha : float
+        As for :func:`ttfs_fast.encoding.encode`, with bright pixels first.
+    mean, deviation : float or sequence of float
+        Mean and deviation of the pixel intensities, of each channel or of all; the network sees
+        (p - mean) / deviation.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        alpha: float,
+        mean: float | list[float] = 0.5,
+        deviation: float | list[float] = 0.25,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.alpha = alpha
+        for name, value in (("mean", mean), ("deviation", deviation)):
+            self.register_buffer(name, torch.as_tensor(value).reshape(-1, 1, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Spike values (N, C, H, W) of images to spike values (N, classes), exp(-logits)."""
+        intensity = 1 - z.log() / self.alpha
+        logits: Tensor = self.network((intensity - self.mean) / self.deviation)
+        return (-logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)).exp()

@@ -1,0 +1,274 @@
+"""The spiking network and the ReLU network that a description stands for."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast.functional import spiking_max_pool2d
+from ttfs_fast.geometry import conv_axis
+from ttfs_fast.models.description import (
+    Conv,
+    Dense,
+    Description,
+    GlobalPool,
+    Layer,
+    Pool,
+    count_layer,
+)
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+
+
+class SpikingNetwork(nn.Sequential):
+    """A spiking network built from its description.
+
+    Input: spike values of images, shape (N, in_channels, height, width). Output: spike values of
+    the classes, shape (N, classes); the class is the output that spikes first.
+
+    Parameters
+    ----------
+    description : Description
+        Its layers.
+    bias : bool
+        Whether every neuron has one more input, which spikes at t = 0.
+    t_max : float
+        The horizon of every layer.
+    device, dtype
+        Of the parameters.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        *,
+        bias: bool = True,
+        t_max: float = math.inf,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.description = description
+        self.t_max = t_max
+        _fill(self, description, _Spiking(bias, t_max, device, dtype))
+
+
+class ReluNetwork(nn.Sequential):
+    """The ordinary network of the same shape: convolutions, ReLU, max-pooling.
+
+    Input: images, shape (N, in_channels, height, width). Output: logits, shape (N, classes).
+    He's initialisation, bias 0.
+
+    Parameters
+    ----------
+    description : Description
+        Its layers.
+    batch_norm : bool
+        Normalise each layer but the last over the batch, before its ReLU.
+    device, dtype
+        Of the parameters.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        *,
+        batch_norm: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.description = description
+        _fill(self, description, _Relu(batch_norm, device, dtype))
+
+
+def relu_twin(
+    network: SpikingNetwork | Description,
+    *,
+    batch_norm: bool = False,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> ReluNetwork:
+    """The ReLU network of the same shape as a spiking network, newly initialised.
+
+    Parameters
+    ----------
+    network : SpikingNetwork or Description
+        As the functions of :mod:`ttfs_fast.models` make it.
+    batch_norm : bool
+        Normalise each layer but the last over the batch, before its ReLU.
+    device, dtype
+        Of the parameters.
+
+    Returns
+    -------
+    ReluNetwork
+        From images (N, C, H, W) to logits (N, classes).
+
+    Examples
+    --------
+    >>> from ttfs_fast.models import relu_twin, vgg_stack
+    >>> twin = relu_twin(vgg_stack(8), batch_norm=True)
+    >>> twin(torch.randn(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+    description = network if isinstance(network, Description) else network.description
+    return ReluNetwork(description, batch_norm=batch_norm, device=device, dtype=dtype)
+
+
+class Concatenation(nn.ModuleDict):
+    """Branches that see the same input, their outputs joined along the channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.cat([branch(input) for branch in self.values()], dim=1)
+
+
+class FirstSpike(nn.Module):
+    """First spike of each channel's whole map: (N, C, H, W) to (N, C, 1, 1)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return spiking_max_pool2d(input, tuple(input.shape[-2:]))
+
+
+class _Spiking:
+    """Makes the modules of a spiking network."""
+
+    def __init__(
+        self,
+        bias: bool,
+        t_max: float,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._bias, self._t_max, self._device, self._dtype = bias, t_max, device, dtype
+
+    def conv(self, channels: int, layer: Conv) -> nn.Module:
+        return SpikingConv2d(
+            channels,
+            layer.channels,
+            layer.kernel,
+            layer.stride,
+            layer.padding,
+            bias=self._bias,
+            t_max=self._t_max,
+            device=self._device,
+            dtype=self._dtype,
+        )
+
+    def dense(self, inputs: int, layer: Dense, last: bool) -> nn.Module:
+        return SpikingLinear(
+            inputs,
+            layer.outputs,
+            self._bias,
+            t_max=self._t_max,
+            device=self._device,
+            dtype=self._dtype,
+        )
+
+    def pool(self, layer: Pool) -> nn.Module:
+        return SpikingMaxPool2d(layer.kernel, layer.stride, layer.padding, 1, layer.ceil_mode)
+
+    def global_pool(self) -> nn.Module:
+        return FirstSpike()
+
+
+class _Relu:
+    """Makes the modules of a ReLU network."""
+
+    def __init__(
+        self, batch_norm: bool, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        self._batch_norm = batch_norm
+        self._device, self._dtype = device, dtype
+
+    def conv(self, channels: int, layer: Conv) -> nn.Module:
+        padding: int | str = layer.padding
+        pads: list[nn.Module] = []
+        if padding == "same" and layer.stride > 1:
+            padding = 0
+            pads = [_SamePadding(layer.kernel, layer.stride)]
+        conv = nn.Conv2d(
+            channels,
+            layer.channels,
+            layer.kernel,
+            layer.stride,
+            padding,
+            bias=not self._batch_norm,
+            device=self._device,
+            dtype=self._dtype,
+        )
+        _he(conv)
+        norm = nn.BatchNorm2d(layer.channels, device=self._device, dtype=self._dtype)
+        norms: list[nn.Module] = [norm] if self._batch_norm else []
+        return nn.Sequential(*pads, conv, *norms, nn.ReLU())
+
+    def dense(self, inputs: int, layer: Dense, last: bool) -> nn.Module:
+        normed = self._batch_norm and not last
+        linear = nn.Linear(
+            inputs, layer.outputs, bias=not normed, device=self._device, dtype=self._dtype
+        )
+        _he(linear)
+        if last:
+            return linear
+        norm = nn.BatchNorm1d(layer.outputs, device=self._device, dtype=self._dtype)
+        norms: list[nn.Module] = [norm] if normed else []
+        return nn.Sequential(linear, *norms, nn.ReLU())
+
+    def pool(self, layer: Pool) -> nn.Module:
+        return nn.MaxPool2d(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
+
+    def global_pool(self) -> nn.Module:
+        return nn.AdaptiveAvgPool2d(1)
+
+
+class _SamePadding(nn.Module):
+    """Zeros around an image as ``padding="same"`` puts silence; torch refuses it with a stride."""
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, input: Tensor) -> Tensor:
+        pads = []
+        for size in reversed(input.shape[-2:]):
+            out, before = conv_axis(size, self.kernel, self.stride, "same")
+            total = max((out - 1) * self.stride + self.kernel - size, 0)
+            pads += [before, total - before]
+        return nn.functional.pad(input, pads)
+
+
+def _he(module: nn.Conv2d | nn.Linear) -> None:
+    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _fill(network: nn.Sequential, description: Description, make: _Spiking | _Relu) -> None:
+    shape: tuple[int, ...] = (description.in_channels, *description.image_size)
+    last = description.layers[-1][0]
+    for name, layer in description.layers:
+        if isinstance(layer, Dense) and len(shape) > 1:
+            network.add_module("flatten", nn.Flatten())
+            shape = (math.prod(shape),)
+        network.add_module(name, _module(layer, shape, make, name == last))
+        shape = count_layer([], description.name, name, layer, shape)
+
+
+def _module(
+    layer: Layer, shape: tuple[int, ...], make: _Spiking | _Relu, last: bool = False
+) -> nn.Module:
+    if isinstance(layer, Conv):
+        return make.conv(shape[0], layer)
+    if isinstance(layer, Pool):
+        return make.pool(layer)
+    if isinstance(layer, GlobalPool):
+        return make.global_pool()
+    if isinstance(layer, Dense):
+        return make.dense(shape[0], layer, last)
+    branches = {}
+    for name, steps in layer.branches.items():
+        parts, inner = [], shape
+        for step in steps:
+            parts.append(_module(step, inner, make))
+            inner = count_layer([], "", name, step, inner)
+        branches[name] = nn.Sequential(*parts)
+    return Concatenation(branches)

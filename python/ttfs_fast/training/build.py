@@ -1,0 +1,146 @@
+"""The network that a configuration asks for, and the one that a file of weights holds."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast._extras import require
+from ttfs_fast.centring import centre_weights_
+from ttfs_fast.models import (
+    OnSpikeValues,
+    SpikingNetwork,
+    cifar_scnn,
+    mnist_scnn,
+    relu_twin,
+    spiking_googlenet,
+    spiking_vgg16,
+    vgg_stack,
+)
+from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.export import read_config, read_metadata
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """Images as they come from a data set, and their classes.
+
+    Attributes
+    ----------
+    channels, height, width : int
+        Of the images, before they become spikes.
+    classes : int
+        Number of classes.
+    """
+
+    channels: int
+    height: int
+    width: int
+    classes: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+MNIST_SHAPE = ImageShape(1, 28, 28, 10)
+
+
+def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) -> nn.Module:
+    """A new network, initialised by torch's global generator.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Says which network, of which neurons, and how it starts.
+    shape : ImageShape
+        The images it is for.
+    centred : bool
+        With false, leave out the parametrisation of ``relative_rate``, to load folded weights.
+
+    Returns
+    -------
+    Module
+        From spike values (N, C, H, W) to spike values (N, classes).
+
+    Raises
+    ------
+    ValueError
+        If the network is not made for such images.
+    """
+    channels = shape.channels * (2 if config.polarity == "both" else 1)
+    model: SpikingNetwork | nn.Module
+    if config.model == "mnist_scnn":
+        if (channels, shape.height, shape.width, shape.classes) != (1, 28, 28, 10):
+            raise ValueError(
+                "mnist_scnn takes images of one channel and 28 x 28 pixels, of ten classes, with "
+                f"one polarity; these have {channels} input channels, {shape.height} x "
+                f"{shape.width} pixels and {shape.classes} classes. Choose another model"
+            )
+        if config.width != 1 or config.neuron != "spiking":
+            raise ValueError("mnist_scnn has width 1 and spiking neurons only")
+        model = mnist_scnn(t_max=config.t_max)
+    else:
+        options: dict[str, Any] = {
+            "width": config.width,
+            "in_channels": channels,
+            "image_size": (shape.height, shape.width),
+            "classes": shape.classes,
+            "t_max": config.t_max,
+        }
+        model = _deep(config.model, options)
+    if config.neuron != "spiking":
+        assert isinstance(model, SpikingNetwork)
+        return OnSpikeValues(
+            relu_twin(model, batch_norm=config.neuron == "relu-norm"), config.alpha
+        )
+    if config.relative_rate and centred:
+        size = (channels, shape.height, shape.width)
+        centre_weights_(model, size, total=config.weight_sum, spread=config.spread)
+    return model
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
+    """The network in a file that `train` exported, with the settings that made it.
+
+    A file without settings is taken for weights of mnist_scnn.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it does not hold the weights of the network it names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: give a .safetensors file")
+    config = read_config(path) or TrainConfig()
+    shape = MNIST_SHAPE
+    if (text := read_metadata(path).get("images")) is not None:
+        try:
+            shape = ImageShape(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: its metadata name no shape of images: {error}") from error
+    with torch.random.fork_rng(devices=[]):
+        model = make_model(config, shape, centred=False)
+    safetensors = require("safetensors.torch", "train")
+    try:
+        state: dict[str, Tensor] = safetensors.load_file(path)
+    except Exception as error:  # the library raises its own type, which is not exported
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: not the weights of {config.model}: {error}") from error
+    return model, config
+
+
+def _deep(name: str, options: dict[str, Any]) -> SpikingNetwork:
+    if name == "cifar_scnn":
+        return cifar_scnn(**options)
+    if name == "spiking_vgg16":
+        return spiking_vgg16(**options)
+    if name == "spiking_googlenet":
+        return spiking_googlenet(**options)
+    return vgg_stack(int(name.removeprefix("vgg")), **options)  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+"""The images of a configuration, in memory or read as they are needed, and their batches."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import torch
+
+from ttfs_fast.data import Augmentation, ImageFolder, ImageSet, StreamedImages, load
+from ttfs_fast.training.batches import EpochBatches, StreamBatches
+from ttfs_fast.training.build import ImageShape
+from ttfs_fast.training.config import TrainConfig
+
+DataSet = ImageSet | StreamedImages
+
+
+def load_data(config: TrainConfig, rank: int = 0) -> tuple[DataSet, DataSet]:
+    """The training and test images that a configuration asks for.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings.
+    rank : int
+        Which of ``config.processes`` this is, for images that are read as they are needed.
+    """
+    if config.dataset == "folder":
+        return _stream(config, rank)
+    train_set = load(config.dataset, config.data_root, train=True)
+    if config.holdout:
+        last = len(train_set) - config.holdout
+        if last < 1:
+            raise ValueError(
+                f"holdout must leave at least one of {len(train_set):,} training images; "
+                f"got {config.holdout}"
+            )
+        test_set = _part(train_set, slice(last, None))
+        train_set = _part(train_set, slice(last))
+    else:
+        test_set = load(config.dataset, config.data_root, train=False)
+    return (
+        _part(train_set, slice(config.train_images)),
+        _part(test_set, slice(config.test_images)),
+    )
+
+
+def _stream(config: TrainConfig, rank: int) -> tuple[StreamedImages, StreamedImages]:
+    if config.data_root is None:
+        raise ValueError("dataset folder needs data_root: the folder or zip file of the images")
+    for name in ("holdout", "train_images", "test_images"):
+        if getattr(config, name):
+            raise ValueError(f"{name} is for data sets in memory; leave it out for a folder")
+    splits = [ImageFolder(config.data_root, split) for split in ("train", "val")]
+    if splits[0].classes != splits[1].classes:
+        raise ValueError(f"{config.data_root}: train and val do not hold the same classes")
+    batch_size = min(config.batch_size, 64)
+    return (
+        StreamedImages(
+            splits[0],
+            config.batch_size,
+            config.image_size,
+            augmentation=augmentation_of(config, (config.image_size, config.image_size)),
+            shuffle=True,
+            seed=config.seed,
+            workers=config.workers,
+            corrupt="skip",
+            rank=rank,
+            ranks=config.processes,
+        ),
+        StreamedImages(
+            splits[1], batch_size, config.image_size, workers=config.workers, corrupt="skip"
+        ),
+    )
+
+
+def augmentation_of(config: TrainConfig, size: tuple[int, int]) -> Augmentation | None:
+    if not (config.crop or config.flip or config.resized_crop):
+        return None
+    piece = (config.resized_crop, 1.0) if config.resized_crop else None
+    return Augmentation(size, crop=config.crop, flip=config.flip, resized_crop=piece)
+
+
+def make_batches(
+    config: TrainConfig, images: DataSet, generator: torch.Generator, rank: int = 0
+) -> EpochBatches | StreamBatches:
+    """Batches of the training images, changed and encoded as the configuration says.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings.
+    images : ImageSet or StreamedImages
+        The training images, as `load_data` gives them.
+    generator : torch.Generator
+        Source of all randomness; for streamed images, of the noise on the spike times only.
+    rank : int
+        Which of ``config.processes`` this is.
+    """
+    how: dict[str, Any] = {
+        "alpha": config.alpha,
+        "polarity": config.polarity,
+        "jitter": config.jitter,
+        "whiten": config.whiten,
+    }
+    if isinstance(images, StreamedImages):
+        if any(config.distortion.values()):
+            raise ValueError(
+                f"{', '.join(config.distortion)} are for data sets in memory; for a folder give "
+                "resized_crop and flip"
+            )
+        return StreamBatches(images, generator, **how)
+    shape = image_shape(images)
+    return EpochBatches(
+        images,
+        config.batch_size,
+        generator,
+        distortion=config.distortion,
+        augmentation=augmentation_of(config, (shape.height, shape.width)),
+        rank=rank,
+        ranks=config.processes,
+        **how,
+    )
+
+
+def image_shape(images: DataSet) -> ImageShape:
+    """What `make_model` needs to know about a data set."""
+    if isinstance(images, StreamedImages):
+        return ImageShape(3, images.size, images.size, len(images.classes))
+    channels, height, width = images.images.shape[1:]
+    return ImageShape(channels, height, width, len(images.classes))
+
+
+def count(images: DataSet) -> int:
+    """Images of a data set; of a folder, unreadable ones too."""
+    return images.images if isinstance(images, StreamedImages) else len(images)
+
+
+def _part(image_set: ImageSet, part: slice) -> ImageSet:
+    return dataclasses.replace(
+        image_set, images=image_set.images[part], labels=image_set.labels[part]
+    )
+
+
+def digest(*image_sets: DataSet) -> str:
+    """A digest of all images and labels; of a folder, of the names."""
+    sha = hashlib.sha256()
+    for image_set in image_sets:
+        if isinstance(image_set, StreamedImages):
+            sha.update("\n".join(image_set.folder.files).encode())
+            continue
+        sha.update(image_set.images.data)
+        sha.update(image_set.labels.data)
+    return sha.hexdigest()

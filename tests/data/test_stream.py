@@ -1,0 +1,213 @@
+import io
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ttfs_fast.data import Augmentation, ImageError, ImageFolder, StreamedImages
+
+pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
+pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
+    """Twenty images of different sizes in two classes; the number of each is its colour."""
+    root = tmp_path_factory.mktemp("images")
+    for number in range(20):
+        pixels = np.full((20 + number, 30, 3), 10 * number, np.uint8)
+        pixels[:, :, 1] = np.arange(30) * 8
+        path = root / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        content = io.BytesIO()
+        pillow.fromarray(pixels).save(content, "png")
+        path.write_bytes(content.getvalue())
+    return ImageFolder(root)
+
+
+def everything(stream: StreamedImages, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    batches = list(stream.epoch(epoch))
+    return torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
+
+
+def test_whole_images_in_order(folder: ImageFolder) -> None:
+    stream = StreamedImages(folder, 6, 16)
+    assert len(stream) == 4
+    sizes = [len(labels) for _, labels in stream.epoch(0)]
+    assert sizes == [6, 6, 6, 2]
+    pixels, labels = everything(stream, 0)
+    assert pixels.shape == (20, 3, 16, 16)
+    assert labels.tolist() == folder.labels.tolist()
+    numbers = [int(name.split("/")[1][:2]) for name in folder.files]
+    assert torch.allclose(pixels[:, 0, 0, 0] * 25.5, torch.tensor(numbers).float(), atol=0.01)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same(folder: ImageFolder, workers: int) -> None:
+    """After a parallel region in this process, too: the workers are no copies of it."""
+    torch.rand(1000, 1000) @ torch.rand(1000, 1000)
+    augmentation = Augmentation((16, 16), flip=True, resized_crop=(0.2, 1.0))
+    alone, helped = (
+        StreamedImages(
+            folder, 6, 16, augmentation=augmentation, shuffle=True, seed=3, workers=count
+        )
+        for count in (0, workers)
+    )
+    state = torch.random.get_rng_state()
+    for epoch in (0, 1):
+        one, other = everything(alone, epoch), everything(helped, epoch)
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+        assert one[0].std() > 0.1
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert not torch.equal(everything(alone, 0)[0], everything(alone, 1)[0])
+    assert torch.equal(everything(alone, 1)[0], everything(helped, 1)[0])  # again
+
+
+def test_ranks_share_each_batch(folder: ImageFolder) -> None:
+    whole = StreamedImages(folder, 6, 16, shuffle=True, seed=1)
+    parts = [
+        StreamedImages(folder, 6, 16, shuffle=True, seed=1, rank=rank, ranks=2) for rank in range(2)
+    ]
+    for joint, first, second in zip(*(s.epoch(2) for s in (whole, *parts)), strict=True):
+        assert torch.equal(joint[1][0::2], first[1])
+        assert torch.equal(joint[1][1::2], second[1])
+        assert torch.equal(joint[0][1::2], second[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_corrupt_images(tmp_path: Path, folder: ImageFolder, workers: int) -> None:
+    for name in folder.files:
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes((folder.path / name).read_bytes())
+    for name in folder.files[:4]:
+        (tmp_path / name).write_bytes(b"no image")
+    broken = ImageFolder(tmp_path)
+    refusing = StreamedImages(broken, 3, 16, workers=workers)
+    with pytest.raises(ImageError, match=r"00.png is not a readable image"):
+        everything(refusing, 0)
+    skipping = StreamedImages(broken, 3, 16, workers=workers, corrupt="skip")
+    with pytest.warns(UserWarning, match="left out 4 images .*00.png"):
+        pixels, labels = everything(skipping, 0)
+    assert len(pixels) == len(labels) == 16
+    assert len(skipping.skipped) == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        skipping_again = StreamedImages(folder, 3, 16, corrupt="skip")
+        assert len(everything(skipping_again, 0)[1]) == 20
+
+
+def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
+    """The program ends with a message; it does not wait for ever."""
+    program = textwrap.dedent(
+        """
+        import os, signal, sys, multiprocessing
+        from ttfs_fast.data import ImageFolder, StreamedImages
+
+        if __name__ == "__main__":
+            stream = StreamedImages(ImageFolder(sys.argv[1]), 1, 16, workers=1)
+            for number, _ in enumerate(stream.epoch(0)):
+                if number == 0:
+                    worker, = [
+                        p.pid for p in stream._loader._iterator._workers
+                    ]
+                    os.kill(worker, signal.SIGKILL)
+        """
+    )
+    path = folder.path.parent / "program.py"
+    path.write_text(program)
+    done = subprocess.run(
+        [sys.executable, str(path), str(folder.path)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: a process that reads the images of" in done.stderr
+
+
+def test_wrong_settings(folder: ImageFolder) -> None:
+    with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
+        StreamedImages(folder, 0, 16)
+    with pytest.raises(ValueError, match="workers must be at least 0"):
+        StreamedImages(folder, 1, 16, workers=-1)
+    with pytest.raises(ValueError, match=r"rank must be 0..1; got 2"):
+        StreamedImages(folder, 1, 16, rank=2, ranks=2)
+    for settings, message in (
+        ({"crop": -1}, "crop must be"),
+        ({"crop": 1, "resized_crop": (0.1, 1.0)}, "two ways to cut"),
+        ({"resized_crop": (0.0, 1.0)}, "two shares of the area"),
+        ({"resized_crop": (0.5, 1.0), "aspect": (2.0, 1.0)}, "aspect must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Augmentation((16, 16), **settings)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_crop_and_flip() -> None:
+    """A gradient image shows by its values where each piece was cut and whether it is mirrored."""
+    row = torch.arange(1, 9, dtype=torch.uint8)
+    images = (row[:, None] * 16 + row).expand(200, 3, 8, 8).contiguous()
+    moved = Augmentation((8, 8), crop=2, flip=True)(images, generator(0))
+    assert moved.shape == images.shape
+    assert moved.dtype == torch.float32
+    offsets, mirrored = set(), 0
+    for image in (moved[:, 0] * 255).round().int():
+        inner = image[2:6, 2:6]  # never black: it lies inside for every offset
+        assert (inner > 0).all()
+        step = int(inner[0, 1] - inner[0, 0])
+        assert abs(step) == 1
+        mirrored += step < 0
+        if step > 0:
+            offsets.add((int(inner[0, 0]) // 16 - 3, int(inner[0, 0]) % 16 - 3))
+    assert 60 < mirrored < 140
+    assert all(abs(a) <= 2 and abs(b) <= 2 for a, b in offsets)
+    assert len(offsets) > 15
+
+
+def test_same_generator_same_images() -> None:
+    images = torch.randint(0, 256, (8, 3, 40, 30), dtype=torch.uint8)
+    change = Augmentation((16, 12), flip=True, resized_crop=(0.1, 1.0))
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    one = change(images, generator(7))
+    assert one.shape == (8, 3, 16, 12)
+    assert 0 <= one.min() <= one.max() <= 1
+    torch.manual_seed(6)
+    assert torch.equal(change(images, generator(7)), one)
+    assert not torch.equal(change(images, generator(8)), one)
+    torch.random.set_rng_state(state)
+    same = generator(7)
+    change(images, same)
+    assert torch.equal(state, torch.random.get_rng_state())  # the global generator is untouched
+    assert not torch.equal(change(images, same), one)  # this one moves on
+
+
+def test_no_augmentation_is_none() -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    same = generator(1)
+    assert torch.equal(Augmentation((8, 8))(images, same), images.float() / 255)
+    assert torch.equal(same.get_state(), generator(1).get_state())
+
+
+def test_imagenet_samples_stream(imagenet_zip: Path) -> None:
+    augmentation = Augmentation((64, 64), flip=True, resized_crop=(0.08, 1.0))
+    stream = StreamedImages(
+        ImageFolder(imagenet_zip, "val"), 32, 64, augmentation=augmentation, shuffle=True, workers=2
+    )
+    pixels, labels = everything(stream, 0)
+    assert pixels.shape == (92, 3, 64, 64)
+    assert sorted(labels.tolist()) == list(range(92))
+    assert pixels.std() > 0.2

@@ -1,0 +1,450 @@
+"""Training of other networks than the paper's for MNIST, and by several processes."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ttfs_fast.data import load
+from ttfs_fast.models import MnistSCNN
+from ttfs_fast.training import (
+    TrainConfig,
+    TrainResult,
+    evaluate,
+    loop,
+    read_log,
+    recipes,
+    train,
+)
+from ttfs_fast.training.build import ImageShape, load_model, make_model
+
+DEEP = TrainConfig(
+    dataset="digits",
+    model="vgg4",
+    width=0.25,
+    weight_sum=4.0,
+    spread=3.0,
+    relative_rate=True,
+    polarity="both",
+    alpha=1.5,
+    scale=16.0,
+    K=0.0,
+    lambda_=0.0,
+    epochs=2,
+    batch_size=30,
+    lr_start=0.02,
+    lr_end=1e-5,
+    schedule="cosine",
+    train_images=120,
+    test_images=60,
+    seed=5,
+    threads=1,
+)
+
+
+def same_bits(one: TrainResult, other: TrainResult) -> None:
+    weights, others = one.model.state_dict(), other.model.state_dict()
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        assert torch.equal(value, others[name]), name
+    assert [dataclasses.replace(r, seconds=0) for r in one.records] == [
+        dataclasses.replace(r, seconds=0) for r in other.records
+    ]
+
+
+def test_a_centred_network_learns_and_folds(tmp_path: Path) -> None:
+    config = dataclasses.replace(DEEP, epochs=12, train_images=1000, test_images=300, width=0.5)
+    result = train(config, tmp_path, quiet=True)
+    assert result.evaluation.accuracy > 0.6
+    assert result.evaluation.sparsity > 0.9
+    assert result.records[-1].loss < 0.7 * result.records[0].loss
+    names = set(result.model.state_dict())
+    assert "conv1.weight" in names
+    assert not any("parametrizations" in name for name in names)
+    model, loaded = load_model(result.weights_path)
+    assert loaded == dataclasses.replace(config, processes=1)
+    test_set = load("digits", train=False)
+    test_set = dataclasses.replace(
+        test_set, images=test_set.images[:300], labels=test_set.labels[:300]
+    )
+    again = evaluate(model, test_set, alpha=1.5, polarity="both")
+    assert again.correct == result.evaluation.correct
+
+
+@pytest.mark.parametrize("model", ["cifar_scnn", "vgg8"])
+@pytest.mark.parametrize("neuron", ["spiking", "relu", "relu-norm"])
+def test_every_kind_of_network_trains(model: str, neuron: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        DEEP,
+        model=model,
+        neuron=neuron,
+        weight_sum=4.0 if neuron == "spiking" else 0.0,
+        relative_rate=neuron == "spiking",
+        epochs=2,
+        polarity="bright-first",
+        scale=16.0 if neuron == "spiking" else 1.0,
+        lr_start=0.01,
+    )
+    result = train(config, tmp_path, quiet=True)
+    assert result.records[-1].loss < result.records[0].loss
+    assert (result.evaluation.neurons > 0) == (neuron == "spiking")
+    network, _ = load_model(result.weights_path)
+    assert evaluate(network, load("digits", train=False), alpha=1.5).accuracy >= 0
+
+
+def test_sgd_with_momentum(tmp_path: Path) -> None:
+    config = dataclasses.replace(DEEP, optimizer="sgd", momentum=0.9, lr_start=0.5, epochs=3)
+    result = train(config, tmp_path / "a", quiet=True)
+    assert result.records[-1].loss < result.records[0].loss
+    other = train(dataclasses.replace(config, momentum=0.0), tmp_path / "b", quiet=True)
+    assert other.records[-1].loss != result.records[-1].loss
+
+
+@pytest.mark.parametrize("pieces", [3, 30, 100])
+def test_accumulated_gradients_are_those_of_the_whole_batch(pieces: int, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        DEEP, weight_sum=0.0, relative_rate=False, K=1.0, lambda_=1e-3, train_images=100
+    )
+    whole = train(config, tmp_path / "whole", quiet=True)
+    parts = train(dataclasses.replace(config, accumulate=pieces), tmp_path / "parts", quiet=True)
+    for one, other in zip(whole.records, parts.records, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-4)
+        assert other.loss_l2 == pytest.approx(one.loss_l2, rel=1e-4)
+    assert whole.records[0].loss_weight_sum >= 0
+
+
+def test_resumed_with_everything_switched_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Centred weights, averages, early stopping, crops, flips, noise: the same bits."""
+    pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
+    config = dataclasses.replace(
+        DEEP,
+        epochs=4,
+        average=0.9,
+        patience=2,
+        holdout=100,
+        crop=2,
+        flip=True,
+        whiten=True,
+        jitter=0.1,
+        accumulate=2,
+        warmup=1.0,
+        optimizer="sgd",
+        lr_start=0.3,
+    )
+    whole = train(config, tmp_path / "whole", quiet=True)
+    real = loop.clip_gradient_
+    steps = 4 * 2 + 1
+
+    def interrupted(*args: object, **more: object) -> float:
+        nonlocal steps
+        steps -= 1
+        if steps < 0:
+            raise KeyboardInterrupt
+        return real(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "clip_gradient_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", quiet=True)
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-0002"]
+    monkeypatch.undo()
+    resumed = train(config, tmp_path / "run", resume=True, quiet=True)
+    same_bits(resumed, whole)
+    same_bits(train(config, tmp_path / "run", resume=True, quiet=True), whole)
+
+
+def test_early_stopping_ends_with_the_best_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test accuracies as if the second of many epochs had been the best."""
+    accuracies = iter([0.3, 0.6, 0.5, 0.4, 0.6, 0.2, 0.1])
+    states = []
+    real = loop.evaluate
+
+    def scripted(model: torch.nn.Module, *args: object, **more: object) -> object:
+        result = real(model, *args, **more)  # type: ignore[arg-type]
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+        share = next(accuracies, None)
+        if share is None:
+            return result
+        return dataclasses.replace(result, correct=round(share * result.images))
+
+    monkeypatch.setattr(loop, "evaluate", scripted)
+    config = dataclasses.replace(
+        DEEP, weight_sum=0.0, relative_rate=False, epochs=50, patience=3, train_images=60
+    )
+    result = train(config, tmp_path, quiet=True)
+    assert len(result.records) == 5  # three epochs no better than the second
+    for name, value in result.model.state_dict().items():
+        assert torch.equal(value, states[1][name])
+    assert not torch.equal(states[4]["conv1.weight"], states[1]["conv1.weight"])
+
+
+def test_tensorboard_has_the_log(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra ttfs_fast[tensorboard]")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(dataclasses.replace(DEEP, epochs=1), tmp_path, quiet=True, tensorboard=True)
+    config = dataclasses.replace(DEEP, epochs=1)
+    result = train(config, tmp_path, quiet=True, tensorboard=True, resume=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    curve = events.Scalars("loss/loss")
+    assert [event.step for event in curve] == [1]
+    assert curve[0].value == pytest.approx(result.records[0].loss, rel=1e-5)
+    assert "test/test_accuracy" in events.Tags()["scalars"]
+    train(config, tmp_path, quiet=True, overwrite=True)
+    assert not (tmp_path / "tensorboard").exists()
+
+
+@pytest.fixture(scope="module")
+def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images whose class is their colour, in class folders."""
+    pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
+    root = tmp_path_factory.mktemp("folders")
+    generator = np.random.default_rng(3)
+    for split, count in (("train", 11), ("val", 4)):
+        for label, name in enumerate(("blue", "green", "red")):
+            for number in range(count):
+                pixels = generator.integers(0, 120, (40, 50, 3), np.uint8)
+                pixels[:, :, 2 - label] += 120
+                content = io.BytesIO()
+                pillow.fromarray(pixels).save(content, "png")
+                path = root / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.getvalue())
+    (root / "train" / "red" / "0.png").write_bytes(b"no image")
+    return root
+
+
+def folder_config(root: Path, **more: object) -> TrainConfig:
+    return dataclasses.replace(
+        DEEP,
+        dataset="folder",
+        data_root=str(root),
+        image_size=32,
+        resized_crop=0.3,
+        flip=True,
+        workers=0,
+        batch_size=8,
+        epochs=4,
+        train_images=None,
+        test_images=None,
+        **more,
+    )
+
+
+def test_images_in_class_folders(class_folders: Path, tmp_path: Path) -> None:
+    config = folder_config(class_folders)
+    with pytest.warns(UserWarning, match="left out 1 images"):
+        result = train(config, tmp_path / "a", quiet=True)
+    assert result.evaluation.images == 12
+    assert result.evaluation.accuracy > 0.6
+    model, _ = load_model(result.weights_path)
+    assert model(torch.rand(2, 6, 32, 32).exp()).shape == (2, 3)
+    # Worker processes give the same bits, and so does a resumed run.
+    with pytest.warns(UserWarning, match="left out 1 images"):
+        same_bits(train(dataclasses.replace(config, workers=1), tmp_path / "b", quiet=True), result)
+    same_bits(train(config, tmp_path / "a", resume=True, quiet=True), result)
+
+
+def test_eval_of_class_folders(class_folders: Path, tmp_path: Path) -> None:
+    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+    from ttfs_fast import cli
+
+    config = folder_config(class_folders)
+    with pytest.warns(UserWarning, match="left out 1 images"):
+        result = train(dataclasses.replace(config, epochs=1), tmp_path, quiet=True)
+    arguments = ["eval", "--weights", str(result.weights_path), "--json", "--threads", "1"]
+    done = testing.CliRunner().invoke(cli.app, [*arguments, "--data-root", str(class_folders)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["correct"] == result.evaluation.correct
+    without = testing.CliRunner().invoke(cli.app, arguments)
+    assert without.exit_code == 2
+    assert "needs --data-root" in without.stderr
+
+
+def test_diagnose_command(tmp_path: Path) -> None:
+    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+    from ttfs_fast import cli
+
+    recipe = tmp_path / "small.toml"
+    recipe.write_text('dataset = "digits"\nmodel = "vgg13"\nwidth = 0.25\nalpha = 1.5\n')
+    picture = tmp_path / "layers.png"
+    arguments = ["diagnose", "--images", "4", "--threads", "1", "--out", str(picture)]
+    done = testing.CliRunner().invoke(cli.app, [*arguments, "--config", str(recipe)])
+    assert done.exit_code == 0, done.output
+    assert "conv10" in done.output
+    assert "fc3" in done.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    result = train(dataclasses.replace(DEEP, epochs=1), tmp_path / "run", quiet=True)
+    arguments = ["diagnose", "--images", "4", "--weights", str(result.weights_path)]
+    trained = testing.CliRunner().invoke(cli.app, arguments)
+    assert trained.exit_code == 0, trained.output
+    assert "conv3" in trained.output
+    neither = testing.CliRunner().invoke(cli.app, ["diagnose"])
+    assert neither.exit_code == 2
+    assert "give one of --config RECIPE and --weights FILE" in neither.stderr
+
+
+def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs data_root"):
+        train(dataclasses.replace(folder_config(class_folders), data_root=None), tmp_path)
+    with pytest.raises(ValueError, match="holdout is for data sets in memory"):
+        train(folder_config(class_folders, holdout=3), tmp_path)
+    with pytest.raises(ValueError, match="are for data sets in memory; for a folder"):
+        train(folder_config(class_folders, rotate=3.0), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"optimizer": "lion"}, "optimizer must be one of adam, sgd"),
+        ({"model": "resnet"}, "model must be one of mnist_scnn"),
+        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+        ({"crop": 4, "resized_crop": 0.5}, "two ways to cut"),
+        ({"resized_crop": 1.5}, "resized_crop must be from 0 to 1"),
+        ({"neuron": "relu", "polarity": "both"}, "sees each pixel once"),
+        ({"neuron": "relu-norm", "processes": 2}, "batch normalisation counts on one process"),
+        ({"relative_rate": True}, "relative_rate needs a weight_sum"),
+        ({"weight_sum": 4.0, "neuron": "relu"}, "weight_sum is for spiking neurons"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"max_gradient": 0.0}, "max_gradient must be above 0"),
+        ({"width": 0.0}, "width must be finite and above 0"),
+    ],
+)
+def test_settings_that_are_not_allowed(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_networks_and_images_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"mnist_scnn takes images of one channel.*3 input"):
+        make_model(TrainConfig(), ImageShape(3, 32, 32, 10))
+    with pytest.raises(ValueError, match="width 1 and spiking neurons only"):
+        make_model(TrainConfig(width=2.0), ImageShape(1, 28, 28, 10))
+    assert isinstance(make_model(TrainConfig(), ImageShape(1, 28, 28, 10)), MnistSCNN)
+    with pytest.raises(ValueError, match="too small"):
+        make_model(TrainConfig(model="spiking_vgg16"), ImageShape(3, 16, 16, 10))
+
+
+def test_infinite_limit_survives_json() -> None:
+    config = TrainConfig(max_gradient=float("inf"), t_max=float("inf"))
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_every_recipe_builds_its_network() -> None:
+    """Each published experiment's settings are valid, and name a network for its images."""
+    shapes = {
+        "mnist": ImageShape(1, 28, 28, 10),
+        "cifar10": ImageShape(3, 32, 32, 10),
+        "folder": ImageShape(3, 224, 224, 1000),
+    }
+    names = recipes.names()
+    assert {"mnist", "paper-mnist", "paper-cifar10", "paper-imagenet"} <= set(names)
+    for name in names:
+        config = TrainConfig(**recipes.read_recipe(name))
+        with torch.device("meta"):
+            model = make_model(config, shapes[config.dataset], centred=False)
+        assert sum(p.numel() for p in model.parameters()) > 1000
+
+
+def torchrun(processes: int, run: Path, config: TrainConfig, *more: str) -> list[str]:
+    """The command; the settings go through a file, as a recipe."""
+    recipe = run.parent / f"{run.name}.toml"
+    default = TrainConfig()
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != getattr(default, field.name):
+            text = str(value).lower() if isinstance(value, bool) else repr(value)
+            lines.append(f"{field.name} = {text}\n")
+    recipe.write_text("".join(lines))
+    start = [sys.executable, "-m"]
+    if processes > 1:
+        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    return [*start, "ttfs_fast", "train", "--config", str(recipe), "--out", str(run), *more]
+
+
+def in_shell(command: list[str], limit: float = 900) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=limit, env=environment, check=False
+    )
+
+
+def test_two_processes_are_one_with_the_joint_batch(tmp_path: Path) -> None:
+    """The last batch holds a single image, so that one process has none of it."""
+    config = dataclasses.replace(
+        DEEP,
+        weight_sum=0.0,
+        relative_rate=False,
+        K=1.0,
+        lambda_=1e-3,
+        train_images=91,
+        jitter=0.1,
+        accumulate=2,
+    )
+    logs = {}
+    for processes in (1, 2):
+        run = tmp_path / f"run{processes}"
+        done = in_shell(torchrun(processes, run, config))
+        assert done.returncode == 0, done.stderr
+        assert f"processes: {processes}" in done.stdout
+        assert done.stdout.count("training vgg4") == 1  # only the first process prints
+        logs[processes] = read_log(run / "log.csv")
+    for one, two in zip(logs[1], logs[2], strict=True):
+        assert two.loss == pytest.approx(one.loss, rel=1e-4)
+        assert two.loss_class == pytest.approx(one.loss_class, rel=1e-4)
+        assert two.loss_l2 == pytest.approx(one.loss_l2, rel=1e-4)
+        assert two.train_accuracy == pytest.approx(one.train_accuracy, abs=0.03)
+        assert two.test_accuracy == pytest.approx(one.test_accuracy, abs=0.05)
+    assert logs[2][-1].loss < logs[2][0].loss
+    refused = in_shell(torchrun(1, tmp_path / "run2", config, "--resume"))
+    assert refused.returncode == 2
+    assert "processes was 2, now 1" in refused.stderr
+
+
+def test_a_killed_process_ends_the_job_and_it_resumes(tmp_path: Path) -> None:
+    config = dataclasses.replace(DEEP, epochs=40, train_images=200)
+    run = tmp_path / "run"
+    command = torchrun(2, run, config)
+    job = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    limit = time.monotonic() + 900
+    while not list(run.glob("checkpoint-*")):
+        assert job.poll() is None, job.communicate()[1]
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    children = subprocess.run(
+        ["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert len(children) == 2
+    os.kill(int(children[1]), signal.SIGKILL)
+    output, errors = job.communicate(timeout=900)
+    assert job.returncode != 0
+    assert "SIGKILL" in errors or "exitcode: -9" in errors or "has died" in errors
+    done = len(list(run.glob("checkpoint-*")))
+    assert done == 1, output
+    small = dataclasses.replace(config, epochs=40)
+    resumed = in_shell(torchrun(2, run, small, "--resume"))
+    assert resumed.returncode == 0, resumed.stderr
+    whole = in_shell(torchrun(2, tmp_path / "whole", config))
+    assert whole.returncode == 0, whole.stderr
+    weights = [(folder / "model.safetensors") for folder in (run, tmp_path / "whole")]
+    states = [load_model(path)[0].state_dict() for path in weights]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
