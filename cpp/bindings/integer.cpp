@@ -23,8 +23,7 @@ std::vector<std::int64_t> with_batch(std::int64_t batch, const Size& s) {
 
 std::array<std::int64_t, 3> triple(const Size& s) { return {s.channels, s.height, s.width}; }
 
-Network make(int time_bits, std::array<std::int64_t, 3> input, double unit,
-             const Codes& encoder) {
+Network make(int time_bits, std::array<std::int64_t, 3> input, double unit, const Codes& encoder) {
   require_dense(encoder, {256}, "encoder");
   std::array<std::uint16_t, 256> codes;
   std::copy_n(encoder.data(), codes.size(), codes.begin());

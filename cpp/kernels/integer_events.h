@@ -7,8 +7,8 @@ inline std::int64_t collect_codes(const std::uint16_t* codes, std::int64_t n, st
   const __m512i bound = _mm512_set1_epi32(silent), step = _mm512_set1_epi32(16);
   __m512i place = count_from(first, Vec<float>{});
   for (; i + 16 <= n; i += 16) {
-    const __m512i code = _mm512_cvtepu16_epi32(
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + i)));
+    const __m512i code =
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + i)));
     const __mmask16 spikes = _mm512_cmplt_epi32_mask(code, bound);
     const __m512i word = _mm512_or_si512(_mm512_slli_epi32(code, 16), place);
     _mm512_storeu_si512(events + count, _mm512_maskz_compress_epi32(spikes, word));
@@ -36,7 +36,8 @@ inline void counting_pass(const std::uint32_t* events, std::int64_t n, std::uint
     slot[d] = next;
     next += here;
   }
-  for (std::int64_t i = 0; i < n; ++i) out[slot[((events[i] - least) >> shift) & mask]++] = events[i];
+  for (std::int64_t i = 0; i < n; ++i)
+    out[slot[((events[i] - least) >> shift) & mask]++] = events[i];
 }
 
 inline std::uint32_t* sort_events(std::uint32_t* events, std::int64_t n, std::uint32_t* scratch) {
@@ -96,34 +97,32 @@ inline bool group_events(const std::uint32_t* words, std::int64_t groups, std::i
                          EventGroup* out) {
   bool fits = true;
   for (std::int64_t g = 0; g < groups; ++g, words += kGroupEvents, ++out) {
-    // A layer's last group is filled with events at its own end.
-    const std::uint32_t* next = g + 1 < groups ? words + kGroupEvents : words + kGroupEvents - 1;
     const auto start = static_cast<std::int32_t>(words[0] >> 16);
-    const auto middle = static_cast<std::int32_t>(words[kGroupEvents / 2] >> 16);
-    const auto end = static_cast<std::int32_t>(*next >> 16);
-    std::int32_t lags[kGroupEvents], bends[kGroupEvents];
+    // The last group ends with its own last event.
+    const auto end =
+        static_cast<std::int32_t>(words[g + 1 < groups ? kGroupEvents : kGroupEvents - 1] >> 16);
+#if TTFS_ISA_avx512
+    const __m512i times = _mm512_srli_epi32(_mm512_loadu_si512(words), 16);
+    const __m512i lags = _mm512_sub_epi32(_mm512_set1_epi32(end), times);
+    const __m512i since = _mm512_sub_epi32(times, _mm512_set1_epi32(start));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->low), _mm512_cvtepi32_epi8(lags));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->high),
+                     _mm512_cvtepi32_epi8(_mm512_srli_epi32(lags, 8)));
+    out->bend = _mm512_reduce_add_epi32(_mm512_min_epi32(lags, since));
+#else
+    std::int32_t bend = 0;
     for (int i = 0; i < kGroupEvents; ++i) {
       const auto time = static_cast<std::int32_t>(words[i] >> 16);
-      const std::int32_t from = i < kGroupEvents / 2 ? start : middle;
-      const std::int32_t to = i < kGroupEvents / 2 ? middle : end;
-      lags[i] = to - time;
-      bends[i] = to - time < time - from ? to - time : time - from;
-    }
-    for (int i = 0; i < kGroupEvents; ++i) {
-      const std::int32_t lag = lags[i / 4 * 4 + quad_order(i % 4)];
+      const std::int32_t lag = end - time, since = time - start;
       out->low[i] = static_cast<std::uint8_t>(lag);
       out->high[i] = static_cast<std::uint8_t>(lag >> 8);
+      bend += lag < since ? lag : since;
     }
-    std::int32_t bend[2] = {0, 0};
-    for (int i = 0; i < kGroupEvents / 2; ++i) {
-      bend[0] += bends[i];
-      bend[1] += bends[i + kGroupEvents / 2];
-    }
+    out->bend = bend;
+#endif
     out->start = start;
-    out->middle = middle;
     out->end = end;
-    out->bend = bend[0] > bend[1] ? bend[0] : bend[1];
-    out->wide = middle - start > 255 || end - middle > 255;
+    out->wide = end - start > 255;
     fits &= end - start <= span;
   }
   return fits;

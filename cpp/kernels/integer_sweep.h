@@ -1,13 +1,13 @@
 // The integer sweep: a receptive field's events, sorted by time, against a block of outputs.
 // Included inside the namespace of an instruction set; docs/integer.md has the definition and the
-// bounds, and explains why looking at F twice a group is enough.
+// bounds, and explains why looking at F once a group is enough.
 //
 // Of each output it keeps F, the membrane at the end of the events so far, and B, its slope. A
-// half of a group takes F over its own time by
+// group of events takes F over its own time by
 //
-//     F(end) = F(start) + B (end - start) + sum of w_i (end - t_i)
+//     F(end) = F(start) + B (end - start) + sum of w_i (end - t_i).
 //
-// eight events at once. Where F could have reached 0 on the way (`hit`), the group is gone through
+// Where F could have reached 0 on the way (`hit`), the group is gone through
 // again for that output, event by event.
 
 /// Where the outputs of a block fired: spike time = moment / slope; slope is 0 where silent.
@@ -40,8 +40,8 @@ inline bool resolve(const IntegerSweepTask& task, std::int64_t g, std::int64_t o
   const std::uint32_t* words = task.words + g * kGroupEvents;
   for (int i = 0; i < kGroupEvents; ++i) {
     const auto time = static_cast<std::int32_t>(words[i] >> 16);
-    const auto next = i + 1 < kGroupEvents ? static_cast<std::int32_t>(words[i + 1] >> 16)
-                                           : task.groups[g].end;
+    const auto next =
+        i + 1 < kGroupEvents ? static_cast<std::int32_t>(words[i + 1] >> 16) : task.groups[g].end;
     slope += weights[static_cast<std::int64_t>(words[i] & 0xffff) * task.width];
     membrane += slope * (next - time);
     if (membrane >= 0) {
@@ -61,77 +61,107 @@ inline std::uint32_t four_bytes(const std::uint8_t* p) {
 
 #if TTFS_ISA_avx512vnni
 
-/// The lags from each event of a group to each point where F is looked at: 16 points in the lanes,
+/// The lags from each event of a group to each event behind it: 16 points in time in the lanes,
 /// four events in the bytes of a lane. The same for every output, so that one output's F at all
 /// points is a product with its 16 weights.
 struct GroupLags {
-  __m512i low[4], high[4], before[4];
-  __m512i times, points;
+  __m512i low[4], high[4];
+  __m512i since;  // the point's time since the start of the group
+  alignas(64) std::int32_t points[kGroupEvents];
 };
 
 inline GroupLags group_lags(const std::uint32_t* words, const EventGroup& group) {
   GroupLags out;
-  out.times = _mm512_srli_epi32(_mm512_loadu_si512(words), 16);
-  // The point behind an event is the next event's time.
-  alignas(64) std::int32_t points[kGroupEvents + 1], times[kGroupEvents];
-  _mm512_store_si512(times, out.times);
-  for (int i = 0; i + 1 < kGroupEvents; ++i) points[i] = times[i + 1];
-  points[kGroupEvents - 1] = group.end;
-  out.points = _mm512_load_si512(points);
-  const __m512i twice = _mm512_or_si512(out.points, _mm512_slli_epi32(out.points, 16));
+  const __m512i start = _mm512_set1_epi32(group.start);
+  const __m512i times = _mm512_srli_epi32(_mm512_loadu_si512(words), 16);
+  // One place on: the point behind an event is when the next one comes.
+  const __m512i points = _mm512_alignr_epi32(_mm512_set1_epi32(group.end), times, 1);
+  _mm512_store_si512(out.points, points);
+  out.since = _mm512_sub_epi32(points, start);
+  if (!group.wide) {
+    alignas(16) std::uint32_t fours[4];
+    _mm_store_si128(reinterpret_cast<__m128i*>(fours),
+                    _mm512_cvtepi32_epi8(_mm512_sub_epi32(times, start)));
+    const __m512i four_times = _mm512_shuffle_epi8(
+        out.since,
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
+    for (int q = 0; q < 4; ++q)
+      out.low[q] = _mm512_subs_epu8(four_times, _mm512_set1_epi32(static_cast<int>(fours[q])));
+    return out;
+  }
+  const __m512i twice = _mm512_or_si512(points, _mm512_slli_epi32(points, 16));
   const __m512i even = _mm512_set1_epi16(0x00ff);
+  // Of four events, the first and third side by side, then the second and fourth.
+  alignas(32) std::uint32_t pairs[8];
+  const __m256i short_times = _mm512_cvtepi32_epi16(times);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(pairs),
+                     _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(short_times, 0xd8), 0xd8));
   for (int q = 0; q < 4; ++q) {
-    const auto pair = [&](int i) {
-      return _mm512_subs_epu16(
-          twice, _mm512_set1_epi32(times[4 * q + i] | (times[4 * q + i + 1] << 16)));
+    const auto lags = [&](int pair) {
+      return _mm512_subs_epu16(twice, _mm512_set1_epi32(static_cast<int>(pairs[2 * q + pair])));
     };
-    // Events 0 and 1 go to the even bytes, 2 and 3 to the odd ones: quad_order.
-    const __m512i a = pair(0), b = pair(2);
-    out.low[q] =
-        _mm512_or_si512(_mm512_and_si512(a, even), _mm512_slli_epi16(b, 8));
+    const __m512i a = lags(0), b = lags(1);
+    out.low[q] = _mm512_or_si512(_mm512_and_si512(a, even), _mm512_slli_epi16(b, 8));
     out.high[q] = _mm512_or_si512(_mm512_srli_epi16(a, 8), _mm512_andnot_si512(even, b));
-    const __m512i one = _mm512_set1_epi8(1);
-    out.before[q] = _mm512_min_epu8(_mm512_or_si512(out.low[q], out.high[q]), one);
   }
   return out;
 }
 
-/// `resolve` for the outputs of a register that `hit` names; returns those that fire. `weights` are
-/// the 16 outputs' weights, four bytes an output, for each four events.
-inline std::uint32_t resolve_lanes(const GroupLags& lags, const std::uint32_t (&weights)[4][16],
-                                   std::uint32_t hit, const std::int32_t* membranes,
-                                   const std::int32_t* slopes, const EventGroup& group,
-                                   std::int64_t first, Fired& fired) {
-  const __m512i since = _mm512_sub_epi32(lags.points, _mm512_set1_epi32(group.start));
-  std::uint32_t done = 0;
-  for (; hit != 0; hit &= hit - 1) {
-    const int lane = __builtin_ctz(hit);
-    const __m512i slope = _mm512_set1_epi32(slopes[lane]);
-    __m512i f = _mm512_add_epi32(_mm512_set1_epi32(membranes[lane]),
-                                 _mm512_mullo_epi32(slope, since));
-    __m512i w[4];
-    for (int q = 0; q < 4; ++q) {
-      w[q] = _mm512_set1_epi32(static_cast<int>(weights[q][lane]));
-      f = _mm512_dpbusd_epi32(f, lags.low[q], w[q]);
-    }
-    if (group.end - group.start > 255) {
-      __m512i high = _mm512_setzero_si512();
-      for (int q = 0; q < 4; ++q) high = _mm512_dpbusd_epi32(high, lags.high[q], w[q]);
-      f = _mm512_add_epi32(f, _mm512_slli_epi32(high, 8));
-    }
-    const std::uint32_t reached = _mm512_cmpge_epi32_mask(f, _mm512_setzero_si512());
-    if (reached == 0) continue;
-    const auto pick = static_cast<__mmask16>(reached & (0 - reached));
-    __m512i b = slope;
-    for (int q = 0; q < 4; ++q) b = _mm512_dpbusd_epi32(b, lags.before[q], w[q]);
-    const auto at = [&](__m512i v) {
-      return _mm_cvtsi128_si32(_mm512_castsi512_si128(_mm512_maskz_compress_epi32(pick, v)));
-    };
-    fired.slope[first + lane] = at(b);
-    fired.moment[first + lane] = std::int64_t{at(b)} * at(lags.points) - at(f);
-    done |= 1U << lane;
+/// 1 where an event is not behind the point: byte i of lane k of vector q is for event 4 q + i.
+struct Triangle {
+  alignas(64) std::uint8_t byte[4][64];
+};
+constexpr Triangle triangle() {
+  Triangle out{};
+  for (int q = 0; q < 4; ++q)
+    for (int k = 0; k < 16; ++k)
+      for (int i = 0; i < 4; ++i) out.byte[q][4 * k + i] = 4 * q + i <= k;
+  return out;
+}
+constexpr Triangle kBefore = triangle();
+
+/// Outputs of a block to look at event by event, with F and B at the start of the group.
+struct Hits {
+  alignas(64) std::int32_t output[kWideBlock], membrane[kWideBlock], slope[kWideBlock];
+  int count = 0;
+
+  void add(std::uint32_t which, std::int64_t first, __m512i f, __m512i b) {
+    const auto mask = static_cast<__mmask16>(which);
+    const __m512i outputs = count_from(static_cast<std::uint32_t>(first), Vec<float>{});
+    _mm512_storeu_si512(output + count, _mm512_maskz_compress_epi32(mask, outputs));
+    _mm512_storeu_si512(membrane + count, _mm512_maskz_compress_epi32(mask, f));
+    _mm512_storeu_si512(slope + count, _mm512_maskz_compress_epi32(mask, b));
+    count += __builtin_popcount(which);
   }
-  return done;
+};
+
+/// `resolve` without branches. `weights` are the output's, for the first four events; `apart` words
+/// further on are those of the next four.
+inline bool resolve(const GroupLags& lags, bool wide, const std::uint32_t* weights,
+                    std::int64_t apart, std::int64_t output, std::int32_t membrane,
+                    std::int32_t slope, Fired& fired) {
+  const auto four = [&](int q) { return _mm512_set1_epi32(static_cast<int>(weights[q * apart])); };
+  __m512i b = _mm512_set1_epi32(slope);
+  __m512i f = _mm512_add_epi32(_mm512_set1_epi32(membrane), _mm512_mullo_epi32(b, lags.since));
+  for (int q = 0; q < 4; ++q) f = _mm512_dpbusd_epi32(f, lags.low[q], four(q));
+  if (wide) {
+    __m512i high = _mm512_setzero_si512();
+    for (int q = 0; q < 4; ++q) high = _mm512_dpbusd_epi32(high, lags.high[q], four(q));
+    f = _mm512_add_epi32(f, _mm512_slli_epi32(high, 8));
+  }
+  // Where F crosses, all events up to the point are in.
+  for (int q = 0; q < 4; ++q)
+    b = _mm512_dpbusd_epi32(b, _mm512_load_si512(kBefore.byte[q]), four(q));
+  const std::uint32_t reached = _mm512_cmpge_epi32_mask(f, _mm512_setzero_si512());
+  const std::uint32_t first = reached & (0 - reached);
+  const auto at = [&](__m512i v) {
+    return _mm_cvtsi128_si32(
+        _mm512_castsi512_si128(_mm512_maskz_compress_epi32(static_cast<__mmask16>(first), v)));
+  };
+  const std::int64_t steep = at(b);
+  fired.slope[output] = reached ? steep : 0;
+  fired.moment[output] = steep * lags.points[__builtin_ctz(first | 0x8000)] - at(f);
+  return reached != 0;
 }
 
 #endif
@@ -150,6 +180,7 @@ void sweep_pass(const IntegerSweepTask& task, std::int64_t first, std::int64_t o
   const Reg too_low = V::set(-(1 << 30));
   Reg membrane[R], slope[R];
   std::uint32_t waiting[R];
+#pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
     slope[r] = V::mul(V::load(task.theta + first + apart * r), V::set(-1));
     membrane[r] = V::mul(slope[r], V::set(task.groups[0].start));
@@ -160,76 +191,99 @@ void sweep_pass(const IntegerSweepTask& task, std::int64_t first, std::int64_t o
     const EventGroup& group = task.groups[g];
     const std::uint32_t* words = task.words + g * kGroupEvents;
     if (g == task.bias_group)
+#pragma GCC unroll 4
       for (int r = 0; r < R; ++r)
         slope[r] = V::add(slope[r], V::load(task.bias + first + apart * r));
-    Reg before[R], slope_before[R], highest[R];
+    Reg before[R], slope_before[R];
+    const Reg time = V::set(group.end - group.start);
+#pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      before[r] = highest[r] = membrane[r];
+      before[r] = membrane[r];
       slope_before[r] = slope[r];
+      membrane[r] = V::add(membrane[r], V::mul(slope[r], time));
     }
-    for (int half = 0; half < 2; ++half) {
-      const Reg time =
-          V::set(half == 0 ? group.middle - group.start : group.end - group.middle);
-      for (int r = 0; r < R; ++r) membrane[r] = V::add(membrane[r], V::mul(slope[r], time));
-      typename V::Quad w[2][R];
-      for (int q = 0; q < 2; ++q) {
-        const int e = 8 * half + 4 * q;
-        const auto row = [&](int i) {
-          return weights + static_cast<std::int64_t>(words[e + quad_order(i)] & 0xffff) * width;
-        };
-        V::quad(row(0), row(1), row(2), row(3), w[q]);
-        const auto low = V::lags(four_bytes(group.low + e));
-        for (int r = 0; r < R; ++r) {
-          membrane[r] = V::dot(membrane[r], low, w[q][r]);
-          slope[r] = V::dot(slope[r], ones, w[q][r]);
-        }
+    const auto load = [&](int e, typename V::Quad(&w)[R]) {
+      const auto row = [&](int i) {
+        return weights + static_cast<std::int64_t>(words[e + i] & 0xffff) * width;
+      };
+      V::quad(row(0), row(1), row(2), row(3), w);
+    };
+    const auto four_events = [&](int e, typename V::Quad(&w)[R]) {
+      load(e, w);
+      const auto low = V::lags(four_bytes(group.low + e));
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        membrane[r] = V::dot(membrane[r], low, w[r]);
+        slope[r] = V::dot(slope[r], ones, w[r]);
       }
-      if (group.wide) {
-        const auto high0 = V::lags(four_bytes(group.high + 8 * half));
-        const auto high1 = V::lags(four_bytes(group.high + 8 * half + 4));
-        for (int r = 0; r < R; ++r) {
-          const Reg high = V::dot(V::dot(V::set(0), high0, w[0][r]), high1, w[1][r]);
-          membrane[r] = V::add(membrane[r], V::times_256(high));
-        }
+    };
+    typename V::Quad w[R];
+    if (group.wide) {
+      Reg high[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) high[r] = V::set(0);
+#pragma GCC unroll 4
+      for (int e = 0; e < kGroupEvents; e += 4) {
+        four_events(e, w);
+        const auto lags = V::lags(four_bytes(group.high + e));
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) high[r] = V::dot(high[r], lags, w[r]);
       }
-      for (int r = 0; r < R; ++r) highest[r] = V::max(highest[r], membrane[r]);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) membrane[r] = V::add(membrane[r], V::times_256(high[r]));
+    } else {
+#pragma GCC unroll 4
+      for (int e = 0; e < kGroupEvents; e += 4) four_events(e, w);
     }
-    // F at a bend within a half is above both ends of the half by at most this.
+    // Within the group F is above both its ends by at most this.
     const Reg margin = V::set(-task.most_negative * group.bend - 1);
-    std::uint32_t some = 0;
-    for (int r = 0; r < R; ++r) some |= V::greater(highest[r], margin) & waiting[r];
+    std::uint32_t hit[R], some = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      hit[r] = V::greater(V::max(before[r], membrane[r]), margin) & waiting[r];
+      some |= hit[r];
+    }
     if (some != 0) {
 #if TTFS_ISA_avx512vnni
-      const GroupLags lags = group_lags(words, group);
-#endif
+      Hits hits;
+      alignas(64) std::uint32_t kept[4][R][V::lanes];  // their weights
+#pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        std::uint32_t hit = V::greater(highest[r], margin) & waiting[r];
-        if (hit == 0) continue;
+        if (hit[r] == 0) continue;
+        hits.add(hit[r], apart * r, before[r], slope_before[r]);
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; ++q) {
+          load(4 * q, w);
+          _mm512_store_si512(kept[q][r], w[r]);
+        }
+      }
+      const GroupLags lags = group_lags(words, group);
+      std::uint64_t done = 0;
+      for (int h = 0; h < hits.count; ++h) {
+        const std::int32_t output = hits.output[h];
+        const bool fires = resolve(lags, group.wide, &kept[0][0][0] + output, R * V::lanes, output,
+                                   hits.membrane[h], hits.slope[h], fired);
+        done |= std::uint64_t{fires} << output;
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) waiting[r] &= ~static_cast<std::uint32_t>(done >> (apart * r));
+#else
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        if (hit[r] == 0) continue;
         alignas(64) std::int32_t f[V::lanes], b[V::lanes];
         V::store(f, before[r]);
         V::store(b, slope_before[r]);
-#if TTFS_ISA_avx512vnni
-        alignas(64) std::uint32_t bytes[4][16];
-        for (int q = 0; q < 4; ++q) {
-          typename V::Quad w[R];
-          const auto row = [&](int i) {
-            return weights +
-                   static_cast<std::int64_t>(words[4 * q + quad_order(i)] & 0xffff) * width;
-          };
-          V::quad(row(0), row(1), row(2), row(3), w);
-          _mm512_store_si512(bytes[q], w[r]);
-        }
-        waiting[r] &= ~resolve_lanes(lags, bytes, hit, f, b, group, first + apart * r, fired);
-#else
-        for (; hit != 0; hit &= hit - 1) {
-          const int lane = __builtin_ctz(hit);
+        for (; hit[r] != 0; hit[r] &= hit[r] - 1) {
+          const int lane = __builtin_ctz(hit[r]);
           if (resolve(task, g, first + apart * r + lane, f[lane], b[lane], fired))
             waiting[r] &= ~(1U << lane);
         }
-#endif
       }
+#endif
     }
     std::uint32_t left = 0;
+#pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       // So deep that 32 bits may not do for the next group: go through the events in 64.
       for (std::uint32_t low = V::greater(too_low, membrane[r]) & waiting[r]; low != 0;
@@ -243,6 +297,7 @@ void sweep_pass(const IntegerSweepTask& task, std::int64_t first, std::int64_t o
     if (left == 0) return;
   }
   const std::int64_t end = task.groups[task.group_count - 1].end;
+#pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
     std::uint32_t rising = V::greater(slope[r], V::set(0)) & waiting[r];
     if (rising == 0) continue;
@@ -258,6 +313,49 @@ void sweep_pass(const IntegerSweepTask& task, std::int64_t first, std::int64_t o
   }
 }
 
+/// Spike codes: the spike time, scaled and rounded, halves upwards. A quotient in double precision
+/// is off by one at most.
+inline void finish(const IntegerSweepTask& task, const Fired& fired) {
+#if TTFS_ISA_avx512
+  const __m512i one = _mm512_set1_epi64(1), latest = _mm512_set1_epi64(task.latest);
+  for (std::int64_t j = 0; j < task.width; j += 8) {
+    const __m512i slope = _mm512_loadu_si512(fired.slope + j);
+    const __mmask8 spikes = _mm512_cmpgt_epi64_mask(slope, _mm512_setzero_si512());
+    const __m512i divisor = _mm512_slli_epi64(_mm512_max_epi64(slope, one), 16);
+    const __m512i dividend = _mm512_add_epi64(
+        _mm512_mullo_epi64(_mm512_loadu_si512(fired.moment + j), _mm512_set1_epi64(task.ratio)),
+        _mm512_srli_epi64(divisor, 1));
+    __m512i quotient = _mm512_cvttpd_epi64(
+        _mm512_div_pd(_mm512_cvtepi64_pd(dividend), _mm512_cvtepi64_pd(divisor)));
+    // More than 2^17 is later than any code.
+    quotient = _mm512_min_epi64(quotient, _mm512_set1_epi64(1 << 17));
+    const __m512i product = _mm512_slli_epi64(_mm512_mul_epu32(quotient, slope), 16);
+    const __m512i rest = _mm512_sub_epi64(dividend, product);
+    const __mmask8 too_low = _mm512_cmpge_epi64_mask(rest, divisor);
+    const __mmask8 too_high = _mm512_cmplt_epi64_mask(rest, _mm512_setzero_si512());
+    quotient = _mm512_mask_add_epi64(quotient, too_low, quotient, one);
+    quotient = _mm512_mask_sub_epi64(quotient, too_high, quotient, one);
+    quotient = _mm512_max_epi64(quotient, one);
+    const __mmask8 in_time = _mm512_mask_cmple_epi64_mask(spikes, quotient, latest);
+    const __m512i codes = _mm512_mask_mov_epi64(_mm512_set1_epi64(task.silent), in_time, quotient);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(task.codes + j), _mm512_cvtepi64_epi16(codes));
+  }
+#else
+  for (std::int64_t j = 0; j < task.width; ++j) {
+    task.codes[j] = task.silent;
+    if (fired.slope[j] <= 0) continue;
+    const std::int64_t divisor = fired.slope[j] << 16;
+    const std::int64_t dividend = fired.moment[j] * task.ratio + divisor / 2;
+    auto quotient =
+        static_cast<std::int64_t>(static_cast<double>(dividend) / static_cast<double>(divisor));
+    const std::int64_t rest = dividend - quotient * divisor;
+    quotient += (rest >= divisor ? 1 : 0) - (rest < 0 ? 1 : 0);
+    quotient = quotient < 1 ? 1 : quotient;
+    if (quotient <= task.latest) task.codes[j] = static_cast<std::uint16_t>(quotient);
+  }
+#endif
+}
+
 inline void sweep_events(const IntegerSweepTask& task) {
   Fired fired;
   for (std::int64_t j = 0; j < task.width; ++j) fired.slope[j] = fired.moment[j] = 0;
@@ -270,18 +368,5 @@ inline void sweep_events(const IntegerSweepTask& task) {
   } else if (task.group_count > 0) {
     sweep_pass<16 / lanes, lanes>(task, 0, 0, fired);
   }
-  // The spike code is the spike time, scaled and rounded, halves upwards. The quotient in double
-  // precision is off by one at most.
-  for (std::int64_t j = 0; j < task.width; ++j) {
-    const bool spikes = fired.slope[j] > 0;
-    const std::int64_t divisor = spikes ? fired.slope[j] << 16 : 1;
-    const std::int64_t dividend = fired.moment[j] * task.ratio + divisor / 2;
-    auto quotient =
-        static_cast<std::int64_t>(static_cast<double>(dividend) / static_cast<double>(divisor));
-    const std::int64_t rest = dividend - quotient * divisor;
-    quotient += (rest >= divisor ? 1 : 0) - (rest < 0 ? 1 : 0);
-    quotient = quotient < 1 ? 1 : quotient;
-    task.codes[j] = spikes && quotient <= task.latest ? static_cast<std::uint16_t>(quotient)
-                                                      : task.silent;
-  }
+  finish(task, fired);
 }

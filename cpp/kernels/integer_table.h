@@ -6,7 +6,7 @@
 
 namespace ttfs {
 
-/// Events that one group holds; the membrane is looked at twice a group.
+/// Events in a group: the membrane is looked at once a group.
 inline constexpr int kGroupEvents = 16;
 
 /// Outputs in a block of weights: a row of a wide block is one cache line. What a layer has beyond
@@ -25,37 +25,32 @@ constexpr std::uint32_t event_word(std::uint32_t code, std::uint32_t row) {
   return code << 16 | row;
 }
 
-/// The times of 16 events, for the sums over them. An event's lag is the time from it to the end of
-/// its half of the group; lags are split into low and high bytes, ordered as `quad_order` says.
+/// The times of a group's events. An event's lag is the time from it to the end of the group, which
+/// is when the next group starts.
 struct EventGroup {
-  std::uint8_t low[kGroupEvents];
-  std::uint8_t high[kGroupEvents];
-  std::int32_t start, middle, end;
-  std::int32_t bend;  // sum of min(lag, time since the half began): see docs/integer.md
+  std::uint8_t low[kGroupEvents], high[kGroupEvents];  // the two bytes of the lags
+  std::int32_t start, end;
+  std::int32_t bend;  // sum of min(lag, time since the start): see docs/integer.md
   std::int32_t wide;  // whether some lag needs its high byte
-  std::int32_t unused[3];
 };
-
-/// Which event of four has its byte at place i: the order that the kernels find convenient.
-constexpr int quad_order(int i) { return i == 1 ? 2 : i == 2 ? 1 : i; }
 
 /// One pixel against one block of outputs.
 struct IntegerSweepTask {
   const std::uint32_t* words;  // kGroupEvents for each group
   const EventGroup* groups;
   std::int64_t group_count;
-  std::int64_t bias_group;      // the group before which the bias joins, or -1
-  const std::int8_t* weights;   // rows of `width` weights, the last all 0
-  const std::int32_t* theta;    // `width` thresholds
-  const std::int32_t* bias;     // `width` bias weights
-  std::int64_t width;           // kWideBlock or kNarrowBlock
-  std::int64_t used;            // outputs that exist; the others' weights are 0
-  std::int32_t most_negative;   // no weight of the block is below -most_negative
-  bool exact;                   // take every event by itself, in 64 bits
-  std::uint32_t ratio;          // output code = round(spike time * ratio / 2^16)
-  std::uint32_t latest;         // later output codes are silent
-  std::uint16_t silent;         // the code that says so
-  std::uint16_t* codes;         // out: `width` spike codes
+  std::int64_t bias_group;     // the group before which the bias joins, or -1
+  const std::int8_t* weights;  // rows of `width` weights, the last all 0
+  const std::int32_t* theta;   // `width` thresholds
+  const std::int32_t* bias;    // `width` bias weights
+  std::int64_t width;          // kWideBlock or kNarrowBlock
+  std::int64_t used;           // outputs that exist; the others' weights are 0
+  std::int32_t most_negative;  // no weight of the block is below -most_negative
+  bool exact;                  // take every event by itself, in 64 bits
+  std::uint32_t ratio;         // output code = round(spike time * ratio / 2^16)
+  std::uint32_t latest;        // later output codes are silent
+  std::uint16_t silent;        // the code that says so
+  std::uint16_t* codes;        // out: `width` spike codes
 };
 
 struct IntegerKernels {

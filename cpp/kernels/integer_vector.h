@@ -22,9 +22,7 @@ struct IntVec {
   using Quad = __m512i;
   static Lags lags(std::uint32_t bytes) { return set(static_cast<std::int32_t>(bytes)); }
   static Quad prepare(Reg weights) { return weights; }
-  static Reg dot(Reg sum, Lags time, Quad w) {
-    return _mm512_dpbusd_epi32(sum, time, w);
-  }
+  static Reg dot(Reg sum, Lags time, Quad w) { return _mm512_dpbusd_epi32(sum, time, w); }
 #else
   struct Lags {
     Reg even, odd;

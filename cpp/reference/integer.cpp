@@ -30,8 +30,8 @@ std::uint16_t neuron(std::vector<Event>& events, std::int64_t theta, const Neuro
   // The crossing lies at moment / slope, moment = sum of w_i z_i. Scale, round halves upwards.
   const std::int64_t moment = slope * now - membrane;
   const std::int64_t divisor = slope * 65536;
-  const std::int64_t code = std::max<std::int64_t>(
-      (moment * std::int64_t{layer.ratio} + divisor / 2) / divisor, 1);
+  const std::int64_t code =
+      std::max<std::int64_t>((moment * std::int64_t{layer.ratio} + divisor / 2) / divisor, 1);
   return code > layer.latest ? silent : static_cast<std::uint16_t>(code);
 }
 

@@ -65,7 +65,8 @@ PackedWeights::PackedWeights(const Neurons& n)
     group_bytes_ += (rows_ + (bits_ == 8 ? 1 : 0)) * width * bits_ / 8;
     first += width;
   }
-  bytes_.assign(static_cast<std::size_t>(n.shape.groups * group_bytes_), 0);
+  constexpr std::int64_t slack = 4;  // kernels read up to four bytes where they need one
+  bytes_.assign(static_cast<std::size_t>(n.shape.groups * group_bytes_ + slack), 0);
   // A 2-bit code has no weight 0; what stands beyond the last output is never looked at.
 }
 
@@ -292,8 +293,8 @@ std::vector<std::int8_t> Network::weight_codes(std::int64_t layer) const {
   for (std::int64_t m = 0; m < s.out_channels; ++m)
     for (std::int64_t c = 0; c < channels; ++c)
       for (std::int64_t tap = 0; tap < taps; ++tap)
-        codes.push_back(static_cast<std::int8_t>(
-            l.weights->get(m / outputs, tap * channels + c, m % outputs)));
+        codes.push_back(
+            static_cast<std::int8_t>(l.weights->get(m / outputs, tap * channels + c, m % outputs)));
   return codes;
 }
 
@@ -385,17 +386,17 @@ void Network::classify(const std::uint8_t* pixels, std::int64_t batch, std::int3
   const std::size_t last = state_->layers.size() - 1;
   const Size& s = state_->last();
   if (s.height * s.width != 1)
-    refuse("the network's output has size " + text(s) + "; to classify, it must be one value a "
+    refuse("the network's output has size " + text(s) +
+           "; to classify, it must be one value a "
            "class");
-  run_all(*state_, batch, std::move(codes), threads,
-          [&](std::size_t l, const std::uint16_t* out) {
-            if (l != last) return;
-            for (std::int64_t n = 0; n < batch; ++n) {
-              const std::uint16_t* row = out + n * s.channels;
-              const std::uint16_t* first = std::min_element(row, row + s.channels);
-              classes[n] = *first == state_->silent() ? -1 : static_cast<std::int32_t>(first - row);
-            }
-          });
+  run_all(*state_, batch, std::move(codes), threads, [&](std::size_t l, const std::uint16_t* out) {
+    if (l != last) return;
+    for (std::int64_t n = 0; n < batch; ++n) {
+      const std::uint16_t* row = out + n * s.channels;
+      const std::uint16_t* first = std::min_element(row, row + s.channels);
+      classes[n] = *first == state_->silent() ? -1 : static_cast<std::int32_t>(first - row);
+    }
+  });
 }
 
 }  // namespace ttfs::integer

@@ -163,10 +163,9 @@ void read_layer(Reader& in, Network::State& state) {
   const auto kind = in.number<std::uint32_t>();
   if (kind == kPooling) {
     PoolShape s;
-    for (std::int64_t* size :
-         {&s.channels, &s.in_height, &s.in_width, &s.out_height, &s.out_width, &s.kernel_height,
-          &s.kernel_width, &s.stride_height, &s.stride_width, &s.pad_top, &s.pad_left,
-          &s.dilation_height, &s.dilation_width})
+    for (std::int64_t* size : {&s.channels, &s.in_height, &s.in_width, &s.out_height, &s.out_width,
+                               &s.kernel_height, &s.kernel_width, &s.stride_height, &s.stride_width,
+                               &s.pad_top, &s.pad_left, &s.dilation_height, &s.dilation_width})
       *size = in.size();
     append(state, s);
     return;
@@ -232,8 +231,8 @@ std::unique_ptr<Network::State> read(Source& source) {
   for (std::int64_t* n : {&input.channels, &input.height, &input.width}) *n = in.size();
   std::array<std::uint16_t, 256> encoder{};
   for (std::uint16_t& code : encoder) code = in.number<std::uint16_t>();
-  auto state = std::make_unique<Network::State>(
-      Network::State{time_bits, input, unit, encoder, {}});
+  auto state =
+      std::make_unique<Network::State>(Network::State{time_bits, input, unit, encoder, {}});
   check_header(*state);
   const auto layers = in.number<std::uint32_t>();
   if (layers > kMaxLayers) bad("it announces " + std::to_string(layers) + " layers");
@@ -289,10 +288,9 @@ void write_neurons(Writer& out, const Layer& layer) {
 
 void write_pooling(Writer& out, const PoolShape& s) {
   out.number(kPooling);
-  for (const std::int64_t size :
-       {s.channels, s.in_height, s.in_width, s.out_height, s.out_width, s.kernel_height,
-        s.kernel_width, s.stride_height, s.stride_width, s.pad_top, s.pad_left, s.dilation_height,
-        s.dilation_width})
+  for (const std::int64_t size : {s.channels, s.in_height, s.in_width, s.out_height, s.out_width,
+                                  s.kernel_height, s.kernel_width, s.stride_height, s.stride_width,
+                                  s.pad_top, s.pad_left, s.dilation_height, s.dilation_width})
     out.size(size);
 }
 

@@ -41,8 +41,8 @@ struct Pixel {
 
 class LayerRun {
  public:
-  LayerRun(const Layer& l, std::uint16_t silent_code, std::int64_t images, const std::uint16_t* from,
-           std::uint16_t* to, int thread_limit)
+  LayerRun(const Layer& l, std::uint16_t silent_code, std::int64_t images,
+           const std::uint16_t* from, std::uint16_t* to, int thread_limit)
       : layer(l),
         s(l.neurons->shape),
         k(kernels().integer),
@@ -101,8 +101,8 @@ class LayerRun {
       // All pieces of one block of outputs, then all of the next.
       const std::int64_t group = tiles[static_cast<std::size_t>(bundle.first)].group;
       const auto blocks = static_cast<std::int64_t>(weights.blocks().size());
-      const std::int64_t enough = std::clamp<std::int64_t>(
-          bundle.pixels * blocks / (8 * threads), 4, 64);
+      const std::int64_t enough =
+          std::clamp<std::int64_t>(bundle.pixels * blocks / (8 * threads), 4, 64);
       std::vector<Run> pieces;
       for (std::int64_t i = bundle.first; i < bundle.last; ++i) {
         if (pieces.empty() || pieces.back().pixels >= enough) pieces.push_back({i, i, 0});
@@ -163,8 +163,7 @@ class LayerRun {
   /// Tiles, group after group, and bundles of them.
   void cut() {
     const std::int64_t pixel_bytes =
-        room * static_cast<std::int64_t>(sizeof(std::uint32_t) +
-                                         sizeof(EventGroup) / kGroupEvents);
+        room * static_cast<std::int64_t>(sizeof(std::uint32_t) + sizeof(EventGroup) / kGroupEvents);
     const std::int64_t most = std::max<std::int64_t>(threads * kEventBytes / pixel_bytes, 1);
     Run run{0, 0, 0};
     const auto close = [&] {
@@ -176,8 +175,13 @@ class LayerRun {
       for (std::int64_t n = 0; n < batch; ++n)
         for (std::int64_t row = 0; row < s.out_height; row += shape.rows)
           for (std::int64_t column = 0; column < s.out_width; column += shape.columns) {
-            Tile tile{n, g, row, column, std::min(shape.rows, s.out_height - row),
-                      std::min(shape.columns, s.out_width - column), 0};
+            Tile tile{n,
+                      g,
+                      row,
+                      column,
+                      std::min(shape.rows, s.out_height - row),
+                      std::min(shape.columns, s.out_width - column),
+                      0};
             const std::int64_t pixels = tile.rows * tile.columns;
             if (run.pixels + pixels > most) close();
             tile.pixel = run.pixels;
@@ -267,8 +271,7 @@ class LayerRun {
         n += k.filter(events + split, w.members + split, count - split, bit, shift, to + n);
         if (n > 0) fill((to[n - 1] & 0xffff0000) | no_weight);
         const std::int64_t of_pixel = n / kGroupEvents;
-        const bool fits =
-            k.group(to, of_pixel, layer.span, groups + at * (room / kGroupEvents));
+        const bool fits = k.group(to, of_pixel, layer.span, groups + at * (room / kGroupEvents));
         pixel[at] = {of_pixel, bias_group, !fits};
       }
   }
@@ -302,17 +305,17 @@ class LayerRun {
           task.groups = groups + at * (room / kGroupEvents);
           task.group_count = pixel[at].groups;
           task.bias_group = pixel[at].bias_group;
-          task.exact = pixel[at].exact ||
-                       (task.group_count > 0 && std::int64_t{layer.highest_theta[which]} *
-                                                        task.groups[0].start >=
-                                                    std::int64_t{1} << 30);
+          task.exact =
+              pixel[at].exact || (task.group_count > 0 &&
+                                  std::int64_t{layer.highest_theta[which]} * task.groups[0].start >=
+                                      std::int64_t{1} << 30);
           k.sweep(task);
-          std::copy_n(codes, block.used,
-                      out +
-                          ((tile.image * s.out_height + tile.row + i) * s.out_width + tile.column +
-                           j) *
-                              s.out_channels +
-                          first);
+          std::copy_n(
+              codes, block.used,
+              out +
+                  ((tile.image * s.out_height + tile.row + i) * s.out_width + tile.column + j) *
+                      s.out_channels +
+                  first);
         }
     }
   }
@@ -321,8 +324,7 @@ class LayerRun {
     const Block& block = weights.blocks()[static_cast<std::size_t>(b)];
     const std::uint8_t* packed = weights.block(group, block);
     if (layer.neurons->bits == 8) return reinterpret_cast<const std::int8_t*>(packed);
-    const std::int64_t which =
-        group * static_cast<std::int64_t>(weights.blocks().size()) + b;
+    const std::int64_t which = group * static_cast<std::int64_t>(weights.blocks().size()) + b;
     if (w.unpacked != which) {
       k.unpack(packed, layer.neurons->bits, weights.rows(), block.width, w.weights);
       std::fill_n(w.weights + weights.rows() * block.width, block.width, std::int8_t{0});

@@ -33,13 +33,13 @@ struct Size {
 
 /// A layer of neurons. A fully connected layer is a convolution whose kernel covers its input.
 struct Neurons {
-  ConvShape shape;                     // its batch says nothing
-  int bits = 8;                        // of a weight: 8, 4 or 2
-  std::uint32_t ratio = kSameUnit;     // output code = round(spike time * ratio / 2^16)
-  std::uint16_t latest = 0;            // a spike with a later output code is none
-  std::uint16_t bias_code = 1;         // when the bias joins
-  std::vector<std::int32_t> theta;     // threshold of every output
-  std::vector<std::int32_t> bias;      // bias weight of every output, or empty
+  ConvShape shape;                  // its batch says nothing
+  int bits = 8;                     // of a weight: 8, 4 or 2
+  std::uint32_t ratio = kSameUnit;  // output code = round(spike time * ratio / 2^16)
+  std::uint16_t latest = 0;         // a spike with a later output code is none
+  std::uint16_t bias_code = 1;      // when the bias joins
+  std::vector<std::int32_t> theta;  // threshold of every output
+  std::vector<std::int32_t> bias;   // bias weight of every output, or empty
 };
 
 /// The integer weight that the sums use for a weight's code of so many bits.
@@ -49,9 +49,9 @@ constexpr int weight_of_code(int code, int bits) {
 
 class Network {
  public:
-  /// A network without layers. `encoder` holds the spike code of each pixel intensity; `unit` is the
-  /// spike value exp(t) that one step of an input code stands for, kept for people and not used.
-  /// Throws std::invalid_argument like all that follows.
+  /// A network without layers. `encoder` holds the spike code of each pixel intensity; `unit` is
+  /// the spike value exp(t) that one step of an input code stands for, kept for people and not
+  /// used. Throws std::invalid_argument like all that follows.
   Network(int time_bits, Size input, double unit, const std::array<std::uint16_t, 256>& encoder);
   ~Network();
   Network(Network&&) noexcept;
