@@ -21,7 +21,7 @@ std::vector<std::int64_t> with_batch(std::int64_t batch, const Size& s) {
   return {batch, s.channels, s.height, s.width};
 }
 
-std::array<std::int64_t, 3> triple(const Size& s) { return {s.channels, s.height, s.width}; }
+py::tuple triple(const Size& s) { return py::make_tuple(s.channels, s.height, s.width); }
 
 Network make(int time_bits, std::array<std::int64_t, 3> input, double unit, const Codes& encoder) {
   require_dense(encoder, {256}, "encoder");
@@ -90,10 +90,10 @@ py::dict describe(const Network& network, std::int64_t layer) {
   py::dict out;
   out["output_size"] = triple(network.output(layer));
   const auto window = [&](const auto& s) {
-    out["kernel"] = Pair{s.kernel_height, s.kernel_width};
-    out["stride"] = Pair{s.stride_height, s.stride_width};
-    out["padding"] = Pair{s.pad_top, s.pad_left};
-    out["dilation"] = Pair{s.dilation_height, s.dilation_width};
+    out["kernel"] = py::make_tuple(s.kernel_height, s.kernel_width);
+    out["stride"] = py::make_tuple(s.stride_height, s.stride_width);
+    out["padding"] = py::make_tuple(s.pad_top, s.pad_left);
+    out["dilation"] = py::make_tuple(s.dilation_height, s.dilation_width);
   };
   if (const PoolShape* pooling = network.pooling(layer)) {
     out["kind"] = "pooling";
@@ -144,18 +144,6 @@ std::vector<Codes> run(const Network& network, const Array<In>& input, bool all_
   py::gil_scoped_release release;
   network.run(data, batch, outputs, threads);
   return arrays;
-}
-
-Array<std::int32_t> classify(const Network& network, const Array<std::uint8_t>& images,
-                             int threads) {
-  const std::int64_t batch = images.ndim() == 4 ? images.shape(0) : 0;
-  require_dense(images, with_batch(batch, network.input()), "images");
-  Array<std::int32_t> classes(batch);
-  std::int32_t* to = classes.mutable_data();
-  const std::uint8_t* data = images.data();
-  py::gil_scoped_release release;
-  network.classify(data, batch, to, threads);
-  return classes;
 }
 
 /// One layer by the reference; `codes` are its input.
@@ -212,7 +200,6 @@ void define_integer(py::module_& m) {
       .def("weight_codes", &weight_codes, "layer"_a)
       .def("run_pixels", &run<std::uint8_t>, "input"_a.noconvert(), "all_layers"_a, "threads"_a)
       .def("run_codes", &run<std::uint16_t>, "input"_a.noconvert(), "all_layers"_a, "threads"_a)
-      .def("classify", &classify, "images"_a.noconvert(), "threads"_a)
       .def("reference", &reference, "layer"_a, "codes"_a.noconvert());
 }
 

@@ -17,10 +17,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
 from ttfs_fast._extras import require
+from ttfs_fast._files import remove_folder, remove_partials, replace_file
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.loss import LossTerms, SpikingLoss, clip_gradient_, weights_and_biases
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.training._files import remove_folder, remove_partials, replace_file
 from ttfs_fast.training.batches import EpochBatches
 from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_
 from ttfs_fast.training.checkpoint import (
