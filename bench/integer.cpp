@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <random>
-#include <string>
 #include <vector>
 
 #include "kernels/table.h"
@@ -78,7 +78,7 @@ void layer(benchmark::State& state, std::int64_t in, std::int64_t out, std::int6
 
 /// Events of one receptive field, sorted, with rows of weights.
 std::vector<std::uint32_t> sorted_events(std::int64_t count, std::mt19937& random) {
-  const auto codes = random_codes(2 * count, random);
+  const auto codes = random_codes(3 * count, random);
   std::vector<std::uint32_t> words;
   for (std::size_t i = 0; i < codes.size() && static_cast<std::int64_t>(words.size()) < count; ++i)
     if (codes[i] < kSilent) words.push_back(event_word(codes[i], static_cast<std::uint32_t>(i)));
@@ -141,7 +141,7 @@ void sweep(benchmark::State& state) {
   std::mt19937 random(0);
   std::normal_distribution<double> normal;
   const auto words = sorted_events(state.range(0), random);
-  const std::int64_t width = state.range(1), rows = 2 * state.range(0) + 1;
+  const std::int64_t width = state.range(1), rows = 3 * state.range(0) + 1;
   std::vector<EventGroup> groups(words.size() / kGroupEvents);
   kernels().integer.group(words.data(), static_cast<std::int64_t>(groups.size()), 65535,
                           groups.data());
@@ -213,9 +213,10 @@ int main(int argc, char** argv) {
   for (const int bits : {8, 4, 2})
     for (const Shape& s : {Shape{64, 64, 32}, Shape{128, 128, 16}, Shape{256, 256, 8},
                            Shape{512, 512, 4}, Shape{1024, 1024, 2}, Shape{4096, 4096, 0}}) {
-      const std::string name = "layer/" + std::to_string(bits) + "bit/" + std::to_string(s.in) +
-                               "-" + std::to_string(s.out) + "@" + std::to_string(s.size);
-      benchmark::RegisterBenchmark(name.c_str(), layer, s.in, s.out, s.size, bits)
+      char name[64];
+      std::snprintf(name, sizeof name, "layer/%dbit/%d-%d@%d", bits, static_cast<int>(s.in),
+                    static_cast<int>(s.out), static_cast<int>(s.size));
+      benchmark::RegisterBenchmark(name, layer, s.in, s.out, s.size, bits)
           ->ArgNames({"batch", "threads"})
           ->ArgsProduct({{1, 16}, {1, 2}})
           ->UseRealTime()

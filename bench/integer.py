@@ -1,12 +1,12 @@
 """Time of the integer engine against the float operators and torch's dense layers, in one process.
 
 The layers are those of SpikingVGG16 (Table 1 of Zhou et al.) on CIFAR-10's images, and the MNIST
-network as a whole. Each is timed in turn by the integer engine, by the float operator and by torch's
-dense float32 layer of the same shape; what counts is the ratio of the medians:
+network as a whole. Each is timed in turn by the integer engine, by the float operator and by
+torch's dense float32 layer of the same shape; what counts is the ratio of the medians:
 
     python bench/integer.py --threads 2             # a table, and bench-integer.json
     python bench/integer.py --only fc --bits 4
-    python bench/integer.py --memory                # resident size of SpikingVGG16, 4 bits and float
+    python bench/integer.py --memory                # resident size of SpikingVGG16, 4-bit and float
 
 Inputs and weights are those of bench/operators.py: 62 % of the inputs spike, at times uniform in
 [0, 2]; a bit over half of the neurons fire.
@@ -33,9 +33,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import ttfs_fast
+from ttfs_fast import _core
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.quantization import convert
+from ttfs_fast.quantization import IntegerNetwork, convert
 
 UNIT = 1 / 256
 CONVOLUTIONS = (
@@ -156,6 +157,26 @@ def spiking_vgg16() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def integer_vgg16() -> IntegerNetwork:
+    """The same with random 4-bit weights."""
+    encoder = np.linspace(5000, 256, 256).astype(np.uint16)
+    core = _core.IntegerNetwork(16, (3, 32, 32), UNIT, encoder)
+    rng = np.random.default_rng(0)
+    for layer in spiking_vgg16():
+        channels, rows, columns = core.output_size
+        if isinstance(layer, SpikingMaxPool2d):
+            core.add_pooling((2, 2), (2, 2), (0, 0), (1, 1), (rows // 2, columns // 2))
+        elif not isinstance(layer, nn.Flatten):
+            outputs, kernel = layer.weight.shape[0], 3 if layer.weight.dim() == 4 else 1
+            codes = rng.integers(-7, 8, (outputs, channels, kernel, kernel), np.int8)
+            theta = np.full(outputs, 60, np.int32)
+            pad = (kernel // 2, kernel // 2)
+            core.add_neurons(
+                codes, 4, theta, None, 1, 1 << 16, 65534, (1, 1), pad, (1, 1), 1, (rows, columns)
+            )
+    return IntegerNetwork(core)
+
+
 RESIDENT = """
 import sys
 def resident(key="VmRSS"):
@@ -187,7 +208,7 @@ def measure_memory() -> dict[str, list[int]]:
     code = RESIDENT.format(bench=str(Path(__file__).parent))
     sizes = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = convert(spiking_vgg16(), 4, input_size=(3, 32, 32)).save(Path(folder) / "vgg.ttfs")
+        path = integer_vgg16().save(Path(folder) / "vgg.ttfs")
         for kind in ("integer", "float"):
             done = subprocess.run(
                 [sys.executable, "-c", code, kind, str(path)],
