@@ -48,6 +48,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("ttfs_fast.quantization")
     if name not in _MODULES:
         raise AttributeError(f"module 'ttfs_fast' has no attribute {name!r}")
+    if _MODULES[name] == "_core":
+        importlib.import_module("ttfs_fast._native")
     value = getattr(importlib.import_module(f"ttfs_fast.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ttfs_fast import _core
 from ttfs_fast._files import replace_file
+from ttfs_fast._native import _core
 
 MAGIC = b"TTFSINT\n"
 Codes = NDArray[np.uint16]
