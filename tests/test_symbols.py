@@ -32,10 +32,10 @@ def isa_flags() -> dict[str, list[str]]:
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="one instruction set on this processor"
 )
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "avx512vnni"])
 def test_kernels_define_one_symbol(isa: str, tmp_path: Path) -> None:
     flags = isa_flags()
-    assert set(flags) == {"baseline", "avx2", "avx512"}
+    assert set(flags) == {"baseline", "avx2", "avx512", "avx512vnni"}
     assert bool(flags[isa]) == (isa != "baseline")
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None:

@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Compiled kernels of ttfs_fast; see ttfs_fast.functional for the operators.";
   m.attr("__version__") = TTFS_VERSION;
   ttfs::bindings::define_circuit(m);
+  ttfs::bindings::define_integer(m);
   ttfs::bindings::define_layers(m);
   m.def("instruction_set", &ttfs::instruction_set);
   m.def("instruction_sets", &ttfs::instruction_sets);

@@ -6,6 +6,7 @@
 namespace ttfs::bindings {
 
 void define_circuit(pybind11::module_& m);
+void define_integer(pybind11::module_& m);
 void define_layers(pybind11::module_& m);
 
 }  // namespace ttfs::bindings

@@ -3,6 +3,10 @@
 // may pick for everyone.
 #include "kernels/table.h"
 
+#if TTFS_ISA_avx512vnni
+#define TTFS_ISA_avx512 1
+#endif
+
 #if TTFS_ISA_avx2 || TTFS_ISA_avx512
 #include <immintrin.h>
 #endif
@@ -23,6 +27,11 @@ namespace {
 #include "kernels/gradients.h"
 #include "kernels/sweep.h"
 
+#include "kernels/integer_events.h"
+#include "kernels/integer_vector.h"
+
+#include "kernels/integer_sweep.h"
+
 template <class T>
 constexpr Kernels<T> all_kernels() {
   return {any_not_positive<T>, any_nan<T>,        all_finite<T>,
@@ -34,6 +43,12 @@ constexpr Kernels<T> all_kernels() {
 
 }  // namespace
 
-extern const KernelTable table = {all_kernels<float>(), all_kernels<double>(), circuit::kernels()};
+extern const KernelTable table = {
+    all_kernels<float>(),
+    all_kernels<double>(),
+    circuit::kernels(),
+    {collect_codes, sort_events, describe_events, filter_events, group_events, sweep_events,
+     unpack_weights, earlier_codes},
+};
 
 }  // namespace ttfs::TTFS_ISA

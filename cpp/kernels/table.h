@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/circuit_table.h"
+#include "kernels/integer_table.h"
 
 namespace ttfs {
 
@@ -136,6 +137,7 @@ struct KernelTable {
   Kernels<float> f32;
   Kernels<double> f64;
   CircuitKernels circuit;
+  IntegerKernels integer;
 };
 
 template <class T>
@@ -159,6 +161,9 @@ namespace avx2 {
 extern const KernelTable table;
 }
 namespace avx512 {
+extern const KernelTable table;
+}
+namespace avx512vnni {
 extern const KernelTable table;
 }
 

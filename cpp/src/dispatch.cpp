@@ -24,9 +24,13 @@ const std::vector<Candidate>& candidates() {
         {"avx2", &avx2::table, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
 #endif
 #if TTFS_HAVE_avx512
-    all.push_back({"avx512", &avx512::table,
-                   __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")});
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    all.push_back({"avx512", &avx512::table, avx512});
+#if TTFS_HAVE_avx512vnni
+    all.push_back(
+        {"avx512vnni", &avx512vnni::table, avx512 && __builtin_cpu_supports("avx512vnni")});
+#endif
 #endif
     return all;
   }();

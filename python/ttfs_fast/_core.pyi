@@ -6,6 +6,68 @@ from numpy.typing import NDArray
 
 __version__: str
 
+class IntegerNetwork:
+    def __init__(
+        self,
+        time_bits: int,
+        input_size: tuple[int, int, int],
+        unit: float,
+        encoder: NDArray[np.uint16],
+    ) -> None: ...
+    def add_neurons(
+        self,
+        codes: NDArray[np.int8],
+        bits: int,
+        theta: NDArray[np.int32],
+        bias: NDArray[np.int32] | None,
+        bias_code: int,
+        ratio: int,
+        latest: int,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        output: Sequence[int],
+    ) -> None: ...
+    def add_pooling(
+        self,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        output: Sequence[int],
+    ) -> None: ...
+    @staticmethod
+    def load(path: str) -> IntegerNetwork: ...
+    @staticmethod
+    def parse(content: bytes) -> IntegerNetwork: ...
+    def serialize(self) -> bytes: ...
+    @property
+    def time_bits(self) -> int: ...
+    @property
+    def silent(self) -> int: ...
+    @property
+    def unit(self) -> float: ...
+    @property
+    def input_size(self) -> tuple[int, int, int]: ...
+    @property
+    def output_size(self) -> tuple[int, int, int]: ...
+    @property
+    def encoder(self) -> NDArray[np.uint16]: ...
+    @property
+    def layer_count(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    def layer(self, layer: int) -> dict[str, Any]: ...
+    def weight_codes(self, layer: int) -> NDArray[np.int8]: ...
+    def run_pixels(
+        self, input: NDArray[np.uint8], all_layers: bool, threads: int
+    ) -> list[NDArray[np.uint16]]: ...
+    def run_codes(
+        self, input: NDArray[np.uint16], all_layers: bool, threads: int
+    ) -> list[NDArray[np.uint16]]: ...
+    def reference(self, layer: int, codes: NDArray[np.uint16]) -> NDArray[np.uint16]: ...
+
 def conv2d_forward(
     input: NDArray[Any],
     weight: NDArray[Any],

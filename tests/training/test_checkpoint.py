@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ttfs_fast.training import _files
+from ttfs_fast import _files
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
     list_checkpoints,

@@ -6,7 +6,7 @@
 
 namespace ttfs {
 
-/// The name of the instruction set in use: "baseline", "avx2" or "avx512".
+/// The name of the instruction set in use: "baseline", "avx2", "avx512" or "avx512vnni".
 ///
 /// Chosen at first use: the environment variable TTFS_FAST_ISA if set (std::invalid_argument
 /// where it names a set that is unknown or that this processor lacks), the widest set otherwise.

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from ttfs_fast._files import replace_file
 from ttfs_fast.bench import pictures
 from ttfs_fast.bench.groups import GROUPS
 from ttfs_fast.bench.measure import Settings
 from ttfs_fast.bench.tables import Row
 from ttfs_fast.bench.timing import environment
-from ttfs_fast.training._files import replace_file
 
 JSON, MARKDOWN, PICTURE = "results.json", "README.md", "results.png"
 

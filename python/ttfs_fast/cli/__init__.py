@@ -5,11 +5,12 @@ from ttfs_fast.cli import (  # each adds its commands
     circuit,
     experiments,
     info,
+    quantization,
     training,
 )
 from ttfs_fast.cli._common import app
 
-__all__ = ["app", "bench", "circuit", "experiments", "info", "main", "training"]
+__all__ = ["app", "bench", "circuit", "experiments", "info", "main", "quantization", "training"]
 
 
 def main() -> None:

@@ -472,7 +472,7 @@ def _show(table: Any) -> None:
 
 
 def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:
-    from ttfs_fast.training._files import replace_file
+    from ttfs_fast._files import replace_file
 
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -481,7 +481,7 @@ def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:
 
 
 def _draw(path: Path, figure: Any) -> None:
-    from ttfs_fast.training._files import replace_file
+    from ttfs_fast._files import replace_file
 
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot must name a .png, .svg or .pdf file; got {path}")

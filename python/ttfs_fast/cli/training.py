@@ -509,7 +509,11 @@ def train(
 def evaluate(
     weights: Annotated[
         Path | None,
-        option("A model.safetensors that training wrote.", show_default=False),
+        option(
+            "A model.safetensors that training wrote, or an integer network that ttfs-fast "
+            "quantize wrote.",
+            show_default=False,
+        ),
     ] = None,
     pretrained: Annotated[
         bool, flag("--pretrained", "Use the trained network that comes with the package.")
@@ -558,6 +562,23 @@ def evaluate(
         chosen = [weights is not None, pretrained, authors is not None]
         if sum(chosen) != 1:
             raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
+        from ttfs_fast.quantization import is_integer_file
+
+        if weights is not None and is_integer_file(weights):
+            if jitter:
+                raise ValueError("an integer network encodes pixels itself, without --jitter")
+            from ttfs_fast.cli.quantization import evaluate_file
+
+            evaluate_file(
+                weights,
+                str(dataset or TrainConfig.dataset),
+                None if data_root is None else str(data_root),
+                train_split=train_split,
+                batch_size=batch_size,
+                threads=threads,
+                as_json=as_json,
+            )
+            return
         import torch
 
         import ttfs_fast

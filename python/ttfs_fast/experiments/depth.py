@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._extras import require
+from ttfs_fast._files import replace_file
 from ttfs_fast.centring import centre_weights_, is_centred
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity, encode
@@ -22,7 +23,6 @@ from ttfs_fast.loss import SpikingLoss, clip_gradient_
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.training._files import replace_file
 from ttfs_fast.training.batches import EpochBatches
 from ttfs_fast.training.spikes import predict
 

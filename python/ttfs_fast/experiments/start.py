@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._extras import require
+from ttfs_fast._files import replace_file
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.models import vgg_stack
 from ttfs_fast.models.deep import Depth
-from ttfs_fast.training._files import replace_file
 from ttfs_fast.training.diagnose import diagnose
 from ttfs_fast.training.spikes import SpikeRecorder, watch_layers
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ttfs_fast._extras import require
-from ttfs_fast.training._files import (
+from ttfs_fast._files import (
     PARTIAL_PREFIX,
     remove_folder,
     remove_partials,

@@ -44,6 +44,17 @@ def load_data(config: TrainConfig, rank: int = 0) -> tuple[DataSet, DataSet]:
     )
 
 
+def load_in_memory(config: TrainConfig) -> tuple[ImageSet, ImageSet]:
+    """`load_data` where the images must be in memory; a folder of images is refused."""
+    train_set, test_set = load_data(config)
+    if not (isinstance(train_set, ImageSet) and isinstance(test_set, ImageSet)):
+        raise ValueError(
+            f"dataset {config.dataset} is read as it is needed; this needs a data set in memory, "
+            "such as mnist or digits"
+        )
+    return train_set, test_set
+
+
 def _stream(config: TrainConfig, rank: int) -> tuple[StreamedImages, StreamedImages]:
     if config.data_root is None:
         raise ValueError("dataset folder needs data_root: the folder or zip file of the images")

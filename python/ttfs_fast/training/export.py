@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ttfs_fast._extras import require
-from ttfs_fast.training._files import replace_file
+from ttfs_fast._files import replace_file
 from ttfs_fast.training.config import TrainConfig
 
 

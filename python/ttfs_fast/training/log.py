@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ttfs_fast.training._files import replace_file
+from ttfs_fast._files import replace_file
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
+from ttfs_fast._files import remove_folder, remove_partials, replace_file
 from ttfs_fast.centring import fold_
 from ttfs_fast.loss import (
     clip_gradient_,
@@ -26,7 +27,6 @@ from ttfs_fast.loss import (
     weight_sum_cost,
 )
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.training._files import remove_folder, remove_partials, replace_file
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.build import make_model
 from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_

@@ -1,0 +1,206 @@
+// Integer networks in Python.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "ttfs/integer.h"
+
+namespace ttfs::bindings {
+namespace {
+
+using integer::Network;
+using integer::Neurons;
+using integer::Size;
+using py::literals::operator""_a;
+using Codes = Array<std::uint16_t>;
+
+std::vector<std::int64_t> with_batch(std::int64_t batch, const Size& s) {
+  return {batch, s.channels, s.height, s.width};
+}
+
+py::tuple triple(const Size& s) { return py::make_tuple(s.channels, s.height, s.width); }
+
+Network make(int time_bits, std::array<std::int64_t, 3> input, double unit, const Codes& encoder) {
+  require_dense(encoder, {256}, "encoder");
+  std::array<std::uint16_t, 256> codes;
+  std::copy_n(encoder.data(), codes.size(), codes.begin());
+  return Network(time_bits, {input[0], input[1], input[2]}, unit, codes);
+}
+
+template <class Shape>
+void set_window(Shape& s, Pair kernel, Pair stride, Pair padding, Pair dilation) {
+  s.kernel_height = kernel[0];
+  s.kernel_width = kernel[1];
+  s.stride_height = stride[0];
+  s.stride_width = stride[1];
+  s.pad_top = padding[0];
+  s.pad_left = padding[1];
+  s.dilation_height = dilation[0];
+  s.dilation_width = dilation[1];
+}
+
+void add_neurons(Network& network, const Array<std::int8_t>& codes, int bits,
+                 const Array<std::int32_t>& theta, const std::optional<Array<std::int32_t>>& bias,
+                 std::uint16_t bias_code, std::uint32_t ratio, std::uint16_t latest, Pair stride,
+                 Pair padding, Pair dilation, std::int64_t groups, Pair output) {
+  if (codes.ndim() != 4) throw std::invalid_argument("codes must have 4 dimensions");
+  if (groups < 1) throw std::invalid_argument("groups must be at least 1");
+  const Size in = network.output();
+  Neurons n;
+  n.shape.in_channels = in.channels;
+  n.shape.in_height = in.height;
+  n.shape.in_width = in.width;
+  n.shape.out_channels = codes.shape(0);
+  n.shape.out_height = output[0];
+  n.shape.out_width = output[1];
+  n.shape.groups = groups;
+  set_window(n.shape, {codes.shape(2), codes.shape(3)}, stride, padding, dilation);
+  require_dense(codes, {codes.shape(0), in.channels / groups, codes.shape(2), codes.shape(3)},
+                "codes");
+  require_dense(theta, {codes.shape(0)}, "theta");
+  if (bias) require_dense(*bias, {codes.shape(0)}, "bias");
+  n.bits = bits;
+  n.ratio = ratio;
+  n.latest = latest;
+  n.bias_code = bias_code;
+  n.theta.assign(theta.data(), theta.data() + theta.size());
+  if (bias) n.bias.assign(bias->data(), bias->data() + bias->size());
+  py::gil_scoped_release release;
+  network.add(n, codes.data());
+}
+
+void add_pooling(Network& network, Pair kernel, Pair stride, Pair padding, Pair dilation,
+                 Pair output) {
+  const Size in = network.output();
+  PoolShape s;
+  s.channels = in.channels;
+  s.in_height = in.height;
+  s.in_width = in.width;
+  s.out_height = output[0];
+  s.out_width = output[1];
+  set_window(s, kernel, stride, padding, dilation);
+  network.add(s);
+}
+
+/// A layer's description: the arguments that made it.
+py::dict describe(const Network& network, std::int64_t layer) {
+  py::dict out;
+  out["output_size"] = triple(network.output(layer));
+  const auto window = [&](const auto& s) {
+    out["kernel"] = py::make_tuple(s.kernel_height, s.kernel_width);
+    out["stride"] = py::make_tuple(s.stride_height, s.stride_width);
+    out["padding"] = py::make_tuple(s.pad_top, s.pad_left);
+    out["dilation"] = py::make_tuple(s.dilation_height, s.dilation_width);
+  };
+  if (const PoolShape* pooling = network.pooling(layer)) {
+    out["kind"] = "pooling";
+    window(*pooling);
+    return out;
+  }
+  const Neurons& n = *network.neurons(layer);
+  out["kind"] = "neurons";
+  window(n.shape);
+  out["groups"] = n.shape.groups;
+  out["bits"] = n.bits;
+  out["ratio"] = n.ratio;
+  out["latest"] = n.latest;
+  out["bias_code"] = n.bias_code;
+  out["theta"] = Array<std::int32_t>(static_cast<py::ssize_t>(n.theta.size()), n.theta.data());
+  if (n.bias.empty())
+    out["bias"] = py::none();
+  else
+    out["bias"] = Array<std::int32_t>(static_cast<py::ssize_t>(n.bias.size()), n.bias.data());
+  return out;
+}
+
+Array<std::int8_t> weight_codes(const Network& network, std::int64_t layer) {
+  const Neurons* n = network.neurons(layer);
+  if (!n) throw std::invalid_argument("layer " + std::to_string(layer) + " has no weights");
+  const ConvShape& s = n->shape;
+  Array<std::int8_t> out(
+      {s.out_channels, s.in_channels / s.groups, s.kernel_height, s.kernel_width});
+  const std::vector<std::int8_t> codes = network.weight_codes(layer);
+  std::copy(codes.begin(), codes.end(), out.mutable_data());
+  return out;
+}
+
+template <class In>
+std::vector<Codes> run(const Network& network, const Array<In>& input, bool all_layers,
+                       int threads) {
+  const std::int64_t batch = input.ndim() == 4 ? input.shape(0) : 0;
+  require_dense(input, with_batch(batch, network.input()), "input");
+  std::vector<Codes> arrays;
+  std::vector<std::uint16_t*> outputs;
+  for (std::int64_t l = 0; l < network.layer_count(); ++l) {
+    outputs.push_back(nullptr);
+    if (!all_layers && l + 1 < network.layer_count()) continue;
+    arrays.emplace_back(with_batch(batch, network.output(l)));
+    outputs.back() = arrays.back().mutable_data();
+  }
+  const In* data = input.data();
+  py::gil_scoped_release release;
+  network.run(data, batch, outputs, threads);
+  return arrays;
+}
+
+/// One layer by the reference; `codes` are its input.
+Codes reference(const Network& network, std::int64_t layer, const Codes& codes) {
+  const Size in = layer == 0 ? network.input() : network.output(layer - 1);
+  const std::int64_t batch = codes.ndim() == 4 ? codes.shape(0) : 0;
+  require_dense(codes, with_batch(batch, in), "codes");
+  Codes out(with_batch(batch, network.output(layer)));
+  std::uint16_t* to = out.mutable_data();
+  const std::uint16_t* data = codes.data();
+  py::gil_scoped_release release;
+  if (const PoolShape* pooling = network.pooling(layer))
+    integer::reference::pooling(*pooling, network.time_bits(), batch, data, to);
+  else
+    integer::reference::neurons(*network.neurons(layer), network.weight_codes(layer).data(),
+                                network.time_bits(), batch, data, to);
+  return out;
+}
+
+}  // namespace
+
+void define_integer(py::module_& m) {
+  py::class_<Network>(m, "IntegerNetwork")
+      .def(py::init(&make), "time_bits"_a, "input_size"_a, "unit"_a, "encoder"_a.noconvert())
+      .def("add_neurons", &add_neurons, "codes"_a.noconvert(), "bits"_a, "theta"_a.noconvert(),
+           "bias"_a.noconvert(), "bias_code"_a, "ratio"_a, "latest"_a, "stride"_a, "padding"_a,
+           "dilation"_a, "groups"_a, "output"_a)
+      .def("add_pooling", &add_pooling, "kernel"_a, "stride"_a, "padding"_a, "dilation"_a,
+           "output"_a)
+      .def_static("load", &Network::load, "path"_a, py::call_guard<py::gil_scoped_release>())
+      .def_static(
+          "parse",
+          [](const py::bytes& content) {
+            const std::string_view bytes = content;
+            return Network::parse(reinterpret_cast<const std::uint8_t*>(bytes.data()),
+                                  bytes.size());
+          },
+          "content"_a)
+      .def("serialize",
+           [](const Network& network) {
+             const std::vector<std::uint8_t> bytes = network.serialize();
+             return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+           })
+      .def_property_readonly("time_bits", &Network::time_bits)
+      .def_property_readonly("silent", &Network::silent)
+      .def_property_readonly("unit", &Network::unit)
+      .def_property_readonly("input_size", [](const Network& n) { return triple(n.input()); })
+      .def_property_readonly("output_size", [](const Network& n) { return triple(n.output()); })
+      .def_property_readonly("encoder",
+                             [](const Network& n) { return Codes(256, n.encoder().data()); })
+      .def_property_readonly("layer_count", &Network::layer_count)
+      .def_property_readonly("weight_bytes", &Network::weight_bytes)
+      .def("layer", &describe, "layer"_a)
+      .def("weight_codes", &weight_codes, "layer"_a)
+      .def("run_pixels", &run<std::uint8_t>, "input"_a.noconvert(), "all_layers"_a, "threads"_a)
+      .def("run_codes", &run<std::uint16_t>, "input"_a.noconvert(), "all_layers"_a, "threads"_a)
+      .def("reference", &reference, "layer"_a, "codes"_a.noconvert());
+}
+
+}  // namespace ttfs::bindings

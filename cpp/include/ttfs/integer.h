@@ -1,0 +1,119 @@
+// Networks of spiking neurons in integers, from pixels to class: spike codes of 8 or 16 bits,
+// weights of 8, 4 or 2. docs/integer.md is the specification; every implementation of it gives the
+// same codes, bit for bit.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ttfs/layers.h"
+
+namespace ttfs::integer {
+
+/// Inputs of one neuron, the bias not counted, at most.
+inline constexpr std::int64_t kMaxInputs = 65535;
+
+/// A neuron's weights of either sign, bias included, and its threshold beside the negative ones,
+/// sum to at most this. What follows from it is in docs/integer.md.
+inline constexpr std::int64_t kMaxSum = std::int64_t{1} << 22;
+
+/// `Neurons::ratio` of a layer whose output codes count in the unit of its input codes.
+inline constexpr std::uint32_t kSameUnit = 1U << 16;
+inline constexpr std::uint32_t kMaxRatio = 1U << 23;
+
+/// Spike codes or pixels of one image: channels, rows, columns.
+struct Size {
+  std::int64_t channels = 1, height = 1, width = 1;
+  std::int64_t count() const { return channels * height * width; }
+  bool operator==(const Size&) const = default;
+};
+
+/// A layer of neurons. A fully connected layer is a convolution whose kernel covers its input.
+struct Neurons {
+  ConvShape shape;                  // its batch says nothing
+  int bits = 8;                     // of a weight: 8, 4 or 2
+  std::uint32_t ratio = kSameUnit;  // output code = round(spike time * ratio / 2^16)
+  std::uint16_t latest = 0;         // a spike with a later output code is none
+  std::uint16_t bias_code = 1;      // when the bias joins
+  std::vector<std::int32_t> theta;  // threshold of every output
+  std::vector<std::int32_t> bias;   // bias weight of every output, or empty
+};
+
+/// The integer weight that the sums use for a weight's code of so many bits.
+constexpr int weight_of_code(int code, int bits) {
+  return bits == 8 ? code : bits == 4 ? code * 16 : code * 64 + 32;
+}
+
+class Network {
+ public:
+  /// A network without layers. `encoder` holds the spike code of each pixel intensity; `unit` is
+  /// the spike value exp(t) that one step of an input code stands for, kept for people and not
+  /// used. Throws std::invalid_argument like all that follows.
+  Network(int time_bits, Size input, double unit, const std::array<std::uint16_t, 256>& encoder);
+  ~Network();
+  Network(Network&&) noexcept;
+  Network& operator=(Network&&) noexcept;
+
+  /// Appends a layer of neurons; `codes` are its weights' codes, dense (out_channels, in_channels /
+  /// groups, kernel_height, kernel_width). Refuses a layer whose sums could overflow.
+  void add(const Neurons& neurons, const std::int8_t* codes);
+  /// Appends first-spike pooling.
+  void add(const PoolShape& pooling);
+
+  /// Reads a file that `serialize` wrote. Throws std::runtime_error where the file cannot be read,
+  /// is cut short, was altered, or is of another version.
+  static Network load(const std::string& path);
+  static Network parse(const std::uint8_t* data, std::size_t size);
+  std::vector<std::uint8_t> serialize() const;
+
+  int time_bits() const;
+  std::uint16_t silent() const;  ///< the code that says "no spike": 2^time_bits - 1
+  double unit() const;
+  Size input() const;
+  Size output() const;
+  const std::array<std::uint16_t, 256>& encoder() const;
+
+  std::int64_t layer_count() const;
+  Size output(std::int64_t layer) const;
+  /// The layer's description, or null for pooling; the other way round for `pooling`.
+  const Neurons* neurons(std::int64_t layer) const;
+  const PoolShape* pooling(std::int64_t layer) const;
+  /// The weights' codes, as `add` takes them.
+  std::vector<std::int8_t> weight_codes(std::int64_t layer) const;
+
+  /// Bytes that the weights take in memory.
+  std::int64_t weight_bytes() const;
+
+  /// Runs `batch` inputs, dense (batch, channels, height, width) spike codes from 1 to silent(). Of
+  /// each layer l the output codes go to outputs[l], in the same layout, unless it is null.
+  void run(const std::uint16_t* codes, std::int64_t batch,
+           const std::vector<std::uint16_t*>& outputs, int threads) const;
+  /// The same from pixels.
+  void run(const std::uint8_t* pixels, std::int64_t batch,
+           const std::vector<std::uint16_t*>& outputs, int threads) const;
+
+  /// The output that spikes first, the lowest of several, -1 where none does.
+  void classify(const std::uint8_t* pixels, std::int64_t batch, std::int32_t* classes,
+                int threads) const;
+
+  struct State;  // src/integer.h
+
+ private:
+  explicit Network(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+namespace reference {
+
+/// A layer by the specification, slow and obvious, on dense (batch, channels, height, width) codes.
+void neurons(const Neurons& layer, const std::int8_t* weight_codes, int time_bits,
+             std::int64_t batch, const std::uint16_t* codes, std::uint16_t* out);
+void pooling(const PoolShape& layer, int time_bits, std::int64_t batch, const std::uint16_t* codes,
+             std::uint16_t* out);
+
+}  // namespace reference
+
+}  // namespace ttfs::integer

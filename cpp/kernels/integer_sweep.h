@@ -1,0 +1,372 @@
+// The integer sweep: a receptive field's events, sorted by time, against a block of outputs.
+// Included inside the namespace of an instruction set; docs/integer.md has the definition and the
+// bounds, and explains why looking at F once a group is enough.
+//
+// Of each output it keeps F, the membrane at the end of the events so far, and B, its slope. A
+// group of events takes F over its own time by
+//
+//     F(end) = F(start) + B (end - start) + sum of w_i (end - t_i).
+//
+// Where F could have reached 0 on the way (`hit`), the group is gone through
+// again for that output, event by event.
+
+/// Where the outputs of a block fired: spike time = moment / slope; slope is 0 where silent.
+struct Fired {
+  std::int64_t moment[kWideBlock];
+  std::int64_t slope[kWideBlock];
+};
+
+/// One output by the definition, over all events, in 64 bits.
+inline void sweep_exactly(const IntegerSweepTask& task, std::int64_t output, Fired& fired) {
+  const std::int8_t* weights = task.weights + place_in_row(output, task.width);
+  std::int64_t slope = -std::int64_t{task.theta[output]}, membrane = 0, now = 0;
+  for (std::int64_t e = 0; e < task.group_count * kGroupEvents; ++e) {
+    const auto time = static_cast<std::int64_t>(task.words[e] >> 16);
+    membrane += slope * (time - now);
+    now = time;
+    if (membrane >= 0 && time > 0) break;
+    if (e == task.bias_group * kGroupEvents) slope += task.bias[output];
+    slope += weights[static_cast<std::int64_t>(task.words[e] & 0xffff) * task.width];
+  }
+  if (slope <= 0) return;  // falls for ever
+  fired.slope[output] = slope;
+  fired.moment[output] = slope * now - membrane;
+}
+
+/// One output over one group of events; true if it fires there.
+inline bool resolve(const IntegerSweepTask& task, std::int64_t g, std::int64_t output,
+                    std::int32_t membrane, std::int32_t slope, Fired& fired) {
+  const std::int8_t* weights = task.weights + place_in_row(output, task.width);
+  const std::uint32_t* words = task.words + g * kGroupEvents;
+  for (int i = 0; i < kGroupEvents; ++i) {
+    const auto time = static_cast<std::int32_t>(words[i] >> 16);
+    const auto next =
+        i + 1 < kGroupEvents ? static_cast<std::int32_t>(words[i + 1] >> 16) : task.groups[g].end;
+    slope += weights[static_cast<std::int64_t>(words[i] & 0xffff) * task.width];
+    membrane += slope * (next - time);
+    if (membrane >= 0) {
+      fired.slope[output] = slope;
+      fired.moment[output] = std::int64_t{slope} * next - membrane;
+      return true;
+    }
+  }
+  return false;
+}
+
+inline std::uint32_t four_bytes(const std::uint8_t* p) {
+  std::uint32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return word;
+}
+
+#if TTFS_ISA_avx512vnni
+
+/// The lags from each event of a group to each event behind it: 16 points in time in the lanes,
+/// four events in the bytes of a lane. The same for every output, so that one output's F at all
+/// points is a product with its 16 weights.
+struct GroupLags {
+  __m512i low[4], high[4];
+  __m512i since;  // the point's time since the start of the group
+  alignas(64) std::int32_t points[kGroupEvents];
+};
+
+inline GroupLags group_lags(const std::uint32_t* words, const EventGroup& group) {
+  GroupLags out;
+  const __m512i start = _mm512_set1_epi32(group.start);
+  const __m512i times = _mm512_srli_epi32(_mm512_loadu_si512(words), 16);
+  // One place on: the point behind an event is when the next one comes.
+  const __m512i points = _mm512_alignr_epi32(_mm512_set1_epi32(group.end), times, 1);
+  _mm512_store_si512(out.points, points);
+  out.since = _mm512_sub_epi32(points, start);
+  if (!group.wide) {
+    alignas(16) std::uint32_t fours[4];
+    _mm_store_si128(reinterpret_cast<__m128i*>(fours),
+                    _mm512_cvtepi32_epi8(_mm512_sub_epi32(times, start)));
+    const __m512i four_times = _mm512_shuffle_epi8(
+        out.since,
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12)));
+    for (int q = 0; q < 4; ++q)
+      out.low[q] = _mm512_subs_epu8(four_times, _mm512_set1_epi32(static_cast<int>(fours[q])));
+    return out;
+  }
+  const __m512i twice = _mm512_or_si512(points, _mm512_slli_epi32(points, 16));
+  const __m512i even = _mm512_set1_epi16(0x00ff);
+  // Of four events, the first and third side by side, then the second and fourth.
+  alignas(32) std::uint32_t pairs[8];
+  const __m256i short_times = _mm512_cvtepi32_epi16(times);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(pairs),
+                     _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(short_times, 0xd8), 0xd8));
+  for (int q = 0; q < 4; ++q) {
+    const auto lags = [&](int pair) {
+      return _mm512_subs_epu16(twice, _mm512_set1_epi32(static_cast<int>(pairs[2 * q + pair])));
+    };
+    const __m512i a = lags(0), b = lags(1);
+    out.low[q] = _mm512_or_si512(_mm512_and_si512(a, even), _mm512_slli_epi16(b, 8));
+    out.high[q] = _mm512_or_si512(_mm512_srli_epi16(a, 8), _mm512_andnot_si512(even, b));
+  }
+  return out;
+}
+
+/// 1 where an event is not behind the point: byte i of lane k of vector q is for event 4 q + i.
+struct Triangle {
+  alignas(64) std::uint8_t byte[4][64];
+};
+constexpr Triangle triangle() {
+  Triangle out{};
+  for (int q = 0; q < 4; ++q)
+    for (int k = 0; k < 16; ++k)
+      for (int i = 0; i < 4; ++i) out.byte[q][4 * k + i] = 4 * q + i <= k;
+  return out;
+}
+constexpr Triangle kBefore = triangle();
+
+/// Outputs of a block to look at event by event, with F and B at the start of the group.
+struct Hits {
+  alignas(64) std::int32_t output[kWideBlock], membrane[kWideBlock], slope[kWideBlock];
+  int count = 0;
+
+  void add(std::uint32_t which, std::int64_t first, __m512i f, __m512i b) {
+    const auto mask = static_cast<__mmask16>(which);
+    const __m512i outputs = count_from(static_cast<std::uint32_t>(first), Vec<float>{});
+    _mm512_storeu_si512(output + count, _mm512_maskz_compress_epi32(mask, outputs));
+    _mm512_storeu_si512(membrane + count, _mm512_maskz_compress_epi32(mask, f));
+    _mm512_storeu_si512(slope + count, _mm512_maskz_compress_epi32(mask, b));
+    count += __builtin_popcount(which);
+  }
+};
+
+/// `resolve` without branches. `weights` are the output's, for the first four events; `apart` words
+/// further on are those of the next four.
+inline bool resolve(const GroupLags& lags, bool wide, const std::uint32_t* weights,
+                    std::int64_t apart, std::int64_t output, std::int32_t membrane,
+                    std::int32_t slope, Fired& fired) {
+  const auto four = [&](int q) { return _mm512_set1_epi32(static_cast<int>(weights[q * apart])); };
+  __m512i b = _mm512_set1_epi32(slope);
+  __m512i f = _mm512_add_epi32(_mm512_set1_epi32(membrane), _mm512_mullo_epi32(b, lags.since));
+  for (int q = 0; q < 4; ++q) f = _mm512_dpbusd_epi32(f, lags.low[q], four(q));
+  if (wide) {
+    __m512i high = _mm512_setzero_si512();
+    for (int q = 0; q < 4; ++q) high = _mm512_dpbusd_epi32(high, lags.high[q], four(q));
+    f = _mm512_add_epi32(f, _mm512_slli_epi32(high, 8));
+  }
+  // Where F crosses, all events up to the point are in.
+  for (int q = 0; q < 4; ++q)
+    b = _mm512_dpbusd_epi32(b, _mm512_load_si512(kBefore.byte[q]), four(q));
+  const std::uint32_t reached = _mm512_cmpge_epi32_mask(f, _mm512_setzero_si512());
+  const std::uint32_t first = reached & (0 - reached);
+  const auto at = [&](__m512i v) {
+    return _mm_cvtsi128_si32(
+        _mm512_castsi512_si128(_mm512_maskz_compress_epi32(static_cast<__mmask16>(first), v)));
+  };
+  const std::int64_t steep = at(b);
+  fired.slope[output] = reached ? steep : 0;
+  fired.moment[output] = steep * lags.points[__builtin_ctz(first | 0x8000)] - at(f);
+  return reached != 0;
+}
+
+#endif
+
+/// The outputs of one pass: R registers, whose outputs are `apart` apart. A row's bytes of the pass
+/// start at `offset`.
+template <int R, int apart>
+void sweep_pass(const IntegerSweepTask& task, std::int64_t first, std::int64_t offset,
+                Fired& fired) {
+  using V = IntVec;
+  using Reg = typename V::Reg;
+  constexpr std::uint32_t all = V::lanes == 16 ? 0xffff : (1U << V::lanes) - 1;
+  const std::int8_t* weights = task.weights + offset;
+  const std::int64_t width = task.width;
+  const auto ones = V::lags(0x01010101);
+  const Reg too_low = V::set(-(1 << 30));
+  Reg membrane[R], slope[R];
+  std::uint32_t waiting[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    slope[r] = V::mul(V::load(task.theta + first + apart * r), V::set(-1));
+    membrane[r] = V::mul(slope[r], V::set(task.groups[0].start));
+    const std::int64_t used = task.used - first - apart * r;
+    waiting[r] = used >= V::lanes ? all : used > 0 ? (1U << used) - 1 : 0;
+  }
+  for (std::int64_t g = 0; g < task.group_count; ++g) {
+    const EventGroup& group = task.groups[g];
+    const std::uint32_t* words = task.words + g * kGroupEvents;
+    if (g == task.bias_group)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r)
+        slope[r] = V::add(slope[r], V::load(task.bias + first + apart * r));
+    Reg before[R], slope_before[R];
+    const Reg time = V::set(group.end - group.start);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      before[r] = membrane[r];
+      slope_before[r] = slope[r];
+      membrane[r] = V::add(membrane[r], V::mul(slope[r], time));
+    }
+    const auto load = [&](int e, typename V::Quad(&w)[R]) {
+      const auto row = [&](int i) {
+        return weights + static_cast<std::int64_t>(words[e + i] & 0xffff) * width;
+      };
+      V::quad(row(0), row(1), row(2), row(3), w);
+    };
+    const auto four_events = [&](int e, typename V::Quad(&w)[R]) {
+      load(e, w);
+      const auto low = V::lags(four_bytes(group.low + e));
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        membrane[r] = V::dot(membrane[r], low, w[r]);
+        slope[r] = V::dot(slope[r], ones, w[r]);
+      }
+    };
+    typename V::Quad w[R];
+    if (group.wide) {
+      Reg high[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) high[r] = V::set(0);
+#pragma GCC unroll 4
+      for (int e = 0; e < kGroupEvents; e += 4) {
+        four_events(e, w);
+        const auto lags = V::lags(four_bytes(group.high + e));
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) high[r] = V::dot(high[r], lags, w[r]);
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) membrane[r] = V::add(membrane[r], V::times_256(high[r]));
+    } else {
+#pragma GCC unroll 4
+      for (int e = 0; e < kGroupEvents; e += 4) four_events(e, w);
+    }
+    // Within the group F is above both its ends by at most this.
+    const Reg margin = V::set(-task.most_negative * group.bend - 1);
+    std::uint32_t hit[R], some = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      hit[r] = V::greater(V::max(before[r], membrane[r]), margin) & waiting[r];
+      some |= hit[r];
+    }
+    if (some != 0) {
+#if TTFS_ISA_avx512vnni
+      Hits hits;
+      alignas(64) std::uint32_t kept[4][R][V::lanes];  // their weights
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        if (hit[r] == 0) continue;
+        hits.add(hit[r], apart * r, before[r], slope_before[r]);
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; ++q) {
+          load(4 * q, w);
+          _mm512_store_si512(kept[q][r], w[r]);
+        }
+      }
+      const GroupLags lags = group_lags(words, group);
+      std::uint64_t done = 0;
+      for (int h = 0; h < hits.count; ++h) {
+        const std::int32_t output = hits.output[h];
+        const bool fires = resolve(lags, group.wide, &kept[0][0][0] + output, R * V::lanes, output,
+                                   hits.membrane[h], hits.slope[h], fired);
+        done |= std::uint64_t{fires} << output;
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) waiting[r] &= ~static_cast<std::uint32_t>(done >> (apart * r));
+#else
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        if (hit[r] == 0) continue;
+        alignas(64) std::int32_t f[V::lanes], b[V::lanes];
+        V::store(f, before[r]);
+        V::store(b, slope_before[r]);
+        for (; hit[r] != 0; hit[r] &= hit[r] - 1) {
+          const int lane = __builtin_ctz(hit[r]);
+          if (resolve(task, g, first + apart * r + lane, f[lane], b[lane], fired))
+            waiting[r] &= ~(1U << lane);
+        }
+      }
+#endif
+    }
+    std::uint32_t left = 0;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      // So deep that 32 bits may not do for the next group: go through the events in 64.
+      for (std::uint32_t low = V::greater(too_low, membrane[r]) & waiting[r]; low != 0;
+           low &= low - 1) {
+        const int lane = __builtin_ctz(low);
+        sweep_exactly(task, first + apart * r + lane, fired);
+        waiting[r] &= ~(1U << lane);
+      }
+      left |= waiting[r];
+    }
+    if (left == 0) return;
+  }
+  const std::int64_t end = task.groups[task.group_count - 1].end;
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    std::uint32_t rising = V::greater(slope[r], V::set(0)) & waiting[r];
+    if (rising == 0) continue;
+    alignas(64) std::int32_t f[V::lanes], b[V::lanes];
+    V::store(f, membrane[r]);
+    V::store(b, slope[r]);
+    for (; rising != 0; rising &= rising - 1) {
+      const int lane = __builtin_ctz(rising);
+      const std::int64_t output = first + apart * r + lane;
+      fired.slope[output] = b[lane];
+      fired.moment[output] = b[lane] * end - f[lane];
+    }
+  }
+}
+
+/// Spike codes: the spike time, scaled and rounded, halves upwards. A quotient in double precision
+/// is off by one at most.
+inline void finish(const IntegerSweepTask& task, const Fired& fired) {
+#if TTFS_ISA_avx512
+  const __m512i one = _mm512_set1_epi64(1), latest = _mm512_set1_epi64(task.latest);
+  for (std::int64_t j = 0; j < task.width; j += 8) {
+    const __m512i slope = _mm512_loadu_si512(fired.slope + j);
+    const __mmask8 spikes = _mm512_cmpgt_epi64_mask(slope, _mm512_setzero_si512());
+    const __m512i divisor = _mm512_slli_epi64(_mm512_max_epi64(slope, one), 16);
+    const __m512i dividend = _mm512_add_epi64(
+        _mm512_mullo_epi64(_mm512_loadu_si512(fired.moment + j), _mm512_set1_epi64(task.ratio)),
+        _mm512_srli_epi64(divisor, 1));
+    __m512i quotient = _mm512_cvttpd_epi64(
+        _mm512_div_pd(_mm512_cvtepi64_pd(dividend), _mm512_cvtepi64_pd(divisor)));
+    // More than 2^17 is later than any code.
+    quotient = _mm512_min_epi64(quotient, _mm512_set1_epi64(1 << 17));
+    const __m512i product = _mm512_slli_epi64(_mm512_mul_epu32(quotient, slope), 16);
+    const __m512i rest = _mm512_sub_epi64(dividend, product);
+    const __mmask8 too_low = _mm512_cmpge_epi64_mask(rest, divisor);
+    const __mmask8 too_high = _mm512_cmplt_epi64_mask(rest, _mm512_setzero_si512());
+    quotient = _mm512_mask_add_epi64(quotient, too_low, quotient, one);
+    quotient = _mm512_mask_sub_epi64(quotient, too_high, quotient, one);
+    quotient = _mm512_max_epi64(quotient, one);
+    const __mmask8 in_time = _mm512_mask_cmple_epi64_mask(spikes, quotient, latest);
+    const __m512i codes = _mm512_mask_mov_epi64(_mm512_set1_epi64(task.silent), in_time, quotient);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(task.codes + j), _mm512_cvtepi64_epi16(codes));
+  }
+#else
+  for (std::int64_t j = 0; j < task.width; ++j) {
+    task.codes[j] = task.silent;
+    if (fired.slope[j] <= 0) continue;
+    const std::int64_t divisor = fired.slope[j] << 16;
+    const std::int64_t dividend = fired.moment[j] * task.ratio + divisor / 2;
+    auto quotient =
+        static_cast<std::int64_t>(static_cast<double>(dividend) / static_cast<double>(divisor));
+    const std::int64_t rest = dividend - quotient * divisor;
+    quotient += (rest >= divisor ? 1 : 0) - (rest < 0 ? 1 : 0);
+    quotient = quotient < 1 ? 1 : quotient;
+    if (quotient <= task.latest) task.codes[j] = static_cast<std::uint16_t>(quotient);
+  }
+#endif
+}
+
+inline void sweep_events(const IntegerSweepTask& task) {
+  Fired fired;
+  for (std::int64_t j = 0; j < task.width; ++j) fired.slope[j] = fired.moment[j] = 0;
+  constexpr int lanes = IntVec::lanes;
+  if (task.exact) {
+    for (std::int64_t j = 0; j < task.used; ++j) sweep_exactly(task, j, fired);
+  } else if (task.group_count > 0 && task.width == kWideBlock) {
+    for (int pass = 0; pass < 16 / lanes; ++pass)
+      sweep_pass<4, 16>(task, lanes * pass, 4 * lanes * pass, fired);
+  } else if (task.group_count > 0) {
+    sweep_pass<16 / lanes, lanes>(task, 0, 0, fired);
+  }
+  finish(task, fired);
+}

@@ -1,0 +1,90 @@
+// docs/integer.md, line by line.
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#include "ttfs/integer.h"
+
+namespace ttfs::integer::reference {
+namespace {
+
+struct Event {
+  std::int64_t code, weight;
+};
+
+/// One neuron: when does F first reach 0?
+std::uint16_t neuron(std::vector<Event>& events, std::int64_t theta, const Neurons& layer,
+                     std::uint16_t silent) {
+  std::sort(events.begin(), events.end(),
+            [](const Event& a, const Event& b) { return a.code < b.code; });
+  // F(z) = sum of w_i (z - z_i) - theta z, with slope B; both at the codes of the inputs so far.
+  std::int64_t slope = -theta, membrane = 0, now = 0;
+  for (const Event& event : events) {
+    membrane += slope * (event.code - now);
+    now = event.code;
+    if (membrane >= 0) break;  // reached before this input, or just as it comes
+    slope += event.weight;
+  }
+  if (slope <= 0) return silent;  // the inputs are over and F falls
+  // The crossing lies at moment / slope, moment = sum of w_i z_i. Scale, round halves upwards.
+  const std::int64_t moment = slope * now - membrane;
+  const std::int64_t divisor = slope * 65536;
+  const std::int64_t code =
+      std::max<std::int64_t>((moment * std::int64_t{layer.ratio} + divisor / 2) / divisor, 1);
+  return code > layer.latest ? silent : static_cast<std::uint16_t>(code);
+}
+
+}  // namespace
+
+void neurons(const Neurons& layer, const std::int8_t* weight_codes, int time_bits,
+             std::int64_t batch, const std::uint16_t* codes, std::uint16_t* out) {
+  const ConvShape& s = layer.shape;
+  const auto silent = static_cast<std::uint16_t>((1 << time_bits) - 1);
+  const std::int64_t channels = s.in_channels / s.groups, outputs = s.out_channels / s.groups;
+  std::vector<Event> events;
+  for (std::int64_t n = 0; n < batch; ++n)
+    for (std::int64_t m = 0; m < s.out_channels; ++m)
+      for (std::int64_t row = 0; row < s.out_height; ++row)
+        for (std::int64_t column = 0; column < s.out_width; ++column) {
+          events.clear();
+          for (std::int64_t c = 0; c < channels; ++c)
+            for (std::int64_t ky = 0; ky < s.kernel_height; ++ky)
+              for (std::int64_t kx = 0; kx < s.kernel_width; ++kx) {
+                const std::int64_t y = row * s.stride_height - s.pad_top + ky * s.dilation_height;
+                const std::int64_t x = column * s.stride_width - s.pad_left + kx * s.dilation_width;
+                if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
+                const std::int64_t channel = m / outputs * channels + c;
+                const std::uint16_t code =
+                    codes[((n * s.in_channels + channel) * s.in_height + y) * s.in_width + x];
+                if (code == silent) continue;
+                const std::int8_t weight =
+                    weight_codes[((m * channels + c) * s.kernel_height + ky) * s.kernel_width + kx];
+                events.push_back({code, weight_of_code(weight, layer.bits)});
+              }
+          const auto j = static_cast<std::size_t>(m);
+          if (!layer.bias.empty()) events.push_back({layer.bias_code, layer.bias[j]});
+          *out++ = neuron(events, layer.theta[j], layer, silent);
+          // out runs over (image, output, row, column) in this order
+        }
+}
+
+void pooling(const PoolShape& s, int time_bits, std::int64_t batch, const std::uint16_t* codes,
+             std::uint16_t* out) {
+  const auto silent = static_cast<std::uint16_t>((1 << time_bits) - 1);
+  for (std::int64_t plane = 0; plane < batch * s.channels; ++plane)
+    for (std::int64_t row = 0; row < s.out_height; ++row)
+      for (std::int64_t column = 0; column < s.out_width; ++column) {
+        std::uint16_t first = silent;
+        for (std::int64_t ky = 0; ky < s.kernel_height; ++ky)
+          for (std::int64_t kx = 0; kx < s.kernel_width; ++kx) {
+            const std::int64_t y = row * s.stride_height - s.pad_top + ky * s.dilation_height;
+            const std::int64_t x = column * s.stride_width - s.pad_left + kx * s.dilation_width;
+            if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
+            first = std::min(first, codes[(plane * s.in_height + y) * s.in_width + x]);
+          }
+        *out++ = first;
+      }
+}
+
+}  // namespace ttfs::integer::reference

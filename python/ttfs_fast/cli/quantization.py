@@ -1,0 +1,269 @@
+"""``ttfs-fast quantize`` and ``predict``, and ``eval`` of integer networks."""
+
+import dataclasses
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ttfs_fast.cli._common import (
+    DataRoot,
+    Debug,
+    Threads,
+    app,
+    console,
+    counting_bar,
+    flag,
+    friendly_errors,
+    option,
+    rich,
+    set_threads,
+)
+from ttfs_fast.cli.training import print_confusion, print_result
+from ttfs_fast.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ttfs_fast.quantization import Comparison
+
+
+class Bits(StrEnum):
+    """Bits of a weight."""
+
+    EIGHT = "8"
+    FOUR = "4"
+    TWO = "2"
+
+
+class TimeBits(StrEnum):
+    """Bits of a spike code."""
+
+    SIXTEEN = "16"
+    EIGHT = "8"
+
+
+@app.command()
+def quantize(
+    weights: Annotated[
+        Path | None, option("A model.safetensors that training wrote.", show_default=False)
+    ] = None,
+    pretrained: Annotated[
+        bool, flag("--pretrained", "Use the trained network that comes with the package.")
+    ] = False,
+    authors: Annotated[
+        Path | None,
+        option("Folder with the weights that the paper's authors published.", show_default=False),
+    ] = None,
+    bits: Annotated[
+        Bits, option("Bits of a weight at the end; training passes through those above.")
+    ] = Bits.TWO,
+    time_bits: Annotated[TimeBits, option("Bits of a spike code.")] = TimeBits.SIXTEEN,
+    out: Annotated[Path, option("Folder of the run: settings, checkpoint, networks.")] = Path(
+        "runs/quantized"
+    ),
+    resume: Annotated[
+        bool, flag("--resume", "Continue the run in the folder after its newest checkpoint.")
+    ] = False,
+    epochs: Annotated[
+        int,
+        option(
+            "Passes over the training images with each number of bits; 0: no retraining.", min=0
+        ),
+    ] = 4,
+    lr_start: Annotated[float, option("Learning rate at the start of each number of bits.")] = 1e-3,
+    lr_end: Annotated[float, option("Learning rate at its end.")] = 1e-5,
+    config: Annotated[
+        str | None,
+        option(
+            "Settings of the training: a recipe of the package, or a TOML file. Default: those "
+            "that the weights were trained with.",
+            show_default=False,
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        option("In place of the weight decay of these settings.", show_default=False),
+    ] = None,
+    train_images: Annotated[
+        int | None, option("Train on the first so many images only.", show_default=False)
+    ] = None,
+    test_images: Annotated[
+        int | None, option("Test on the first so many images only.", show_default=False)
+    ] = None,
+    dataset: Annotated[str | None, option("Data set: mnist or digits.", show_default=False)] = None,
+    data_root: DataRoot = None,
+    seed: Annotated[
+        int | None, option("Decides order, distortion and noise.", show_default=False)
+    ] = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Retrain a network with few-bit weights, and write it as an integer network.
+
+    Give the network with one of --weights, --pretrained and --authors. The folder receives
+    model-8bit.ttfs and so on; ttfs-fast eval --weights takes such a file.
+    """
+    with friendly_errors(debug):
+        chosen = [weights is not None, pretrained, authors is not None]
+        if sum(chosen) != 1:
+            raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
+        from ttfs_fast import quantization, training
+        from ttfs_fast.models import mnist_scnn
+        from ttfs_fast.training.datasets import load_in_memory
+
+        base = TrainConfig()
+        if weights is not None:
+            base = training.read_config(weights) or base
+        settings: dict[str, Any] = training.read_recipe(config) if config is not None else {}
+        given = {
+            "data_root": None if data_root is None else str(data_root),
+            "dataset": dataset,
+            "seed": seed,
+            "threads": threads,
+            "weight_decay": weight_decay,
+            "train_images": train_images,
+            "test_images": test_images,
+        }
+        settings |= {name: value for name, value in given.items() if value is not None}
+        base = dataclasses.replace(base, **settings)
+        if weights is not None:
+            model = mnist_scnn(weights=weights, t_max=base.t_max)
+        else:
+            model = mnist_scnn(weights=authors) if authors else mnist_scnn(pretrained=True)
+        networks = quantization.quantize(
+            model,
+            quantization.QuantizeConfig(
+                int(bits), int(time_bits), epochs, lr_start, lr_end, training=base
+            ),
+            out,
+            resume=resume,
+        )
+        test_set = load_in_memory(base)[1]
+        set_threads(threads)
+        for number, network in networks.items():
+            comparison = quantization.compare(
+                model, network, test_set, alpha=base.alpha, polarity=base.polarity
+            )
+            print(
+                f"{number} bits: {comparison.integer_correct / comparison.images:.2%} correct, "
+                f"float {comparison.float_correct / comparison.images:.2%}; the same decision on "
+                f"{comparison.agreement:.2%}"
+            )
+        print_comparison(comparison, test_set.classes)
+
+
+def evaluate_file(
+    path: Path,
+    dataset: str,
+    data_root: str | None,
+    *,
+    train_split: bool,
+    batch_size: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """What ``ttfs-fast eval --weights`` does with an integer network."""
+    import ttfs_fast
+    from ttfs_fast import quantization
+    from ttfs_fast.data import load
+    from ttfs_fast.quantization.network import default_threads
+
+    network = quantization.load(path)
+    image_set = load(dataset, data_root, train=train_split)
+    if not as_json:
+        print(
+            f"testing {path} on {len(image_set):,} images of {image_set.name}: cpu, threads: "
+            f"{default_threads(threads)}, {ttfs_fast.instruction_set()} instructions"
+        )
+        print(network)
+    with counting_bar(len(image_set), show=not as_json) as advance:
+        result = quantization.evaluate(
+            network, image_set, batch_size=batch_size, threads=threads, on_progress=advance
+        )
+    size = path.stat().st_size
+    if as_json:
+        print(json.dumps(result.to_dict() | {"file_bytes": size}, indent=2))
+        return
+    print_result(result)
+    parameters = result.weights + sum(
+        0 if info.bias is None else info.bias.size for info in network.layer_infos()
+    )
+    print(f"size: {size:,} bytes, 1/{4 * parameters / size:.1f} of float32")
+    print_confusion(result, image_set.classes)
+
+
+@app.command()
+def predict(
+    network: Annotated[Path, typer.Argument(help="A file that ttfs-fast quantize wrote.")],
+    images: Annotated[
+        Path, typer.Argument(help="An IDX file, gzipped or not, or a .npy array, of uint8 images.")
+    ],
+    threads: Threads = None,
+    as_json: Annotated[
+        bool, flag("--json", "Print classes, spike codes and times as JSON.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Print the class of each image, -1 where no output spikes, by an integer network."""
+    with friendly_errors(debug):
+        import numpy as np
+
+        from ttfs_fast import quantization
+        from ttfs_fast.quantization.network import first_spikes
+
+        net = quantization.load(network)
+        pixels = read_images(images, net.input_size)
+        classes: list[int] = []
+        codes: list[list[int]] = []
+        for start in range(0, len(pixels), 200):
+            output = net(pixels[start : start + 200], threads=threads)
+            if output.ndim != 2:
+                raise ValueError(f"{network} gives images, not classes: {net.output_size}")
+            classes += first_spikes(output, net.silent).tolist()
+            codes += output.tolist()
+        if not as_json:
+            print(*classes, sep="\n")
+            return
+        first = [min(row) for row in codes]
+        times = [None if c == net.silent else float(np.log(c * net.units[-1])) for c in first]
+        print(json.dumps({"classes": classes, "codes": codes, "first_spike_times": times}))
+
+
+def read_images(path: Path, size: tuple[int, int, int]) -> "NDArray[np.uint8]":
+    """Images (N, C, H, W) from an IDX file or a numpy array."""
+    import numpy as np
+
+    from ttfs_fast.data import read_idx
+
+    if path.suffix == ".npy":
+        try:
+            pixels = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is not a readable .npy array: {error}") from error
+    else:
+        pixels = read_idx(path)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"{path} holds {pixels.dtype} values; images are uint8")
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    if pixels.ndim != 4 or pixels.shape[1:] != size:
+        raise ValueError(
+            f"{path} holds an array of shape {pixels.shape}; the network takes (N, "
+            f"{', '.join(map(str, size))})"
+        )
+    images: NDArray[np.uint8] = pixels
+    return images
+
+
+def print_comparison(comparison: "Comparison", classes: tuple[str, ...]) -> None:
+    table = rich("table").Table(title="answer in float (row), in integers (column)")
+    table.add_column("")
+    for name in (*classes, "silent"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in zip((*classes, "silent"), comparison.counts.tolist(), strict=True):
+        table.add_row(name, *(str(count) if count else "." for count in row))
+    console().print(table)

@@ -1,0 +1,67 @@
+"""Networks in integers: weights of 8, 4 or 2 bits, spike codes of 16 or 8; see docs/integer.md.
+
+:func:`load` reads an :class:`IntegerNetwork` from a file and runs it without torch.
+:func:`quantize_` prepares a network for quantization-aware training, :func:`convert` makes an
+integer network of it, :func:`quantize` does both, stepping the bits down.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ttfs_fast.quantization.network import IntegerNetwork, LayerInfo, is_integer_file, load
+
+if TYPE_CHECKING:
+    from ttfs_fast.quantization.conversion import convert
+    from ttfs_fast.quantization.evaluation import Comparison, compare, evaluate
+    from ttfs_fast.quantization.fake import (
+        FakeQuantize,
+        QuantizationConfig,
+        dequantize_,
+        fit_thresholds,
+        quantize_,
+        refit_,
+    )
+    from ttfs_fast.quantization.training import QuantizeConfig, quantize
+
+__all__ = [
+    "Comparison",
+    "FakeQuantize",
+    "IntegerNetwork",
+    "LayerInfo",
+    "QuantizationConfig",
+    "QuantizeConfig",
+    "compare",
+    "convert",
+    "dequantize_",
+    "evaluate",
+    "fit_thresholds",
+    "is_integer_file",
+    "load",
+    "quantize",
+    "quantize_",
+    "refit_",
+]
+
+# What needs torch is imported when it is first used.
+_MODULES = {
+    "conversion": ("convert",),
+    "evaluation": ("Comparison", "compare", "evaluate"),
+    "fake": (
+        "FakeQuantize",
+        "QuantizationConfig",
+        "dequantize_",
+        "fit_thresholds",
+        "quantize_",
+        "refit_",
+    ),
+    "training": ("QuantizeConfig", "quantize"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

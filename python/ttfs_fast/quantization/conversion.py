@@ -1,0 +1,241 @@
+"""From a trained network to an integer network."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ttfs_fast import _core
+from ttfs_fast.encoding import Polarity, pixels_to_times
+from ttfs_fast.functional import _conv_sizes, _pair
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.quantization.fake import BITS, fit_thresholds, quantizer_of, weight_codes
+from ttfs_fast.quantization.network import IntegerNetwork
+
+LATEST_PIXEL = {16: 1 << 13, 8: 1 << 7}
+"""The latest pixel's code is at most this, unless units are given."""
+MAX_RATIO = 1 << 23
+
+
+def convert(
+    model: nn.Module,
+    bits: int | None = None,
+    time_bits: int = 16,
+    *,
+    input_size: tuple[int, int, int] = (1, 28, 28),
+    alpha: float = 3.0,
+    polarity: Polarity = "bright-first",
+    units: float | Sequence[float] | None = None,
+) -> IntegerNetwork:
+    """Make an integer network of a trained one, with or without quantization-aware training.
+
+    Parameters
+    ----------
+    model : Module
+        A chain (``nn.Sequential``, possibly nested) of SpikingConv2d, SpikingMaxPool2d,
+        nn.Flatten and SpikingLinear; nn.Identity and nn.Dropout are passed over.
+    bits : {8, 4, 2}, optional
+        Bits of a weight. By default those that :func:`~ttfs_fast.quantization.quantize_` prepared
+        the network for, else 8.
+    time_bits : {16, 8}
+        Bits of a spike code.
+    input_size : tuple of int
+        Channels, rows and columns of an image.
+    alpha, polarity
+        How pixels become spike times; see :func:`ttfs_fast.encoding.encode`.
+    units : float or sequence of float, optional
+        Spike value exp(t) of one step of a code: one unit for all layers (the closed form is
+        homogeneous, so it propagates), or the unit of the input codes and of the output codes of
+        every layer of neurons. By default the power of two with which the latest pixel, exp(alpha),
+        gets a code from 4096 to 8192, with 8-bit codes from 64 to 128: that leaves room for later
+        spikes.
+
+    Returns
+    -------
+    network : IntegerNetwork
+
+    Raises
+    ------
+    TypeError
+        If the network holds another kind of layer.
+    ValueError
+        If bits, sizes or units are not allowed, or a layer could overflow.
+
+    Examples
+    --------
+    >>> from ttfs_fast.models import mnist_scnn
+    >>> from ttfs_fast.quantization import convert
+    >>> convert(mnist_scnn(), bits=4).output_size
+    (10, 1, 1)
+    """
+    if bits is not None and bits not in BITS:
+        raise ValueError(f"bits must be one of 8, 4 and 2; got {bits}")
+    if time_bits not in LATEST_PIXEL:
+        raise ValueError(f"time_bits must be 16 or 8; got {time_bits}")
+    silent = (1 << time_bits) - 1
+    chain = _chain(model)
+    steps = _units(chain, time_bits, alpha, units)
+    network = _core.IntegerNetwork(
+        time_bits, input_size, steps[0], _encoder(alpha, polarity, steps[0], silent)
+    )
+    flat, unit_in = False, steps.pop(0)
+    for module in chain:
+        size = network.output_size
+        if isinstance(module, nn.Flatten):
+            if module.start_dim != 1 or module.end_dim != -1:
+                raise TypeError("an integer network flattens all of an image: nn.Flatten()")
+            flat = True
+        elif isinstance(module, SpikingMaxPool2d):
+            _add_pooling(network, module, size)
+        else:
+            is_linear = isinstance(module, SpikingLinear)
+            if is_linear and not flat and size[1:] != (1, 1):
+                raise TypeError("a SpikingLinear behind an image needs an nn.Flatten before it")
+            if is_linear and module.in_features != math.prod(size):
+                raise ValueError(
+                    f"SpikingLinear takes {module.in_features} inputs, but what is before it gives "
+                    f"{math.prod(size)} (input_size is {input_size})"
+                )
+            unit_out = steps.pop(0)
+            _add_neurons(network, module, size, bits, unit_in, unit_out, silent)
+            unit_in = unit_out
+            flat = flat and is_linear
+    return IntegerNetwork(network)
+
+
+def _chain(model: nn.Module) -> list[Any]:
+    """The layers in the order in which they run."""
+    if isinstance(model, nn.Identity | nn.Dropout):
+        return []
+    if isinstance(model, SpikingConv2d | SpikingLinear | SpikingMaxPool2d | nn.Flatten):
+        return [model]
+    if isinstance(model, nn.Sequential):
+        return [layer for child in model for layer in _chain(child)]
+    raise TypeError(
+        f"an integer network is a chain of SpikingConv2d, SpikingMaxPool2d, nn.Flatten and "
+        f"SpikingLinear in nn.Sequential; got {type(model).__name__}"
+    )
+
+
+def _add_neurons(
+    network: _core.IntegerNetwork,
+    layer: SpikingConv2d | SpikingLinear,
+    size: tuple[int, int, int],
+    bits: int | None,
+    unit_in: float,
+    unit_out: float,
+    silent: int,
+) -> None:
+    quantizer = quantizer_of(layer)
+    weight = layer.weight.detach().double()
+    if quantizer is not None and bits in (None, quantizer.bits):
+        bits, theta = quantizer.bits, quantizer.theta.double()
+    else:
+        bits = bits or 8
+        theta = fit_thresholds(weight, bits)
+    codes = weight_codes(weight * theta.view(-1, *[1] * (weight.dim() - 1)), bits)
+    if isinstance(layer, SpikingLinear):
+        # A convolution whose kernel covers the input: flattened, its weights are in this order.
+        codes = codes.reshape(-1, *size)
+        stride = dilation = (1, 1)
+        groups, padding, output = 1, (0, 0), (1, 1)
+    else:
+        stride, dilation, groups = layer.stride, layer.dilation, layer.groups
+        padding, output = _conv_sizes(
+            "SpikingConv2d", size[1:], layer.kernel_size, stride, layer.padding, dilation
+        )
+        if layer.in_channels != size[0]:
+            raise ValueError(
+                f"SpikingConv2d takes {layer.in_channels} channels, but what is before it gives "
+                f"{size[0]}"
+            )
+    bias = None
+    if layer.bias is not None and bool((layer.bias != 0).any()):
+        bias = _integers(layer.bias.detach().double() * theta, np.int32)
+    latest = silent - 1
+    if layer.t_max < math.log(latest * unit_out):
+        latest = math.floor(math.exp(layer.t_max) / unit_out)
+    network.add_neurons(
+        _integers(codes, np.int8),
+        bits,
+        _integers(theta, np.int32),
+        bias,
+        _code(1.0, unit_in, silent),
+        _ratio(unit_in, unit_out),
+        max(latest, 1),
+        stride,
+        padding,
+        dilation,
+        groups,
+        output,
+    )
+
+
+def _add_pooling(
+    network: _core.IntegerNetwork, layer: SpikingMaxPool2d, size: tuple[int, int, int]
+) -> None:
+    name = "SpikingMaxPool2d"
+    pairs = [
+        _pair(name, what, value, least)
+        for what, value, least in (
+            ("kernel_size", layer.kernel_size, 1),
+            ("stride", layer.stride, 1),
+            ("padding", layer.padding, 0),
+            ("dilation", layer.dilation, 1),
+        )
+    ]
+    # The size that the float operator gives, found by running it on nothing but silence.
+    out = layer(torch.full((1, 1, *size[1:]), math.inf))
+    kernel, stride, padding, dilation = pairs
+    network.add_pooling(kernel, stride, padding, dilation, tuple(out.shape[2:]))
+
+
+def _units(
+    chain: list[Any], time_bits: int, alpha: float, units: float | Sequence[float] | None
+) -> list[float]:
+    """The unit of the input codes, and of the output codes of every layer of neurons."""
+    layers = sum(isinstance(module, SpikingConv2d | SpikingLinear) for module in chain)
+    if units is None:
+        units = 2.0 ** math.ceil(alpha * math.log2(math.e) - math.log2(LATEST_PIXEL[time_bits]))
+    given = [float(units)] if isinstance(units, int | float) else [float(u) for u in units]
+    if len(given) == 1:
+        given *= layers + 1
+    if len(given) != layers + 1:
+        raise ValueError(
+            f"units are {len(given)} numbers; give one, or {layers + 1}: of the input codes and of "
+            f"the output codes of each of the {layers} layers of neurons"
+        )
+    for value in given:
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"a unit must be a positive number; got {value}")
+    return given
+
+
+def _ratio(unit_in: float, unit_out: float) -> int:
+    ratio = round(unit_in / unit_out * 2**16)
+    if not 1 <= ratio <= MAX_RATIO:
+        raise ValueError(f"units of {unit_in:g} and {unit_out:g} are too far apart: 2^-16 to 2^7")
+    return ratio
+
+
+def _encoder(alpha: float, polarity: Polarity, unit: float, silent: int) -> NDArray[np.uint16]:
+    times = pixels_to_times(torch.arange(256, dtype=torch.float64) / 255, alpha, polarity)
+    codes = torch.round(times.exp() / unit).clamp(min=1)
+    if float(codes.max()) >= silent:
+        raise ValueError(
+            f"the latest pixel, z = {math.exp(alpha):g}, has no spike code below {silent} in units "
+            f"of {unit:g}; give a larger unit, or leave it out"
+        )
+    return codes.numpy().astype(np.uint16)
+
+
+def _code(value: float, unit: float, silent: int) -> int:
+    return min(max(round(value / unit), 1), silent - 1)
+
+
+def _integers(values: Tensor, dtype: Any) -> Any:
+    return np.ascontiguousarray(values.round().numpy().astype(dtype))

@@ -1,0 +1,169 @@
+"""What an integer network does on a data set, alone and beside the network that it was made of."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ttfs_fast.data import ImageSet
+from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.quantization.network import IntegerNetwork, first_spikes
+from ttfs_fast.training import EvaluationResult, predict
+
+
+def evaluate(
+    network: IntegerNetwork,
+    image_set: ImageSet,
+    *,
+    batch_size: int = 200,
+    threads: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> EvaluationResult:
+    """Run an integer network over a data set and count.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+        Has one output a class.
+    image_set : ImageSet
+        The images with their labels.
+    batch_size : int
+        Images run at a time.
+    threads : int, optional
+        As when calling the network.
+    on_progress : callable, optional
+        Called after each batch with the number of images done so far.
+
+    Returns
+    -------
+    result : EvaluationResult
+        As :func:`ttfs_fast.training.evaluate` gives it for a float network. ``images_per_second``
+        counts the network alone, encoding included.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or the output has not one neuron a class.
+    """
+    images, classes = len(image_set), len(image_set.classes)
+    if images == 0:
+        raise ValueError(f"the data set {image_set.name!r} has no images to evaluate")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if network.output_size != (classes, 1, 1):
+        raise ValueError(
+            f"the network's output has size {network.output_size}; the data set "
+            f"{image_set.name!r} has {classes} classes"
+        )
+    infos = network.layer_infos()
+    neurons = [i for i, info in enumerate(infos) if info.kind == "neurons"]
+    spikes = dict.fromkeys(neurons, 0)
+    confusion = np.zeros((classes, classes + 1), np.int64)
+    times, silent, seconds = 0.0, 0, 0.0
+    for start in range(0, images, batch_size):
+        pixels = image_set.images[start : start + batch_size]
+        begin = time.perf_counter()
+        network(pixels, threads=threads)
+        seconds += time.perf_counter() - begin
+        layers = network.layers(pixels, threads=threads)
+        for i in neurons:
+            spikes[i] += int((layers[i] != network.silent).sum())
+        output = layers[-1].reshape(len(pixels), classes)
+        answers = first_spikes(output, network.silent)
+        truth = image_set.labels[start : start + batch_size]
+        np.add.at(confusion, (truth, np.where(answers < 0, classes, answers)), 1)
+        first = output.min(axis=1)[answers >= 0].astype(np.float64)
+        times += float(np.log(first * network.units[-1]).sum())
+        silent += int((answers < 0).sum())
+        if on_progress is not None:
+            on_progress(start + len(pixels))
+    sizes = {i: math.prod(infos[i].output_size) for i in neurons}
+    total = sum(sizes.values())
+    return EvaluationResult(
+        dataset=image_set.name,
+        images=images,
+        correct=int(np.trace(confusion[:, :classes])),
+        confusion=confusion,
+        sparsity=sum(spikes.values()) / (images * total),
+        sparsity_by_layer={f"layer {i + 1}": spikes[i] / (images * sizes[i]) for i in neurons},
+        first_spike_time=times / (images - silent) if silent < images else math.nan,
+        silent_images=silent,
+        weights=sum(network.weight_codes(i).size for i in neurons),
+        neurons=total,
+        spikes_per_image=sum(spikes.values()) / images,
+        images_per_second=images / seconds,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Decisions of a float network and of an integer network on the same images.
+
+    Attributes
+    ----------
+    images : int
+        Images shown.
+    counts : int64 array, shape (classes + 1, classes + 1)
+        Images by the float network's answer (row) and the integer network's (column); the last of
+        each is "no output spike".
+    float_correct, integer_correct : int
+        Correct answers of each.
+    """
+
+    images: int
+    counts: NDArray[np.int64]
+    float_correct: int
+    integer_correct: int
+
+    @property
+    def agreement(self) -> float:
+        """Share of the images on which both decide the same."""
+        return float(np.trace(self.counts)) / self.images
+
+
+def compare(
+    model: nn.Module,
+    network: IntegerNetwork,
+    image_set: ImageSet,
+    *,
+    alpha: float = 3.0,
+    polarity: Polarity = "bright-first",
+    batch_size: int = 200,
+    threads: int | None = None,
+) -> Comparison:
+    """Compare the decisions of a float network and of an integer network.
+
+    Parameters
+    ----------
+    model : Module
+        Maps spike values (N, C, H, W) to (N, classes).
+    network, image_set, batch_size, threads
+        As for :func:`evaluate`.
+    alpha, polarity
+        How the float network's pixels become spike times.
+
+    Returns
+    -------
+    comparison : Comparison
+    """
+    classes = len(image_set.classes)
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    correct = np.zeros(2, np.int64)
+    with torch.no_grad():
+        for start in range(0, len(image_set), batch_size):
+            pixels = image_set.images[start : start + batch_size]
+            truth = image_set.labels[start : start + batch_size]
+            values = encode(torch.from_numpy(pixels), alpha=alpha, polarity=polarity)
+            answers = [
+                predict(model(values)).numpy(),
+                network.classify(pixels, threads=threads),
+            ]
+            rows, columns = (np.where(a < 0, classes, a) for a in answers)
+            np.add.at(counts, (rows, columns), 1)
+            correct += [int((a == truth).sum()) for a in answers]
+    return Comparison(len(image_set), counts, int(correct[0]), int(correct[1]))

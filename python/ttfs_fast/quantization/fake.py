@@ -1,0 +1,243 @@
+"""Quantized weights while training: forward with them, gradients to the full-precision ones."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+
+BITS = (8, 4, 2)
+MAX_THETA = 1 << 20
+_LEVELS = {8: 127, 4: 112, 2: 96}  # the largest integer weight
+_TRIES = {4: 40, 2: 60}
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class QuantizationConfig:
+    """How :func:`quantize_` quantizes the weights of a network.
+
+    Attributes
+    ----------
+    bits : {8, 4, 2}
+        Bits of a weight.
+
+    Raises
+    ------
+    ValueError
+        If ``bits`` is another number.
+    """
+
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS:
+            raise ValueError(f"bits must be one of 8, 4 and 2; got {self.bits}")
+
+
+class FakeQuantize(nn.Module):
+    """Rounds a weight to the levels that an integer network has, as a parametrization.
+
+    An output channel j has the threshold theta_j, an integer, and its weights the values
+    W / theta_j, with the integers W of docs/integer.md: -127 to 127 for 8 bits, multiples of 16
+    from -112 to 112 for 4 bits, and -96, -32, 32 and 96 for 2 bits. The gradient passes as if
+    nothing had been rounded (straight through).
+
+    Parameters
+    ----------
+    bits : {8, 4, 2}
+        Bits of a weight.
+    outputs : int
+        Output channels.
+
+    Attributes
+    ----------
+    theta : Tensor
+        Shape (outputs,), the thresholds, whole numbers.
+    """
+
+    theta: Tensor
+
+    def __init__(self, bits: int, outputs: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.register_buffer("theta", torch.ones(outputs))
+
+    def refit(self, weight: Tensor) -> None:
+        """Choose the thresholds anew for these full-precision weights."""
+        self.theta.copy_(fit_thresholds(weight, self.bits))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        theta = self.theta.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
+        rounded = integer_weights(weight.detach() * theta, self.bits) / theta
+        return weight + (rounded - weight.detach())
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}"
+
+
+def integer_weights(scaled: Tensor, bits: int) -> Tensor:
+    """The nearest integer weights W of ``weight * theta``; see docs/integer.md."""
+    return weight_of_code(weight_codes(scaled, bits), bits)
+
+
+def weight_codes(scaled: Tensor, bits: int) -> Tensor:
+    """Signed codes of ``bits`` bits whose integer weights are nearest to ``weight * theta``."""
+    if bits == 8:
+        return scaled.round().clamp(-127, 127)
+    if bits == 4:
+        return (scaled / 16).round().clamp(-7, 7)
+    return (scaled / 64).floor().clamp(-2, 1)
+
+
+def weight_of_code(codes: Tensor, bits: int) -> Tensor:
+    """Integer weights W of codes."""
+    return codes if bits == 8 else codes * 16 if bits == 4 else codes * 64 + 32
+
+
+def fit_thresholds(weight: Tensor, bits: int) -> Tensor:
+    """Thresholds theta, one an output channel, with which the quantized weights fit best.
+
+    With 8 bits the largest weight of a channel gets the largest integer weight that leaves theta
+    an integer, theta = floor(127 / max |w|), so that theta itself has no rounding error. With 4
+    and 2 bits, where it pays to cut off a few large weights, theta is the one with the least
+    squared error among a few dozen from that value upwards.
+
+    Parameters
+    ----------
+    weight : Tensor
+        Shape (outputs, ...).
+    bits : {8, 4, 2}
+        Bits of a weight.
+
+    Returns
+    -------
+    theta : Tensor
+        Shape (outputs,), of the weight's dtype: whole numbers from 1 to 2**20.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite.
+    """
+    flat = weight.detach().flatten(1)
+    if not bool(flat.isfinite().all()):
+        raise ValueError("the weights hold NaN or infinity; there is nothing to quantize them to")
+    largest = flat.abs().amax(1) if flat.shape[1] else flat.new_zeros(flat.shape[0])
+    least = (_LEVELS[bits] / largest.clamp(min=1e-30)).clamp(1, MAX_THETA).floor()
+    if bits == 8:
+        return least
+    best, error = least.clone(), torch.full_like(least, torch.inf)
+    top = 8 if bits == 2 else 4
+    for i in range(_TRIES[bits] + 1):
+        theta = (least * (1 + (top - 1) * i / _TRIES[bits])).floor().clamp(1, MAX_THETA)
+        rounded = integer_weights(flat * theta[:, None], bits) / theta[:, None]
+        here = (rounded - flat).square().sum(1)
+        best = torch.where(here < error, theta, best)
+        error = torch.minimum(error, here)
+    return best
+
+
+def spiking_layers_of(model: nn.Module) -> list[SpikingLinear | SpikingConv2d]:
+    """The layers whose weights are quantized."""
+    layers = [m for m in model.modules() if isinstance(m, SpikingLinear | SpikingConv2d)]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no SpikingLinear and no SpikingConv2d layer to quantize"
+        )
+    return layers
+
+
+def quantizer_of(layer: nn.Module) -> FakeQuantize | None:
+    """The quantizer that :func:`quantize_` put on a layer's weight; None if there is none."""
+    if not parametrize.is_parametrized(layer, "weight"):
+        return None
+    parametrizations = layer.parametrizations["weight"]  # type: ignore[index]
+    found = [module for module in parametrizations if isinstance(module, FakeQuantize)]
+    return found[0] if found else None
+
+
+def full_precision(layer: nn.Module) -> Tensor:
+    """The weight behind the quantized one of a prepared layer."""
+    weight = layer.parametrizations["weight"].original  # type: ignore[index,union-attr]
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
+    """Prepare a network for quantization-aware training, in place.
+
+    From then on every :class:`~ttfs_fast.nn.SpikingLinear` and
+    :class:`~ttfs_fast.nn.SpikingConv2d` computes with quantized weights, and training changes the
+    full-precision ones behind them. Calling it again with other bits changes the bits; the paper
+    steps them down from 32 over 8 and 4 to 2 while it trains. Biases stay as they are:
+    :func:`~ttfs_fast.quantization.convert` rounds them to multiples of 1 / theta.
+
+    Parameters
+    ----------
+    model : Module
+        Holds the spiking layers.
+    config : QuantizationConfig, optional
+        The bits; 8 by default.
+
+    Returns
+    -------
+    model : Module
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If the model has no spiking layer, or a weight is not finite.
+
+    Notes
+    -----
+    Zhou et al., AAAI 2021, section 4.2. Thresholds are fitted here and by :func:`refit_`, not at
+    every step.
+    """
+    config = config or QuantizationConfig()
+    for layer in spiking_layers_of(model):
+        quantizer = quantizer_of(layer)
+        if quantizer is None:
+            quantizer = FakeQuantize(config.bits, layer.weight.shape[0]).to(layer.weight)
+            quantizer.refit(layer.weight)
+            parametrize.register_parametrization(layer, "weight", quantizer)
+        else:
+            quantizer.bits = config.bits
+            quantizer.refit(full_precision(layer))
+    return model
+
+
+def refit_(model: Model) -> Model:
+    """Fit the thresholds of a prepared network to its weights of now, in place."""
+    for layer in spiking_layers_of(model):
+        quantizer = quantizer_of(layer)
+        if quantizer is None:
+            raise ValueError("the network is not prepared; call quantize_(model, config) first")
+        quantizer.refit(full_precision(layer))
+    return model
+
+
+def dequantize_(model: Model, *, keep_quantized: bool = False) -> Model:
+    """Undo :func:`quantize_`, in place.
+
+    Parameters
+    ----------
+    model : Module
+        A prepared network.
+    keep_quantized : bool
+        Leave the quantized weights as the weights, instead of the full-precision ones.
+
+    Returns
+    -------
+    model : Module
+        The same.
+    """
+    for layer in spiking_layers_of(model):
+        if quantizer_of(layer) is not None:
+            parametrize.remove_parametrizations(layer, "weight", keep_quantized)
+    return model

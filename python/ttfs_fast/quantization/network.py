@@ -1,0 +1,315 @@
+"""Integer networks: numpy in, numpy out, and no torch."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttfs_fast._files import replace_file
+from ttfs_fast._native import _core
+
+MAGIC = b"TTFSINT\n"
+Codes = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerInfo:
+    """One layer of an integer network, as docs/integer.md names its parts.
+
+    Attributes
+    ----------
+    kind : {"neurons", "pooling"}
+        A layer of neurons (fully connected ones are convolutions whose kernel covers the input),
+        or first-spike pooling.
+    output_size : tuple of int
+        Channels, rows and columns of the output.
+    kernel, stride, padding, dilation : tuple of int
+        Rows and columns; the padding is that at the top and left.
+    groups, bits : int
+        Groups of the convolution; bits of a weight. 0 for pooling.
+    ratio : int
+        An output code is the spike time times ``ratio / 2**16``, rounded.
+    latest : int
+        A spike with a later output code is none.
+    bias_code : int
+        When the bias joins.
+    theta : int32 array, shape (channels,)
+        Threshold of every output channel.
+    bias : int32 array, shape (channels,), or None
+        Bias weight of every output channel.
+    """
+
+    kind: str
+    output_size: tuple[int, int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int = 0
+    bits: int = 0
+    ratio: int = 0
+    latest: int = 0
+    bias_code: int = 0
+    theta: NDArray[np.int32] | None = None
+    bias: NDArray[np.int32] | None = None
+
+
+class IntegerNetwork:
+    """A spiking network in integers, from pixels to class.
+
+    :func:`ttfs_fast.quantization.convert` makes one of a trained network and :func:`load` reads one
+    from a file. Calling it gives the same codes, bit for bit, on every machine, for every number
+    of threads and every instruction set.
+
+    Parameters
+    ----------
+    core : _core.IntegerNetwork
+        The network of the compiled core.
+
+    Examples
+    --------
+    >>> from ttfs_fast import quantization
+    >>> net = quantization.load("mnist.ttfs")  # doctest: +SKIP
+    >>> net.classify(images)  # uint8, (N, 1, 28, 28)  # doctest: +SKIP
+    """
+
+    def __init__(self, core: _core.IntegerNetwork) -> None:
+        self._core = core
+
+    def __call__(self, images: NDArray[np.uint8] | Codes, *, threads: int | None = None) -> Codes:
+        """Spike codes of the last layer.
+
+        Parameters
+        ----------
+        images : uint8 or uint16 array, shape (N, C, H, W)
+            Pixels as uint8, which the network encodes, or spike codes as uint16: 1 to
+            ``silent - 1``, and ``silent``.
+        threads : int, optional
+            Threads to use; by default those that this process may run on, or OMP_NUM_THREADS.
+
+        Returns
+        -------
+        codes : uint16 array, shape (N, classes), or (N, C, H, W) if the output has rows
+            The earliest output is the class; ``silent`` is an output that does not spike.
+
+        Raises
+        ------
+        TypeError
+            If the array is neither uint8 nor uint16.
+        ValueError
+            If its shape does not fit, or a uint16 value is no spike code.
+        """
+        output: Codes = self._run(images, False, threads)[0]
+        channels, rows, columns = self.output_size
+        return output.reshape(-1, channels) if rows == columns == 1 else output
+
+    def layers(
+        self, images: NDArray[np.uint8] | Codes, *, threads: int | None = None
+    ) -> list[Codes]:
+        """Spike codes of every layer, each (N, C, H, W); otherwise as calling the network."""
+        return self._run(images, True, threads)
+
+    def classify(
+        self, images: NDArray[np.uint8] | Codes, *, threads: int | None = None
+    ) -> NDArray[np.int32]:
+        """The class of each image: the output that spikes first, the lowest of several.
+
+        Parameters
+        ----------
+        images, threads
+            As when calling the network.
+
+        Returns
+        -------
+        classes : int32 array, shape (N,)
+            -1 where no output spikes.
+        """
+        if self.output_size[1:] != (1, 1):
+            raise ValueError(
+                f"the network's output has size {self.output_size}; to classify, it must be one "
+                "value a class"
+            )
+        return first_spikes(self(images, threads=threads), self.silent)
+
+    def encode(self, images: NDArray[np.uint8]) -> Codes:
+        """Spike codes of pixels: uint8 of any shape to uint16 of the same shape."""
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            raise TypeError(f"pixels must be a uint8 array; got {_kind(images)}")
+        encoded: Codes = self._core.encoder[images]
+        return encoded
+
+    def reference(self, layer: int, codes: Codes) -> Codes:
+        """One layer by the plain reference, slowly: (N, C, H, W) codes in, and so out."""
+        return self._core.reference(layer, np.ascontiguousarray(codes))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the network to one file; a file that is there is replaced in one step."""
+        target = Path(path)
+        replace_file(target, self.to_bytes())
+        return target
+
+    def to_bytes(self) -> bytes:
+        """The content of the file that :meth:`save` writes."""
+        return self._core.serialize()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """The network of a file's content.
+
+        Raises
+        ------
+        ValueError
+            If it is cut short, was altered, or is of another version; nothing is believed before
+            its checksum.
+        """
+        try:
+            return cls(_core.IntegerNetwork.parse(content))
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def time_bits(self) -> int:
+        """Bits of a spike code: 16 or 8."""
+        return self._core.time_bits
+
+    @property
+    def silent(self) -> int:
+        """The code that says "no spike": the largest."""
+        return self._core.silent
+
+    @property
+    def unit(self) -> float:
+        """Spike value exp(t) that one step of an input code stands for."""
+        return self._core.unit
+
+    @property
+    def units(self) -> list[float]:
+        """The same for the output codes of each layer."""
+        units, unit = [], self.unit
+        for layer in self.layer_infos():
+            if layer.kind == "neurons":
+                unit = unit * 2**16 / layer.ratio
+            units.append(unit)
+        return units
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of an image."""
+        return self._core.input_size
+
+    @property
+    def output_size(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of the output."""
+        return self._core.output_size
+
+    @property
+    def encoder(self) -> Codes:
+        """Spike code of each pixel intensity, shape (256,)."""
+        return self._core.encoder
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the weights take in memory."""
+        return self._core.weight_bytes
+
+    def layer_infos(self) -> list[LayerInfo]:
+        """A description of every layer."""
+        return [LayerInfo(**self._core.layer(i)) for i in range(self._core.layer_count)]
+
+    def weight_codes(self, layer: int) -> NDArray[np.int8]:
+        """Codes of a layer's weights, shape (outputs, inputs / groups, rows, columns)."""
+        return self._core.weight_codes(layer)
+
+    def __repr__(self) -> str:
+        lines = [f"IntegerNetwork(input {self.input_size}, {self.time_bits}-bit spike codes"]
+        for info in self.layer_infos():
+            bits = f", {info.bits}-bit weights" if info.bits else ""
+            lines.append(
+                f"  {info.kind} {info.kernel[0]}x{info.kernel[1]} -> {info.output_size}{bits}"
+            )
+        return "\n".join([*lines, ")"])
+
+    def _run(self, images: Any, all_layers: bool, threads: int | None) -> list[Codes]:
+        if not isinstance(images, np.ndarray) or images.dtype not in (np.uint8, np.uint16):
+            raise TypeError(
+                "images must be a uint8 array of pixels or a uint16 array of spike codes; got "
+                f"{_kind(images)}"
+            )
+        if images.ndim != 4 or images.shape[1:] != self.input_size:
+            raise ValueError(
+                f"images have shape {images.shape}; the network takes (N, "
+                f"{', '.join(map(str, self.input_size))})"
+            )
+        if self._core.layer_count == 0:
+            raise ValueError("the network has no layers")
+        run = self._core.run_pixels if images.dtype == np.uint8 else self._core.run_codes
+        return run(np.ascontiguousarray(images), all_layers, default_threads(threads))
+
+
+def load(path: str | os.PathLike[str]) -> IntegerNetwork:
+    """Read an integer network from a file.
+
+    Parameters
+    ----------
+    path : path
+        A file that :meth:`IntegerNetwork.save` wrote.
+
+    Returns
+    -------
+    network : IntegerNetwork
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is cut short, was altered, is of another version, or is no integer network;
+        the message says which.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"no integer network at {path}")
+    try:
+        return IntegerNetwork(_core.IntegerNetwork.load(path))
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+def is_integer_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as an integer network does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def first_spikes(codes: Codes, silent: int) -> NDArray[np.int32]:
+    """Index of the earliest code of each row, the lowest of several; -1 where all are silent."""
+    classes: NDArray[np.int32] = codes.argmin(axis=1).astype(np.int32)
+    classes[codes.min(axis=1) == silent] = -1
+    return classes
+
+
+def default_threads(threads: int | None) -> int:
+    """The number asked for, or as many as OMP_NUM_THREADS or the processors of this process."""
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1; got {threads}")
+        return threads
+    try:
+        return max(1, int(os.environ.get("OMP_NUM_THREADS", "")))
+    except ValueError:
+        pass
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
+    return type(value).__name__

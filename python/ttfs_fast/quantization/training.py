@@ -1,0 +1,319 @@
+"""Quantization-aware training: a trained network, retrained for fewer and fewer bits."""
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import ttfs_fast
+from ttfs_fast._files import replace_file
+from ttfs_fast.loss import SpikingLoss, clip_gradient_, weights_and_biases
+from ttfs_fast.quantization.conversion import convert
+from ttfs_fast.quantization.evaluation import evaluate
+from ttfs_fast.quantization.fake import BITS, QuantizationConfig, quantize_, refit_
+from ttfs_fast.quantization.network import IntegerNetwork
+from ttfs_fast.training import TrainConfig
+from ttfs_fast.training.batches import EpochBatches
+from ttfs_fast.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ttfs_fast.training.datasets import load_in_memory
+from ttfs_fast.training.report import Reporter
+
+CONFIG = "quantize.json"
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """The settings of quantization-aware training.
+
+    Attributes
+    ----------
+    bits : {8, 4, 2}
+        Bits of a weight at the end; training goes through the numbers above it first.
+    time_bits : {16, 8}
+        Bits of a spike code.
+    epochs : int
+        Passes over the training images with each number of bits; 0 for no training at all.
+    lr_start, lr_end : float
+        Learning rate of Adam, falling as half a cosine, anew for each number of bits.
+    training : TrainConfig
+        Data, loss, batches, distortions, noise, weight decay, averaging, seed and threads, as for
+        training; its ``epochs`` and learning rate do not count here.
+    """
+
+    bits: int = 2
+    time_bits: int = 16
+    epochs: int = 4
+    lr_start: float = 1e-3
+    lr_end: float = 1e-5
+    training: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        QuantizationConfig(self.bits)
+        if self.time_bits not in (8, 16):
+            raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")
+        if self.epochs < 0:
+            raise ValueError(f"epochs must not be negative; got {self.epochs}")
+        if not (0 < self.lr_end <= self.lr_start < math.inf):
+            raise ValueError(
+                f"learning rates must be above 0 and not rise; got {self.lr_start} to {self.lr_end}"
+            )
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The numbers of bits in turn."""
+        return tuple(bits for bits in BITS if bits >= self.bits)
+
+    def learning_rate(self, epoch: float) -> float:
+        """Learning rate at a moment of a stage, counted in epochs."""
+        falling = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        return self.lr_end + falling * (self.lr_start - self.lr_end)
+
+    def to_json(self) -> str:
+        """All settings as JSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["training"] = json.loads(self.training.to_json())
+        return json.dumps(values, indent=2)
+
+
+def quantize(
+    model: nn.Module,
+    config: QuantizeConfig,
+    out_dir: str | Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> dict[int, IntegerNetwork]:
+    """Retrain a network with quantized weights, stepping the bits down, and convert it.
+
+    The folder receives the settings, a checkpoint an epoch, and after each stage the integer
+    network of so many bits, ``model-8bit.ttfs`` and so on. A run that was stopped continues from
+    its newest checkpoint with ``resume=True`` and ends with the same bits.
+
+    Parameters
+    ----------
+    model : Module
+        A trained network that :func:`~ttfs_fast.quantization.convert` can convert; it is left as
+        it is.
+    config : QuantizeConfig
+        The settings.
+    out_dir : str or Path
+        Folder of the run; made if it does not exist.
+    resume : bool
+        Continue the run in ``out_dir``.
+    quiet : bool
+        Print nothing.
+
+    Returns
+    -------
+    networks : dict of int to IntegerNetwork
+        The integer network of each number of bits.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out_dir`` holds a run and ``resume`` is not given.
+    ValueError
+        If the run to resume had other settings.
+
+    Notes
+    -----
+    Zhou et al., AAAI 2021, section 4.2: the forward pass uses the quantized weights, the gradient
+    goes to the full-precision ones, and the bits fall from 32 over 8 and 4 to 2.
+    """
+    run, reporter = Path(out_dir), Reporter(quiet=quiet)
+    text = config.to_json()
+    saved = run / CONFIG
+    if saved.exists() and not resume:
+        raise FileExistsError(
+            f"{run} already holds a run: give --resume to continue it, or another folder"
+        )
+    if resume and saved.exists() and saved.read_text() != f"{text}\n":
+        raise ValueError(f"cannot resume {run} with other settings than {saved} holds")
+    replace_file(saved, f"{text}\n".encode())
+    threads = torch.get_num_threads()
+    try:
+        if config.training.threads is not None:
+            torch.set_num_threads(config.training.threads)
+        return _Run(model, config, run, reporter).all_stages()
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Run:
+    """The objects of a run, and its loop."""
+
+    def __init__(
+        self, model: nn.Module, config: QuantizeConfig, run: Path, reporter: Reporter
+    ) -> None:
+        self.config, self.run, self.reporter = config, run, reporter
+        training = config.training
+        train_set, self.test_set = load_in_memory(training)
+        self.model = copy.deepcopy(model)
+        quantize_(self.model, QuantizationConfig(BITS[0]))
+        self.averaged: AveragedModel | None = None
+        if training.average:
+            mean = get_ema_multi_avg_fn(training.average)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
+        self.generator = torch.Generator().manual_seed(training.seed)
+        self.batches = EpochBatches(
+            train_set,
+            training.batch_size,
+            self.generator,
+            alpha=training.alpha,
+            polarity=training.polarity,
+            jitter=training.jitter,
+            distortion=training.distortion,
+        )
+        self.loss = SpikingLoss(
+            training.K,
+            training.lambda_,
+            training.beta,
+            scale=training.scale,
+            exclude_target=training.exclude_target,
+            cost_reduction=training.cost_reduction,
+        )
+        self.optimizer = self._new_optimizer()
+        self.done = 0  # epochs, of all stages
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        training = self.config.training
+        return torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.config.lr_start,
+            betas=(0.9, training.adam_beta2),
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+
+    @property
+    def network(self) -> nn.Module:
+        module: nn.Module = self.model if self.averaged is None else self.averaged.module
+        return module
+
+    def all_stages(self) -> dict[int, IntegerNetwork]:
+        config, epochs = self.config, self.config.epochs
+        checkpoint = load_checkpoint(self.run)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self._announce()
+        networks = {}
+        for stage, bits in enumerate(config.stages):
+            first = stage * epochs
+            self._set_bits(bits, anew=self.done <= first)
+            for epoch in range(max(self.done - first, 0), epochs):
+                begin = time.perf_counter()
+                loss = self._epoch(epoch)
+                self.done = first + epoch + 1
+                self._save()
+                figures = f"loss {loss:8.4f}  {time.perf_counter() - begin:.1f} s"
+                self.reporter.say(f"{bits} bits, epoch {epoch + 1}/{epochs}  {figures}")
+            networks[bits] = self._finish(bits)
+        return networks
+
+    def _set_bits(self, bits: int, *, anew: bool) -> None:
+        """Start a stage (``anew``), or put its bits back after a restart."""
+        for model in (self.model, self.network):
+            quantize_(model, QuantizationConfig(bits))
+        if anew:
+            # The stage starts from what the one before it gave.
+            if self.averaged is not None:
+                self.model.load_state_dict(self.averaged.module.state_dict())
+                self.averaged.n_averaged.zero_()
+            self.optimizer = self._new_optimizer()
+
+    def _epoch(self, epoch: int) -> float:
+        self.model.train()
+        total, steps = 0.0, 0
+        for chunk in self.batches.epoch():
+            refit_(self.model)
+            for batch in chunk.batches:
+                rate = self.config.learning_rate(epoch + steps / len(self.batches))
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                with parametrize.cached():
+                    output = self.model(batch.values)
+                    loss = self.loss.terms(
+                        output, batch.labels, weights_and_biases(self.model)
+                    ).total
+                self.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                norm = clip_gradient_(
+                    self.model, self.config.training.max_gradient, error_if_nonfinite=False
+                )
+                if math.isfinite(norm):
+                    self.optimizer.step()
+                if self.averaged is not None:
+                    self.averaged.update_parameters(self.model)
+                total += loss.item()
+                steps += 1
+            if not math.isfinite(total):
+                raise FloatingPointError(
+                    f"the loss became {total} after {steps} steps: try a lower learning rate"
+                )
+        return total / steps
+
+    def _finish(self, bits: int) -> IntegerNetwork:
+        training = self.config.training
+        refit_(self.network)
+        network = convert(
+            self.network,
+            bits,
+            self.config.time_bits,
+            input_size=self.test_set.images.shape[1:],
+            alpha=training.alpha,
+            polarity=training.polarity,
+        )
+        path = network.save(self.run / f"model-{bits}bit.ttfs")
+        result = evaluate(network, self.test_set, threads=torch.get_num_threads())
+        self.reporter.say(
+            f"{bits} bits: {result.accuracy:.2%} of {result.images:,} test images in integers, "
+            f"{path} ({path.stat().st_size:,} bytes)"
+        )
+        return network
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.run,
+            Checkpoint(
+                epoch=self.done,
+                model=self.model.state_dict(),
+                averaged={} if self.averaged is None else self.averaged.state_dict(),
+                best={},
+                optimizer=self.optimizer.state_dict()["state"],
+                generator=self.generator.get_state(),
+                facts={"config": json.loads(self.config.to_json())},
+            ),
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.model.load_state_dict(checkpoint.model)
+        if self.averaged is not None:
+            self.averaged.load_state_dict(checkpoint.averaged)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": checkpoint.optimizer, "param_groups": groups})
+        self.generator.set_state(checkpoint.generator)
+        self.done = checkpoint.epoch
+
+    def _announce(self) -> None:
+        config, training = self.config, self.config.training
+        stages = ", ".join(map(str, config.stages))
+        facts: dict[str, Any] = {
+            "bits": f"{stages}; {config.time_bits}-bit spike codes",
+            "images": f"{self.batches.images:,} to train, {len(self.test_set):,} to test",
+            "steps": f"{config.epochs} epochs of {len(self.batches):,} batches of "
+            f"{training.batch_size} for each number of bits, {self.done} epochs done",
+            "rate": f"{config.lr_start:g} falling to {config.lr_end:g}",
+            "device": f"cpu, threads: {torch.get_num_threads()}, "
+            f"{ttfs_fast.instruction_set()} instructions",
+            "seed": str(training.seed),
+        }
+        self.reporter.say_facts(f"quantizing {type(self.model).__name__}", facts)

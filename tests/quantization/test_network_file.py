@@ -1,0 +1,179 @@
+"""Files of integer networks; what is needed to run one."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ttfs_fast
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.quantization import IntegerNetwork, convert, is_integer_file, load
+
+
+@pytest.fixture
+def net() -> IntegerNetwork:
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        SpikingConv2d(2, 20, 3, stride=2, padding=1, groups=2),
+        SpikingMaxPool2d(2, ceil_mode=True),
+        nn.Sequential(SpikingConv2d(20, 9, 2, dilation=2, bias=False), nn.Dropout()),
+        nn.Flatten(),
+        SpikingLinear(9, 70),
+        SpikingLinear(70, 5),
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05)
+    return convert(model, 4, input_size=(2, 11, 11))
+
+
+def images(net: IntegerNetwork, count: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *net.input_size)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("time_bits", [16, 8])
+def test_a_file_holds_the_network(tmp_path: Path, bits: int, time_bits: int) -> None:
+    net = convert(mnist_scnn(pretrained=True), bits, time_bits)
+    path = net.save(tmp_path / "net.ttfs")
+    assert is_integer_file(path)
+    again = load(path)
+    assert again.to_bytes() == net.to_bytes() == path.read_bytes()
+    pixels = images(net)
+    for a, b in zip(net.layers(pixels), again.layers(pixels), strict=True):
+        assert np.array_equal(a, b)
+        assert (a < net.silent).mean() > 0.1
+    for a, b in zip(net.layer_infos(), again.layer_infos(), strict=True):
+        assert a.kernel == b.kernel
+        assert np.array_equal(a.theta, b.theta)
+    assert repr(again) == repr(net)
+    float_bytes = 4 * 21498
+    assert path.stat().st_size < float_bytes * bits / 32 + 1400  # encoder, thetas, biases
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.ttfs"]
+
+
+def test_all_kinds_of_layers_in_a_file(net: IntegerNetwork) -> None:
+    again = IntegerNetwork.from_bytes(net.to_bytes())
+    assert again.output_size == (5, 1, 1)
+    for a, b in zip(net.layers(images(net)), again.layers(images(net)), strict=True):
+        assert np.array_equal(a, b)
+    codes = net.encode(images(net))
+    for i, out in enumerate(net.layers(images(net))):
+        codes = net.reference(i, codes)
+        assert np.array_equal(codes, out)
+        assert (codes < net.silent).any()
+
+
+def sealed(content: bytes) -> bytes:
+    """The content with the size and checksum that fit it."""
+    content = content[:12] + struct.pack("<Q", len(content)) + content[20:-4]
+    return content + struct.pack("<I", zlib.crc32(content))
+
+
+def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
+    content = net.to_bytes()
+    assert sealed(content) == content  # CRC-32 as zlib computes it
+    path = tmp_path / "net.ttfs"
+    for cut in (0, 5, 12, 23, 24, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:cut])
+        with pytest.raises(ValueError, match=r"net.ttfs is not an integer network.*(short|begin)"):
+            load(path)
+    with pytest.raises(ValueError, match="appended"):
+        IntegerNetwork.from_bytes(content + b"x")
+    for place in range(20, len(content), 41):
+        altered = bytearray(content)
+        altered[place] ^= 16
+        with pytest.raises(ValueError, match="checksum"):
+            IntegerNetwork.from_bytes(bytes(altered))
+    with pytest.raises(ValueError, match=r"version 2.*reads version 1"):
+        IntegerNetwork.from_bytes(sealed(content[:8] + struct.pack("<I", 2) + content[12:]))
+    with pytest.raises(ValueError, match="begin"):
+        IntegerNetwork.from_bytes(b"x" * 1000)
+    with pytest.raises(FileNotFoundError, match=r"nothing.ttfs"):
+        load(tmp_path / "nothing.ttfs")
+    with pytest.raises(ValueError, match=r"cannot be read|short|directory"):
+        load(tmp_path)
+
+
+def test_absurd_sizes_are_refused_before_memory_is_taken(net: IntegerNetwork) -> None:
+    content = net.to_bytes()
+    first_layer = 20 + 4 + 8 + 12 + 512 + 4
+    channels_out = first_layer + 4 + 1 + 1 + 2 + 2 + 4 + 3 * 4
+    assert struct.unpack_from("<I", content, channels_out) == (20,)
+    for value in (0, 1 << 28, 1 << 31, (1 << 32) - 1):
+        altered = bytearray(content)
+        struct.pack_into("<I", altered, channels_out, value)
+        with pytest.raises(ValueError, match="not an integer network"):
+            IntegerNetwork.from_bytes(sealed(bytes(altered)))
+    extra = sealed(content[:-4] + b"\0" * 3 + content[-4:])
+    with pytest.raises(ValueError, match="more than its layers"):
+        IntegerNetwork.from_bytes(extra)
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    source = str(Path(ttfs_fast.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_classifies_without_torch(tmp_path: Path) -> None:
+    net = convert(mnist_scnn(pretrained=True), 4)
+    path, pixels = net.save(tmp_path / "net.ttfs"), images(net, 16)
+    np.save(tmp_path / "images.npy", pixels)
+    done = run(
+        "import sys, numpy as np, ttfs_fast\n"
+        f"net = ttfs_fast.quantization.load({str(path)!r})\n"
+        f"print(net.classify(np.load({str(tmp_path / 'images.npy')!r}), threads=2).tolist())\n"
+        "assert ttfs_fast.__version__ and ttfs_fast.instruction_set()\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} - set(sys.stdlib_module_names)))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    classes, modules = done.stdout.splitlines()
+    assert classes == str(net.classify(pixels).tolist())
+    assert "'torch'" not in modules
+    assert "'ttfs_fast'" in modules
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="reads /proc, which only Linux has"
+)
+def test_one_openmp_runtime_when_torch_comes_later(tmp_path: Path) -> None:
+    net = convert(mnist_scnn(pretrained=True), 8)
+    path = net.save(tmp_path / "net.ttfs")
+    done = run(
+        "import numpy as np, ttfs_fast\n"
+        f"net = ttfs_fast.quantization.load({str(path)!r})\n"
+        "net.classify(np.zeros((4, 1, 28, 28), np.uint8), threads=2)\n"
+        "import torch\n"
+        "torch.set_num_threads(2)\n"
+        "z = ttfs_fast.spiking_linear(torch.ones(64, 64), torch.ones(64, 64))\n"
+        "assert z.isfinite().all() and torch.ones(999, 99).sum() > 0\n"
+        "print(open('/proc/self/maps').read())\n"
+    )
+    assert done.returncode == 0, done.stderr
+    files = {line.split()[-1] for line in done.stdout.splitlines() if ".so" in line}
+    runtimes = {f for f in files if any(n in Path(f).name for n in ("gomp", "iomp", "libomp"))}
+    assert len(runtimes) == 1, runtimes
+
+
+def test_names_of_the_package() -> None:
+    assert {"quantization", "spiking_linear"} <= set(dir(ttfs_fast))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = ttfs_fast.no_such_name  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = ttfs_fast.quantization.no_such_name  # type: ignore[attr-defined]

@@ -1,0 +1,297 @@
+"""Quantized weights while training, conversion, and the commands."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ttfs_fast import quantization
+from ttfs_fast.encoding import encode
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.quantization import (
+    FakeQuantize,
+    QuantizationConfig,
+    QuantizeConfig,
+    convert,
+    dequantize_,
+    fit_thresholds,
+    quantize_,
+    refit_,
+)
+from ttfs_fast.training import TrainConfig, predict
+
+LEVELS = {8: 127, 4: 7, 2: 2}
+
+
+@given(st.sampled_from([8, 4, 2]), st.integers(0, 2**31), st.sampled_from([1e-3, 0.3, 40.0, 1e4]))
+@settings(max_examples=60)
+def test_levels_and_thresholds(bits: int, seed: int, size: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(5, 30, generator=generator, dtype=torch.float64) * size
+    weight[1] = 0
+    quantizer = FakeQuantize(bits, 5).double()
+    quantizer.refit(weight)
+    theta = quantizer.theta
+    assert torch.equal(theta, theta.round())
+    assert 1 <= theta.min() <= theta.max() <= 1 << 20
+    quantized = quantizer(weight)
+    integers = quantized * theta[:, None]
+    torch.testing.assert_close(integers, integers.round(), rtol=0, atol=1e-6)
+    allowed = {8: range(-127, 128), 4: range(-112, 113, 16), 2: (-96, -32, 32, 96)}[bits]
+    assert set(integers.round().unique().int().tolist()) <= set(allowed)
+    if bits == 8 and size <= 1:
+        fine = weight.abs().amax(1, keepdim=True) / 100
+        assert ((quantized - weight).abs() <= fine)[[0, 2, 3, 4]].all()
+
+
+def test_thresholds_fit_better_than_the_largest_weight_alone() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(20, 400)
+    for bits, most in ((4, 0.02), (2, 0.13)):
+        theta = fit_thresholds(weight, bits)
+        quantizer = FakeQuantize(bits, 20)
+        quantizer.refit(weight)
+        error = (quantizer(weight) - weight).square().mean() / weight.square().mean()
+        assert error < most
+        top = {4: 112, 2: 96}[bits]
+        assert (theta > (top / weight.abs().amax(1)).floor()).all()
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        fit_thresholds(torch.tensor([[1.0, math.nan]]), 8)
+
+
+def test_gradient_goes_straight_through() -> None:
+    torch.manual_seed(1)
+    layer = SpikingLinear(30, 8)
+    z = torch.rand(5, 30).mul(2).exp()
+    full = layer.weight.detach().clone()
+    assert quantize_(layer, QuantizationConfig(4)) is layer
+    quantized = layer.weight.detach().clone()
+    assert not torch.equal(quantized, full)
+    out = layer(z)
+    assert out.isfinite().all()
+    out.log().sum().backward()
+    original = layer.parametrizations.weight.original
+    assert torch.equal(original, full)
+    plain = SpikingLinear(30, 8)
+    plain.load_state_dict({"weight": quantized, "bias": layer.bias.detach()})
+    plain(z).log().sum().backward()
+    assert plain.weight.grad.abs().max() > 0
+    torch.testing.assert_close(original.grad, plain.weight.grad)
+    quantize_(layer, QuantizationConfig(2))  # other bits, the same weights behind them
+    assert layer.parametrizations.weight.original is original
+    assert len({round(v, 4) for v in layer.weight[0].tolist()}) <= 4
+    with torch.no_grad():
+        original.mul_(3)
+    before = layer.parametrizations.weight[0].theta.clone()
+    refit_(layer)
+    assert (layer.parametrizations.weight[0].theta < before).all()
+    last = layer.weight.detach().clone()
+    dequantize_(layer, keep_quantized=True)
+    torch.testing.assert_close(layer.weight.detach(), last)
+    with pytest.raises(ValueError, match="not prepared"):
+        refit_(layer)
+    with pytest.raises(ValueError, match="no SpikingLinear"):
+        quantize_(nn.ReLU())
+    with pytest.raises(ValueError, match="8, 4 and 2"):
+        QuantizationConfig(3)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_integers_follow_the_quantized_float_network(bits: int) -> None:
+    """A network of every kind of layer, in float with quantized weights and in integers."""
+    torch.manual_seed(bits)
+    model = nn.Sequential(
+        SpikingConv2d(2, 24, 3, padding="same"),
+        SpikingMaxPool2d(2),
+        SpikingConv2d(24, 16, 3, stride=2, padding=1, groups=2),
+        nn.Flatten(),
+        SpikingLinear(16 * 3 * 3, 10),
+    )
+    with torch.no_grad():
+        for layer in model:
+            if isinstance(layer, SpikingConv2d | SpikingLinear):
+                layer.weight.mul_(1 + 0.5 * torch.randn_like(layer.weight))
+                layer.bias.fill_(0.125)
+    quantize_(model, QuantizationConfig(bits))
+    net = convert(model, input_size=(2, 11, 11), units=1 / 1024)
+    assert {info.bits for info in net.layer_infos()} == {0, bits}
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 2, 11, 11)).astype(np.uint8)
+    with torch.no_grad():
+        z = encode(torch.from_numpy(pixels))
+        outputs = []
+        for layer in model:
+            z = layer(z)
+            if not isinstance(layer, nn.Flatten):
+                outputs.append(z.reshape(len(z), z.shape[1], -1).numpy())
+    for codes, values in zip(net.layers(pixels), outputs, strict=True):
+        codes = codes.reshape(values.shape)
+        both = (codes < net.silent) & np.isfinite(values)
+        assert both.mean() > 0.9
+        assert (both == np.isfinite(values)).mean() > 0.99
+        difference = np.abs(codes[both] / 1024 - values[both]) / values[both]
+        assert np.median(difference) < 0.003
+        assert (difference < 0.03).mean() > 0.98
+
+
+def test_units_of_the_layers() -> None:
+    model = mnist_scnn(pretrained=True)
+    one, several = convert(model), convert(model, units=[1 / 256, 1 / 128, 1 / 64, 1 / 512])
+    assert one.units == [1 / 256] * 3
+    assert several.units == [1 / 128, 1 / 64, 1 / 512]
+    pixels = np.random.default_rng(1).integers(0, 256, (30, 1, 28, 28)).astype(np.uint8)
+    a, b = one.layers(pixels), several.layers(pixels)
+    early = a[2] < 2000
+    assert early.mean() > 0.3
+    assert np.median(np.abs(a[2][early] * 2.0 - b[2][early]) / a[2][early]) < 0.05
+    assert convert(model, time_bits=8).encoder.max() < 255
+    late = mnist_scnn(t_max=1.0)
+    assert convert(late).layer_infos()[0].latest == math.floor(math.e * 256)
+    for units, message in (
+        ([1, 1], "2 numbers"),
+        (-1.0, "positive"),
+        (1e-6, "no spike code"),
+        ([1e-2, 1e-7, 1, 1], "too far apart"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert(model, units=units)
+
+
+def test_what_cannot_be_converted() -> None:
+    with pytest.raises(TypeError, match="ReLU"):
+        convert(nn.Sequential(nn.ReLU()))
+    with pytest.raises(TypeError, match=r"nn\.Flatten"):
+        convert(nn.Sequential(SpikingLinear(784, 10)))
+    with pytest.raises(ValueError, match=r"takes 700 inputs.*784"):
+        convert(nn.Sequential(nn.Flatten(), SpikingLinear(700, 10)))
+    with pytest.raises(ValueError, match="takes 3 channels"):
+        convert(nn.Sequential(SpikingConv2d(3, 4, 3)))
+    with pytest.raises(ValueError, match="bits"):
+        convert(mnist_scnn(), bits=5)
+    with pytest.raises(ValueError, match="time_bits"):
+        convert(mnist_scnn(), time_bits=12)
+    wide = SpikingConv2d(45000, 1, 1)
+    nn.init.ones_(wide.weight)
+    with pytest.raises(ValueError, match="overflow"):
+        convert(nn.Sequential(wide), input_size=(45000, 1, 1))
+
+
+def config(**changes: object) -> QuantizeConfig:
+    training = TrainConfig(
+        dataset="digits", batch_size=20, threads=1, scale=10.0, cost_reduction="mean", average=0.9
+    )
+    return dataclasses.replace(
+        QuantizeConfig(epochs=2, lr_start=2e-3, training=training), **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+    from ttfs_fast.training import train
+
+    settings = dataclasses.replace(config().training, epochs=4, lr_start=3e-3, average=0.0)
+    return train(settings, tmp_path_factory.mktemp("digits"), quiet=True).model
+
+
+def test_retraining_mends_what_two_bits_cost(digits: nn.Module, tmp_path: Path) -> None:
+    from ttfs_fast.data import load
+
+    test_set = load("digits", train=False)
+    plain = quantization.evaluate(convert(digits, 2), test_set)
+    before = {name: value.clone() for name, value in digits.state_dict().items()}
+    nets = quantization.quantize(digits, config(), tmp_path / "run", quiet=True)
+    assert all(torch.equal(before[name], value) for name, value in digits.state_dict().items())
+    assert list(nets) == [8, 4, 2]
+    result = quantization.evaluate(nets[2], test_set)
+    assert result.accuracy > plain.accuracy + 0.03
+    assert result.accuracy > 0.85
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "quantize.json",
+        "checkpoint-0006",
+        *(f"model-{bits}bit.ttfs" for bits in nets),
+    }
+    comparison = quantization.compare(digits, nets[8], test_set)
+    assert comparison.counts.sum() == comparison.images == len(test_set)
+    assert comparison.agreement > 0.9
+    values = encode(test_set.images_as_tensor())
+    with torch.no_grad():
+        right = predict(digits(values)) == test_set.labels_as_tensor()
+    assert comparison.float_correct == int(right.sum())
+    with pytest.raises(FileExistsError, match="--resume"):
+        quantization.quantize(digits, config(), tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match="other settings"):
+        quantization.quantize(digits, config(epochs=3), tmp_path / "run", resume=True, quiet=True)
+
+
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_a_stopped_run_continues_to_the_same_bits(
+    digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ttfs_fast.quantization import training
+
+    expected = quantization.quantize(digits, config(), tmp_path / "whole", quiet=True)
+    save, saved = training.save_checkpoint, []
+
+    def stop(*arguments: object) -> object:
+        folder = save(*arguments)  # type: ignore[arg-type]
+        saved.append(folder)
+        if len(saved) == stop_after:
+            raise KeyboardInterrupt
+        return folder
+
+    monkeypatch.setattr(training, "save_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        quantization.quantize(digits, config(), tmp_path / "stopped", quiet=True)
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    again = quantization.quantize(digits, config(), tmp_path / "stopped", resume=True, quiet=True)
+    assert again[2].to_bytes() == expected[2].to_bytes()
+
+
+def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.testing import CliRunner
+
+    from ttfs_fast.cli import app
+    from ttfs_fast.data import load
+    from ttfs_fast.training import export_weights
+
+    weights = export_weights(
+        digits, tmp_path / "model.safetensors", config().training, test_accuracy=0.5
+    )
+    runner = CliRunner()
+
+    def run(*arguments: object, code: int = 0) -> str:
+        done = runner.invoke(app, [str(a) for a in arguments])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    out = run("quantize", "--weights", weights, "--epochs", 0, "--bits", 4, "--out", tmp_path / "q")
+    assert "4 bits:" in out
+    assert "answer in float (row), in integers (column)" in out
+    path = tmp_path / "q" / "model-4bit.ttfs"
+    report = json.loads(run("eval", "--weights", path, "--dataset", "digits", "--json"))
+    assert report["accuracy"] > 0.7
+    assert report["file_bytes"] == path.stat().st_size
+    text = run("eval", "--weights", path, "--dataset", "digits")
+    assert "of float32" in text
+    assert "energy by spikes" in text
+    assert "jitter" in run("eval", "--weights", path, "--jitter", 0.1, code=2)
+    images = load("digits", train=False).images[:30]
+    np.save(tmp_path / "images.npy", images)
+    classes = quantization.load(path).classify(images).tolist()
+    assert len(set(classes)) > 4
+    assert run("predict", path, tmp_path / "images.npy").split() == [str(c) for c in classes]
+    detailed = json.loads(run("predict", path, tmp_path / "images.npy", "--json"))
+    assert detailed["classes"] == classes
+    assert detailed["first_spike_times"][0] == pytest.approx(
+        math.log(min(detailed["codes"][0]) / 256)
+    )
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
+    assert "uint8" in run("predict", path, tmp_path / "wrong.npy", code=2)
+    assert "exactly one" in run("quantize", code=2)
