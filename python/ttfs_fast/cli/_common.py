@@ -58,6 +58,13 @@ def flag(name: str, text: str, **more: Any) -> Any:
     return typer.Option(name, help=text, show_default=False, **more)
 
 
+def group(name: str, text: str) -> typer.Typer:
+    """Commands under a name of their own: ``ttfs-fast NAME COMMAND``."""
+    commands = typer.Typer(help=text, no_args_is_help=True)
+    app.add_typer(commands, name=name)
+    return commands
+
+
 DataRoot = Annotated[
     Path | None,
     option(

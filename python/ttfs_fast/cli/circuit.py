@@ -7,16 +7,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
     Threads,
-    app,
     console,
     counting_bar,
+    flag,
     friendly_errors,
+    group,
     option,
     rich,
     set_threads,
@@ -25,11 +24,7 @@ from ttfs_fast.cli._common import (
 if TYPE_CHECKING:
     from ttfs_fast.circuit import CircuitParameters, Nonidealities, SweepPoint
 
-circuit = typer.Typer(
-    help="Simulate the neuron circuit: ring oscillators and a phase-locked loop.",
-    no_args_is_help=True,
-)
-app.add_typer(circuit, name="circuit")
+circuit = group("circuit", "Simulate the neuron circuit: ring oscillators and a phase-locked loop.")
 
 
 class ModelName(StrEnum):
@@ -51,11 +46,10 @@ Picture = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
+    flag(
         "--set",
-        help="A parameter or non-ideality, as name=value (docs/circuit.md lists them): "
+        "A parameter or non-ideality, as name=value (docs/circuit.md lists them): "
         "--set loop_corner=4e9 --set phase_noise=-110. May be repeated.",
-        show_default=False,
     ),
 ]
 
