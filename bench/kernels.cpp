@@ -27,7 +27,7 @@ const ttfs::Kernels<float>& kernels() { return ttfs::kernels().f32; }
 const ttfs::Roof& roof() {
   const std::string_view isa = ttfs::instruction_set();
 #if TTFS_HAVE_avx512
-  if (isa == "avx512") return ttfs::avx512::roof;
+  if (isa.starts_with("avx512")) return ttfs::avx512::roof;  // avx512vnni: the same for floats
 #endif
 #if TTFS_HAVE_avx2
   if (isa == "avx2") return ttfs::avx2::roof;

@@ -15,7 +15,7 @@ from ttfs_fast.bench import pictures
 from ttfs_fast.bench.groups import GROUPS
 from ttfs_fast.bench.measure import Settings
 from ttfs_fast.bench.tables import Row
-from ttfs_fast.bench.timing import environment
+from ttfs_fast.bench.timing import environment, settle_allocator
 
 JSON, MARKDOWN, PICTURE = "results.json", "README.md", "results.png"
 
@@ -61,6 +61,7 @@ def run(
     if name not in GROUPS:
         raise ValueError(f"there is no group {name!r}; the groups are: {', '.join(GROUPS)}")
     torch.set_num_threads(settings.threads)
+    settle_allocator()
     rows = []
     for row in GROUPS[name].rows(settings):
         rows.append(row)
