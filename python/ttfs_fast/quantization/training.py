@@ -20,7 +20,7 @@ from ttfs_fast.loss import SpikingLoss, clip_gradient_, weights_and_biases
 from ttfs_fast.quantization.conversion import convert
 from ttfs_fast.quantization.evaluation import evaluate
 from ttfs_fast.quantization.fake import BITS, QuantizationConfig, quantize_, refit_
-from ttfs_fast.quantization.network import IntegerNetwork
+from ttfs_fast.quantization.network import IntegerNetwork, load
 from ttfs_fast.training import TrainConfig
 from ttfs_fast.training.batches import EpochBatches
 from ttfs_fast.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -208,6 +208,10 @@ class _Run:
         networks = {}
         for stage, bits in enumerate(config.stages):
             first = stage * epochs
+            written = self.run / f"model-{bits}bit.ttfs"
+            if self.done >= first + epochs and written.exists():
+                networks[bits] = load(written)  # of a stage before the restart
+                continue
             self._set_bits(bits, anew=self.done <= first)
             for epoch in range(max(self.done - first, 0), epochs):
                 begin = time.perf_counter()
