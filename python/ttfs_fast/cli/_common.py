@@ -38,13 +38,6 @@ class Dataset(StrEnum):
     FOLDER = "folder"
 
 
-def group(name: str, text: str) -> typer.Typer:
-    """A command that has commands of its own."""
-    commands = typer.Typer(name=name, help=text, no_args_is_help=True)
-    app.add_typer(commands)
-    return commands
-
-
 def option(text: str, field: str | None = None, **more: Any) -> Any:
     """An option; with ``field``, one whose default is that field's of `TrainConfig`."""
     if field is not None:
