@@ -9,22 +9,23 @@
 namespace ttfs::integer::reference {
 namespace {
 
+/// An input that spikes: its code, and where it stands among a neuron's inputs.
 struct Event {
-  std::int64_t code, weight;
+  std::int64_t code, input;
 };
 
-/// One neuron: when does F first reach 0?
-std::uint16_t neuron(std::vector<Event>& events, std::int64_t theta, const Neurons& layer,
-                     std::uint16_t silent) {
-  std::sort(events.begin(), events.end(),
-            [](const Event& a, const Event& b) { return a.code < b.code; });
+/// One neuron: when does F first reach 0? The events come in the order of their codes;
+/// weight(input) is the neuron's.
+template <class Weight>
+std::uint16_t neuron(const std::vector<Event>& events, const Weight& weight, std::int64_t theta,
+                     const Neurons& layer, std::uint16_t silent) {
   // F(z) = sum of w_i (z - z_i) - theta z, with slope B; both at the codes of the inputs so far.
   std::int64_t slope = -theta, membrane = 0, now = 0;
   for (const Event& event : events) {
     membrane += slope * (event.code - now);
     now = event.code;
     if (membrane >= 0) break;  // reached before this input, or just as it comes
-    slope += event.weight;
+    slope += weight(event.input);
   }
   if (slope <= 0) return silent;  // the inputs are over and F falls
   // The crossing lies at moment / slope, moment = sum of w_i z_i. Scale, round halves upwards.
@@ -42,31 +43,39 @@ void neurons(const Neurons& layer, const std::int8_t* weight_codes, int time_bit
   const ConvShape& s = layer.shape;
   const auto silent = static_cast<std::uint16_t>((1 << time_bits) - 1);
   const std::int64_t channels = s.in_channels / s.groups, outputs = s.out_channels / s.groups;
+  const std::int64_t inputs = channels * s.kernel_height * s.kernel_width;
+  const std::int64_t pixels = s.out_height * s.out_width;
   std::vector<Event> events;
   for (std::int64_t n = 0; n < batch; ++n)
-    for (std::int64_t m = 0; m < s.out_channels; ++m)
-      for (std::int64_t row = 0; row < s.out_height; ++row)
-        for (std::int64_t column = 0; column < s.out_width; ++column) {
-          events.clear();
-          for (std::int64_t c = 0; c < channels; ++c)
-            for (std::int64_t ky = 0; ky < s.kernel_height; ++ky)
-              for (std::int64_t kx = 0; kx < s.kernel_width; ++kx) {
-                const std::int64_t y = row * s.stride_height - s.pad_top + ky * s.dilation_height;
-                const std::int64_t x = column * s.stride_width - s.pad_left + kx * s.dilation_width;
-                if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
-                const std::int64_t channel = m / outputs * channels + c;
-                const std::uint16_t code =
-                    codes[((n * s.in_channels + channel) * s.in_height + y) * s.in_width + x];
-                if (code == silent) continue;
-                const std::int8_t weight =
-                    weight_codes[((m * channels + c) * s.kernel_height + ky) * s.kernel_width + kx];
-                events.push_back({code, weight_of_code(weight, layer.bits)});
-              }
-          const auto j = static_cast<std::size_t>(m);
-          if (!layer.bias.empty()) events.push_back({layer.bias_code, layer.bias[j]});
-          *out++ = neuron(events, layer.theta[j], layer, silent);
-          // out runs over (image, output, row, column) in this order
+    for (std::int64_t group = 0; group < s.groups; ++group)
+      for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
+        const std::int64_t row = pixel / s.out_width, column = pixel % s.out_width;
+        events.clear();
+        for (std::int64_t input = 0; input < inputs; ++input) {
+          const std::int64_t kx = input % s.kernel_width;
+          const std::int64_t ky = input / s.kernel_width % s.kernel_height;
+          const std::int64_t channel =
+              group * channels + input / (s.kernel_width * s.kernel_height);
+          const std::int64_t y = row * s.stride_height - s.pad_top + ky * s.dilation_height;
+          const std::int64_t x = column * s.stride_width - s.pad_left + kx * s.dilation_width;
+          if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
+          const std::uint16_t code =
+              codes[((n * s.in_channels + channel) * s.in_height + y) * s.in_width + x];
+          if (code != silent) events.push_back({code, input});
         }
+        if (!layer.bias.empty()) events.push_back({layer.bias_code, inputs});
+        std::sort(events.begin(), events.end(),
+                  [](const Event& a, const Event& b) { return a.code < b.code; });
+        for (std::int64_t m = group * outputs; m < (group + 1) * outputs; ++m) {
+          const auto j = static_cast<std::size_t>(m);
+          const auto weight = [&](std::int64_t input) -> std::int64_t {
+            if (input == inputs) return layer.bias[j];
+            return weight_of_code(weight_codes[m * inputs + input], layer.bits);
+          };
+          out[(n * s.out_channels + m) * pixels + pixel] =
+              neuron(events, weight, layer.theta[j], layer, silent);
+        }
+      }
 }
 
 void pooling(const PoolShape& s, int time_bits, std::int64_t batch, const std::uint16_t* codes,
