@@ -17,8 +17,10 @@ constexpr std::int64_t kMaxStep = std::int64_t{1} << 20;  // kernels, strides, p
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
 std::string text(const Size& s) {
-  return "(" + std::to_string(s.channels) + ", " + std::to_string(s.height) + ", " +
-         std::to_string(s.width) + ")";
+  std::string out = "(";  // (GCC 12 warns of "(" + std::to_string() at -O3)
+  for (const std::int64_t n : {s.channels, s.height, s.width})
+    out += (out.size() > 1 ? ", " : "") + std::to_string(n);
+  return out + ")";
 }
 
 void require_size(const Size& s, const char* what) {

@@ -141,7 +141,7 @@ def test_mnist_with_every_neuron_a_circuit(data_root: Path) -> None:
     per_spike = result.layers["conv1"].energy.per_spike
     assert 5e-12 < per_spike < 12e-12
     noisy = simulate_network(
-        network, images, images=4, noise=Nonidealities(phase_noise=-125.0), latest=6.0
+        network, images, images=4, noise=Nonidealities(phase_noise=-110.0), latest=6.0
     )
     assert noisy.layers["conv1"].jitter > 2 * result.layers["conv1"].jitter
     assert noisy.correct_circuit >= 3
