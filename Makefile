@@ -33,7 +33,7 @@ demo: $(VENV)/.installed ## Train on handwritten digits; accuracy, sparsity, ene
 .PHONY: test
 test: $(VENV)/.installed-dev ## The tests of the C++ core and of the Python package
 ifeq ($(CXX_TESTS),ON)
-	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
+	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j 2
 endif
 	$(BIN)/python -m pytest $(ARGS)
 
