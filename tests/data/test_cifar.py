@@ -3,6 +3,7 @@ import http.server
 import io
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -169,7 +170,6 @@ def test_published_checksum_is_well_formed() -> None:
 
 def test_zip_of_images(tmp_path: Path) -> None:
     """Images in class folders inside cifar10-images.zip stand in for the binary files."""
-    zipfile = pytest.importorskip("zipfile")
     image = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
     with zipfile.ZipFile(tmp_path / "cifar10-images.zip", "w") as archive:
         for split in ("train", "test"):
@@ -189,7 +189,6 @@ def test_zip_of_images(tmp_path: Path) -> None:
 
 
 def test_zip_of_something_else(tmp_path: Path) -> None:
-    zipfile = pytest.importorskip("zipfile")
     with zipfile.ZipFile(tmp_path / "cifar10-images.zip", "w") as archive:
         archive.writestr("train/cat/1.png", b"")
     with pytest.raises(CifarError, match="holds the classes"):

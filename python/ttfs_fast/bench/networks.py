@@ -13,18 +13,11 @@ from ttfs_fast.bench.layers import fill_for_share_
 from ttfs_fast.data import load_digits
 from ttfs_fast.encoding import encode
 from ttfs_fast.loss import SpikingLoss, clip_gradient_
-from ttfs_fast.models import mnist_scnn
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.models import mnist_scnn, relu_twin, spiking_vgg16
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 Kind = Literal["spiking", "dense"]
 
-# SpikingVGG16 of Table 1: channels of the 3 x 3 convolutions, "P" a pool; then the neurons of the
-# fully connected layers.
-_VGG16_CONVOLUTIONS: tuple[int | Literal["P"], ...] = (
-    *(64, 64, "P", 128, 128, "P", 256, 256, 256, "P"),
-    *(512, 512, 512, "P", 1024, 1024, 1024, "P"),
-)
-_VGG16_LINEARS = (4096, 4096, 512, 10)
 IMAGE_SIZE = 32
 
 
@@ -38,28 +31,9 @@ def vgg16(kind: Kind, width: float = 1.0) -> nn.Sequential:
     width : float
         Factor on all layers but the last.
     """
-    spiking = kind == "spiking"
-    conv, linear = (SpikingConv2d, SpikingLinear) if spiking else (nn.Conv2d, nn.Linear)
-    layers: list[nn.Module] = []
-    channels = 3
-    for entry in _VGG16_CONVOLUTIONS:
-        if entry == "P":
-            layers.append(SpikingMaxPool2d(2) if spiking else nn.MaxPool2d(2))
-            continue
-        outputs = int(entry * width)
-        layers.append(conv(channels, outputs, 3, padding=1))
-        if not spiking:
-            layers.append(nn.ReLU())
-        channels = outputs
-    layers.append(nn.Flatten())
-    for number, neurons in enumerate(_VGG16_LINEARS):
-        last = number == len(_VGG16_LINEARS) - 1
-        outputs = neurons if last else int(neurons * width)
-        layers.append(linear(channels, outputs))
-        if not spiking and not last:
-            layers.append(nn.ReLU())
-        channels = outputs
-    return nn.Sequential(*layers)
+    if kind == "spiking":
+        return spiking_vgg16(width=width, image_size=IMAGE_SIZE)
+    return relu_twin(spiking_vgg16(width=width, image_size=IMAGE_SIZE, device="meta"))
 
 
 def images(batch: int) -> Tensor:
