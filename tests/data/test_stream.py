@@ -132,7 +132,8 @@ def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "RuntimeError: a process that reads the images of" in done.stderr
+    # (torch's own handler of a child's death may cut into the printing of the traceback.)
+    assert f"a process that reads the images of {folder.path} died or hangs" in done.stderr
 
 
 def test_wrong_settings(folder: ImageFolder) -> None:

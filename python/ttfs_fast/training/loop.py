@@ -42,7 +42,7 @@ from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
-from ttfs_fast.training.processes import EpochTotals, lost_connection, make_fabric
+from ttfs_fast.training.processes import EpochTotals, leave, lost_connection, make_fabric
 from ttfs_fast.training.report import Reporter
 from ttfs_fast.training.spikes import SpikeCounter, watch_layers
 from ttfs_fast.training.tensorboard import FOLDER as TENSORBOARD
@@ -172,7 +172,9 @@ def train(
         session.announce()
         again = f"continue with: ttfs-fast train --out {run} --resume"
         try:
-            return session.run_to_end()
+            result = session.run_to_end()
+            leave(fabric)
+            return result
         except KeyboardInterrupt:
             reporter.say(
                 f"stopped. {len(session.records)} of {config.epochs} epochs are saved in {run}; "
