@@ -18,7 +18,6 @@ version = release = VERSION[1] if VERSION else ""
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
@@ -37,7 +36,6 @@ include_patterns = [
 exclude_patterns = [".venv", ".nox", ".git", ".*_cache", "build", "dist", "runs"]
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["colon_fence", "dollarmath"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -48,6 +46,7 @@ napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
+highlight_language = "text"
 pygments_style = "friendly"
 pygments_dark_style = "native"
 copybutton_prompt_text = "$ "
@@ -58,6 +57,8 @@ html_static_path = ["_static"]
 html_extra_path = ["_extra"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
+html_show_sourcelink = False
+html_copy_source = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1f4e8c", "color-brand-content": "#1f5fb0"},
     "dark_css_variables": {"color-brand-primary": "#8fbaf3", "color-brand-content": "#8fbaf3"},
