@@ -131,7 +131,7 @@ def quantize(
         settings |= {name: value for name, value in given.items() if value is not None}
         base = dataclasses.replace(base, **settings)
         if weights is not None:
-            model = mnist_scnn(weights=weights, t_max=base.t_max)
+            model, _ = training.load_model(weights)
         else:
             model = mnist_scnn(weights=authors) if authors else mnist_scnn(pretrained=True)
         networks = quantization.quantize(

@@ -1,11 +1,10 @@
 """Accuracy against depth on CIFAR-10: spiking networks by their start, and ReLU networks."""
 
-import csv
 import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,6 +18,7 @@ from ttfs_fast._files import replace_file
 from ttfs_fast.centring import centre_weights_, is_centred
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.experiments._tables import read_rows, write_rows
 from ttfs_fast.loss import SpikingLoss, clip_gradient_
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
@@ -188,7 +188,7 @@ def depth_study(
     """
     folder = Path(out)
     path = folder / "depth.csv"
-    runs = read_runs(path) if path.is_file() else []
+    runs = read_rows(path, Run) if path.is_file() else []
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)
     test_set = _first(load("cifar10", data_root, train=False), study.test_images)
     before = torch.get_num_threads()
@@ -203,7 +203,7 @@ def depth_study(
         for number, (seed, depth, arm) in enumerate(missing, start=1):
             run = train_one(study, arm, depth, seed, train_set, test_set)
             runs.append(run)
-            write_runs(path, runs)
+            write_rows(path, Run, runs)
             firing = "" if math.isnan(run.firing) else f"  firing {run.firing:.0%}"
             say(
                 f"{number}/{len(missing)}  {depth:2} layers  seed {seed}  {ARMS[arm].label:40} "
@@ -343,40 +343,6 @@ def test(model: nn.Module, images: ImageSet, how: Arm) -> tuple[float, float]:
         for handle in handles:
             handle.remove()
     return correct / len(images), spikes / neurons if neurons else math.nan
-
-
-def read_runs(path: str | Path) -> list[Run]:
-    """Read the table of a study.
-
-    Raises
-    ------
-    ValueError
-        If it is not such a table; names the file and the line.
-    """
-    kinds: dict[str, Callable[[str], object]] = {
-        field.name: {int: int, float: float, str: str}[field.type]  # type: ignore[index]
-        for field in fields(Run)
-    }
-    runs = []
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(kinds):
-            raise ValueError(f"{path} is not the table of a depth study")
-        for line in reader:
-            try:
-                runs.append(Run(**{name: kind(line[name]) for name, kind in kinds.items()}))  # type: ignore[arg-type]
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    return runs
-
-
-def write_runs(path: Path, runs: Sequence[Run]) -> None:
-    """Write the table of a study, whole."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Run)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(run) for run in runs)
-    replace_file(path, text.getvalue().encode())
 
 
 def summary(runs: Sequence[Run]) -> Iterator[tuple[str, int, float, float, int]]:

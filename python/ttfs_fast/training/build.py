@@ -22,6 +22,7 @@ from ttfs_fast.models import (
 )
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config, read_metadata
+from ttfs_fast.training.horizons import set_horizons_
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
         return OnSpikeValues(
             relu_twin(model, batch_norm=config.neuron == "relu-norm"), config.alpha
         )
+    if config.horizons:
+        set_horizons_(model, config.horizons)
     if config.relative_rate and centred:
         size = (channels, shape.height, shape.width)
         centre_weights_(model, size, total=config.weight_sum, spread=config.spread)

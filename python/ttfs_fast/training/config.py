@@ -30,8 +30,9 @@ DISTORTIONS = ("rotate", "stretch", "shear", "shift", "elastic")
 
 MAY_BE_INFINITE = ("t_max", "max_gradient")
 
-MAY_DIFFER_ON_RESUME = frozenset({"data_root", "workers"})
-"""Fields that do not decide the result: the data are compared by content instead."""
+MAY_DIFFER_ON_RESUME = frozenset({"data_root", "teacher", "start", "workers"})
+"""Fields that do not decide the result. Data and teacher are compared by content instead; the
+weights that a run began with are in its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,24 @@ class TrainConfig:
         Factor on the spike times inside the classification term of the loss.
     exclude_target : bool
         Leave the target class out of the sum of equation (5), as printed.
+    teacher : str or None
+        File of a trained network whose answers are learned besides the classes; see
+        `ttfs_fast.training.distillation`. None for none.
+    teacher_share : float
+        Share of its answers in the classification term, from 0 to 1.
+    temperature : float
+        Temperature at which they are compared.
     cost_reduction : {"sum", "mean"}
         Whether the weight costs of equation (5) are summed over neurons and weights, as the
         paper writes, or averaged.
     t_max : float
         Horizon: later spikes are none, in units of tau. ``inf`` for no horizon.
+    horizons : tuple of float
+        A horizon for each spiking layer, in their order, in place of ``t_max``; empty for none.
+        `ttfs_fast.training.horizons` finds those that silence a given share of the neurons.
+    start : str or None
+        File of a trained network, of the same shape, whose weights are the first ones; for
+        training it further under other conditions. None starts anew.
     seed : int
         Seed of the weights, the order of the images and the noise.
     threads : int or None
@@ -202,8 +216,13 @@ class TrainConfig:
     elastic: float = 0.0
     scale: float = 1.0
     exclude_target: bool = False
+    teacher: str | None = None
+    teacher_share: float = 0.8
+    temperature: float = 2.0
     cost_reduction: CostReduction = "sum"
     t_max: float = math.inf
+    horizons: tuple[float, ...] = ()
+    start: str | None = None
     seed: int = 0
     threads: int | None = None
     processes: int = 1
@@ -229,7 +248,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
-        for name in ("lr_start", "lr_end", "alpha", "scale", "width", "spread"):
+        for name in ("lr_start", "lr_end", "alpha", "scale", "width", "spread", "temperature"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be finite and above 0; got {value}")
@@ -264,8 +283,9 @@ class TrainConfig:
             raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
         if self.relative_rate and not self.weight_sum:
             raise ValueError("relative_rate needs a weight_sum, such as 4")
-        if not 0 <= self.resized_crop <= 1:
-            raise ValueError(f"resized_crop must be from 0 to 1; got {self.resized_crop}")
+        for name in ("resized_crop", "teacher_share"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1; got {value}")
         if self.crop and self.resized_crop:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if self.neuron != "spiking" and self.polarity == "both":
@@ -274,6 +294,10 @@ class TrainConfig:
             raise ValueError("batch normalisation counts on one process; train it with one")
         if math.isnan(self.t_max):
             raise ValueError("t_max must be a time in units of tau, or inf; got nan")
+        if self.horizons and not math.isinf(self.t_max):
+            raise ValueError("horizons replace t_max; give one of the two")
+        if self.horizons and self.neuron != "spiking":
+            raise ValueError("horizons are for spiking neurons")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2**63 - 1; got {self.seed}")
 
@@ -319,6 +343,7 @@ class TrainConfig:
         for name in MAY_BE_INFINITE:
             if math.isinf(values[name]):
                 values[name] = str(values[name])
+        values["horizons"] = [str(t) if math.isinf(t) else t for t in values["horizons"]]
         return json.dumps(values, indent=2, allow_nan=False)
 
     @classmethod
@@ -340,6 +365,9 @@ class TrainConfig:
         for name in MAY_BE_INFINITE:
             if values.get(name) in ("inf", "-inf"):
                 values[name] = float(values[name])
+        horizons = values.get("horizons", [])
+        if isinstance(horizons, list):
+            values["horizons"] = [float(t) if t in ("inf", "-inf") else t for t in horizons]
         return cls(**values)
 
 
@@ -368,5 +396,9 @@ def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
         return value
     if wanted is bool and isinstance(value, bool):
         return value
+    if get_origin(wanted) is tuple and isinstance(value, list | tuple):
+        times = [t for t in value if isinstance(t, int | float) and not isinstance(t, bool)]
+        if len(times) == len(value) and not any(map(math.isnan, times)):
+            return tuple(map(float, times))
     kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
     raise ValueError(f"{field.name} must be {kind}; got {value!r}")

@@ -28,7 +28,7 @@ from ttfs_fast.loss import (
 )
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training.batches import Batch
-from ttfs_fast.training.build import make_model
+from ttfs_fast.training.build import load_model, make_model
 from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
@@ -39,6 +39,7 @@ from ttfs_fast.training.checkpoint import (
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.datasets import DataSet, count, image_shape, load_data, make_batches
 from ttfs_fast.training.datasets import digest as digest_of
+from ttfs_fast.training.distillation import Teacher, distillation_loss, load_teacher
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
@@ -155,20 +156,28 @@ def train(
         )
     train_set, test_set = load_data(config, fabric.global_rank)
     digest = digest_of(train_set, test_set)
+    teacher = load_teacher(config)
     checkpoint = load_checkpoint(run) if saved is not None else None
     if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
         raise ValueError(
             f"cannot resume {run}: its images are not those of {config.dataset} in "
             f"{config.data_root or 'the default data folder'}"
         )
+    taught_by = teacher.sha256 if teacher is not None else None
+    if checkpoint is not None and checkpoint.facts.get("teacher_sha256") != taught_by:
+        raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
     if saved is None and leads:
         _remove_run(run)
         replace_file(run / CONFIG, f"{config.to_json()}\n".encode())
 
     with _threads(config.threads), Scalars(run, write=tensorboard and leads) as scalars:
-        session = _Session(config, run, train_set, test_set, digest, reporter, fabric, scalars)
+        session = _Session(
+            config, run, train_set, test_set, digest, teacher, reporter, fabric, scalars
+        )
         if checkpoint is not None:
             session.restore(checkpoint)
+        elif config.start is not None:
+            session.start_from(config.start)
         session.announce()
         again = f"continue with: ttfs-fast train --out {run} --resume"
         try:
@@ -210,12 +219,13 @@ class _Session:
         train_set: DataSet,
         test_set: DataSet,
         digest: str,
+        teacher: Teacher | None,
         reporter: Reporter,
         fabric: Any,
         scalars: Scalars,
     ) -> None:
         self.config, self.run, self.test_set = config, run, test_set
-        self.digest, self.reporter = digest, reporter
+        self.digest, self.teacher, self.reporter = digest, teacher, reporter
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
         self.shape = image_shape(train_set)
@@ -269,6 +279,10 @@ class _Session:
                 f"{config.batch_size}"
                 + (f" in {config.accumulate} pieces" if config.accumulate > 1 else ""),
                 "rate": rate,
+                "teacher": "none"
+                if self.teacher is None
+                else f"{config.teacher}, share {config.teacher_share:g}, "
+                f"temperature {config.temperature:g}",
                 "average": f"of the weights, decay {config.average:g}"
                 if config.average
                 else "none",
@@ -278,6 +292,28 @@ class _Session:
                 "seed": str(config.seed),
             },
         )
+
+    def start_from(self, path: str) -> None:
+        """Take over the weights of a trained network."""
+        start, settings = load_model(path)
+        with torch.random.fork_rng(devices=[]):
+            plain = make_model(self.config, self.shape, centred=False).state_dict()
+        found = start.state_dict()
+        if {n: v.shape for n, v in plain.items()} != {n: v.shape for n, v in found.items()}:
+            raise ValueError(
+                f"{path} holds another network, {settings.model} of width {settings.width:g} for "
+                f"{settings.dataset}: its weights cannot be the first ones of this run"
+            )
+        with torch.no_grad():
+            for name, value in found.items():
+                owner, _, key = name.rpartition(".")
+                module = self.model.get_submodule(owner)
+                if parametrize.is_parametrized(module, key):
+                    setattr(module, key, value)
+                else:
+                    getattr(module, key).copy_(value)
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(self.model.state_dict())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.model)
@@ -294,6 +330,7 @@ class _Session:
             "ttfs_fast_version": str(ttfs_fast.__version__),
             "config": json.loads(self.config.to_json()),
             "data_sha256": self.digest,
+            "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
             "log": [dataclasses.asdict(record) for record in self.records],
         }
         save_checkpoint(
@@ -414,7 +451,8 @@ class _Session:
                 else:
                     with watch_layers(self.model, see):
                         output = model(values)
-                terms = self._terms(output, labels, batch.whole)
+                answers = None if self.teacher is None else self.teacher(values)
+                terms = self._terms(output, answers, labels, batch.whole)
                 # DistributedDataParallel takes the mean over the processes: of the first term it
                 # should be the sum, the others are the same in all. They count once a batch.
                 loss = terms.cross_entropy * self.fabric.world_size
@@ -428,7 +466,7 @@ class _Session:
         totals.add_terms(*losses.tolist())
         return torch.cat(outputs)
 
-    def _terms(self, output: Tensor, labels: Tensor, whole: int) -> _Terms:
+    def _terms(self, output: Tensor, answers: Tensor | None, labels: Tensor, whole: int) -> _Terms:
         config = self.config
         if len(labels):
             losses = first_spike_cross_entropy(
@@ -439,6 +477,16 @@ class _Session:
                 reduction="sum",
                 **self.latest,
             )
+            if self.teacher is not None and answers is not None:
+                taught = distillation_loss(
+                    output,
+                    answers,
+                    scale=config.scale,
+                    teacher_scale=self.teacher.scale,
+                    temperature=config.temperature,
+                    **self.latest,
+                )
+                losses = torch.lerp(losses, taught, config.teacher_share)
             cross_entropy = losses / whole
         else:
             cross_entropy = output.sum()  # 0, with a gradient of 0 for every weight
