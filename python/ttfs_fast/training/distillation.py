@@ -82,11 +82,35 @@ class Teacher:
     scale: float
     sha256: str
 
-    def __call__(self, values: Tensor) -> Tensor:
-        """Spike values of the classes, without a gradient."""
+    def share_of(
+        self, losses: Tensor, output: Tensor, values: Tensor, config: TrainConfig, **latest: float
+    ) -> Tensor:
+        """The classification term, of which this teacher's answers make up their share.
+
+        Parameters
+        ----------
+        losses : Tensor
+            The term without a teacher, summed over the samples; scalar.
+        output : Tensor
+            Answers of the network that learns, (N, C).
+        values : Tensor
+            The spike values of the images that both see.
+        config : TrainConfig
+            Says the share and the temperature.
+        latest : float
+            ``latest_time``, as for `distillation_loss`.
+        """
         with torch.no_grad():
-            answer: Tensor = self.network(values)
-            return answer
+            answers = self.network(values)
+        taught = distillation_loss(
+            output,
+            answers,
+            scale=config.scale,
+            teacher_scale=self.scale,
+            temperature=config.temperature,
+            **latest,
+        )
+        return torch.lerp(losses, taught, config.teacher_share)
 
 
 def load_teacher(config: TrainConfig) -> Teacher | None:

@@ -39,7 +39,7 @@ from ttfs_fast.training.checkpoint import (
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.datasets import DataSet, count, image_shape, load_data, make_batches
 from ttfs_fast.training.datasets import digest as digest_of
-from ttfs_fast.training.distillation import Teacher, distillation_loss, load_teacher
+from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
@@ -451,8 +451,7 @@ class _Session:
                 else:
                     with watch_layers(self.model, see):
                         output = model(values)
-                answers = None if self.teacher is None else self.teacher(values)
-                terms = self._terms(output, answers, labels, batch.whole)
+                terms = self._terms(output, values, labels, batch.whole)
                 # DistributedDataParallel takes the mean over the processes: of the first term it
                 # should be the sum, the others are the same in all. They count once a batch.
                 loss = terms.cross_entropy * self.fabric.world_size
@@ -466,7 +465,7 @@ class _Session:
         totals.add_terms(*losses.tolist())
         return torch.cat(outputs)
 
-    def _terms(self, output: Tensor, answers: Tensor | None, labels: Tensor, whole: int) -> _Terms:
+    def _terms(self, output: Tensor, values: Tensor, labels: Tensor, whole: int) -> _Terms:
         config = self.config
         if len(labels):
             losses = first_spike_cross_entropy(
@@ -477,16 +476,8 @@ class _Session:
                 reduction="sum",
                 **self.latest,
             )
-            if self.teacher is not None and answers is not None:
-                taught = distillation_loss(
-                    output,
-                    answers,
-                    scale=config.scale,
-                    teacher_scale=self.teacher.scale,
-                    temperature=config.temperature,
-                    **self.latest,
-                )
-                losses = torch.lerp(losses, taught, config.teacher_share)
+            if self.teacher is not None:
+                losses = self.teacher.share_of(losses, output, values, config, **self.latest)
             cross_entropy = losses / whole
         else:
             cross_entropy = output.sum()  # 0, with a gradient of 0 for every weight
