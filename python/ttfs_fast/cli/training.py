@@ -57,6 +57,7 @@ class Optimizer(StrEnum):
     """Optimizers."""
 
     ADAM = "adam"
+    MUON = "muon"
     SGD = "sgd"
 
 
@@ -197,11 +198,11 @@ def train(
     ] = None,
     optimizer: Annotated[
         Optimizer | None,
-        option("Adam, or descent with momentum.", "optimizer", rich_help_panel="Learning"),
+        option("Adam, Muon, or descent with momentum.", "optimizer", rich_help_panel="Learning"),
     ] = None,
     momentum: Annotated[
         float | None,
-        option("Momentum of --optimizer sgd.", "momentum", rich_help_panel="Learning"),
+        option("Momentum of --optimizer sgd and muon.", "momentum", rich_help_panel="Learning"),
     ] = None,
     patience: Annotated[
         int | None,

@@ -13,7 +13,7 @@ from ttfs_fast.loss import CostReduction
 
 Schedule = Literal["linear", "cosine"]
 Neuron = Literal["spiking", "relu", "relu-norm"]
-Optimizer = Literal["adam", "sgd"]
+Optimizer = Literal["adam", "muon", "sgd"]
 ModelName = Literal[
     "mnist_scnn",
     "cifar_scnn",
@@ -63,10 +63,10 @@ class TrainConfig:
     accumulate : int
         Pieces that each batch is run in, their gradients added up: less memory, the same result
         but for rounding.
-    optimizer : {"adam", "sgd"}
-        Adam, or gradient descent with momentum.
+    optimizer : {"adam", "muon", "sgd"}
+        Adam; Muon, see `ttfs_fast.training.muon`; or gradient descent with momentum.
     momentum : float
-        Of ``optimizer="sgd"``.
+        Of ``optimizer="sgd"`` and ``"muon"``.
     lr_start, lr_end : float
         Learning rate, from the first to the last; see ``relative_rate``.
     schedule : {"linear", "cosine"}

@@ -43,6 +43,7 @@ from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
+from ttfs_fast.training.muon import Muon
 from ttfs_fast.training.processes import EpochTotals, leave, lost_connection, make_fabric
 from ttfs_fast.training.report import Reporter
 from ttfs_fast.training.spikes import SpikeCounter, watch_layers
@@ -260,7 +261,7 @@ class _Session:
         config = self.config
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
         limits = [f"{name} {value:g}" for name, value in config.distortion.items() if value]
-        name = "Adam" if config.optimizer == "adam" else "SGD"
+        name = {"adam": "Adam", "muon": "Muon", "sgd": "SGD"}[config.optimizer]
         rate = f"{name}, {config.lr_start:g} falling to {config.lr_end:g}, {config.schedule}"
         if config.warmup:
             rate += f", rising first for {config.warmup:g} epochs"
@@ -579,6 +580,14 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=True,
+        )
+    if config.optimizer == "muon":
+        return Muon(
+            model.parameters(),
+            config.lr_start,
+            momentum=config.momentum,
+            beta2=config.adam_beta2,
+            weight_decay=config.weight_decay,
         )
     return torch.optim.AdamW(
         model.parameters(),
