@@ -72,7 +72,7 @@ def test_table_plot_and_resume(tmp_path: Path) -> None:
 def test_networks_learn(tmp_path: Path) -> None:
     """Each arm that is meant to learn beats chance by far on images that any network can tell."""
     study = dataclasses.replace(
-        SMALL, depths=(4,), arms=("centred", "relu"), train_images=200, epochs=6, width=0.5
+        SMALL, depths=(4,), arms=("centred", "centred-muon", "relu", "relu-muon"), train_images=200, epochs=6, width=0.5
     )
     runs = depth_study(study, tmp_path, threads=1, say=lambda text: None)
     for run in runs:
@@ -85,6 +85,7 @@ def test_arms_are_what_they_say() -> None:
     images = coloured("x")
     networks = {arm: make_network(arm, 8, 0.5, images) for arm in ARMS}
     assert is_centred(networks["centred"])
+    assert is_centred(networks["centred-muon"])
     uniform = networks["uniform"].conv2.weight
     assert uniform.min() >= 0
     assert uniform.max() <= 8 / uniform[0].numel()

@@ -28,7 +28,10 @@ def depth(
     depths: Annotated[list[int] | None, option("Layers: 4, 8, 13 or 17; repeatable.")] = None,
     arms: Annotated[
         list[str] | None,
-        option("uniform, normal, centred, relu or relu-norm; repeatable. Default: all."),
+        option(
+            "uniform, normal, centred, centred-muon, relu, relu-muon or relu-norm; repeatable. "
+            "Default: all."
+        ),
     ] = None,
     seeds: Annotated[int, option("Number of seeds.", min=1)] = 3,
     train_images: Annotated[int, option("Training images.", min=1)] = 5000,
@@ -41,7 +44,7 @@ def depth(
 ) -> None:
     """CIFAR-10 accuracy of VGG-like stacks by depth: spiking by their start, and ReLU.
 
-    Every network is trained alike: same images, epochs, batches of 32 and Adam with a cosine to 0.
+    Every network is trained alike: same images, epochs, batches of 32, and a cosine to 0.
     """
     with friendly_errors(debug):
         from ttfs_fast.experiments import depth as study_of
