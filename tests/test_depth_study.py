@@ -72,7 +72,12 @@ def test_table_plot_and_resume(tmp_path: Path) -> None:
 def test_networks_learn(tmp_path: Path) -> None:
     """Each arm that is meant to learn beats chance by far on images that any network can tell."""
     study = dataclasses.replace(
-        SMALL, depths=(4,), arms=("centred", "centred-muon", "relu", "relu-muon"), train_images=200, epochs=6, width=0.5
+        SMALL,
+        depths=(4,),
+        arms=("centred", "centred-muon", "relu", "relu-muon"),
+        train_images=200,
+        epochs=6,
+        width=0.5,
     )
     runs = depth_study(study, tmp_path, threads=1, say=lambda text: None)
     for run in runs:

@@ -59,7 +59,7 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
     shape : ImageShape
         The images it is for.
     centred : bool
-        With false, leave out the parametrisation of ``relative_rate``, to load folded weights.
+        With false, leave out the parametrisation of ``weight_sum``, to load folded weights.
 
     Returns
     -------
@@ -99,9 +99,14 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
         )
     if config.horizons:
         set_horizons_(model, config.horizons)
-    if config.relative_rate and centred:
-        size = (channels, shape.height, shape.width)
-        centre_weights_(model, size, total=config.weight_sum, spread=config.spread)
+    if config.weight_sum and centred:
+        centre_weights_(
+            model,
+            (channels, shape.height, shape.width),
+            total=config.weight_sum,
+            spread=config.spread,
+            relative=config.relative_rate,
+        )
     return model
 
 

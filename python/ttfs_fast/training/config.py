@@ -82,16 +82,13 @@ class TrainConfig:
         (AdamW). Unlike the squared weights of equation (5), Adam does not rescale it. 0 for none.
         With ``optimizer="sgd"``, torch's weight decay.
     weight_sum : float
-        Sum at which every neuron's weights are held, biases apart; above 1, or 0 to leave the sums
-        free and start with weights uniform in [0, 8 / N], as published.
+        Sum at which every neuron's weights are held, biases apart, see `ttfs_fast.centring`; above
+        1, or 0 to leave the sums free and start with weights uniform in [0, 8 / N], as published.
     spread : float
         If the sums are held: norm of the deviations of a neuron's first weights from their mean.
     relative_rate : bool
-        If the sums are held, how. False: by projecting the optimizer's steps, see
-        `ttfs_fast.training.centring`. True: by the parametrisation of `ttfs_fast.centring`, with
-        which the learning rate counts in units of the deviation of each layer's first weights, and
-        the sum is raised where padding leaves taps without input. Layers of different sizes then
-        learn alike, which deep networks need.
+        If the sums are held, count the learning rate in units of the deviation of each layer's
+        first weights: layers of different sizes then learn alike, which deep networks need.
     average : float
         Decay of a moving average of the weights, updated after every step; above 0, the
         averaged network is tested and exported in place of the last one. 0 for none.

@@ -29,7 +29,6 @@ from ttfs_fast.loss import (
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.build import load_model, make_model
-from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -238,10 +237,6 @@ class _Session:
                 for module in self.model.modules()
                 if isinstance(module, SpikingConv2d | SpikingLinear)
             ]
-            # The other way to hold the sums, a parametrisation, is part of the model.
-            self.projects = bool(config.weight_sum) and not config.relative_rate
-            if self.projects:
-                start_centred_(self.layers, config.weight_sum, config.spread)
         self.averaged: AveragedModel | None = None
         if config.average:
             mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
@@ -416,15 +411,11 @@ class _Session:
                 optimizer.zero_grad()
                 see = totals.spikes if not outputs else None
                 outputs.append(self._backward(batch, model, totals, see))
-                if self.projects:
-                    project_gradients_(self.layers)
                 norm = clip_gradient_(
                     self.model, self.config.max_gradient, error_if_nonfinite=False
                 )
                 if math.isfinite(norm):
                     optimizer.step()
-                    if self.projects:
-                        hold_sums_(self.layers, self.config.weight_sum)
                 else:
                     totals.skipped += 1
                 if self.averaged is not None:
