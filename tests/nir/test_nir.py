@@ -28,11 +28,19 @@ def small(**options: Any) -> nn.Sequential:
     return nn.Sequential(SpikingConv2d(2, 3, 3, **options))
 
 
+def horizons(model: nn.Module, *times: float) -> nn.Module:
+    layers = [layer for layer in model if isinstance(layer, SpikingConv2d | SpikingLinear)]
+    for layer, t_max in zip(layers, times, strict=True):
+        layer.t_max = t_max
+    return model
+
+
 def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     """Networks that carry over, and the shapes of their inputs."""
     return {
         "mnist": (mnist_scnn(), (1, 28, 28)),
         "mnist with a horizon": (mnist_scnn(t_max=4.0), (1, 28, 28)),
+        "mnist with horizons": (horizons(mnist_scnn(), 3.1, math.inf, 6.0), (1, 28, 28)),
         "mnist in double precision": (mnist_scnn(dtype=torch.float64), (1, 28, 28)),
         "stack": (vgg_stack(4, image_size=16, width=0.5), (3, 16, 16)),
         "stack without bias": (vgg_stack(4, image_size=16, width=0.5, bias=False), (3, 16, 16)),
@@ -73,8 +81,8 @@ def test_a_file_comes_back_as_the_same_network(name: str, tmp_path: Path, seed: 
         state = model.state_dict()
         assert state.keys() == again.state_dict().keys()
         assert all(torch.equal(state[key], value) for key, value in again.state_dict().items())
-    layers = [layer for layer in again if isinstance(layer, SpikingConv2d | SpikingLinear)]
-    assert {layer.t_max for layer in layers} == {4.0 if "horizon" in name else math.inf}
+    for one, other in zip(model, again, strict=True):
+        assert getattr(one, "t_max", None) == getattr(other, "t_max", None)
     assert metadata(nir.read(path))["encoding"] == {"alpha": 2.0}
     assert [path.name for path in tmp_path.iterdir()] == ["network.nir"]
 
@@ -132,17 +140,13 @@ def test_other_modules_are_refused_by_name(
     ("model", "shape", "message"),
     [
         (small(groups=1), (2, 2, 2), "a map of .2, 2. is too small"),
-        (small(), (3, 8, 8), r"0 takes \(2, 8, 8\) for each input, and gets \(3, 8, 8\)"),
+        (small(), (3, 8, 8), r"0 takes maps of 2 channels, and gets \(3, 8, 8\)"),
         (nn.Sequential(SpikingConv2d(2, 4, 3, groups=2)), (2, 8, 8), "carries no groups"),
         (nn.Sequential(SpikingConv2d(2, 3, (3, 5))), (2, 8, 8), "no square window"),
         (small(padding=3), (2, 4, 4), "see nothing of the map"),
         (nn.Sequential(nn.Flatten(2)), (2, 3, 3), "0: only Flatten"),
         (nn.Sequential(SpikingLinear(3, 2)), (2, 3, 3), r"0 takes \(3,\)"),
-        (
-            nn.Sequential(SpikingLinear(3, 2), SpikingLinear(2, 2, t_max=3.0)),
-            (3,),
-            r"one horizon \(t_max\); got \[3.0, inf\]",
-        ),
+        (nn.Sequential(SpikingLinear(3, 2, t_max=-1.0)), (3,), r"0 has the horizon -1.0; a graph"),
         (
             nn.Sequential(SpikingLinear(3, 2), SpikingLinear(2, 2).double()),
             (3,),
@@ -219,7 +223,8 @@ def test_a_changed_graph_is_refused() -> None:
         ("layers", [{"name": "conv1", "kind": "lstm"}]),
         ("layers", None),
         ("input_shape", [1, 27, 27]),
-        ("t_max", "soon"),
+        ("layers", [notes["layers"][0] | {"t_max": "soon"}, *notes["layers"][1:]]),
+        ("layers", [notes["layers"][0] | {"t_max": 3.0}, *notes["layers"][1:]]),
         ("dt", -1.0),
     ):
         other = copy.deepcopy(graph)
@@ -238,11 +243,13 @@ def test_a_changed_graph_is_refused() -> None:
 
 
 def test_trains_have_one_spike_an_input() -> None:
-    graph = to_graph(nn.Sequential(SpikingLinear(4, 2)), (4,), tau=0.01, dt=0.001)
+    model = nn.Sequential(SpikingLinear(4, 2, t_max=1.25), SpikingLinear(2, 2, t_max=4.0))
+    graph = to_graph(model, (4,), tau=0.01, dt=0.001)
     z = torch.tensor([0.0, 0.25, 3.0, math.inf], dtype=torch.float64).exp()
     trains = spike_trains(graph, z, 25)
-    assert trains.shape == (25, 5)
-    assert trains.nonzero().tolist() == [[0, 0], [0, 4], [2, 1]]  # 4 is the bias
+    assert trains.shape == (25, 7)
+    # 4 is the bias, 5 and 6 are the horizons; the latter comes later than the trains end.
+    assert trains.nonzero().tolist() == [[0, 0], [0, 4], [2, 1], [13, 5]]
     with pytest.raises(ValueError, match=r"earliest spike is at t = -0.6931"):
         spike_trains(graph, z / 2, 25)
     with pytest.raises(ValueError, match=r"z has the shape \(1, 4\); the network takes \(4,\)"):

@@ -8,12 +8,12 @@ neuron CubaLIF (current-based, leaky integrate-and-fire):
 * The reset after a spike lies so far below the threshold that all positive weights of the neuron
   together do not bring it back: it spikes once.
 * A bias is one more channel of the input, which spikes at t = 0; one more neuron in each layer
-  hands it on.
+  hands it on. A horizon is another, which spikes just after t_max and inhibits the layer for good.
 * First-spike pooling is a neuron for each window, which any of its inputs fires.
 
 A simulator counts time in steps, so its spikes come about a step off; and it must honour the reset.
-docs/nir.md says which do. What nodes cannot say (padding, pools, the horizon, how pixels become
-spikes) is in the graph's metadata, so that :func:`from_graph` gives the network back, bit for bit.
+docs/nir.md says which do. What nodes do not say (padding, pools, how pixels become spikes) is in
+the graph's metadata, so that :func:`from_graph` gives the network back, bit for bit.
 
 References
 ----------
@@ -35,8 +35,7 @@ from torch import Tensor, nn
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
 from ttfs_fast.encoding import check_spike_values
-from ttfs_fast.nir._layers import Builder, build, describe, fill
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.nir._layers import BIAS, Builder, Clock, build, clocks_of, describe, fill
 
 __all__ = [
     "first_spikes",
@@ -65,9 +64,8 @@ def to_graph(
     Parameters
     ----------
     model : torch.nn.Sequential
-        Of SpikingConv2d, SpikingLinear, SpikingMaxPool2d and Flatten modules, of one type and with
-        one horizon. Centred weights (:mod:`ttfs_fast.centring`) are written as the plain ones they
-        stand for.
+        Of SpikingConv2d, SpikingLinear, SpikingMaxPool2d and Flatten modules, of one type. Centred
+        weights (:mod:`ttfs_fast.centring`) are written as the plain ones they stand for.
     input_shape : sequence of int
         Shape of one input, (channels, height, width) or (features,).
     tau : float
@@ -83,8 +81,8 @@ def to_graph(
     Returns
     -------
     nir.NIRGraph
-        The graph. If a layer has a bias, its input has one channel (or feature) more than the
-        model's; :func:`spike_trains` fills it.
+        The graph. Its input has one channel (or feature) more than the model's for biases, and
+        one for each horizon; :func:`spike_trains` fills them.
 
     Raises
     ------
@@ -115,27 +113,21 @@ def to_graph(
         raise TypeError(f"model must be a Sequential with layers; got a {type(model).__name__}")
     layers = dict(model.named_children())
     descriptions = [describe(name, layer) for name, layer in layers.items()]
-    neurons = (SpikingConv2d, SpikingLinear)
-    horizons = {layer.t_max for layer in layers.values() if isinstance(layer, neurons)}
     types = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
-    if len(horizons) > 1:
-        raise ValueError(f"all layers must have one horizon (t_max); got {sorted(horizons)}")
     if len(types) > 1:
         raise ValueError(f"all layers must have one type; got {sorted(types)}")
     if not types <= {"float32", "float64"}:
         raise ValueError(f"weights must be float32 or float64; got {types.pop()}")
-    biased = [facts.get("bias", False) for facts in descriptions]
-    builder = Builder(nir, shape, tau, dt, relay=any(biased))
-    for index, (facts, layer) in enumerate(zip(descriptions, layers.values(), strict=True)):
-        builder.add(facts, layer, relay=any(biased[index + 1 :]))
-    t_max = horizons.pop() if horizons else math.inf
+    clocks = _clocks(descriptions)
+    builder = Builder(nir, shape, tau, dt, clocks[0])
+    for facts, layer, later in zip(descriptions, layers.values(), clocks[1:], strict=True):
+        builder.add(facts, layer, later)
     notes = {
         "format": _FORMAT,
         "version": _VERSION,
         "input_shape": list(shape),
         "tau": tau,
         "dt": dt,
-        "t_max": None if t_max == math.inf else t_max,
         "encoding": None if encoding is None else dict(encoding),
         "layers": descriptions,
     }
@@ -163,11 +155,10 @@ def from_graph(graph: Any) -> nn.Sequential:
     """
     notes = metadata(graph)
     try:
-        t_max = math.inf if notes["t_max"] is None else float(notes["t_max"])
         model = nn.Sequential()
-        for facts in notes["layers"]:
-            layer = build(facts, t_max)
-            fill(layer, facts, graph.nodes[facts["name"]])
+        for facts, clocks in zip(notes["layers"], _clocks(notes["layers"])[:-1], strict=True):
+            layer = build(facts)
+            fill(layer, facts, graph.nodes[facts["name"]], clocks)
             model.add_module(facts["name"], layer)
         scales = {key: notes[key] for key in ("tau", "dt", "encoding")}
         same = _equal(to_graph(model, notes["input_shape"], **scales), graph)
@@ -264,7 +255,7 @@ def metadata(graph: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        input_shape, tau, dt, t_max (None: no horizon), encoding and layers.
+        input_shape, tau, dt, encoding and layers.
 
     Raises
     ------
@@ -300,13 +291,13 @@ def spike_trains(graph: Any, z: Tensor, steps: int) -> Tensor:
     z : Tensor
         Spike values of one input, of the model's input shape, 1 or above (t >= 0).
     steps : int
-        Length of the trains; later spikes are left out. The model with a horizon t_max sees
-        t_max tau / dt steps.
+        Length of the trains; later spikes are left out.
 
     Returns
     -------
     Tensor
-        float32, shape (steps, ...): the graph's input at each step, the bias's channel last.
+        float32, shape (steps, ...): the graph's input at each step; behind the model's channels
+        those of the bias, a spike at t = 0, and of the horizons, a spike in the step after each.
 
     Raises
     ------
@@ -327,11 +318,13 @@ def spike_trains(graph: Any, z: Tensor, steps: int) -> Tensor:
     (node,) = graph.inputs.values()
     shape = tuple(int(size) for size in node.input_type["input"])
     trains = torch.zeros(steps, *shape)
-    step = (z.detach().double().log() * (notes["tau"] / notes["dt"])).floor()
+    rate = notes["tau"] / notes["dt"]
+    step = (z.detach().double().log() * rate).floor()
     inside = step < steps
     trains[(step[inside].long(), *inside.nonzero(as_tuple=True))] = 1
-    if shape != tuple(z.shape) and steps:
-        trains[0, -1] = 1
+    for channel, clock in enumerate(_clocks(notes["layers"])[0], z.shape[0]):
+        at = 0 if clock == BIAS else math.floor(clock[1] * rate) + 1
+        trains[at : at + 1, channel] = 1
     return trains
 
 
@@ -343,8 +336,8 @@ def first_spikes(graph: Any, trains: Tensor) -> Tensor:
     graph : nir.NIRGraph
         As :func:`to_graph` made it.
     trains : Tensor
-        Shape (steps, ...): what a node gave at each step, above 0 for a spike. The last channel
-        of a layer that hands the bias on is none of the model's.
+        Shape (steps, ...): what a node gave at each step, above 0 for a spike. Channels behind
+        the model's own hand on biases and horizons.
 
     Returns
     -------
@@ -357,6 +350,14 @@ def first_spikes(graph: Any, trains: Tensor) -> Tensor:
     first = spiked.to(torch.uint8).argmax(0).double()
     z = (first * (notes["dt"] / notes["tau"])).exp()
     return torch.where(spiked.any(0), z, torch.inf)
+
+
+def _clocks(layers: Sequence[Mapping[str, Any]]) -> list[list[Clock]]:
+    """Before each layer, and after the last: the clocks that it or a later one needs."""
+    needed: list[set[Clock]] = [set()]
+    for facts in reversed(layers):
+        needed.append(needed[-1] | clocks_of(facts))
+    return [sorted(clocks) for clocks in reversed(needed)]
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -41,6 +41,7 @@ def describe(name: str, layer: nn.Module) -> dict[str, Any]:
             "padding": layer.padding if isinstance(layer.padding, str) else list(layer.padding),
             "dilation": list(layer.dilation),
             "bias": layer.bias is not None,
+            "t_max": _horizon(name, layer.t_max),
         }
     if isinstance(layer, SpikingLinear):
         return {
@@ -48,6 +49,7 @@ def describe(name: str, layer: nn.Module) -> dict[str, Any]:
             "kind": "linear",
             "features": [layer.in_features, layer.out_features],
             "bias": layer.bias is not None,
+            "t_max": _horizon(name, layer.t_max),
         }
     if isinstance(layer, SpikingMaxPool2d):
         return {
@@ -69,9 +71,11 @@ def describe(name: str, layer: nn.Module) -> dict[str, Any]:
     )
 
 
-def build(facts: Mapping[str, Any], t_max: float) -> nn.Module:
+def build(facts: Mapping[str, Any]) -> nn.Module:
     """The layer that `describe` described, on the meta device: its weights are yet to be set."""
-    like: dict[str, Any] = {"t_max": t_max, "device": "meta", "bias": facts.get("bias")}
+    like: dict[str, Any] = {"device": "meta", "bias": facts.get("bias"), "t_max": math.inf}
+    if facts.get("t_max") is not None:
+        like["t_max"] = float(facts["t_max"])
     if facts["kind"] == "conv":
         sizes = [facts[key] for key in ("kernel", "stride", "padding", "dilation")]
         return SpikingConv2d(*facts["channels"], *sizes, **like)
@@ -172,6 +176,20 @@ class Window:
         return (..., *taps)
 
 
+Clock = tuple[str, float]
+"""A spike that the graph is given beside the model's input: ("bias", 0) or ("horizon", t_max)."""
+
+BIAS: Clock = ("bias", 0.0)
+
+
+def clocks_of(facts: Mapping[str, Any]) -> set[Clock]:
+    """The clocks that a layer's neurons need."""
+    needed = {BIAS} if facts.get("bias") else set()
+    if facts.get("t_max") is not None:
+        needed.add(("horizon", facts["t_max"]))
+    return needed
+
+
 class Builder:
     """Adds layers to the nodes of a graph.
 
@@ -183,25 +201,25 @@ class Builder:
         Of one input of the model.
     tau, dt : float
         Synaptic time constant and step, in seconds.
-    relay : bool
-        Whether the input has one more channel (or feature), the spike of the bias.
+    clocks : list of Clock
+        What spikes in further channels (or features) of the input, one each.
     """
 
     def __init__(
-        self, nir: Any, shape: tuple[int, ...], tau: float, dt: float, *, relay: bool
+        self, nir: Any, shape: tuple[int, ...], tau: float, dt: float, clocks: list[Clock]
     ) -> None:
         self._nir, self._tau, self._dt = nir, tau, dt
         self.shape = shape
-        self.relays = relay * math.prod(shape[1:])  # entries at the end that carry the bias's spike
+        self._clocks = clocks
+        self._copies = math.prod(shape[1:])  # entries of each clock: a map's pixels
         self.nodes: dict[str, Any] = {}
-        self._add("input", nir.Input(self.wide))
+        self._add("input", nir.Input(self._wide()))
 
-    @property
-    def wide(self) -> NDArray[Any]:
-        """Shape of the layer's output in the graph, with what carries the bias's spike."""
+    def _wide(self) -> NDArray[Any]:
+        """Shape of the last layer's output in the graph, clocks included."""
         if len(self.shape) == 1:
-            return np.array([self.shape[0] + self.relays])
-        return np.array([self.shape[0] + bool(self.relays), *self.shape[1:]])
+            return np.array([self.shape[0] + len(self._clocks) * self._copies])
+        return np.array([self.shape[0] + len(self._clocks), *self.shape[1:]])
 
     @property
     def at_once(self) -> float:
@@ -214,63 +232,85 @@ class Builder:
         self.nodes[name] = node
 
     def graph(self, metadata: dict[str, str]) -> Any:
-        self._add("output", self._nir.Output(self.wide))
-        names = list(self.nodes)
-        edges = list(itertools.pairwise(names))
+        self._add("output", self._nir.Output(self._wide()))
+        edges = list(itertools.pairwise(self.nodes))
         return self._nir.NIRGraph(nodes=self.nodes, edges=edges, metadata=metadata)
 
-    def add(self, facts: Mapping[str, Any], layer: nn.Module, *, relay: bool) -> None:
-        """Adds a layer; with `relay`, one more neuron in it hands the bias's spike on."""
-        name = facts["name"]
-        if facts["kind"] == "flatten":
-            self._add(name, self._nir.Flatten(self.wide, start_dim=0, end_dim=-1))
+    def add(self, facts: Mapping[str, Any], layer: nn.Module, clocks: list[Clock]) -> None:
+        """Adds a layer, with one more neuron for each clock that later layers need."""
+        name, kind = facts["name"], facts["kind"]
+        if kind == "flatten":
+            self._add(name, self._nir.Flatten(self._wide(), start_dim=0, end_dim=-1))
             self.shape = (math.prod(self.shape),)
             return
-        weight, bias = parameters(name, layer)
-        if facts["kind"] == "linear":
-            self._check(name, (facts["features"][0],))
-            wide = np.zeros((len(weight) + relay, int(self.wide[0])), weight.dtype)
-            wide[: len(weight), : weight.shape[1]] = weight
-            if self.relays:
-                wide[: len(weight), weight.shape[1]] = bias
-            if relay:
-                wide[-1, weight.shape[1]] = self.at_once
-            self._add(name, self._nir.Linear(wide))
-            self.shape = (len(weight),)
+        if kind == "pool":
+            each = np.eye(self.shape[0], dtype=np.float32)[:, :, None, None]
+            weight = self.at_once * each * np.ones(facts["kernel"], np.float32)
+            bias = np.zeros(len(weight), np.float32)
         else:
-            if facts["kind"] == "pool":
-                channels = self.shape[0]
-                kernel = np.ones(facts["kernel"], np.float32)
-                weight = np.einsum("ij,kl->ijkl", np.eye(channels, dtype=np.float32), kernel)
-                weight, bias = self.at_once * weight, np.zeros(channels, np.float32)
-            self._check(name, (weight.shape[1], *self.shape[1:]))
+            weight, bias = parameters(name, layer)
+        if self.shape != (expected := (weight.shape[1], *self.shape[1:])) or (
+            len(self.shape) != (1 if kind == "linear" else 3)
+        ):
+            raise ValueError(f"{name} takes {_named(kind, expected)}, and gets {self.shape}")
+        more = {clock: self._column(weight, bias, clock, clocks, facts) for clock in self._clocks}
+        outputs, inputs = weight.shape[:2]
+        size = (outputs + len(clocks), int(self._wide()[0]))
+        if kind == "linear":
+            wide = np.zeros(size, weight.dtype)
+            wide[:outputs, :inputs] = weight
+            for index, column in enumerate(more.values()):
+                wide[:, inputs + index * self._copies] = column
+            self._add(name, self._nir.Linear(wide))
+            self.shape = (outputs,)
+        else:
             window = Window.of(facts, (self.shape[1], self.shape[2]))
-            wide = np.zeros(
-                (len(weight) + relay, int(self.wide[0]), *[window.size] * 2), weight.dtype
+            wide = np.zeros((*size, window.size, window.size), weight.dtype)
+            wide[:outputs, :inputs] = window.widen(weight)
+            for index, column in enumerate(more.values()):
+                # The tap that lies inside the map for every output.
+                wide[:, inputs + index, window.padding[0], window.padding[1]] = column
+            self._add(
+                name,
+                self._nir.Conv2d(
+                    (self.shape[1], self.shape[2]),
+                    wide,
+                    tuple(facts["stride"]),
+                    window.padding,
+                    dilation=(1, 1),
+                    groups=1,
+                    bias=np.zeros(len(wide), weight.dtype),
+                ),
             )
-            wide[: len(weight), : weight.shape[1]] = window.widen(weight)
-            # The tap that lies inside the map for every output.
-            tap = wide[:, -1, window.padding[0], window.padding[1]]
-            if self.relays:
-                tap[: len(weight)] = bias
-            if relay:
-                tap[-1] = self.at_once
-            none = np.zeros(len(wide), weight.dtype)
-            sizes = (self.shape[1], self.shape[2]), wide, tuple(facts["stride"]), window.padding
-            self._add(name, self._nir.Conv2d(*sizes, dilation=(1, 1), groups=1, bias=none))
-            self.shape = (len(weight), *window.outputs)
-        self.relays = relay * math.prod(self.shape[1:])
+            self.shape = (outputs, *window.outputs)
+        self._clocks, self._copies = clocks, math.prod(self.shape[1:])
         self._add(f"{name}_neurons", self._neurons(wide))
 
-    def _check(self, name: str, shape: tuple[int, ...]) -> None:
-        if self.shape != shape:
-            raise ValueError(f"{name} takes {shape} for each input, and gets {self.shape}")
+    def _column(
+        self,
+        weight: NDArray[Any],
+        bias: NDArray[Any],
+        clock: Clock,
+        handed_on: list[Clock],
+        facts: Mapping[str, Any],
+    ) -> NDArray[Any]:
+        """Weights from a clock to a layer's neurons, then to those that hand clocks on."""
+        column = np.zeros(len(weight) + len(handed_on), weight.dtype)
+        if clock in clocks_of(facts):
+            # Twice the excitation keeps a neuron below the threshold from then on: what it has
+            # gathered grows by no more than all excitation, and so does what is still to come.
+            positive = np.clip(weight, 0, None).reshape(len(weight), -1).sum(1, dtype=np.float64)
+            inhibition = -2 * (positive + np.clip(bias, 0, None)) - 1
+            column[: len(weight)] = bias if clock == BIAS else inhibition
+        if clock in handed_on:
+            column[len(weight) + handed_on.index(clock)] = self.at_once
+        return column
 
     def _neurons(self, wide: NDArray[Any]) -> Any:
         """Neurons that integrate and fire once, for the weights that lead to them."""
         rate = self._tau / self._dt
         excitation = np.clip(wide, 0, None).reshape(len(wide), -1).sum(1, dtype=np.float64)
-        shape = tuple(self.wide)
+        shape = tuple(self._wide())
 
         def filled(value: Any) -> NDArray[Any]:
             array = np.asarray(value, np.float32)
@@ -300,19 +340,21 @@ def parameters(name: str, layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]
     return weight, bias
 
 
-def fill(layer: nn.Module, facts: Mapping[str, Any], node: Any) -> None:
+def fill(layer: nn.Module, facts: Mapping[str, Any], node: Any, clocks: list[Clock]) -> None:
     """Sets the weights of a layer that `build` made to those of its node."""
     if not isinstance(layer, SpikingConv2d | SpikingLinear):
         return
     wide = node.weight
+    index = clocks.index(BIAS) if layer.bias is not None else 0
     if isinstance(layer, SpikingLinear):
         inputs, outputs = facts["features"]
-        weight, bias = wide[:outputs, :inputs], wide[:outputs, inputs : inputs + 1]
+        copies = (wide.shape[1] - inputs) // max(len(clocks), 1)
+        weight, bias = wide[:outputs, :inputs], wide[:outputs, inputs + index * copies :]
     else:
         inputs, outputs = facts["channels"]
         window = Window.of(facts, tuple(node.input_shape))
         weight = window.narrow(wide[:outputs, :inputs], layer.kernel_size)
-        bias = wide[:outputs, inputs:, window.padding[0], window.padding[1]]
+        bias = wide[:outputs, inputs + index :, window.padding[0], window.padding[1]]
     if weight.shape != tuple(layer.weight.shape):
         raise ValueError(f"{facts['name']} has weights of the shape {wide.shape}")
     layer.weight = nn.Parameter(torch.from_numpy(weight.copy()))
@@ -322,3 +364,17 @@ def fill(layer: nn.Module, facts: Mapping[str, Any], node: Any) -> None:
 
 def _both(value: Any) -> list[int]:
     return [value, value] if isinstance(value, int) else [int(size) for size in value]
+
+
+def _horizon(name: str, t_max: float) -> float | None:
+    if t_max == math.inf:
+        return None
+    if t_max < 0:
+        raise ValueError(f"{name} has the horizon {t_max}; a graph's time begins at t = 0")
+    return float(t_max)
+
+
+def _named(kind: str, shape: tuple[int, ...]) -> str:
+    if kind == "linear":
+        return f"({shape[0]},) for each input"
+    return f"maps of {shape[0]} channels"
