@@ -68,6 +68,11 @@ lint: $(VENV)/.installed-dev ## Formatters, ruff, mypy and compiler warnings
 	  -D pybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
 	$(IN_VENV) && cmake --build --preset lint -- --quiet -k 0
 
+.PHONY: docs
+docs: $(VENV)/.installed-dev ## The documentation as a site, in build/site; warnings are errors
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/site
+	@echo "build/site/index.html"
+
 .PHONY: format
 format: $(VENV)/.installed-dev ## Rewrite the sources as `make lint` wants them
 	$(BIN)/ruff format .
@@ -96,5 +101,5 @@ $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
 
 $(VENV)/.installed-dev: $(VENV)/.tools $(BUILD_FILES)
 	$(INSTALL_PROJECT) --config-settings cmake.define.TTFS_FAST_TESTS=$(CXX_TESTS) \
-	  -e ".[train,plot,dev]"
+	  -e ".[train,plot,docs,dev]"
 	@touch $@ $(VENV)/.installed

@@ -4,13 +4,24 @@ from ttfs_fast.cli import (  # each adds its commands
     bench,
     circuit,
     experiments,
+    export,
     info,
     quantization,
     training,
 )
 from ttfs_fast.cli._common import app
 
-__all__ = ["app", "bench", "circuit", "experiments", "info", "main", "quantization", "training"]
+__all__ = [
+    "app",
+    "bench",
+    "circuit",
+    "experiments",
+    "export",
+    "info",
+    "main",
+    "quantization",
+    "training",
+]
 
 
 def main() -> None:
