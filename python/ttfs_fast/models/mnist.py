@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast import _extras
+from ttfs_fast._untrusted import read_npy, read_safetensors
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
@@ -89,11 +89,11 @@ def mnist_scnn(
         t_max = AUTHORS_LATEST if authors else math.inf
     model = MnistSCNN(t_max=t_max, device=device, dtype=dtype)
     if path is not None:
-        state = _authors_state(path) if authors else _safetensors_state(path)
+        state = _authors_state(path) if authors else read_safetensors(path)
     elif pretrained:
         shipped = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
         with resources.as_file(shipped) as file:
-            state = _safetensors_state(file)
+            state = read_safetensors(file)
     else:
         return model
     try:
@@ -101,15 +101,6 @@ def mnist_scnn(
     except RuntimeError as error:
         raise ValueError(f"{path or 'the shipped weights'}: not this network: {error}") from error
     return model
-
-
-def _safetensors_state(path: Path) -> dict[str, Tensor]:
-    safetensors = _extras.require("safetensors.torch", "train")
-    try:
-        state: dict[str, Tensor] = safetensors.load_file(path)
-    except Exception as error:  # the library raises its own type, which is not exported
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    return state
 
 
 def _authors_state(folder: Path) -> dict[str, Tensor]:
@@ -123,13 +114,11 @@ def _authors_state(folder: Path) -> dict[str, Tensor]:
     for file, (layer, shape) in zip(AUTHORS_FILES, shapes.items(), strict=True):
         path = folder / file
         try:
-            array = np.load(path, allow_pickle=False)
+            array = read_npy(path)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{path} is missing; the folder must hold {', '.join(AUTHORS_FILES)}"
             ) from error
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{path} is not a readable .npy array: {error}") from error
         expected = (math.prod(shape[:3]) + 1, shape[3])
         if array.shape != expected or array.dtype.kind != "f":
             raise ValueError(

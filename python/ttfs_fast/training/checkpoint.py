@@ -26,6 +26,7 @@ from ttfs_fast._files import (
     sync_directory,
     write_durably,
 )
+from ttfs_fast._untrusted import parse_json, parse_safetensors
 
 FORMAT = 3
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -125,18 +126,17 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     if not found:
         return None
     epoch, folder = found[-1]
-    safetensors = require("safetensors.torch", "train")
     advice = "remove this folder to continue from an earlier checkpoint, or start a new run"
     try:
-        state = json.loads((folder / STATE).read_text())
+        state = parse_json((folder / STATE).read_bytes())
         if state["format"] != FORMAT or state["epoch"] != epoch:
             raise ValueError(f"format {state['format']}, epoch {state['epoch']}")
         tensors = {}
-        for name, digest in state["sha256"].items():
+        for name in (WEIGHTS, OPTIMIZER):
             data = (folder / name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != digest:
+            if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
                 raise ValueError(f"{name} is not what was written")
-            tensors[name] = safetensors.load(data)
+            tensors[name] = parse_safetensors(data)
         model, beside = tensors[WEIGHTS], tensors[OPTIMIZER]
         generator = beside.pop("generator")
         networks: dict[str, dict[str, Tensor]] = {"averaged": {}, "best": {}}
