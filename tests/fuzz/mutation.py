@@ -56,7 +56,7 @@ def _change(
         data[at:end] = other[begin : begin + chance.randrange(1, 65)]
     elif kind == 7:
         data[at:at] = chance.choice(words)
-    else:
+    elif kind == 8:
         data[at:end] = chance.choice(words)
 
 

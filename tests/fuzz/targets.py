@@ -250,9 +250,13 @@ def _command(content: bytes, folder: Path) -> None:
             status = command.main(args=arguments, prog_name="ttfs-fast")
         except SystemExit as done:
             status = done.code
+        except (ValueError, TypeError, OSError, ArithmeticError) as error:
+            if "--debug" not in arguments:
+                raise
+            raise _Refused(f"as it was asked to: {error!r}") from error
     if status in (0, None):
         return
-    message = err.getvalue()
+    message = err.getvalue() or out.getvalue()  # help, where a group is given no command
     if status != 2 or len(message.strip()) < 15 or "Traceback" in message:
         raise Finding(f"exit status {status}, message {message!r}")
     raise _Refused(message)

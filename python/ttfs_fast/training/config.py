@@ -364,6 +364,8 @@ def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
         return _as_float(field.name, value)
     if wanted in (int, int | None) and isinstance(value, int) and not isinstance(value, bool):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{field.name} must be an integer of 64 bits; got a longer one")
         return value
     if wanted in (str, str | None) and isinstance(value, str):
         return value
