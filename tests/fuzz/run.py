@@ -72,7 +72,9 @@ def fuzz(target: Target, count: int, seed: int, folder: Path, found: Path, most:
     place = folder / target.name
     place.mkdir()
     for number in range(count):
-        if words:
+        if number < len(corpus):  # first the corpus as it is: what was found once stays mended
+            content = corpus[number]
+        elif words:
             content = "\n".join(mutated_arguments(chance, lines, words)).encode(errors="replace")
         else:
             content = mutated(chance, corpus, target.words)
