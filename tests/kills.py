@@ -3,7 +3,8 @@
     python tests/kills.py --what training --kills 50 [--seed S]
 
 Run after run is killed with SIGKILL, resumed, killed again, until it ends by itself; every run must
-end with the same bits as one that nothing happened to. Runs are begun until there were so many kills.
+end with the same bits as one that nothing happened to. Runs are begun until there were that many
+kills.
 The exit status is 1 if bits differ, or a run fails by itself.
 """
 

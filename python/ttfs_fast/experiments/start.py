@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import replace_file
+from ttfs_fast._files import replace_file, save_figure
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
@@ -108,9 +108,7 @@ def start_study(
     writer.writerows(asdict(row) for row in rows)
     folder = Path(out)
     replace_file(folder / "start.csv", text.getvalue().encode())
-    picture = io.BytesIO()
-    plot(rows).savefig(picture, format="png", dpi=120)
-    replace_file(folder / "start.png", picture.getvalue())
+    save_figure(folder / "start.png", plot(rows), dpi=120)
     return rows
 
 

@@ -19,13 +19,7 @@ import torch
 from torch import Tensor
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import (
-    PARTIAL_PREFIX,
-    remove_folder,
-    remove_partials,
-    sync_directory,
-    write_durably,
-)
+from ttfs_fast._files import new_folder, remove_folder, write_durably
 from ttfs_fast._untrusted import parse_json, parse_safetensors
 
 FORMAT = 3
@@ -93,16 +87,10 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     }
     contents[STATE] = json.dumps(state, indent=2).encode()
 
-    run.mkdir(parents=True, exist_ok=True)
-    remove_partials(run)
     name = f"checkpoint-{checkpoint.epoch:04d}"
-    partial = run / (PARTIAL_PREFIX + name)
-    partial.mkdir()
-    for file_name, data in contents.items():
-        write_durably(partial / file_name, data)
-    sync_directory(partial)
-    partial.rename(run / name)
-    sync_directory(run)
+    with new_folder(run / name) as partial:
+        for file_name, data in contents.items():
+            write_durably(partial / file_name, data)
     for epoch, folder in list_checkpoints(run):
         if epoch < checkpoint.epoch:
             remove_folder(folder)
