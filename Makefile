@@ -61,12 +61,22 @@ lint: $(VENV)/.installed-dev ## Formatters, ruff, mypy and compiler warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=python/ttfs_fast PYTHONPATH=$(BUILD)/cpp \
+	  $(BIN)/python -m mypy.stubtest _core --allowlist tests/stubtest.txt
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 	$(IN_VENV) && cmake --preset lint --log-level=WARNING \
 	  -D TTFS_FAST_TESTS=$(CXX_TESTS) -D TTFS_FAST_EXAMPLES=$(CXX_EXAMPLES) \
 	  -D Python_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
 	  -D pybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
 	$(IN_VENV) && cmake --build --preset lint -- --quiet -k 0
+
+.PHONY: sanitize
+sanitize: $(VENV)/.installed-dev ## The kernels under sanitizers: memory, undefined behaviour, races
+	scripts/sanitize.sh $(BIN)/python
+
+.PHONY: wheel
+wheel: $(VENV)/.tools ## A source distribution and a wheel, tested in an environment of their own
+	scripts/wheel.sh $(BIN)/python
 
 .PHONY: format
 format: $(VENV)/.installed-dev ## Rewrite the sources as `make lint` wants them
