@@ -27,12 +27,12 @@ class Interruptible {
   friend class Stop;
   bool ask();
 
+  // On a cache line of its own: all threads of the call read it.
+  alignas(64) std::atomic<bool> stopped_{false};
+  alignas(64) unsigned calls_ = 0;
   bool (*stop_)();
   Interruptible* outer_;
   std::int64_t next_;  // ns, when to ask again
-  unsigned calls_ = 0;
-  // On a cache line of its own: all threads of the call read it.
-  alignas(64) std::atomic<bool> stopped_{false};
 };
 
 }  // namespace ttfs
