@@ -18,7 +18,8 @@ from torch import nn
 from ttfs_fast._files import replace_file, save_figure
 from ttfs_fast.cli.circuit import _write_csv
 from ttfs_fast.data import write_idx
-from ttfs_fast.experiments.depth import Run, write_runs
+from ttfs_fast.experiments._tables import write_rows
+from ttfs_fast.experiments.depth import Run
 from ttfs_fast.nn import SpikingLinear
 from ttfs_fast.quantization import convert
 from ttfs_fast.training import EpochRecord, TrainConfig, export_weights
@@ -61,7 +62,7 @@ def idx(folder: Path, count: int) -> None:
 
 def table(folder: Path, count: int) -> None:
     run = Run("relu", 4, 0, *(0 for _ in range(len(Run.__dataclass_fields__) - 3)))  # type: ignore[arg-type]
-    write_runs(folder / "depth.csv", [run] * count)
+    write_rows(folder / "depth.csv", Run, [run] * count)
 
 
 def csv(folder: Path, count: int) -> None:

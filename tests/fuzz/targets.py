@@ -217,11 +217,12 @@ def _log(content: bytes, folder: Path) -> None:
 
 
 def _runs(content: bytes, folder: Path) -> None:
-    from ttfs_fast.experiments.depth import read_runs
+    from ttfs_fast.experiments._tables import read_rows
+    from ttfs_fast.experiments.depth import Run
 
     path = folder / "depth.csv"
     path.write_bytes(content)
-    read_runs(path)
+    read_rows(path, Run)
 
 
 def _results(content: bytes, folder: Path) -> None:
