@@ -61,6 +61,8 @@ lint: $(VENV)/.installed-dev ## Formatters, ruff, mypy and compiler warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=python/ttfs_fast PYTHONPATH=$(BUILD)/cpp \
+	  $(BIN)/python -m mypy.stubtest _core --allowlist tests/stubtest.txt
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 	$(IN_VENV) && cmake --preset lint --log-level=WARNING \
 	  -D TTFS_FAST_TESTS=$(CXX_TESTS) -D TTFS_FAST_EXAMPLES=$(CXX_EXAMPLES) \
@@ -72,6 +74,14 @@ lint: $(VENV)/.installed-dev ## Formatters, ruff, mypy and compiler warnings
 docs: $(VENV)/.installed-dev ## The documentation as a site, in build/site; warnings are errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/site
 	@echo "build/site/index.html"
+
+.PHONY: sanitize
+sanitize: $(VENV)/.installed-dev ## The kernels under sanitizers: memory, undefined behaviour, races
+	scripts/sanitize.sh $(BIN)/python
+
+.PHONY: wheel
+wheel: $(VENV)/.tools ## A source distribution and a wheel, tested in an environment of their own
+	scripts/wheel.sh $(BIN)/python
 
 .PHONY: format
 format: $(VENV)/.installed-dev ## Rewrite the sources as `make lint` wants them

@@ -1,4 +1,4 @@
-"""Checks beside `make test` and `make lint`: every supported Python, and clang-tidy.
+"""Checks beside `make test` and `make lint`: every supported Python, wheels, and clang-tidy.
 
 ``nox`` runs all; ``nox -s tests-3.12`` or ``nox -s tidy`` one of them.
 """
@@ -24,11 +24,25 @@ def lint(session: nox.Session) -> None:
     session.run("make", "lint", external=True)
 
 
+@nox.session(python=False)
+def wheel(session: nox.Session) -> None:
+    """Build a source distribution and a wheel, and test it in a fresh environment."""
+    session.run("make", "wheel", external=True)
+
+
+@nox.session(python=False)
+def sanitize(session: nox.Session) -> None:
+    """Run the kernels' tests under sanitizers."""
+    session.run("make", "sanitize", external=True)
+
+
 @nox.session
 def tidy(session: nox.Session) -> None:
     """Look for defects in the C++ sources with clang-tidy."""
-    session.install("-c", "constraints.txt", "clang-tidy", "cmake", "ninja")
-    session.run("cmake", "--preset", "dev", "--log-level=WARNING")
+    session.install("-c", "constraints.txt", "clang-tidy", "cmake", "ninja", "pybind11")
+    pybind11 = session.run("python", "-m", "pybind11", "--cmakedir", silent=True)
+    python = ["-D", "TTFS_FAST_PYTHON=ON", "-D", f"pybind11_DIR={str(pybind11).strip()}"]
+    session.run("cmake", "--preset", "dev", "--log-level=WARNING", *python)
     commands = json.loads(Path("build/dev/compile_commands.json").read_text())
     sources = sorted({command["file"] for command in commands})
     # clang-tidy alone comes without omp.h (without OpenMP the same code compiles for one thread),

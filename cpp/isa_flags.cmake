@@ -19,3 +19,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
                                 $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
                                 $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
 endif()
+
+# A build that looks for races among threads needs one of them only.
+if(TTFS_FAST_ONLY_BASELINE)
+  set(TTFS_ISAS baseline)
+endif()

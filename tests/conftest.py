@@ -1,5 +1,7 @@
+import importlib.util
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +9,16 @@ import hypothesis
 import pytest
 import torch
 
-import ttfs_fast
+# Another build of the compiled core, such as one under sanitizers (make sanitize).
+CORE = os.environ.get("TTFS_FAST_TEST_CORE")
+if CORE:
+    spec = importlib.util.spec_from_file_location("ttfs_fast._core", CORE)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["ttfs_fast._core"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["ttfs_fast._core"])
+
+import ttfs_fast  # noqa: E402
 
 # New cases on every run of a developer; on CI the same ones, so that a red run means a change.
 CI = bool(os.environ.get("CI"))
@@ -17,6 +28,7 @@ hypothesis.settings.register_profile(
     "ttfs_fast",
     deadline=None,
     derandomize=CI,
+    max_examples=int(os.environ.get("TTFS_FAST_TEST_EXAMPLES") or 100),
     print_blob=True,
     suppress_health_check=[
         hypothesis.HealthCheck.function_scoped_fixture,  # instruction_set and threads
@@ -27,7 +39,8 @@ hypothesis.settings.load_profile("ttfs_fast")
 
 
 def pytest_report_header() -> str:
-    return f"ttfs_fast: {ttfs_fast.instruction_set()}, TTFS_FAST_TEST_SEED={SEED}"
+    core = f", {CORE}" if CORE else ""
+    return f"ttfs_fast: {ttfs_fast.instruction_set()}, TTFS_FAST_TEST_SEED={SEED}{core}"
 
 
 @pytest.fixture(params=ttfs_fast.instruction_sets())

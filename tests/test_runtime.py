@@ -104,6 +104,19 @@ def test_same_bits_for_any_number_of_threads(
 
 
 @each_work
+def test_same_bits_with_more_threads_than_processors(work: str) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = WORK[work](torch.float32)
+        for threads in (5, 16, 33, 64):
+            torch.set_num_threads(threads)
+            assert differing(WORK[work](torch.float32), expected) == []
+    finally:
+        torch.set_num_threads(before)
+
+
+@each_work
 @each_dtype
 def test_same_bits_for_every_instruction_set(work: str, dtype: torch.dtype) -> None:
     """With fused multiply-adds; the baseline of a processor without them may round twice."""

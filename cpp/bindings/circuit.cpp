@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "bindings/arrays.h"
+#include "bindings/interrupt.h"
 #include "bindings/module.h"
 #include "kernels/table.h"
 
@@ -145,8 +146,7 @@ std::int64_t simulate(const std::string& model, const py::dict& parameters, cons
       throw std::invalid_argument("step must be above 0 and duration at most 1e9 steps");
     require_dense(*waveforms, {task.trials, circuit_samples(task), kCircuitChannels}, "waveforms");
   }
-  py::gil_scoped_release release;
-  return simulate_circuit(task, threads);
+  return without_lock([&] { return simulate_circuit(task, threads); });
 }
 
 /// Normals of the kernels in use, four a step: what drives the oscillators of a trial.

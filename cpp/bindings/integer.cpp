@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "bindings/arrays.h"
+#include "bindings/interrupt.h"
 #include "bindings/module.h"
 #include "ttfs/integer.h"
 
@@ -141,8 +142,7 @@ std::vector<Codes> run(const Network& network, const Array<In>& input, bool all_
     outputs.back() = arrays.back().mutable_data();
   }
   const In* data = input.data();
-  py::gil_scoped_release release;
-  network.run(data, batch, outputs, threads);
+  without_lock([&] { network.run(data, batch, outputs, threads); });
   return arrays;
 }
 
@@ -154,12 +154,13 @@ Codes reference(const Network& network, std::int64_t layer, const Codes& codes) 
   Codes out(with_batch(batch, network.output(layer)));
   std::uint16_t* to = out.mutable_data();
   const std::uint16_t* data = codes.data();
-  py::gil_scoped_release release;
-  if (const PoolShape* pooling = network.pooling(layer))
-    integer::reference::pooling(*pooling, network.time_bits(), batch, data, to);
-  else
-    integer::reference::neurons(*network.neurons(layer), network.weight_codes(layer).data(),
-                                network.time_bits(), batch, data, to);
+  without_lock([&] {
+    if (const PoolShape* pooling = network.pooling(layer))
+      integer::reference::pooling(*pooling, network.time_bits(), batch, data, to);
+    else
+      integer::reference::neurons(*network.neurons(layer), network.weight_codes(layer).data(),
+                                  network.time_bits(), batch, data, to);
+  });
   return out;
 }
 

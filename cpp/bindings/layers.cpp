@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "bindings/arrays.h"
+#include "bindings/interrupt.h"
 #include "bindings/module.h"
 #include "ttfs/layers.h"
 
@@ -55,8 +56,9 @@ void conv2d_forward(const Array<T>& input, const Array<T>& weight,
   require_dense(slope, {s.batch, s.out_height, s.out_width, s.out_channels}, "slope");
   T* slopes = slope.mutable_data();
   const T* biases = bias ? bias->data() : nullptr;
-  py::gil_scoped_release release;
-  spiking_conv2d_forward<T>(s, in, weight.data(), biases, t_max, out, slopes, threads);
+  without_lock([&] {
+    spiking_conv2d_forward<T>(s, in, weight.data(), biases, t_max, out, slopes, threads);
+  });
 }
 
 template <class T>
@@ -87,9 +89,10 @@ void conv2d_backward(const Array<T>& input, const Array<T>& weight, const Array<
     require_dense(*grad_bias, {s.out_channels}, "grad_bias");
     to_bias = grad_bias->mutable_data();
   }
-  py::gil_scoped_release release;
-  spiking_conv2d_backward<T>(s, in, weight.data(), out, slope.data(), grad, to_input, to_weight,
-                             to_bias, threads);
+  without_lock([&] {
+    spiking_conv2d_backward<T>(s, in, weight.data(), out, slope.data(), grad, to_input, to_weight,
+                               to_bias, threads);
+  });
 }
 
 template <class T>
@@ -126,8 +129,7 @@ void max_pool2d_forward(const Array<T>& input, Pair kernel, Pair stride, Pair pa
   const auto out = writable(output, out_shape, "output");
   require_dense(index, out_shape, "index");
   std::int32_t* places = index.mutable_data();
-  py::gil_scoped_release release;
-  spiking_max_pool2d_forward<T>(s, in, out, places, threads);
+  without_lock([&] { spiking_max_pool2d_forward<T>(s, in, out, places, threads); });
 }
 
 template <class T>
@@ -143,6 +145,7 @@ void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>&
   const std::int32_t* places = index.data();
   const auto window = static_cast<std::int32_t>(kernel[0] * kernel[1]);
   for (py::ssize_t i = 0; i < index.size(); ++i) {
+    if (i % kPatience == 0) check_signals();
     if (places[i] < -1 || places[i] >= window)
       throw std::invalid_argument("index holds a place outside the window");
     if (places[i] < 0) continue;
@@ -153,8 +156,7 @@ void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>&
       throw std::invalid_argument("index holds a place outside the input");
   }
   T* to = grad_input.mutable_data();
-  py::gil_scoped_release release;
-  spiking_max_pool2d_backward<T>(s, grad, places, to, threads);
+  without_lock([&] { spiking_max_pool2d_backward<T>(s, grad, places, to, threads); });
 }
 
 template <class T>

@@ -125,7 +125,8 @@ template <int W, class T, int R>
   using V = Vec<T>;
   typename V::Reg below[R];  // sign set: F has been below 0 all along
   typename V::Reg start[R], gain[R];
-  const auto number = V::set(static_cast<T>(e / kChunk));
+  const std::int64_t chunk = e / kChunk;
+  const auto number = V::set(static_cast<T>(chunk));
   for (int r = 0; r < R; ++r) {
     s.old_slope[r] = V::select(s.waiting[r], s.slope[r], s.old_slope[r]);
     s.old_level[r] = V::select(s.waiting[r], s.level[r], s.old_level[r]);

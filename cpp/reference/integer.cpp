@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "src/interrupt.h"
 #include "ttfs/integer.h"
 
 namespace ttfs::integer::reference {
@@ -46,9 +47,11 @@ void neurons(const Neurons& layer, const std::int8_t* weight_codes, int time_bit
   const std::int64_t inputs = channels * s.kernel_height * s.kernel_width;
   const std::int64_t pixels = s.out_height * s.out_width;
   std::vector<Event> events;
+  const Stop stop;
   for (std::int64_t n = 0; n < batch; ++n)
     for (std::int64_t group = 0; group < s.groups; ++group)
       for (std::int64_t pixel = 0; pixel < pixels; ++pixel) {
+        if (stop(0)) stop.check();
         const std::int64_t row = pixel / s.out_width, column = pixel % s.out_width;
         events.clear();
         for (std::int64_t input = 0; input < inputs; ++input) {

@@ -182,13 +182,17 @@ std::array<double, 6> chip_noise(const CircuitTask& task, const Neuron& neuron) 
 struct Shared {
   std::vector<std::int32_t> order;           // see sort_rows
   std::array<double, 6> nominal_noise = {};  // step_noise of a chip without spreads
+  Stop stop = {};
 };
+
+/// Steps between two questions whether to go on.
+constexpr std::int64_t kPatience = std::int64_t{1} << 16;
 
 /// Eight trials: what both models share.
 class Group {
  public:
   Group(const CircuitTask& task, const Shared& shared, std::int64_t first, Input* inputs)
-      : task_(task), steps_(circuit_steps(task)), first_(first) {
+      : task_(task), stop_(shared.stop), steps_(circuit_steps(task)), first_(first) {
     lanes_ = static_cast<int>(std::min<std::int64_t>(kCircuitLanes, task.trials - first));
     for (int lane = 0; lane < lanes_; ++lane) {
       const std::int64_t local = first + lane;
@@ -248,6 +252,7 @@ class Group {
   }
 
   const CircuitTask& task_;
+  const Stop& stop_;
   const CircuitKernels& kernels_ = kernels().circuit;
   std::int64_t steps_, first_;
   int lanes_ = 0;
@@ -301,14 +306,15 @@ class AveragedGroup : Group {
     }
   }
 
-  std::int64_t run() {
+  std::int64_t run(int worker) {
     std::int64_t step = 0, work = 0;
     if (recording()) record(0);
-    while (step < steps_ && (recording() || waiting() > 0)) {
+    while (step < steps_ && (recording() || waiting() > 0) && !stop_(worker)) {
       const std::int64_t stop = stop_after(step);
       const bool events = stop == step;
+      const std::int64_t count = events ? 1 : std::min(stop - step, kPatience);
       unsigned crossed = 0;
-      const std::int64_t done = kernels_.averaged(s_, step, events ? 1 : stop - step, &crossed);
+      const std::int64_t done = kernels_.averaged(s_, step, count, &crossed);
       work += done * waiting();
       step += done;
       for (int lane = 0; lane < lanes_; ++lane) {
@@ -464,10 +470,10 @@ class SwitchingGroup : Group {
     }
   }
 
-  std::int64_t run() {
+  std::int64_t run(int worker) {
     std::int64_t step = 0, work = 0;
     if (recording()) record(0);
-    while (step < steps_ && (recording() || waiting() > 0)) {
+    while (step < steps_ && (recording() || waiting() > 0) && !stop_(worker)) {
       const std::int64_t stop = stop_after(step);
       const bool events = stop == step;
       // In parts, so that a group that has fired does not run to the end.
@@ -631,9 +637,10 @@ std::int64_t simulate_circuit(const CircuitTask& task, int threads) {
   parallel_for(groups, threads, [&](std::int64_t group, int worker) {
     Input* mine = inputs.data() + worker * room;
     const std::int64_t first = group * kCircuitLanes;
-    work[static_cast<std::size_t>(group)] = task.model == CircuitModel::averaged
-                                                ? AveragedGroup(task, shared, first, mine).run()
-                                                : SwitchingGroup(task, shared, first, mine).run();
+    work[static_cast<std::size_t>(group)] =
+        task.model == CircuitModel::averaged
+            ? AveragedGroup(task, shared, first, mine).run(worker)
+            : SwitchingGroup(task, shared, first, mine).run(worker);
   });
   std::int64_t total = 0;
   for (const std::int64_t steps : work) total += steps;

@@ -294,10 +294,11 @@ class Forward {
 
   void run() {
     const auto count = static_cast<std::int64_t>(bundles.size());
+    const Stop stop;
     if (apart)
       parallel_for(count, threads, [&](std::int64_t item, int worker) {
-        const auto here = [worker](std::int64_t items, const auto& body) {
-          for (std::int64_t i = 0; i < items; ++i) body(i, worker);
+        const auto here = [&stop, worker](std::int64_t items, const auto& body) {
+          for (std::int64_t i = 0; i < items && !stop(worker); ++i) body(i, worker);
         };
         run_bundle(bundles[static_cast<std::size_t>(item)],
                    events[static_cast<std::size_t>(worker)], here);

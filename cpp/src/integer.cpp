@@ -234,7 +234,7 @@ void Network::add(const Neurons& n, const std::int8_t* codes) {
   const int least = -(1 << (n.bits - 1)), most = -least - 1;
   std::int64_t g = 0, tap = 0, c = 0, o = 0;
   append(*state_, n, [&]() {
-    const int code = codes[((g * outputs + o) * channels + c) * taps + tap];
+    const auto code = int{codes[((g * outputs + o) * channels + c) * taps + tap]};
     if (code < least || code > most)
       refuse("a weight has the code " + std::to_string(code) + "; codes of " +
              std::to_string(n.bits) + " bits go from " + std::to_string(least) + " to " +

@@ -75,21 +75,28 @@ class Memory : public Source {
   std::size_t size_, at_ = 0;
 };
 
-class File : public Source {
+class File final : public Source {
  public:
   explicit File(const std::string& path) : file_(std::fopen(path.c_str(), "rb"), std::fclose) {
     if (!file_) bad(std::string("it cannot be opened: ") + std::strerror(errno));
-    if (std::fseek(file_.get(), 0, SEEK_END) != 0 || (size_ = std::ftell(file_.get())) < 0)
-      bad("it cannot be read; is it a regular file?");
-    rewind();
+    go_to(0, SEEK_END);
+    size_ = std::ftell(file_.get());
+    if (size_ < 0) bad(kIrregular);
+    go_to(0, SEEK_SET);
   }
   std::int64_t size() const override { return size_; }
-  void rewind() override { std::rewind(file_.get()); }
+  void rewind() override { go_to(0, SEEK_SET); }
   void read(std::uint8_t* to, std::size_t n) override {
     if (std::fread(to, 1, n, file_.get()) != n) bad("it is cut short, or cannot be read");
   }
 
  private:
+  static constexpr const char* kIrregular = "it cannot be read; is it a regular file?";
+
+  void go_to(long place, int from) {
+    if (std::fseek(file_.get(), place, from) != 0) bad(kIrregular);
+  }
+
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
   std::int64_t size_ = 0;
 };

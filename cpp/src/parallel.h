@@ -3,9 +3,8 @@
 
 #include <cstdint>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "src/interrupt.h"
+#include "src/team.h"
 
 namespace ttfs {
 
@@ -13,19 +12,15 @@ namespace ttfs {
 /// fork(): the parent's OpenMP threads do not exist there, and libgomp would wait for them.
 int team_size(std::int64_t items, int threads);
 
-/// Calls body(item, worker) once for every item in [0, items), worker in [0, team_size(...)).
-/// The body must not throw.
+/// Calls body(item, worker) once for every item in [0, items), worker in [0, team_size(...)). The
+/// body must not throw. Throws Interrupted where the call was stopped, and leaves out the rest.
 template <class Body>
 void parallel_for(std::int64_t items, int threads, const Body& body) {
-  const int team = team_size(items, threads);
-#ifdef _OPENMP
-  if (team > 1) {
-#pragma omp parallel for num_threads(team) schedule(dynamic, 1)
-    for (std::int64_t item = 0; item < items; ++item) body(item, omp_get_thread_num());
-    return;
-  }
-#endif
-  for (std::int64_t item = 0; item < items; ++item) body(item, 0);
+  const Stop stop;
+  share(items, team_size(items, threads), [&](std::int64_t item, int worker) {
+    if (!stop(worker)) body(item, worker);
+  });
+  stop.check();
 }
 
 }  // namespace ttfs

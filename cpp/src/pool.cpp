@@ -10,6 +10,12 @@
 namespace ttfs {
 namespace {
 
+/// Rows of a plane between two questions whether to go on: of some ten thousand inputs.
+std::int64_t patience(const PoolShape& s) {
+  const std::int64_t row = s.out_width * s.kernel_height * s.kernel_width;
+  return ceil_div(std::int64_t{1} << 16, std::max<std::int64_t>(row, 1));
+}
+
 struct Range {
   std::int64_t first, last;
 };
@@ -27,12 +33,18 @@ template <class T>
 void spiking_max_pool2d_forward(const PoolShape& s, ConstView<T> input, View<T> output,
                                 std::int32_t* index, int threads) {
   check(s);
-  parallel_for(s.batch * s.channels, threads, [&](std::int64_t plane, int) {
+  const Stop stop;
+  parallel_for(s.batch * s.channels, threads, [&](std::int64_t plane, int worker) {
     const std::int64_t n = plane / s.channels, c = plane % s.channels;
     const T* in = input.data + n * input.stride.n + c * input.stride.c;
     T* out = output.data + n * output.stride.n + c * output.stride.c;
     std::int32_t* places = index + plane * s.out_height * s.out_width;
+    std::int64_t rest = patience(s);
     for (std::int64_t row = 0; row < s.out_height; ++row) {
+      if (--rest == 0) {
+        if (stop(worker)) return;
+        rest = patience(s);
+      }
       const std::int64_t top = row * s.stride_height - s.pad_top;
       const Range rows = inside(top, s.kernel_height, s.dilation_height, s.in_height);
       for (std::int64_t column = 0; column < s.out_width; ++column) {
@@ -61,13 +73,19 @@ template <class T>
 void spiking_max_pool2d_backward(const PoolShape& s, ConstView<T> grad_output,
                                  const std::int32_t* index, T* grad_input, int threads) {
   check(s);
-  parallel_for(s.batch * s.channels, threads, [&](std::int64_t plane, int) {
+  const Stop stop;
+  parallel_for(s.batch * s.channels, threads, [&](std::int64_t plane, int worker) {
     const std::int64_t n = plane / s.channels, c = plane % s.channels;
     const T* grad = grad_output.data + n * grad_output.stride.n + c * grad_output.stride.c;
     const std::int32_t* places = index + plane * s.out_height * s.out_width;
     T* to = grad_input + plane * s.in_height * s.in_width;
     std::fill_n(to, s.in_height * s.in_width, T{0});
-    for (std::int64_t row = 0; row < s.out_height; ++row)
+    std::int64_t rest = patience(s);
+    for (std::int64_t row = 0; row < s.out_height; ++row) {
+      if (--rest == 0) {
+        if (stop(worker)) return;
+        rest = patience(s);
+      }
       for (std::int64_t column = 0; column < s.out_width; ++column) {
         const std::int64_t place = *places++;
         if (place < 0) continue;
@@ -77,6 +95,7 @@ void spiking_max_pool2d_backward(const PoolShape& s, ConstView<T> grad_output,
             column * s.stride_width - s.pad_left + place % s.kernel_width * s.dilation_width;
         to[y * s.in_width + x] += grad[row * grad_output.stride.h + column * grad_output.stride.w];
       }
+    }
   });
 }
 

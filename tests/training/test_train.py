@@ -1,11 +1,8 @@
 import dataclasses
 import math
-import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -133,54 +130,6 @@ def test_resumed_run_has_the_same_bits(
     monkeypatch.undo()
     assert_same_run(train(SMALL, tmp_path / "run", resume=True, quiet=True), uninterrupted)
     assert_same_run(train(SMALL, tmp_path / "run", resume=True, quiet=True), uninterrupted)
-
-
-KILLER = """
-import os, random, signal, sys, time
-import lightning_fabric, safetensors.torch, rich.console
-from pathlib import Path
-from ttfs_fast.training import TrainConfig, train
-
-run, config, longest, seed = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4]
-chance = random.Random(int(seed))
-killed = 0
-for attempt in range(400):
-    child = os.fork()
-    if child == 0:
-        resume = (run / "config.json").exists()
-        train(TrainConfig.from_json(config), run, resume=resume, quiet=True)
-        os._exit(0)
-    time.sleep(chance.uniform(0.0, longest))
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.waitstatus_to_exitcode(status) == 0:
-        break
-    if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-        sys.exit("the run failed by itself")
-    killed += 1
-print(killed)
-"""
-
-
-def test_killed_at_random_moments_it_still_ends_with_the_same_bits(tmp_path: Path) -> None:
-    config = dataclasses.replace(SMALL, epochs=12)
-    begin = time.perf_counter()
-    whole = train(config, tmp_path / "whole", quiet=True)
-    longest = (time.perf_counter() - begin) / 3
-    seed = random.randrange(10**6)
-    print(f"seed of the kills: {seed}")
-    command = [sys.executable, "-c", KILLER, str(tmp_path / "run"), config.to_json()]
-    done = subprocess.run(
-        [*command, str(longest), str(seed)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 2
-    assert_same_run(train(config, tmp_path / "run", resume=True, quiet=True), whole)
 
 
 def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ttfs_fast._files import replace_file
+from ttfs_fast._untrusted import parse_json
 from ttfs_fast.bench import pictures
 from ttfs_fast.bench.groups import GROUPS
 from ttfs_fast.bench.measure import Settings
@@ -91,7 +92,7 @@ def load(folder: Path) -> dict[str, GroupResult]:
     if not path.exists():
         return {}
     try:
-        groups = [GroupResult(**group) for group in json.loads(path.read_text())["groups"]]
+        groups = [GroupResult(**group) for group in parse_json(path.read_bytes())["groups"]]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path} does not hold results of a benchmark ({error}); remove it or name another "

@@ -475,11 +475,9 @@ def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:
 
 
 def _draw(path: Path, figure: Any) -> None:
-    from ttfs_fast._files import replace_file
+    from ttfs_fast._files import save_figure
 
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot must name a .png, .svg or .pdf file; got {path}")
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:])
-    replace_file(path, content.getvalue())
+    save_figure(path, figure)
     print(f"drew {path}")

@@ -246,15 +246,10 @@ def read_images(path: Path, size: tuple[int, int, int]) -> "NDArray[np.uint8]":
     """Images (N, C, H, W) from an IDX file or a numpy array."""
     import numpy as np
 
+    from ttfs_fast._untrusted import read_npy
     from ttfs_fast.data import read_idx
 
-    if path.suffix == ".npy":
-        try:
-            pixels = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is not a readable .npy array: {error}") from error
-    else:
-        pixels = read_idx(path)
+    pixels = read_npy(path) if path.suffix == ".npy" else read_idx(path)
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path} holds {pixels.dtype} values; images are uint8")
     if pixels.ndim == 3:

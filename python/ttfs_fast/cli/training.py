@@ -695,6 +695,7 @@ def diagnose(
         import torch
 
         from ttfs_fast import training
+        from ttfs_fast._files import save_figure
         from ttfs_fast.data import load
         from ttfs_fast.encoding import encode, standardise
         from ttfs_fast.training.datasets import image_shape
@@ -721,7 +722,7 @@ def diagnose(
         )
         print(found)
         if out is not None:
-            found.plot().savefig(out, dpi=120)
+            save_figure(out, found.plot(), dpi=120)
 
 
 @app.command()
@@ -740,6 +741,7 @@ def demo(
     """
     with friendly_errors(debug):
         from ttfs_fast import training
+        from ttfs_fast._files import save_figure
         from ttfs_fast.data import load
         from ttfs_fast.plotting import spike_raster
 
@@ -769,7 +771,7 @@ def demo(
             alpha=config.alpha,
             polarity=config.polarity,
         )
-        figure.savefig(picture)
+        save_figure(picture, figure)
         print(f"\nThe spikes of one test image, layer by layer: {picture.resolve()}\n")
         print("Next:")
         for purpose, command in (

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ttfs_fast.data._files import new_file
+from ttfs_fast._files import replace_file
 from ttfs_fast.data._sources import (
     DATA_ROOT_VARIABLE,
     DownloadError,
@@ -155,8 +155,7 @@ def download_cifar10(
                 member = archive.extractfile(f"cifar-10-batches-bin/{name}")
                 if member is None:
                     raise DownloadError(f"the archive of CIFAR-10 holds no file {name}")
-                with new_file(folder / name) as file:
-                    file.write(member.read())
+                replace_file(folder / name, member.read())
     except DownloadError:
         raise
     except (OSError, KeyError, tarfile.TarError, EOFError, zlib.error) as error:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ttfs_fast.data._files import new_file
+from ttfs_fast._files import replace_file
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("uint8"),
@@ -92,7 +92,7 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     Parameters
     ----------
     path : path
-        The file; its folder must exist.
+        The file; its folder is made if it does not exist.
     array : ndarray
         One to eight dimensions; uint8, int8, int16, int32, float32 or float64.
 
@@ -115,8 +115,7 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     path = Path(path)
     if path.suffix == ".gz":
         content = gzip.compress(content, compresslevel=9, mtime=0)
-    with new_file(path) as file:
-        file.write(content)
+    replace_file(path, content)
 
 
 def _code(dtype: np.dtype[Any]) -> int:

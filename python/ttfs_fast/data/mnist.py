@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ttfs_fast.data._files import new_file
+from ttfs_fast._files import replace_file
 from ttfs_fast.data._sources import (
     DATA_ROOT_VARIABLE,
     DownloadError,
@@ -218,9 +218,7 @@ def _fetch(source: _Source, target: Path, mirrors: Sequence[str]) -> None:
         except (OSError, http.client.HTTPException, ValueError) as error:
             failures.append(f"{url} ({error})")
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(target) as file:
-            file.write(content)
+        replace_file(target, content)
         return
     raise DownloadError(
         f"MNIST's {target.name} could not be fetched into {target.parent}; tried "

@@ -1,6 +1,5 @@
 """Accuracy against depth on CIFAR-10: spiking networks by their start, and ReLU networks."""
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import replace_file
+from ttfs_fast._files import save_figure
 from ttfs_fast.centring import centre_weights_, is_centred
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity, encode
@@ -220,9 +219,7 @@ def depth_study(
         torch.set_num_threads(before)
     found = (_find(runs, study, *key) for key in study.combinations())
     chosen = [run for run in found if run is not None]
-    picture = io.BytesIO()
-    plot(chosen).savefig(picture, format="png", dpi=120)
-    replace_file(folder / "depth.png", picture.getvalue())
+    save_figure(folder / "depth.png", plot(chosen), dpi=120)
     return chosen
 
 

@@ -1,7 +1,6 @@
 """Accuracy against the share of neurons that spike."""
 
 import dataclasses
-import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import replace_file
+from ttfs_fast._files import save_figure
 from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.experiments._tables import read_rows, write_rows
 from ttfs_fast.training import TrainConfig, evaluate, load_model, train
@@ -168,9 +167,7 @@ def silence_study(
         (row for row in rows if (row.share, row.epochs, row.lr_start) in wanted),
         key=lambda row: -row.share,
     )
-    picture = io.BytesIO()
-    plot(chosen, config.dataset).savefig(picture, format="png", dpi=120)
-    replace_file(folder / "silence.png", picture.getvalue())
+    save_figure(folder / "silence.png", plot(chosen, config.dataset), dpi=120)
     return chosen
 
 

@@ -1,6 +1,5 @@
 """What a deep network does to an image before it is trained, by its first weights."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import replace_file
+from ttfs_fast._files import save_figure
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
@@ -104,9 +103,7 @@ def start_study(
         rows += _followed(start, model, values, labels, jitter)
     folder = Path(out)
     write_rows(folder / "start.csv", LayerStart, rows)
-    picture = io.BytesIO()
-    plot(rows).savefig(picture, format="png", dpi=120)
-    replace_file(folder / "start.png", picture.getvalue())
+    save_figure(folder / "start.png", plot(rows), dpi=120)
     return rows
 
 

@@ -1,6 +1,5 @@
 """The paper's MNIST network."""
 
-import json
 import math
 from importlib import resources
 from pathlib import Path
@@ -9,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast import _extras
+from ttfs_fast._extras import require
+from ttfs_fast._untrusted import parse_json, read_npy, read_safetensors
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
@@ -95,11 +95,11 @@ def mnist_scnn(
     for layer, horizon in zip((model.conv1, model.conv2, model.fc), horizons, strict=True):
         layer.t_max = horizon
     if path is not None:
-        state = _authors_state(path) if authors else _safetensors_state(path)
+        state = _authors_state(path) if authors else read_safetensors(path)
     elif pretrained:
         shipped = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
         with resources.as_file(shipped) as file:
-            state = _safetensors_state(file)
+            state = read_safetensors(file)
     else:
         return model
     try:
@@ -109,21 +109,12 @@ def mnist_scnn(
     return model
 
 
-def _safetensors_state(path: Path) -> dict[str, Tensor]:
-    safetensors = _extras.require("safetensors.torch", "train")
-    try:
-        state: dict[str, Tensor] = safetensors.load_file(path)
-    except Exception as error:  # the library raises its own type, which is not exported
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    return state
-
-
 def _recorded_horizons(path: Path) -> list[float]:
     """The three layers' horizons in the settings that a training run exported with its weights."""
-    safetensors = _extras.require("safetensors", "train")
+    safetensors = require("safetensors", "train")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            config = json.loads((file.metadata() or {}).get("config", "{}"))
+            config = parse_json((file.metadata() or {}).get("config", "{}"))
         t_max = float(config.get("t_max", math.inf))
         horizons = [float(t) for t in config.get("horizons", [])]
     except Exception as error:  # the library raises its own type, which is not exported
@@ -144,13 +135,11 @@ def _authors_state(folder: Path) -> dict[str, Tensor]:
     for file, (layer, shape) in zip(AUTHORS_FILES, shapes.items(), strict=True):
         path = folder / file
         try:
-            array = np.load(path, allow_pickle=False)
+            array = read_npy(path)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{path} is missing; the folder must hold {', '.join(AUTHORS_FILES)}"
             ) from error
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{path} is not a readable .npy array: {error}") from error
         expected = (math.prod(shape[:3]) + 1, shape[3])
         if array.shape != expected or array.dtype.kind != "f":
             raise ValueError(

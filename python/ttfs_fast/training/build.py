@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ttfs_fast._extras import require
+from ttfs_fast._untrusted import parse_json, read_safetensors
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.models import (
     OnSpikeValues,
@@ -41,6 +41,11 @@ class ImageShape:
     height: int
     width: int
     classes: int
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -127,20 +132,20 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
     shape = MNIST_SHAPE
     if (text := read_metadata(path).get("images")) is not None:
         try:
-            shape = ImageShape(**json.loads(text))
+            shape = ImageShape(**parse_json(text))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: its metadata name no shape of images: {error}") from error
+    state = read_safetensors(path)
+    # First without memory: a file may name a network larger than any machine's.
+    try:
+        with torch.device("meta"):
+            outline = make_model(config, shape, centred=False)
+        outline.load_state_dict(state, assign=True)
+    except (RuntimeError, OverflowError, ValueError) as error:
+        raise ValueError(f"{path}: not the weights of {config.model}: {error}") from error
     with torch.random.fork_rng(devices=[]):
         model = make_model(config, shape, centred=False)
-    safetensors = require("safetensors.torch", "train")
-    try:
-        state: dict[str, Tensor] = safetensors.load_file(path)
-    except Exception as error:  # the library raises its own type, which is not exported
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: not the weights of {config.model}: {error}") from error
+    model.load_state_dict(state)
     return model, config
 
 

@@ -19,13 +19,8 @@ import torch
 from torch import Tensor
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import (
-    PARTIAL_PREFIX,
-    remove_folder,
-    remove_partials,
-    sync_directory,
-    write_durably,
-)
+from ttfs_fast._files import new_folder, remove_folder, write_durably
+from ttfs_fast._untrusted import parse_json, parse_safetensors
 
 FORMAT = 3
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -92,16 +87,10 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     }
     contents[STATE] = json.dumps(state, indent=2).encode()
 
-    run.mkdir(parents=True, exist_ok=True)
-    remove_partials(run)
     name = f"checkpoint-{checkpoint.epoch:04d}"
-    partial = run / (PARTIAL_PREFIX + name)
-    partial.mkdir()
-    for file_name, data in contents.items():
-        write_durably(partial / file_name, data)
-    sync_directory(partial)
-    partial.rename(run / name)
-    sync_directory(run)
+    with new_folder(run / name) as partial:
+        for file_name, data in contents.items():
+            write_durably(partial / file_name, data)
     for epoch, folder in list_checkpoints(run):
         if epoch < checkpoint.epoch:
             remove_folder(folder)
@@ -125,18 +114,17 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     if not found:
         return None
     epoch, folder = found[-1]
-    safetensors = require("safetensors.torch", "train")
     advice = "remove this folder to continue from an earlier checkpoint, or start a new run"
     try:
-        state = json.loads((folder / STATE).read_text())
+        state = parse_json((folder / STATE).read_bytes())
         if state["format"] != FORMAT or state["epoch"] != epoch:
             raise ValueError(f"format {state['format']}, epoch {state['epoch']}")
         tensors = {}
-        for name, digest in state["sha256"].items():
+        for name in (WEIGHTS, OPTIMIZER):
             data = (folder / name).read_bytes()
-            if hashlib.sha256(data).hexdigest() != digest:
+            if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
                 raise ValueError(f"{name} is not what was written")
-            tensors[name] = safetensors.load(data)
+            tensors[name] = parse_safetensors(data)
         model, beside = tensors[WEIGHTS], tensors[OPTIMIZER]
         generator = beside.pop("generator")
         networks: dict[str, dict[str, Tensor]] = {"averaged": {}, "best": {}}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args, get_origin
 
+from ttfs_fast._untrusted import parse_json
 from ttfs_fast.data import DatasetName
 from ttfs_fast.encoding import Polarity
 from ttfs_fast.loss import CostReduction
@@ -353,8 +354,8 @@ class TrainConfig:
             If the text is not a JSON object, or a field is unknown or not allowed.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = parse_json(text)
+        except ValueError as error:
             raise ValueError(f"the training configuration is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError("the training configuration must be a JSON object")
@@ -386,8 +387,10 @@ def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
     if value is None and wanted in (int | None, str | None):
         return None
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(field.name, value)
     if wanted in (int, int | None) and isinstance(value, int) and not isinstance(value, bool):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{field.name} must be an integer of 64 bits; got a longer one")
         return value
     if wanted in (str, str | None) and isinstance(value, str):
         return value
@@ -399,3 +402,10 @@ def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
             return tuple(map(float, times))
     kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
     raise ValueError(f"{field.name} must be {kind}; got {value!r}")
+
+
+def _as_float(name: str, value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        raise ValueError(f"{name} must be below 1e308; got an integer above it") from None

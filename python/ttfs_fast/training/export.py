@@ -1,6 +1,5 @@
 """Trained weights as one safetensors file that says where they come from."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from torch import nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
+from ttfs_fast._untrusted import parse_json
 from ttfs_fast.training.config import TrainConfig
 
 
@@ -76,10 +76,12 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         if not 2 <= length <= path.stat().st_size - 8:
             raise ValueError(f"{path} is not a safetensors file, or it is cut short")
         try:
-            header: Any = json.loads(file.read(length))
+            header: Any = parse_json(file.read(length))
         except ValueError as error:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} is not a safetensors file: its metadata are no JSON object")
     return {str(key): str(value) for key, value in metadata.items()}
 
 

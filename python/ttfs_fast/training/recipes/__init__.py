@@ -49,6 +49,6 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
         settings = tomllib.loads(content.decode())
         check_fields(settings, "it")
         TrainConfig(**settings)
-    except ValueError as error:  # also tomllib's and UTF-8's errors
+    except (ValueError, RecursionError) as error:  # also tomllib's and UTF-8's errors
         raise ValueError(f"{text} holds no training settings: {error}") from error
     return settings

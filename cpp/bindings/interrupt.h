@@ -1,0 +1,40 @@
+// Calls of the core that Ctrl-C stops.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "ttfs/interrupt.h"
+
+namespace ttfs::bindings {
+
+namespace py = pybind11;
+
+/// Elements that a loop of the bindings looks at between two calls of check_signals.
+inline constexpr py::ssize_t kPatience = py::ssize_t{1} << 20;
+
+/// With the interpreter lock held: runs the handlers of the signals that have come, and throws what
+/// they raise.
+inline void check_signals() {
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+/// Whether a signal's handler has raised an exception, which is then set.
+inline bool signal_raised() {
+  const py::gil_scoped_acquire lock;
+  return PyErr_CheckSignals() != 0;
+}
+
+/// Calls the core without the interpreter lock. Signals are looked at all the same (by Python's
+/// main thread, like everywhere), and what their handlers raise ends the call.
+template <class Call>
+auto without_lock(const Call& call) {
+  try {
+    const Interruptible interruptible(&signal_raised);
+    const py::gil_scoped_release release;
+    return call();
+  } catch (const Interrupted&) {
+    throw py::error_already_set();
+  }
+}
+
+}  // namespace ttfs::bindings

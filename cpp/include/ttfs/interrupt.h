@@ -1,0 +1,38 @@
+// Stopping a call that takes long.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+
+namespace ttfs {
+
+/// Thrown by a call that was stopped. What it has written is of no use.
+class Interrupted : public std::exception {
+ public:
+  const char* what() const noexcept override { return "ttfs: the call was stopped"; }
+};
+
+/// As long as it lives, the calls of the thread that made it ask `stop` some times a second, on
+/// that thread, and throw Interrupted once it says true. `stop` must not throw. Without one, calls
+/// run to their end.
+class Interruptible {
+ public:
+  explicit Interruptible(bool (*stop)());
+  ~Interruptible();
+  Interruptible(const Interruptible&) = delete;
+  Interruptible& operator=(const Interruptible&) = delete;
+
+ private:
+  friend class Stop;
+  bool ask();
+
+  // On a cache line of its own: all threads of the call read it.
+  alignas(64) std::atomic<bool> stopped_{false};
+  alignas(64) unsigned calls_ = 0;
+  bool (*stop_)();
+  Interruptible* outer_;
+  std::int64_t next_;  // ns, when to ask again
+};
+
+}  // namespace ttfs

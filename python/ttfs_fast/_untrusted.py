@@ -1,0 +1,54 @@
+"""Files that anybody may have written, as values or a ValueError.
+
+The libraries behind these formats raise errors of many kinds, some of which they do not even
+export, and all of them mean that the file is no good.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ttfs_fast._extras import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON text's value; ValueError also where it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_safetensors(content: bytes) -> "dict[str, Tensor]":
+    """The tensors of a safetensors file."""
+    safetensors = require("safetensors.torch", "train")
+    try:
+        tensors: dict[str, Tensor] = safetensors.load(content)
+    except Exception as error:
+        raise ValueError(str(error)) from error
+    return tensors
+
+
+def read_safetensors(path: Path) -> "dict[str, Tensor]":
+    """The same from a file that is there; the ValueError names it."""
+    safetensors = require("safetensors.torch", "train")
+    try:
+        tensors: dict[str, Tensor] = safetensors.load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    return tensors
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of a .npy file; nothing is unpickled, and the ValueError names the file."""
+    with open(path, "rb") as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call, no-any-return]
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable .npy array: {error}") from error

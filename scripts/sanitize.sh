@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The core and its bindings under AddressSanitizer and UndefinedBehaviorSanitizer, with the C++ tests
+# and the Python tests of the kernels; and the C++ tests under ThreadSanitizer. Needs Linux and GCC.
+#     scripts/sanitize.sh PYTHON, where PYTHON is the one of .venv
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+PATH=$(dirname "$python"):$PATH
+compiler=${CXX:-g++}
+
+library() {
+  local path
+  path=$($compiler -print-file-name="$1")
+  if [[ $path != /* ]]; then
+    echo "$compiler knows no $1: install GCC's sanitizers (Fedora: dnf install libasan libubsan libtsan)" >&2
+    exit 1
+  fi
+  echo "$path"
+}
+# torch and numpy come without the sanitizer, so it has to be there first. What they and Python leave
+# to the end of the process would be taken for leaks.
+preload="$(library libasan.so) $(library libstdc++.so)"
+
+cmake --preset asan --log-level=WARNING -D TTFS_FAST_PYTHON=ON -D Python_EXECUTABLE="$python" \
+  -D pybind11_DIR="$("$python" -m pybind11 --cmakedir)"
+cmake --preset tsan --log-level=WARNING
+cmake --build --preset asan -- --quiet
+cmake --build --preset tsan -- --quiet
+core=$(ls build/asan/cpp/_core.*.so)
+if ! nm -D "$core" | grep -q __asan_report_; then
+  echo "$core was built without AddressSanitizer" >&2
+  exit 1
+fi
+
+# Beside each other: these are most of the time. (torch's own side of the operators has no pointers
+# of ours.)
+env LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 CI=1 \
+  TTFS_FAST_TEST_CORE="$PWD/$core" \
+  "$python" -m pytest -q -p no:cacheprovider --ignore=tests/operators/test_torch_integration.py \
+  -k "not gradcheck and not openmp_runtime and not interpreter_runs_on and not can_interrupt" \
+  tests/operators tests/quantization/test_integer.py tests/quantization/test_network_file.py \
+  tests/circuit/test_circuit_contract.py >build/asan/pytest.log 2>&1 &
+kernels=$!
+status=0
+ctest --preset asan || status=1
+ctest --preset tsan || status=1
+wait $kernels || status=1
+tail -n 3 build/asan/pytest.log
+if [[ $status != 0 ]]; then
+  grep -v "^\.*$" build/asan/pytest.log >&2
+fi
+exit $status
