@@ -710,19 +710,11 @@ def demo(
         from ttfs_fast.data import load
         from ttfs_fast.plotting import spike_raster
 
-        # The paper's settings are for MNIST's 300,000 steps. These learn within 3,000; they were
-        # chosen on the last fifth of the training digits.
-        config = TrainConfig(
-            dataset="digits",
+        config = dataclasses.replace(
+            TrainConfig(**training.read_recipe("digits")),
             epochs=epochs,
             seed=seed,
             threads=threads,
-            lr_start=3e-3,
-            lr_end=1e-4,
-            scale=10.0,
-            cost_reduction="mean",
-            jitter=0.1,
-            shift=1,
         )
         result = training.train(config, out, overwrite=True)
         print_result(result.evaluation)
