@@ -6,11 +6,22 @@ from ttfs_fast.cli import (  # each adds its commands
     experiments,
     info,
     quantization,
+    reproduction,
     training,
 )
 from ttfs_fast.cli._common import app
 
-__all__ = ["app", "bench", "circuit", "experiments", "info", "main", "quantization", "training"]
+__all__ = [
+    "app",
+    "bench",
+    "circuit",
+    "experiments",
+    "info",
+    "main",
+    "quantization",
+    "reproduction",
+    "training",
+]
 
 
 def main() -> None:
