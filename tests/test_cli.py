@@ -175,7 +175,7 @@ def test_the_openmp_runtime_is_the_one_that_torch_loaded() -> None:
 
 def test_demo(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    result = run("demo", "--out", str(out), "--epochs", "1", "--threads", "1")
+    result = run("demo", "--out", str(out), "--epochs", "1", "--threads", "1", "--no-report")
     assert result.exit_code == 0, result.output
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "model.safetensors").exists()

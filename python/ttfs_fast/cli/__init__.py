@@ -3,6 +3,7 @@
 from ttfs_fast.cli import (  # each adds its commands
     bench,
     circuit,
+    demo,
     experiments,
     info,
     quantization,
@@ -15,6 +16,7 @@ __all__ = [
     "app",
     "bench",
     "circuit",
+    "demo",
     "experiments",
     "info",
     "main",

@@ -2,10 +2,10 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ttfs_fast.cli._common import (
     DataRoot,
@@ -19,6 +19,9 @@ from ttfs_fast.cli._common import (
     rich,
     set_threads,
 )
+
+if TYPE_CHECKING:
+    from ttfs_fast.reproduce import Found, Plan
 
 
 @app.command()
@@ -53,14 +56,7 @@ def reproduce(
         option("Compute these parts only, such as table3,figure2.", show_default=False),
     ] = None,
     seed: Annotated[int, option("Decides everything that is random.", min=0)] = 0,
-    draws: Annotated[
-        int | None,
-        option(
-            "Draws of the noise on the weights at each level. Default: 20, 10 with --quick.",
-            min=2,
-            show_default=False,
-        ),
-    ] = None,
+    draws: Annotated[int, option("Draws of the noise on the weights at each level.", min=2)] = 10,
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
@@ -74,12 +70,11 @@ def reproduce(
         import ttfs_fast
         from ttfs_fast._extras import require
         from ttfs_fast.reproduce import PARTS, Plan, find_subjects
-        from ttfs_fast.reproduce import reproduce as run_all
 
         for package in ("jinja2", "matplotlib"):
             require(package, "plot")
         set_threads(threads)
-        plan = Plan.quick(seed, draws) if quick else Plan(seed=seed, draws=draws or 20)
+        plan = Plan.quick(seed, draws) if quick else Plan(seed=seed, draws=draws)
         chosen = [name.strip() for name in only.split(",")] if only else []
         print(
             f"reproducing {', '.join(chosen or PARTS)} in {out}: cpu, threads: "
@@ -96,19 +91,30 @@ def reproduce(
         )
         for subject in found.subjects:
             print(f"  {subject.title}: {subject.origin}")
+        write_report(plan, found, out, chosen)
+
+
+def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = ()) -> None:
+    """Compute what is missing, with progress, and say where the report lies."""
+    from ttfs_fast.reproduce import reproduce as run_all
+
+    try:
         with _progress() as progress:
             page = run_all(
                 plan,
                 found,
                 out,
-                only=chosen,
+                only=only,
                 command=shlex.join(["ttfs-fast", *sys.argv[1:]]),
                 progress=progress,
                 say=lambda text: print(text, flush=True),
             )
-        for sentence in found.missing:
-            print(f"missing: {sentence}")
-        print(f"\nThe report: {page.resolve()}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
+    for sentence in found.missing:
+        print(f"missing: {sentence}")
+    print(f"\nThe report: {page.resolve()}")
 
 
 @contextmanager

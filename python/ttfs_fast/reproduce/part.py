@@ -46,7 +46,7 @@ class Part:
     name, title : str
         As ``--only`` takes it; for people.
     settings : callable
-        From the context, everything that decides the units' results but their keys.
+        From the context, what decides the results of all units; the rest is in their keys.
     units : callable
         From the context, the work.
     result : callable

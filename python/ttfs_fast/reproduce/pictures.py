@@ -186,12 +186,12 @@ def noise_curve(
     return figure
 
 
-def disturbance_curves(kinds: Mapping[str, tuple[str, str, Rows]], undisturbed: float) -> "Figure":
+def disturbance_curves(kinds: Mapping[str, tuple[str, str, Rows, float]]) -> "Figure":
     """Accuracy against each disturbance, a panel for each."""
     lines = -(-len(kinds) // 3)
     figure = _figure(10.4, 3.0 * lines)
     axes = figure.subplots(lines, 3, squeeze=False, sharey=True).ravel()
-    for number, (axis, (kind, (what, unit, rows))) in enumerate(
+    for number, (axis, (kind, (what, unit, rows, undisturbed))) in enumerate(
         zip(axes, kinds.items(), strict=False)
     ):
         scale = 100.0 if unit.startswith("%") else 1.0

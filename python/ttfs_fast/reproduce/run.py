@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+import ttfs_fast
 from ttfs_fast._files import replace_file
 from ttfs_fast.bench.timing import environment
 from ttfs_fast.reproduce import figure2, render, table1, table2, table3, table4
@@ -133,7 +134,8 @@ def reproduce(
     sections: list[Section] = []
     missing = list(found.missing)
     for name, part in PARTS.items():
-        store = PartStore(out / UNITS / f"{name}.json", part.settings(context))
+        settings = {"version": str(ttfs_fast.__version__), **part.settings(context)}
+        store = PartStore(out / UNITS, name, settings)
         units = part.units(context)
         if not only or name in only:
             _compute(name, store, units, log, progress)
@@ -141,9 +143,11 @@ def reproduce(
             missing.append(f"{part.title}: not asked for.")
             continue
         result = part.result(context, store.values(units))
-        results[name] = {"settings": store.settings, "sha256": store.sha256, "result": result}
+        results[name] = {"settings": store.settings, "result": result}
         sections.append(part.section(context, result))
-    text = json.dumps(results, allow_nan=False, indent=1)
+    networks = {subject.key: subject.identity for subject in found.subjects}
+    content = {"networks": networks, "parts": results}
+    text = json.dumps(content, allow_nan=False, indent=1)
     replace_file(out / RESULTS, f"{text}\n".encode())
     log.save()
     report = render.Report(TITLE, _lead(found), sections, _made(plan, log), missing)

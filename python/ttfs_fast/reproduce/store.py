@@ -45,11 +45,20 @@ class PartStore:
 
     Parameters
     ----------
-    path : Path
-        The file. Units that it holds for other settings are put aside when the first unit of these
-        settings is kept.
+    folder : Path
+        Where the file lies; its name ends with a digest of the settings, so that results of other
+        settings stay beside it.
+    part : str
+        Name of the part.
     settings : mapping
-        Everything that decides the results but the units' keys; JSON's types.
+        What decides the results of all units; JSON's types.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    units : dict
+        Results by the units' keys.
 
     Raises
     ------
@@ -57,17 +66,14 @@ class PartStore:
         If the file is there and is not one of this class.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, folder: Path, part: str, settings: Mapping[str, Any]) -> None:
         self.settings = json.loads(canonical(settings))
-        self.sha256 = digest(self.settings)
+        self.path = folder / f"{part}-{digest(self.settings)[:8]}.json"
         self.units: dict[str, Any] = {}
         self._dirty = False
         self._flushed = time.monotonic()
-        if path.is_file():
-            found = _read(path)
-            if found["sha256"] == self.sha256:
-                self.units = found["units"]
+        if self.path.is_file():
+            self.units = _read(self.path, self.settings)
 
     def missing(self, units: list[Unit]) -> list[Unit]:
         """Those units that have no result yet."""
@@ -85,7 +91,7 @@ class PartStore:
         """Write what is not written yet."""
         if self._dirty:
             units = {key: self.units[key] for key in sorted(self.units)}
-            content = {"settings": self.settings, "sha256": self.sha256, "units": units}
+            content = {"settings": self.settings, "units": units}
             text = json.dumps(content, allow_nan=False, indent=1)
             replace_file(self.path, f"{text}\n".encode())
             self._dirty = False
@@ -103,14 +109,15 @@ def clear_partials(*folders: Path) -> None:
             remove_partials(folder)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-        if not (isinstance(found["sha256"], str) and isinstance(found["units"], dict)):
-            raise TypeError("it has other fields")
+        units = found["units"]
+        if found["settings"] != settings or not isinstance(units, dict):
+            raise TypeError("its settings are others than its name says")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} does not hold results of ttfs-fast reproduce ({error}); remove it, or name "
             "another folder"
         ) from error
-    return dict(found)
+    return units

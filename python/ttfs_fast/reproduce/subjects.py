@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ttfs_fast.data import ImageFolder, ImageSet, StreamedImages, load
 from ttfs_fast.data._sources import data_folders
 from ttfs_fast.models import mnist_scnn
+from ttfs_fast.reproduce.store import digest
 from ttfs_fast.training import TrainConfig, load_model, read_recipe, train
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.loop import CONFIG, LOG, WEIGHTS
@@ -75,14 +77,16 @@ class Subject:
             corrupt="skip",
         )
 
-    def first(self, images: int | None) -> ImageSet | StreamedImages:
-        """The first so many test images; of a folder always all."""
+    def some(self, images: int | None) -> ImageSet | StreamedImages:
+        """So many test images, evenly spaced over all; of a folder always all.
+
+        MNIST's first half is easier than its second: the first so many would flatter.
+        """
         whole = self.test_set
         if images is None or not isinstance(whole, ImageSet) or images >= len(whole):
             return whole
-        return dataclasses.replace(
-            whole, images=whole.images[:images], labels=whole.labels[:images]
-        )
+        chosen = np.linspace(0, len(whole), images, endpoint=False).astype(np.int64)
+        return dataclasses.replace(whole, images=whole.images[chosen], labels=whole.labels[chosen])
 
     @property
     def encoding(self) -> dict[str, Any]:
@@ -124,6 +128,11 @@ class Subject:
     def is_small(self) -> bool:
         """Whether it runs thousands of images a second."""
         return self.config.model == "mnist_scnn"
+
+    @cached_property
+    def stem(self) -> str:
+        """Begins the keys of its units: another network of the same name has others."""
+        return f"{self.key}:{digest(self.identity)[:12]}"
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -33,14 +33,14 @@ GRID = [round(0.05 * step, 2) for step in range(161)]
 
 
 def settings(context: Context) -> dict[str, Any]:
-    return {"networks": [subject.identity for subject in context.subjects]}
+    return {}
 
 
 def units(context: Context) -> list[Unit]:
     found = []
     for subject in context.subjects:
-        found.append(Unit(f"{subject.key}/evaluation", partial(_evaluate, subject)))
-        found.append(Unit(f"{subject.key}/timing", partial(_timing, subject)))
+        found.append(Unit(f"{subject.stem}/evaluation", partial(_evaluate, subject)))
+        found.append(Unit(f"{subject.stem}/timing", partial(_timing, subject)))
     return found
 
 
@@ -82,8 +82,8 @@ def result(context: Context, values: Values) -> dict[str, Any]:
         subject.key: {
             "title": subject.title,
             "origin": subject.origin,
-            "evaluation": values[f"{subject.key}/evaluation"],
-            "timing": values[f"{subject.key}/timing"],
+            "evaluation": values[f"{subject.stem}/evaluation"],
+            "timing": values[f"{subject.stem}/timing"],
         }
         for subject in context.subjects
     }

@@ -38,23 +38,25 @@ FULL = 32
 
 
 def settings(context: Context) -> dict[str, Any]:
-    return {
-        "networks": [subject.identity for subject in _suitable(context)],
-        "retraining": [_retraining_settings(context, subject) for subject in _retrained(context)],
-    }
+    return {}
 
 
 def units(context: Context) -> list[Unit]:
     found = []
     for subject in _suitable(context):
         images = _images(context, subject)
-        found.append(Unit(f"{subject.key}/float/{FULL}", partial(_full, subject, images)))
+        found.append(
+            Unit(
+                f"{subject.stem}/{_images(context, subject)}/{FULL}",
+                partial(_full, subject, images),
+            )
+        )
         for bits in BITS:
-            key = f"{subject.key}/plain/{bits}"
+            key = f"{subject.stem}/{_images(context, subject)}/{bits}"
             found.append(Unit(key, partial(_plain, subject, bits, images)))
     for subject in _retrained(context):
         for bits in BITS:
-            key = f"{subject.key}/retrained/{bits}"
+            key = _retrained_key(context, subject, bits)
             found.append(Unit(key, partial(_after_retraining, context, subject, bits)))
     return found
 
@@ -64,9 +66,14 @@ def result(context: Context, values: Values) -> dict[str, Any]:
     return {
         subject.key: {
             "title": subject.title,
-            "float": values[f"{subject.key}/float/{FULL}"],
-            "plain": {str(bits): values[f"{subject.key}/plain/{bits}"] for bits in BITS},
-            "retrained": {str(bits): values[f"{subject.key}/retrained/{bits}"] for bits in BITS}
+            "float": values[f"{subject.stem}/{_images(context, subject)}/{FULL}"],
+            "plain": {
+                str(bits): values[f"{subject.stem}/{_images(context, subject)}/{bits}"]
+                for bits in BITS
+            },
+            "retrained": {
+                str(bits): values[_retrained_key(context, subject, bits)] for bits in BITS
+            }
             if subject.key in retrained
             else None,
             "settings": _retraining_settings(context, subject)
@@ -112,6 +119,11 @@ def section(context: Context, result: dict[str, Any]) -> Section:
     return found
 
 
+def _retrained_key(context: Context, subject: Subject, bits: int) -> str:
+    how = digest(_retraining_settings(context, subject))
+    return f"{subject.stem}/retrained/{how[:12]}/{bits}"
+
+
 def _suitable(context: Context) -> list[Subject]:
     """Networks that the integer engine can run: chains, with images in memory, not whitened."""
     found = []
@@ -151,7 +163,7 @@ def _convert(subject: Subject, bits: int) -> IntegerNetwork:
 
 
 def _full(subject: Subject, images: int | None) -> dict[str, Any]:
-    found = evaluate(subject.model, subject.first(images), **subject.encoding)
+    found = evaluate(subject.model, subject.some(images), **subject.encoding)
     return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
 
 
@@ -161,7 +173,7 @@ def _plain(subject: Subject, bits: int, images: int | None) -> dict[str, Any]:
 
 def _both_ways(subject: Subject, network: IntegerNetwork, images: int | None) -> dict[str, Any]:
     """An integer network, and the float network with the same weights."""
-    some = subject.first(images)
+    some = subject.some(images)
     assert isinstance(some, ImageSet)
     twin = float_twin(network, subject.model)
     simulated = evaluate(twin, some, **subject.encoding)
