@@ -17,7 +17,7 @@ from ttfs_fast.robustness import (
     perturbed,
     signal_to_noise,
 )
-from ttfs_fast.training import SpikeRecorder, evaluate, watch_layers
+from ttfs_fast.training import SpikeRecorder, evaluate, spike_timing, watch_layers
 
 LN2 = math.log(2)
 
@@ -222,3 +222,14 @@ def test_signal_to_noise_by_hand() -> None:
     assert signal_to_noise(weight, weight) == math.inf
     assert signal_to_noise(torch.zeros(2), weight) == -math.inf
     assert np.isfinite(signal_to_noise(weight, 2 * weight))
+
+
+def test_a_horizon_leaves_what_is_decided_by_then(small: nn.Module) -> None:
+    """No neuron knows what comes later: what is decided by the horizon is decided the same."""
+    digits = load("digits", train=False)
+    timing = spike_timing(small, digits)
+    for t_max in np.quantile(timing.decision, (0.2, 0.5, 0.9)).tolist():
+        found = evaluate_perturbed(small, digits, Perturbation(t_max=t_max))
+        decided = timing.decision <= t_max
+        assert found.silent_images == int((~decided).sum())
+        assert found.correct == int((timing.correct & decided).sum())

@@ -112,10 +112,12 @@ def bearable(rows: Iterable[dict[str, Any]], undisturbed: float, *, rising: bool
 
 def _paper_points(subject: Subject) -> dict[str, dict[float, float]]:
     """The paper's points of Figure 2, as far as it gives numbers: Table 4, and one for ImageNet."""
+    if not subject.comparable:
+        return {}
     key = subject.paper_key
     table = paper.TABLE_4[key]
     found = {
-        f"Q, {subject.paper_title}, retrained": {
+        "Q, paper, retrained": {
             bits * paper.DECIBEL_PER_BIT: table[bits] for bits in table if bits < 32
         }
     }

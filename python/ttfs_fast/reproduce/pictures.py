@@ -19,7 +19,7 @@ def decision_curve(
     grid: Sequence[float], decided: Sequence[float], right: Sequence[float]
 ) -> "Figure":
     """Share of the images that are decided, and decided rightly, by each time."""
-    figure = _figure(7.2, 3.6)
+    figure = _figure(5.8, 3.4)
     axis: Any = figure.subplots()
     shares = 100 * np.asarray(decided)
     axis.fill_between(grid, 100 * np.asarray(right), color=COLOURS[1], alpha=0.18, linewidth=0)
@@ -40,7 +40,7 @@ def spike_histograms(
     edges: Sequence[float], histograms: Mapping[str, Sequence[int]], silent: Mapping[str, int]
 ) -> "Figure":
     """Distribution of the spike times of the input and of every layer."""
-    figure = _figure(7.2, max(3.0, 0.55 + 0.85 * len(histograms)))
+    figure = _figure(5.8, max(3.0, 0.55 + 0.72 * len(histograms)))
     axes = figure.subplots(len(histograms), 1, sharex=True, squeeze=False)[:, 0]
     for number, (axis, (name, counts)) in enumerate(zip(axes, histograms.items(), strict=True)):
         colour = INK if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
@@ -69,8 +69,8 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figur
     matrix = matrix[:, : len(names)]
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
-    size = 1.7 + 0.42 * len(classes)
-    figure = _figure(size + 0.6, size)
+    size = 1.4 + 0.33 * len(classes)
+    figure = _figure(size + 1.1, size)
     axis: Any = figure.subplots()
     most = max(int(wrong.max()), 1)
     for (row, column), count in np.ndenumerate(matrix):
@@ -78,7 +78,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figur
             axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7, color=FAINT)
         elif count:
             axis.scatter(
-                column, row, s=330 * count / most + 14, color=DECISION, alpha=0.35, linewidths=0
+                column, row, s=230 * count / most + 12, color=DECISION, alpha=0.35, linewidths=0
             )
             axis.text(column, row, str(count), ha="center", va="center", fontsize=8, color=INK)
     axis.set_xlim(-0.6, len(names) - 0.4)
@@ -99,9 +99,9 @@ def first_filters(model: nn.Module) -> "Figure":
     weight = layer.weight.detach().cpu().double()
     images = weight.mean(dim=1) if weight.ndim == 4 else weight[:, None]
     shown = images[:64].numpy()
-    columns = min(16, len(shown))
+    columns = min(8, len(shown))
     lines = -(-len(shown) // columns)
-    figure = _figure(0.62 * columns + 0.3, 0.62 * lines + 0.3)
+    figure = _figure(0.66 * columns + 0.3, 0.66 * lines + 0.3)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     most = float(np.abs(shown).max()) or 1.0
     for axis, image in zip(axes, shown, strict=False):
@@ -114,7 +114,7 @@ def first_filters(model: nn.Module) -> "Figure":
 
 def bits_curve(curves: Mapping[str, Mapping[int, float]]) -> "Figure":
     """Accuracy against bits of the weights, a curve for each way."""
-    figure = _figure(6.4, 3.8)
+    figure = _figure(5.8, 3.6)
     axis: Any = figure.subplots()
     places = {bits: place for place, bits in enumerate((2, 4, 8, 32))}
     for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
@@ -143,7 +143,7 @@ def noise_curve(
     paper: Mapping[str, Mapping[float, float]],
 ) -> "Figure":
     """Figure 2: accuracy against the signal-to-noise ratio of the weights, with quantisation."""
-    figure = _figure(7.6, 4.3)
+    figure = _figure(9.4, 4.4)
     axis: Any = figure.subplots()
     _band(axis, rows, COLOURS[0], f"N, mean and 5 - 95 % of {rows[0]['draws']} draws")
     axis.axhline(

@@ -122,7 +122,7 @@ class Subject:
     @property
     def data_title(self) -> str:
         """Its data set, for people."""
-        return TITLES[self.config.dataset]
+        return "the digits" if self.config.dataset == "digits" else TITLES[self.config.dataset]
 
     @property
     def is_small(self) -> bool:

@@ -101,7 +101,7 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         )
         size = " x ".join(map(str, network["input"]))
         caption = f"{network['name']}, layer by layer, for images of {size}"
-        found.tables.append(Table(f"{NAME}-{key}", caption, columns, rows, folded=len(rows) > 20))
+        found.tables.append(Table(f"{NAME}-{key}", caption, columns, rows, folded=len(rows) > 10))
     return found
 
 

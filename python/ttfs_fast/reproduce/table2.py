@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ttfs_fast.data import ImageSet
+from ttfs_fast.plotting import spike_raster, training_curve
 from ttfs_fast.reproduce import paper, pictures
 from ttfs_fast.reproduce.part import Context, Part, Values
 from ttfs_fast.reproduce.sections import (
@@ -144,7 +145,7 @@ def _tiles(context: Context, result: dict[str, Any]) -> list[Tile]:
 
     found = [
         Tile(
-            f"accuracy, {subject.data_title}",
+            f"accuracy on {subject.data_title}",
             percent()(own["accuracy"]),
             beside(percent()(claim.accuracy)),
         ),
@@ -334,22 +335,33 @@ def _draw(subject: Subject, result: dict[str, Any]) -> list[Picture]:
                 pictures.confusion(own["confusion"], own["classes"]),
             )
         )
+    if _can_look_inside(subject):
+        found.append(
+            Picture(
+                f"{name}-filters",
+                f"{subject.title}: weights of the first layer; red excites, blue inhibits",
+                pictures.first_filters(subject.model),
+                photo=True,
+            )
+        )
     if subject.log is not None:
-        from ttfs_fast.plotting import training_curve
-
         found.append(
             Picture(
                 f"{name}-training", f"{subject.title}: its training", training_curve(subject.log)
             )
         )
-    if isinstance(subject.test_set, ImageSet) and not subject.config.whiten and subject.is_small:
-        found += _look_inside(subject, name)
+    if _can_look_inside(subject):
+        found.append(_raster(subject, name))
     return found
 
 
-def _look_inside(subject: Subject, name: str) -> list[Picture]:
-    from ttfs_fast.plotting import spike_raster
+def _can_look_inside(subject: Subject) -> bool:
+    """Whether its neurons are few enough to draw each."""
+    is_plain = isinstance(subject.test_set, ImageSet) and not subject.config.whiten
+    return is_plain and subject.is_small
 
+
+def _raster(subject: Subject, name: str) -> Picture:
     images = subject.test_set
     assert isinstance(images, ImageSet)
     raster = spike_raster(
@@ -360,17 +372,8 @@ def _look_inside(subject: Subject, name: str) -> list[Picture]:
         alpha=subject.config.alpha,
         polarity=subject.config.polarity,
     )
-    return [
-        Picture(
-            f"{name}-raster", f"{subject.title}: one image, spike by spike", raster, photo=True
-        ),
-        Picture(
-            f"{name}-filters",
-            f"{subject.title}: weights of the first layer; red excites, blue inhibits",
-            pictures.first_filters(subject.model),
-            photo=True,
-        ),
-    ]
+    caption = f"{subject.title}: one image, spike by spike"
+    return Picture(f"{name}-raster", caption, raster, photo=True)
 
 
 PART = Part(NAME, TITLE, settings, units, result, section)

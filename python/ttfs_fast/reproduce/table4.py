@@ -108,7 +108,8 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         }
         if own["retrained"]:
             curves["retrained"] = _curve(own["float"], own["retrained"])
-        curves[f"{subject.paper_title}, retrained"] = paper.TABLE_4[subject.paper_key]
+        if subject.comparable:
+            curves["paper, retrained"] = paper.TABLE_4[subject.paper_key]
         found.pictures.append(
             Picture(
                 f"{NAME}-{subject.key}",
