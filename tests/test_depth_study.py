@@ -11,7 +11,8 @@ from ttfs_fast.centring import is_centred
 from ttfs_fast.data import ImageSet
 from ttfs_fast.experiments import DepthStudy, depth_study
 from ttfs_fast.experiments import depth as module
-from ttfs_fast.experiments.depth import ARMS, make_network, read_runs, summary
+from ttfs_fast.experiments._tables import read_rows, write_rows
+from ttfs_fast.experiments.depth import ARMS, Run, make_network, summary
 
 SMALL = DepthStudy(
     depths=(4, 8),
@@ -44,7 +45,9 @@ def test_table_plot_and_resume(tmp_path: Path) -> None:
     said: list[str] = []
     runs = depth_study(SMALL, tmp_path, threads=1, say=said.append)
     assert [(r.seed, r.depth, r.arm) for r in runs] == SMALL.combinations()
-    assert list(map(str, read_runs(tmp_path / "depth.csv"))) == list(map(str, runs))  # with nan
+    assert list(map(str, read_rows(tmp_path / "depth.csv", Run))) == list(
+        map(str, runs)
+    )  # with nan
     assert (tmp_path / "depth.png").read_bytes().startswith(b"\x89PNG")
     for run in runs:
         assert 0 <= run.accuracy <= 1
@@ -54,7 +57,7 @@ def test_table_plot_and_resume(tmp_path: Path) -> None:
     assert "6 networks to train" in said[0]
 
     # The table without its last two rows: an interrupted study. It goes on and ends the same.
-    module.write_runs(tmp_path / "depth.csv", runs[:-2])
+    write_rows(tmp_path / "depth.csv", Run, runs[:-2])
     again = depth_study(SMALL, tmp_path, threads=1, say=said.append)
     assert "2 networks to train, 4 are in" in said[-3]
     for one, other in zip(runs, again, strict=True):
@@ -63,13 +66,18 @@ def test_table_plot_and_resume(tmp_path: Path) -> None:
         )
     more = dataclasses.replace(SMALL, epochs=1, arms=("centred",), depths=(4,))
     assert len(depth_study(more, tmp_path, threads=1, say=said.append)) == 1
-    assert len(read_runs(tmp_path / "depth.csv")) == 7
+    assert len(read_rows(tmp_path / "depth.csv", Run)) == 7
 
 
 def test_networks_learn(tmp_path: Path) -> None:
     """Each arm that is meant to learn beats chance by far on images that any network can tell."""
     study = dataclasses.replace(
-        SMALL, depths=(4,), arms=("centred", "relu"), train_images=200, epochs=6, width=0.5
+        SMALL,
+        depths=(4,),
+        arms=("centred", "centred-muon", "relu", "relu-muon"),
+        train_images=200,
+        epochs=6,
+        width=0.5,
     )
     runs = depth_study(study, tmp_path, threads=1, say=lambda text: None)
     for run in runs:
@@ -82,6 +90,7 @@ def test_arms_are_what_they_say() -> None:
     images = coloured("x")
     networks = {arm: make_network(arm, 8, 0.5, images) for arm in ARMS}
     assert is_centred(networks["centred"])
+    assert is_centred(networks["centred-muon"])
     uniform = networks["uniform"].conv2.weight
     assert uniform.min() >= 0
     assert uniform.max() <= 8 / uniform[0].numel()
@@ -116,8 +125,8 @@ def test_refusals(tmp_path: Path) -> None:
         DepthStudy(epochs=0)
     path = tmp_path / "depth.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="is not the table of a depth study"):
-        read_runs(path)
+    with pytest.raises(ValueError, match="is not a table of this study"):
+        read_rows(path, Run)
     assert experiments.DepthStudy is DepthStudy
 
 

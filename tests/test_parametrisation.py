@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -239,3 +240,17 @@ def test_compiled_training_step(seed: int) -> None:
     torch.compile(model, backend="aot_eager")(z).sum().backward()
     for name, p in model.named_parameters():
         assert torch.allclose(p.grad, eager[name], rtol=1e-5), name
+
+
+def test_folding_a_copy_leaves_the_original_as_it_was() -> None:
+    torch.manual_seed(3)
+    model = centre_weights_(vgg_stack(4, width=0.5))
+    values = (1.5 * torch.rand(2, 3, 32, 32)).exp()
+    before = model(values)
+    copied = fold_(copy.deepcopy(model))
+    assert is_centred(model)
+    assert not is_centred(copied)
+    assert torch.equal(model(values), before)
+    assert torch.equal(copied(values), before)
+    (gradient,) = torch.autograd.grad(model(values).log().sum(), [next(model.parameters())])
+    assert gradient.abs().max() > 0

@@ -247,6 +247,11 @@ def fold_(model: Model) -> Model:
         ``model``, with the same outputs bit for bit and the state_dict of a plain network.
     """
     for module in model.modules():
+        if parametrize.is_parametrized(module):
+            # A deep copy shares its class with the original, and torch takes the parameters out of
+            # the class: without one of its own, folding the copy would break the original.
+            own = type(module)
+            module.__class__ = type(own.__name__, own.__bases__, dict(own.__dict__))
         for name in ("weight", "bias"):
             if _is_ours(module, name):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)

@@ -230,6 +230,20 @@ def test_retraining_mends_what_two_bits_cost(digits: nn.Module, tmp_path: Path) 
         quantization.quantize(digits, config(epochs=3), tmp_path / "run", resume=True, quiet=True)
 
 
+def test_the_float_network_can_be_the_teacher(digits: nn.Module, tmp_path: Path) -> None:
+    from ttfs_fast.data import load
+    from ttfs_fast.training import export_weights
+
+    settings = config().training
+    path = export_weights(digits, tmp_path / "t.safetensors", settings, test_accuracy=0.9)
+    taught = dataclasses.replace(settings, teacher=str(path), teacher_share=1.0)
+    nets = quantization.quantize(digits, config(training=taught), tmp_path / "run", quiet=True)
+    other = quantization.quantize(digits, config(), tmp_path / "other", quiet=True)
+    assert nets[2].to_bytes() != other[2].to_bytes()
+    comparison = quantization.compare(digits, nets[2], load("digits", train=False))
+    assert comparison.agreement > 0.85  # the labels did not count
+
+
 @pytest.mark.parametrize("stop_after", [1, 4])
 def test_a_stopped_run_continues_to_the_same_bits(
     digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch

@@ -308,7 +308,7 @@ def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"optimizer": "lion"}, "optimizer must be one of adam, sgd"),
+        ({"optimizer": "lion"}, "optimizer must be one of adam, muon, sgd"),
         ({"model": "resnet"}, "model must be one of mnist_scnn"),
         ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
         ({"crop": 4, "resized_crop": 0.5}, "two ways to cut"),

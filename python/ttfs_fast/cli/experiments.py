@@ -28,7 +28,10 @@ def depth(
     depths: Annotated[list[int] | None, option("Layers: 4, 8, 13 or 17; repeatable.")] = None,
     arms: Annotated[
         list[str] | None,
-        option("uniform, normal, centred, relu or relu-norm; repeatable. Default: all."),
+        option(
+            "uniform, normal, centred, centred-muon, relu, relu-muon or relu-norm; repeatable. "
+            "Default: all."
+        ),
     ] = None,
     seeds: Annotated[int, option("Number of seeds.", min=1)] = 3,
     train_images: Annotated[int, option("Training images.", min=1)] = 5000,
@@ -41,7 +44,7 @@ def depth(
 ) -> None:
     """CIFAR-10 accuracy of VGG-like stacks by depth: spiking by their start, and ReLU.
 
-    Every network is trained alike: same images, epochs, batches of 32 and Adam with a cosine to 0.
+    Every network is trained alike: same images, epochs, batches of 32, and a cosine to 0.
     """
     with friendly_errors(debug):
         from ttfs_fast.experiments import depth as study_of
@@ -74,6 +77,52 @@ def depth(
             }
             if cells:
                 table.add_row(how.label, *(cells.get(column, "") for column in columns))
+        console().print(table)
+
+
+@study.command()
+def silence(
+    weights: Annotated[Path, option("The trained network: a model.safetensors.")],
+    out: Annotated[
+        Path, option("Folder of silence.csv, silence.png and the runs; what is there is kept.")
+    ] = Path("runs/silence"),
+    shares: Annotated[
+        list[float] | None,
+        option("Share of each layer's neurons that may spike, repeatable. Default: 1 down to 0.3."),
+    ] = None,
+    epochs: Annotated[int, option("Epochs of further training.", min=1)] = 3,
+    lr_start: Annotated[
+        float | None,
+        option("Its first learning rate. Default: a fifth of the network's.", show_default=False),
+    ] = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Accuracy against the share of neurons that spike: horizons, and training with them."""
+    with friendly_errors(debug):
+        from ttfs_fast.experiments import silence as study_of
+        from ttfs_fast.experiments import silence_study
+
+        rows = silence_study(
+            study_of.SilenceStudy(weights, tuple(shares or study_of.SHARES), epochs, lr_start),
+            out,
+            data_root=None if data_root is None else str(data_root),
+            threads=threads,
+            say=lambda text: print(text, flush=True),
+        )
+        table = rich("table").Table(title="what silence costs")
+        for head in ("may spike", "spike", "accuracy", "not trained: spike", "accuracy", "answer"):
+            table.add_column(head, justify="right")
+        for row in rows:
+            table.add_row(
+                f"{row.share:.0%}",
+                f"{row.firing:.1%}",
+                f"{row.accuracy:.2%}",
+                f"{row.at_once:.1%}",
+                f"{row.at_once_accuracy:.2%}",
+                f"{row.first_spike_time:.2f} tau",
+            )
         console().print(table)
 
 

@@ -88,6 +88,13 @@ def quantize(
         float | None,
         option("In place of the weight decay of these settings.", show_default=False),
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        option(
+            "Weights of a trained network whose answers are learned besides the classes.",
+            show_default=False,
+        ),
+    ] = None,
     train_images: Annotated[
         int | None, option("Train on the first so many images only.", show_default=False)
     ] = None,
@@ -118,6 +125,7 @@ def quantize(
         base = TrainConfig()
         if weights is not None:
             base = training.read_config(weights) or base
+            base = dataclasses.replace(base, teacher=None, start=None)
         settings: dict[str, Any] = training.read_recipe(config) if config is not None else {}
         given = {
             "data_root": None if data_root is None else str(data_root),
@@ -125,13 +133,14 @@ def quantize(
             "seed": seed,
             "threads": threads,
             "weight_decay": weight_decay,
+            "teacher": None if teacher is None else str(teacher),
             "train_images": train_images,
             "test_images": test_images,
         }
         settings |= {name: value for name, value in given.items() if value is not None}
         base = dataclasses.replace(base, **settings)
         if weights is not None:
-            model = mnist_scnn(weights=weights, t_max=base.t_max)
+            model, _ = training.load_model(weights)
         else:
             model = mnist_scnn(weights=authors) if authors else mnist_scnn(pretrained=True)
         networks = quantization.quantize(

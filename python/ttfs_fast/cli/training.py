@@ -57,6 +57,7 @@ class Optimizer(StrEnum):
     """Optimizers."""
 
     ADAM = "adam"
+    MUON = "muon"
     SGD = "sgd"
 
 
@@ -179,6 +180,14 @@ def train(
     batch_size: Annotated[
         int | None, option("Images per step.", "batch_size", rich_help_panel="Learning")
     ] = None,
+    start: Annotated[
+        Path | None,
+        option(
+            "Weights of a trained network of the same shape to begin with.",
+            show_default=False,
+            rich_help_panel="Learning",
+        ),
+    ] = None,
     accumulate: Annotated[
         int | None,
         option(
@@ -189,11 +198,11 @@ def train(
     ] = None,
     optimizer: Annotated[
         Optimizer | None,
-        option("Adam, or descent with momentum.", "optimizer", rich_help_panel="Learning"),
+        option("Adam, Muon, or descent with momentum.", "optimizer", rich_help_panel="Learning"),
     ] = None,
     momentum: Annotated[
         float | None,
-        option("Momentum of --optimizer sgd.", "momentum", rich_help_panel="Learning"),
+        option("Momentum of --optimizer sgd and muon.", "momentum", rich_help_panel="Learning"),
     ] = None,
     patience: Annotated[
         int | None,
@@ -368,6 +377,26 @@ def train(
             rich_help_panel="Loss, equation (5)",
         ),
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        option(
+            "Weights of a trained network whose answers are learned besides the classes.",
+            show_default=False,
+            rich_help_panel="Teacher",
+        ),
+    ] = None,
+    teacher_share: Annotated[
+        float | None,
+        option(
+            "Share of its answers in the classification term.",
+            "teacher_share",
+            rich_help_panel="Teacher",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        option("Temperature at which they are compared.", "temperature", rich_help_panel="Teacher"),
+    ] = None,
     crop: Annotated[
         int | None,
         option(
@@ -481,12 +510,16 @@ def train(
         "elastic": elastic,
         "alpha": alpha,
         "t_max": t_max,
+        "start": None if start is None else str(start),
         "K": weight_sum_cost,
         "beta": beta,
         "lambda_": l2_cost,
         "cost_reduction": None if cost_reduction is None else str(cost_reduction),
         "scale": scale,
         "exclude_target": exclude_target,
+        "teacher": None if teacher is None else str(teacher),
+        "teacher_share": teacher_share,
+        "temperature": temperature,
     }
     with friendly_errors(debug):
         from ttfs_fast import training

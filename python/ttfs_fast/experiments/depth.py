@@ -1,11 +1,10 @@
 """Accuracy against depth on CIFAR-10: spiking networks by their start, and ReLU networks."""
 
-import csv
 import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,11 +18,13 @@ from ttfs_fast._files import replace_file
 from ttfs_fast.centring import centre_weights_, is_centred
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.experiments._tables import read_rows, write_rows
 from ttfs_fast.loss import SpikingLoss, clip_gradient_
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training.batches import EpochBatches
+from ttfs_fast.training.muon import Muon
 from ttfs_fast.training.spikes import predict
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 DEPTHS: tuple[Depth, ...] = (4, 8, 13, 17)
 
-ArmName = Literal["uniform", "normal", "centred", "relu", "relu-norm"]
+ArmName = Literal["uniform", "normal", "centred", "centred-muon", "relu", "relu-muon", "relu-norm"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Arm:
     label : str
         For people.
     learning_rate : float
-        Adam's at the start; it falls to 0 as a cosine.
+        At the start; it falls to 0 as a cosine.
+    muon : bool
+        Steps by `ttfs_fast.training.muon.Muon` in place of Adam's.
     alpha, polarity
         As in `ttfs_fast.encoding.encode`.
     scale : float
@@ -56,6 +59,7 @@ class Arm:
 
     label: str
     learning_rate: float
+    muon: bool = False
     alpha: float = 1.5
     polarity: Polarity = "both"
     scale: float = 16.0
@@ -71,7 +75,9 @@ ARMS: dict[ArmName, Arm] = {
         "spiking, N(0, 15/N) (published)", 1e-3, weight_sum_cost=100.0, max_gradient=10.0
     ),
     "centred": Arm("spiking, centred", 2e-2),
+    "centred-muon": Arm("spiking, centred, Muon", 1e-2, muon=True),
     "relu": Arm("ReLU", 1e-3, polarity="bright-first", scale=1.0),
+    "relu-muon": Arm("ReLU, Muon", 1e-3, muon=True, polarity="bright-first", scale=1.0),
     "relu-norm": Arm("ReLU, batch norm", 1e-3, polarity="bright-first", scale=1.0),
 }
 
@@ -94,7 +100,7 @@ class DepthStudy:
 
     depths: tuple[Depth, ...] = DEPTHS
     seeds: tuple[int, ...] = (0, 1, 2)
-    arms: tuple[ArmName, ...] = ("uniform", "normal", "centred", "relu", "relu-norm")
+    arms: tuple[ArmName, ...] = tuple(ARMS)
     width: float = 1.0
     train_images: int = 5000
     test_images: int = 5000
@@ -188,7 +194,7 @@ def depth_study(
     """
     folder = Path(out)
     path = folder / "depth.csv"
-    runs = read_runs(path) if path.is_file() else []
+    runs = read_rows(path, Run) if path.is_file() else []
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)
     test_set = _first(load("cifar10", data_root, train=False), study.test_images)
     before = torch.get_num_threads()
@@ -203,7 +209,7 @@ def depth_study(
         for number, (seed, depth, arm) in enumerate(missing, start=1):
             run = train_one(study, arm, depth, seed, train_set, test_set)
             runs.append(run)
-            write_runs(path, runs)
+            write_rows(path, Run, runs)
             firing = "" if math.isnan(run.firing) else f"  firing {run.firing:.0%}"
             say(
                 f"{number}/{len(missing)}  {depth:2} layers  seed {seed}  {ARMS[arm].label:40} "
@@ -234,7 +240,11 @@ def train_one(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make_network(arm, depth, study.width, train_set)
-    optimizer = torch.optim.Adam(model.parameters(), lr=how.learning_rate)
+    optimizer: torch.optim.Optimizer
+    if how.muon:
+        optimizer = Muon(model.parameters(), how.learning_rate)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=how.learning_rate)
     batches = EpochBatches(
         train_set,
         study.batch_size,
@@ -299,7 +309,7 @@ def make_network(arm: ArmName, depth: Depth, width: float, images: ImageSet) -> 
         image_size=(height, wide),
         classes=len(images.classes),
     )
-    if arm in ("relu", "relu-norm"):
+    if arm.startswith("relu"):
         intensity = images.images_as_tensor()[:1000].float() / 255
         twin = relu_twin(model, batch_norm=arm == "relu-norm")
         return OnSpikeValues(
@@ -308,7 +318,7 @@ def make_network(arm: ArmName, depth: Depth, width: float, images: ImageSet) -> 
             intensity.mean((0, 2, 3)).tolist(),
             intensity.std((0, 2, 3)).clamp(min=1e-3).tolist(),
         )
-    if arm == "centred":
+    if arm.startswith("centred"):
         return centre_weights_(model)
     if arm == "normal":
         for module in model.modules():
@@ -343,40 +353,6 @@ def test(model: nn.Module, images: ImageSet, how: Arm) -> tuple[float, float]:
         for handle in handles:
             handle.remove()
     return correct / len(images), spikes / neurons if neurons else math.nan
-
-
-def read_runs(path: str | Path) -> list[Run]:
-    """Read the table of a study.
-
-    Raises
-    ------
-    ValueError
-        If it is not such a table; names the file and the line.
-    """
-    kinds: dict[str, Callable[[str], object]] = {
-        field.name: {int: int, float: float, str: str}[field.type]  # type: ignore[index]
-        for field in fields(Run)
-    }
-    runs = []
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != list(kinds):
-            raise ValueError(f"{path} is not the table of a depth study")
-        for line in reader:
-            try:
-                runs.append(Run(**{name: kind(line[name]) for name, kind in kinds.items()}))  # type: ignore[arg-type]
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    return runs
-
-
-def write_runs(path: Path, runs: Sequence[Run]) -> None:
-    """Write the table of a study, whole."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Run)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(run) for run in runs)
-    replace_file(path, text.getvalue().encode())
 
 
 def summary(runs: Sequence[Run]) -> Iterator[tuple[str, int, float, float, int]]:

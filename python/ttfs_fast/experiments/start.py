@@ -1,9 +1,8 @@
 """What a deep network does to an image before it is trained, by its first weights."""
 
-import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from ttfs_fast._files import replace_file
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
+from ttfs_fast.experiments._tables import write_rows
 from ttfs_fast.models import vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.training.diagnose import diagnose
@@ -102,12 +102,8 @@ def start_study(
                 centre_weights_(model, spread=float(start))
             jitter = JITTER * torch.randn_like(values)
         rows += _followed(start, model, values, labels, jitter)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(LayerStart)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
     folder = Path(out)
-    replace_file(folder / "start.csv", text.getvalue().encode())
+    write_rows(folder / "start.csv", LayerStart, rows)
     picture = io.BytesIO()
     plot(rows).savefig(picture, format="png", dpi=120)
     replace_file(folder / "start.png", picture.getvalue())

@@ -1,5 +1,6 @@
 """The paper's MNIST network."""
 
+import json
 import math
 from importlib import resources
 from pathlib import Path
@@ -59,8 +60,8 @@ def mnist_scnn(
         Load a ``.safetensors`` file, as ``ttfs-fast train`` writes it, or the folder of the
         authors' ``weight_scnn1.npy``, ``weight_scnn2.npy`` and ``weight_scnn3.npy``.
     t_max : float, optional
-        The horizon of every layer. By default none; for the authors' weights ln 1e5, as in
-        their code.
+        The horizon of every layer. By default that of the training run whose weights are loaded,
+        else none; for the authors' weights ln 1e5, as in their code.
     device, dtype
         Of the parameters.
 
@@ -85,9 +86,14 @@ def mnist_scnn(
     if path is not None and not path.exists():
         raise FileNotFoundError(f"no weights at {path}: give a .safetensors file or a folder")
     authors = path is not None and path.is_dir()
-    if t_max is None:
-        t_max = AUTHORS_LATEST if authors else math.inf
-    model = MnistSCNN(t_max=t_max, device=device, dtype=dtype)
+    horizons = [math.inf if t_max is None else t_max] * 3
+    if t_max is None and authors:
+        horizons = [AUTHORS_LATEST] * 3
+    elif t_max is None and path is not None:
+        horizons = _recorded_horizons(path)
+    model = MnistSCNN(t_max=max(horizons), device=device, dtype=dtype)
+    for layer, horizon in zip((model.conv1, model.conv2, model.fc), horizons, strict=True):
+        layer.t_max = horizon
     if path is not None:
         state = _authors_state(path) if authors else _safetensors_state(path)
     elif pretrained:
@@ -110,6 +116,21 @@ def _safetensors_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # the library raises its own type, which is not exported
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     return state
+
+
+def _recorded_horizons(path: Path) -> list[float]:
+    """The three layers' horizons in the settings that a training run exported with its weights."""
+    safetensors = _extras.require("safetensors", "train")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            config = json.loads((file.metadata() or {}).get("config", "{}"))
+        t_max = float(config.get("t_max", math.inf))
+        horizons = [float(t) for t in config.get("horizons", [])]
+    except Exception as error:  # the library raises its own type, which is not exported
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if len(horizons) not in (0, 3):
+        raise ValueError(f"{path}: the network has 3 layers, its settings {len(horizons)} horizons")
+    return horizons or [t_max] * 3
 
 
 def _authors_state(folder: Path) -> dict[str, Tensor]:

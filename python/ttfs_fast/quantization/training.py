@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -22,9 +22,10 @@ from ttfs_fast.quantization.evaluation import evaluate
 from ttfs_fast.quantization.fake import BITS, QuantizationConfig, quantize_, refit_
 from ttfs_fast.quantization.network import IntegerNetwork, load
 from ttfs_fast.training import TrainConfig
-from ttfs_fast.training.batches import EpochBatches
+from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ttfs_fast.training.datasets import load_in_memory
+from ttfs_fast.training.datasets import load_in_memory, make_batches
+from ttfs_fast.training.distillation import load_teacher
 from ttfs_fast.training.report import Reporter
 
 CONFIG = "quantize.json"
@@ -164,15 +165,8 @@ class _Run:
             mean = get_ema_multi_avg_fn(training.average)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
         self.generator = torch.Generator().manual_seed(training.seed)
-        self.batches = EpochBatches(
-            train_set,
-            training.batch_size,
-            self.generator,
-            alpha=training.alpha,
-            polarity=training.polarity,
-            jitter=training.jitter,
-            distortion=training.distortion,
-        )
+        self.batches = make_batches(training, train_set, self.generator)
+        self.teacher = load_teacher(training)
         self.loss = SpikingLoss(
             training.K,
             training.lambda_,
@@ -245,9 +239,7 @@ class _Run:
                     group["lr"] = rate
                 with parametrize.cached():
                     output = self.model(batch.values)
-                    loss = self.loss.terms(
-                        output, batch.labels, weights_and_biases(self.model)
-                    ).total
+                    loss = self._loss(output, batch)
                 self.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = clip_gradient_(
@@ -264,6 +256,15 @@ class _Run:
                     f"the loss became {total} after {steps} steps: try a lower learning rate"
                 )
         return total / steps
+
+    def _loss(self, output: Tensor, batch: Batch) -> Tensor:
+        terms = self.loss.terms(output, batch.labels, weights_and_biases(self.model))
+        if self.teacher is None:
+            return terms.total
+        images = len(batch.labels)
+        losses = terms.cross_entropy * images
+        taught = self.teacher.share_of(losses, output, batch.values, self.config.training)
+        return taught / images + (terms.total - terms.cross_entropy)
 
     def _finish(self, bits: int) -> IntegerNetwork:
         training = self.config.training

@@ -17,6 +17,7 @@ from ttfs_fast.reproduce.store import digest
 from ttfs_fast.training import TrainConfig, load_model, read_recipe, train
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.loop import CONFIG, LOG, WEIGHTS
+from ttfs_fast.training.spikes import spiking_layers
 
 AUTHORS = "authors-mnist"
 """Folder, within the data folder, of the weights that the paper's authors published."""
@@ -144,7 +145,7 @@ class Subject:
         return {
             "key": self.key,
             "weights_sha256": sha.hexdigest(),
-            "t_max": str(self.config.t_max),
+            "horizons": [str(layer.t_max) for layer in spiking_layers(self.model).values()],
             "images_sha256": digest_of(self.test_set),
             "dataset": self.config.dataset,
             **self.encoding,
@@ -274,6 +275,8 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
             f"{WEIGHTS}"
         )
     model, config = load_model(weights)
+    if config.neuron != "spiking":
+        raise ValueError(f"{path} holds a network of {config.neuron} neurons; these do not spike")
     name = path.name if path.is_dir() else path.stem
     log = weights.parent / LOG
     has_log = path.is_dir() and log.is_file() and (path / CONFIG).is_file()

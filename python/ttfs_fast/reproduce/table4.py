@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import math
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -244,7 +244,9 @@ def _retraining(context: Context, subject: Subject) -> QuantizeConfig:
         data_root=subject.config.data_root,
         train_images=context.plan.retrain_images,
         test_images=None,
-        t_max=subject.config.t_max,
+        holdout=0,
+        teacher=None,
+        start=None,
         seed=context.plan.seed,
         threads=context.threads,
     )
@@ -260,11 +262,8 @@ def _retraining(context: Context, subject: Subject) -> QuantizeConfig:
 def _retraining_settings(context: Context, subject: Subject) -> dict[str, Any]:
     config = _retraining(context, subject)
     found = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    found["training"] = {
-        name: str(value) if isinstance(value, float) and math.isinf(value) else value
-        for name, value in dataclasses.asdict(config.training).items()
-        if name != "data_root"
-    }
+    found["training"] = json.loads(config.training.to_json())
+    del found["training"]["data_root"]  # the images count by their digest
     return found
 
 

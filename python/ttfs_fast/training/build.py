@@ -22,6 +22,7 @@ from ttfs_fast.models import (
 )
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config, read_metadata
+from ttfs_fast.training.horizons import set_horizons_
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
     shape : ImageShape
         The images it is for.
     centred : bool
-        With false, leave out the parametrisation of ``relative_rate``, to load folded weights.
+        With false, leave out the parametrisation of ``weight_sum``, to load folded weights.
 
     Returns
     -------
@@ -96,9 +97,16 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
         return OnSpikeValues(
             relu_twin(model, batch_norm=config.neuron == "relu-norm"), config.alpha
         )
-    if config.relative_rate and centred:
-        size = (channels, shape.height, shape.width)
-        centre_weights_(model, size, total=config.weight_sum, spread=config.spread)
+    if config.horizons:
+        set_horizons_(model, config.horizons)
+    if config.weight_sum and centred:
+        centre_weights_(
+            model,
+            (channels, shape.height, shape.width),
+            total=config.weight_sum,
+            spread=config.spread,
+            relative=config.relative_rate,
+        )
     return model
 
 

@@ -13,7 +13,7 @@ from ttfs_fast.loss import CostReduction
 
 Schedule = Literal["linear", "cosine"]
 Neuron = Literal["spiking", "relu", "relu-norm"]
-Optimizer = Literal["adam", "sgd"]
+Optimizer = Literal["adam", "muon", "sgd"]
 ModelName = Literal[
     "mnist_scnn",
     "cifar_scnn",
@@ -30,8 +30,9 @@ DISTORTIONS = ("rotate", "stretch", "shear", "shift", "elastic")
 
 MAY_BE_INFINITE = ("t_max", "max_gradient")
 
-MAY_DIFFER_ON_RESUME = frozenset({"data_root", "workers"})
-"""Fields that do not decide the result: the data are compared by content instead."""
+MAY_DIFFER_ON_RESUME = frozenset({"data_root", "teacher", "start", "workers"})
+"""Fields that do not decide the result. Data and teacher are compared by content instead; the
+weights that a run began with are in its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class TrainConfig:
     accumulate : int
         Pieces that each batch is run in, their gradients added up: less memory, the same result
         but for rounding.
-    optimizer : {"adam", "sgd"}
-        Adam, or gradient descent with momentum.
+    optimizer : {"adam", "muon", "sgd"}
+        Adam; Muon, see `ttfs_fast.training.muon`; or gradient descent with momentum.
     momentum : float
-        Of ``optimizer="sgd"``.
+        Of ``optimizer="sgd"`` and ``"muon"``.
     lr_start, lr_end : float
         Learning rate, from the first to the last; see ``relative_rate``.
     schedule : {"linear", "cosine"}
@@ -81,16 +82,13 @@ class TrainConfig:
         (AdamW). Unlike the squared weights of equation (5), Adam does not rescale it. 0 for none.
         With ``optimizer="sgd"``, torch's weight decay.
     weight_sum : float
-        Sum at which every neuron's weights are held, biases apart; above 1, or 0 to leave the sums
-        free and start with weights uniform in [0, 8 / N], as published.
+        Sum at which every neuron's weights are held, biases apart, see `ttfs_fast.centring`; above
+        1, or 0 to leave the sums free and start with weights uniform in [0, 8 / N], as published.
     spread : float
         If the sums are held: norm of the deviations of a neuron's first weights from their mean.
     relative_rate : bool
-        If the sums are held, how. False: by projecting the optimizer's steps, see
-        `ttfs_fast.training.centring`. True: by the parametrisation of `ttfs_fast.centring`, with
-        which the learning rate counts in units of the deviation of each layer's first weights, and
-        the sum is raised where padding leaves taps without input. Layers of different sizes then
-        learn alike, which deep networks need.
+        If the sums are held, count the learning rate in units of the deviation of each layer's
+        first weights: layers of different sizes then learn alike, which deep networks need.
     average : float
         Decay of a moving average of the weights, updated after every step; above 0, the
         averaged network is tested and exported in place of the last one. 0 for none.
@@ -129,11 +127,24 @@ class TrainConfig:
         Factor on the spike times inside the classification term of the loss.
     exclude_target : bool
         Leave the target class out of the sum of equation (5), as printed.
+    teacher : str or None
+        File of a trained network whose answers are learned besides the classes; see
+        `ttfs_fast.training.distillation`. None for none.
+    teacher_share : float
+        Share of its answers in the classification term, from 0 to 1.
+    temperature : float
+        Temperature at which they are compared.
     cost_reduction : {"sum", "mean"}
         Whether the weight costs of equation (5) are summed over neurons and weights, as the
         paper writes, or averaged.
     t_max : float
         Horizon: later spikes are none, in units of tau. ``inf`` for no horizon.
+    horizons : tuple of float
+        A horizon for each spiking layer, in their order, in place of ``t_max``; empty for none.
+        `ttfs_fast.training.horizons` finds those that silence a given share of the neurons.
+    start : str or None
+        File of a trained network, of the same shape, whose weights are the first ones; for
+        training it further under other conditions. None starts anew.
     seed : int
         Seed of the weights, the order of the images and the noise.
     threads : int or None
@@ -202,8 +213,13 @@ class TrainConfig:
     elastic: float = 0.0
     scale: float = 1.0
     exclude_target: bool = False
+    teacher: str | None = None
+    teacher_share: float = 0.8
+    temperature: float = 2.0
     cost_reduction: CostReduction = "sum"
     t_max: float = math.inf
+    horizons: tuple[float, ...] = ()
+    start: str | None = None
     seed: int = 0
     threads: int | None = None
     processes: int = 1
@@ -229,7 +245,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
-        for name in ("lr_start", "lr_end", "alpha", "scale", "width", "spread"):
+        for name in ("lr_start", "lr_end", "alpha", "scale", "width", "spread", "temperature"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be finite and above 0; got {value}")
@@ -264,8 +280,9 @@ class TrainConfig:
             raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
         if self.relative_rate and not self.weight_sum:
             raise ValueError("relative_rate needs a weight_sum, such as 4")
-        if not 0 <= self.resized_crop <= 1:
-            raise ValueError(f"resized_crop must be from 0 to 1; got {self.resized_crop}")
+        for name in ("resized_crop", "teacher_share"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1; got {value}")
         if self.crop and self.resized_crop:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if self.neuron != "spiking" and self.polarity == "both":
@@ -274,6 +291,10 @@ class TrainConfig:
             raise ValueError("batch normalisation counts on one process; train it with one")
         if math.isnan(self.t_max):
             raise ValueError("t_max must be a time in units of tau, or inf; got nan")
+        if self.horizons and not math.isinf(self.t_max):
+            raise ValueError("horizons replace t_max; give one of the two")
+        if self.horizons and self.neuron != "spiking":
+            raise ValueError("horizons are for spiking neurons")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2**63 - 1; got {self.seed}")
 
@@ -319,6 +340,7 @@ class TrainConfig:
         for name in MAY_BE_INFINITE:
             if math.isinf(values[name]):
                 values[name] = str(values[name])
+        values["horizons"] = [str(t) if math.isinf(t) else t for t in values["horizons"]]
         return json.dumps(values, indent=2, allow_nan=False)
 
     @classmethod
@@ -340,6 +362,9 @@ class TrainConfig:
         for name in MAY_BE_INFINITE:
             if values.get(name) in ("inf", "-inf"):
                 values[name] = float(values[name])
+        horizons = values.get("horizons", [])
+        if isinstance(horizons, list):
+            values["horizons"] = [float(t) if t in ("inf", "-inf") else t for t in horizons]
         return cls(**values)
 
 
@@ -368,5 +393,9 @@ def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
         return value
     if wanted is bool and isinstance(value, bool):
         return value
+    if get_origin(wanted) is tuple and isinstance(value, list | tuple):
+        times = [t for t in value if isinstance(t, int | float) and not isinstance(t, bool)]
+        if len(times) == len(value) and not any(map(math.isnan, times)):
+            return tuple(map(float, times))
     kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
     raise ValueError(f"{field.name} must be {kind}; got {value!r}")

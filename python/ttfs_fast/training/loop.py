@@ -28,8 +28,7 @@ from ttfs_fast.loss import (
 )
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training.batches import Batch
-from ttfs_fast.training.build import make_model
-from ttfs_fast.training.centring import hold_sums_, project_gradients_, start_centred_
+from ttfs_fast.training.build import load_model, make_model
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -39,9 +38,11 @@ from ttfs_fast.training.checkpoint import (
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.datasets import DataSet, count, image_shape, load_data, make_batches
 from ttfs_fast.training.datasets import digest as digest_of
+from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
+from ttfs_fast.training.muon import Muon
 from ttfs_fast.training.processes import EpochTotals, leave, lost_connection, make_fabric
 from ttfs_fast.training.report import Reporter
 from ttfs_fast.training.spikes import SpikeCounter, watch_layers
@@ -155,20 +156,28 @@ def train(
         )
     train_set, test_set = load_data(config, fabric.global_rank)
     digest = digest_of(train_set, test_set)
+    teacher = load_teacher(config)
     checkpoint = load_checkpoint(run) if saved is not None else None
     if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
         raise ValueError(
             f"cannot resume {run}: its images are not those of {config.dataset} in "
             f"{config.data_root or 'the default data folder'}"
         )
+    taught_by = teacher.sha256 if teacher is not None else None
+    if checkpoint is not None and checkpoint.facts.get("teacher_sha256") != taught_by:
+        raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
     if saved is None and leads:
         _remove_run(run)
         replace_file(run / CONFIG, f"{config.to_json()}\n".encode())
 
     with _threads(config.threads), Scalars(run, write=tensorboard and leads) as scalars:
-        session = _Session(config, run, train_set, test_set, digest, reporter, fabric, scalars)
+        session = _Session(
+            config, run, train_set, test_set, digest, teacher, reporter, fabric, scalars
+        )
         if checkpoint is not None:
             session.restore(checkpoint)
+        elif config.start is not None:
+            session.start_from(config.start)
         session.announce()
         again = f"continue with: ttfs-fast train --out {run} --resume"
         try:
@@ -210,12 +219,13 @@ class _Session:
         train_set: DataSet,
         test_set: DataSet,
         digest: str,
+        teacher: Teacher | None,
         reporter: Reporter,
         fabric: Any,
         scalars: Scalars,
     ) -> None:
         self.config, self.run, self.test_set = config, run, test_set
-        self.digest, self.reporter = digest, reporter
+        self.digest, self.teacher, self.reporter = digest, teacher, reporter
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
         self.shape = image_shape(train_set)
@@ -227,10 +237,6 @@ class _Session:
                 for module in self.model.modules()
                 if isinstance(module, SpikingConv2d | SpikingLinear)
             ]
-            # The other way to hold the sums, a parametrisation, is part of the model.
-            self.projects = bool(config.weight_sum) and not config.relative_rate
-            if self.projects:
-                start_centred_(self.layers, config.weight_sum, config.spread)
         self.averaged: AveragedModel | None = None
         if config.average:
             mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
@@ -250,7 +256,7 @@ class _Session:
         config = self.config
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
         limits = [f"{name} {value:g}" for name, value in config.distortion.items() if value]
-        name = "Adam" if config.optimizer == "adam" else "SGD"
+        name = {"adam": "Adam", "muon": "Muon", "sgd": "SGD"}[config.optimizer]
         rate = f"{name}, {config.lr_start:g} falling to {config.lr_end:g}, {config.schedule}"
         if config.warmup:
             rate += f", rising first for {config.warmup:g} epochs"
@@ -269,6 +275,10 @@ class _Session:
                 f"{config.batch_size}"
                 + (f" in {config.accumulate} pieces" if config.accumulate > 1 else ""),
                 "rate": rate,
+                "teacher": "none"
+                if self.teacher is None
+                else f"{config.teacher}, share {config.teacher_share:g}, "
+                f"temperature {config.temperature:g}",
                 "average": f"of the weights, decay {config.average:g}"
                 if config.average
                 else "none",
@@ -278,6 +288,28 @@ class _Session:
                 "seed": str(config.seed),
             },
         )
+
+    def start_from(self, path: str) -> None:
+        """Take over the weights of a trained network."""
+        start, settings = load_model(path)
+        with torch.random.fork_rng(devices=[]):
+            plain = make_model(self.config, self.shape, centred=False).state_dict()
+        found = start.state_dict()
+        if {n: v.shape for n, v in plain.items()} != {n: v.shape for n, v in found.items()}:
+            raise ValueError(
+                f"{path} holds another network, {settings.model} of width {settings.width:g} for "
+                f"{settings.dataset}: its weights cannot be the first ones of this run"
+            )
+        with torch.no_grad():
+            for name, value in found.items():
+                owner, _, key = name.rpartition(".")
+                module = self.model.get_submodule(owner)
+                if parametrize.is_parametrized(module, key):
+                    setattr(module, key, value)
+                else:
+                    getattr(module, key).copy_(value)
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(self.model.state_dict())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.model)
@@ -294,6 +326,7 @@ class _Session:
             "ttfs_fast_version": str(ttfs_fast.__version__),
             "config": json.loads(self.config.to_json()),
             "data_sha256": self.digest,
+            "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
             "log": [dataclasses.asdict(record) for record in self.records],
         }
         save_checkpoint(
@@ -378,15 +411,11 @@ class _Session:
                 optimizer.zero_grad()
                 see = totals.spikes if not outputs else None
                 outputs.append(self._backward(batch, model, totals, see))
-                if self.projects:
-                    project_gradients_(self.layers)
                 norm = clip_gradient_(
                     self.model, self.config.max_gradient, error_if_nonfinite=False
                 )
                 if math.isfinite(norm):
                     optimizer.step()
-                    if self.projects:
-                        hold_sums_(self.layers, self.config.weight_sum)
                 else:
                     totals.skipped += 1
                 if self.averaged is not None:
@@ -414,7 +443,7 @@ class _Session:
                 else:
                     with watch_layers(self.model, see):
                         output = model(values)
-                terms = self._terms(output, labels, batch.whole)
+                terms = self._terms(output, values, labels, batch.whole)
                 # DistributedDataParallel takes the mean over the processes: of the first term it
                 # should be the sum, the others are the same in all. They count once a batch.
                 loss = terms.cross_entropy * self.fabric.world_size
@@ -428,7 +457,7 @@ class _Session:
         totals.add_terms(*losses.tolist())
         return torch.cat(outputs)
 
-    def _terms(self, output: Tensor, labels: Tensor, whole: int) -> _Terms:
+    def _terms(self, output: Tensor, values: Tensor, labels: Tensor, whole: int) -> _Terms:
         config = self.config
         if len(labels):
             losses = first_spike_cross_entropy(
@@ -439,6 +468,8 @@ class _Session:
                 reduction="sum",
                 **self.latest,
             )
+            if self.teacher is not None:
+                losses = self.teacher.share_of(losses, output, values, config, **self.latest)
             cross_entropy = losses / whole
         else:
             cross_entropy = output.sum()  # 0, with a gradient of 0 for every weight
@@ -540,6 +571,14 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=True,
+        )
+    if config.optimizer == "muon":
+        return Muon(
+            model.parameters(),
+            config.lr_start,
+            momentum=config.momentum,
+            beta2=config.adam_beta2,
+            weight_decay=config.weight_decay,
         )
     return torch.optim.AdamW(
         model.parameters(),

@@ -1,0 +1,142 @@
+"""Learning from the answers of a network that is trained already.
+
+A teacher's answers say more about an image than its class does: which other classes it resembles,
+and how much. A small network that cannot fit hard labels of distorted images fits these better.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ttfs_fast.loss import LATEST_TIME
+from ttfs_fast.training.build import load_model
+from ttfs_fast.training.config import TrainConfig
+
+LATEST_TIME_OF_TEACHER = 60.0
+"""Latest output time of a teacher, in tau: beyond what a ReLU network's logits become."""
+
+
+def distillation_loss(
+    z: Tensor,
+    teacher_z: Tensor,
+    *,
+    scale: float = 1.0,
+    teacher_scale: float = 1.0,
+    temperature: float = 2.0,
+    latest_time: float = LATEST_TIME,
+) -> Tensor:
+    """Divergence of a network's answers from its teacher's, summed over the samples.
+
+    With output times t = ln z, p = softmax(-scale t / T) and the teacher's q likewise, it is
+    T^2 sum q ln(q / p). T^2 keeps the size of the gradient, whatever the temperature.
+
+    Parameters
+    ----------
+    z, teacher_z : Tensor
+        Spike values of the output neurons, (N, C); inf where silent. ``teacher_z`` gets no
+        gradient.
+    scale, teacher_scale : float
+        Factor on the times, above 0, as in `ttfs_fast.loss.first_spike_cross_entropy`.
+    temperature : float
+        T, above 0: larger shows more of the wrong answers.
+    latest_time : float
+        Horizon of the network's own times, as in `ttfs_fast.loss.first_spike_cross_entropy`.
+
+    Returns
+    -------
+    loss : Tensor
+        Scalar, at least 0.
+
+    Notes
+    -----
+    Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
+    """
+    own = functional.log_softmax(z.log().clamp(max=latest_time) * (-scale / temperature), dim=-1)
+    wanted = functional.log_softmax(
+        teacher_z.detach().log().clamp(max=LATEST_TIME_OF_TEACHER) * (-teacher_scale / temperature),
+        dim=-1,
+    )
+    divergence = functional.kl_div(own, wanted, reduction="sum", log_target=True)
+    return divergence * temperature**2
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network that another one learns from.
+
+    Attributes
+    ----------
+    network : Module
+        From the spike values that the learning network gets to those of the classes.
+    scale : float
+        Factor on its output times that its own loss had.
+    sha256 : str
+        Digest of the file of its weights.
+    """
+
+    network: nn.Module
+    scale: float
+    sha256: str
+
+    def share_of(
+        self, losses: Tensor, output: Tensor, values: Tensor, config: TrainConfig, **latest: float
+    ) -> Tensor:
+        """The classification term, of which this teacher's answers make up their share.
+
+        Parameters
+        ----------
+        losses : Tensor
+            The term without a teacher, summed over the samples; scalar.
+        output : Tensor
+            Answers of the network that learns, (N, C).
+        values : Tensor
+            The spike values of the images that both see.
+        config : TrainConfig
+            Says the share and the temperature.
+        latest : float
+            ``latest_time``, as for `distillation_loss`.
+        """
+        with torch.no_grad():
+            answers = self.network(values)
+        taught = distillation_loss(
+            output,
+            answers,
+            scale=config.scale,
+            teacher_scale=self.scale,
+            temperature=config.temperature,
+            **latest,
+        )
+        return torch.lerp(losses, taught, config.teacher_share)
+
+
+def load_teacher(config: TrainConfig) -> Teacher | None:
+    """The teacher that a configuration names; None if it names none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If its file is not there.
+    ValueError
+        If it is not a network's, or that network takes its images as other spikes.
+    """
+    if config.teacher is None:
+        return None
+    path = Path(config.teacher)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no teacher at {path}: train it first, or name its model.safetensors with --teacher"
+        )
+    network, settings = load_model(path)
+    for name in ("alpha", "polarity", "whiten"):
+        own, its = getattr(config, name), getattr(settings, name)
+        if own != its:
+            raise ValueError(
+                f"the teacher {path} was trained with {name} {its}, this network is to be with "
+                f"{own}: both see the same spikes, so they must agree"
+            )
+    network.eval().requires_grad_(False)
+    return Teacher(network, settings.scale, hashlib.sha256(path.read_bytes()).hexdigest())
