@@ -119,13 +119,13 @@ def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on a terminal; elsewhere a line when a part begins and ends."""
+    """Bars on a terminal; elsewhere a line when a part begins and after every tenth of it."""
     terminal = console()
     if not terminal.is_terminal:
-        said: set[tuple[str, bool]] = set()
+        said: set[tuple[str, int]] = set()
 
         def line(part: str, done: int, total: int) -> None:
-            if (key := (part, done == total)) not in said:
+            if (key := (part, 10 * done // total if total else 10)) not in said:
                 said.add(key)
                 print(f"{part}: {done} of {total}", flush=True)
 

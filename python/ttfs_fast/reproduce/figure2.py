@@ -107,14 +107,11 @@ def _circuit_key(context: Context, subject: Subject, level: float) -> str:
 
 def _images(context: Context, subject: Subject, kind: str) -> int:
     """Test images for a sweep; all of them for the weights of the first network."""
-    if not isinstance(subject.test_set, ImageSet):
-        return subject.test_set.images
-    most = len(subject.test_set)
     if not subject.is_small:
-        return min(most, context.plan.deep_images)
+        return min(subject.images, context.plan.deep_images)
     if kind == SNR and subject is context.subjects[0]:
-        return most
-    return min(most, context.plan.sweep_images)
+        return subject.images
+    return min(subject.images, context.plan.sweep_images)
 
 
 def _undisturbed(subject: Subject, images: int) -> dict[str, Any]:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from ttfs_fast.data import ImageFolder, ImageSet, StreamedImages, load
+from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, load
 from ttfs_fast.data._sources import data_folders
+from ttfs_fast.data.folders import centre_square
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.reproduce.store import digest
 from ttfs_fast.training import TrainConfig, load_model, read_recipe, train
+from ttfs_fast.training.datasets import count
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.loop import CONFIG, LOG, WEIGHTS
 from ttfs_fast.training.spikes import spiking_layers
@@ -58,6 +61,7 @@ class Subject:
         log: Path | None = None,
     ) -> None:
         self.key, self.title, self.origin = key, title, origin
+        self._read: dict[int, ImageSet] = {}
         self.model, self.log = model, log
         self.config = dataclasses.replace(
             config, data_root=None if data_root is None else str(data_root)
@@ -78,16 +82,28 @@ class Subject:
             corrupt="skip",
         )
 
-    def some(self, images: int | None) -> ImageSet | StreamedImages:
-        """So many test images, evenly spaced over all; of a folder always all.
+    @property
+    def images(self) -> int:
+        """Number of test images; of a folder, unreadable ones too."""
+        return count(self.test_set)
+
+    def some(self, images: int) -> ImageSet:
+        """So many test images in memory, evenly spaced over all.
 
         MNIST's first half is easier than its second: the first so many would flatter.
         """
         whole = self.test_set
-        if images is None or not isinstance(whole, ImageSet) or images >= len(whole):
+        if isinstance(whole, ImageSet) and images >= len(whole):
             return whole
-        chosen = np.linspace(0, len(whole), images, endpoint=False).astype(np.int64)
-        return dataclasses.replace(whole, images=whole.images[chosen], labels=whole.labels[chosen])
+        chosen = np.linspace(0, self.images, min(images, self.images), endpoint=False)
+        places = chosen.astype(np.int64)
+        if isinstance(whole, ImageSet):
+            return dataclasses.replace(
+                whole, images=whole.images[places], labels=whole.labels[places]
+            )
+        if images not in self._read:
+            self._read[images] = _read(whole, places)
+        return self._read[images]
 
     @property
     def encoding(self) -> dict[str, Any]:
@@ -150,6 +166,20 @@ class Subject:
             "dataset": self.config.dataset,
             **self.encoding,
         }
+
+
+def _read(whole: StreamedImages, places: NDArray[np.int64]) -> ImageSet:
+    """These images of a folder, without those that cannot be read."""
+    images, labels = [], []
+    for place in places.tolist():
+        try:
+            images.append(centre_square(whole.folder.read(place), whole.size))
+        except ImageError:
+            continue
+        labels.append(whole.folder.labels[place])
+    if not images:
+        raise ImageError(f"{whole.folder.path}: none of {len(places)} images can be read")
+    return ImageSet(np.stack(images), np.array(labels, np.int64), whole.name, whole.classes)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ from ttfs_fast.training import evaluate, spike_timing
 NAME, TITLE = "table2", "Table 2: accuracy, sparsity, energy, latency"
 GRID = [round(0.05 * step, 2) for step in range(161)]
 """Times, in units of tau, at which the course of the decision is kept."""
+MOST_CLASSES = 20
+"""Classes up to which wrong answers can be drawn."""
 
 
 def settings(context: Context) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def _evaluate(subject: Subject) -> dict[str, Any]:
     found = evaluate(subject.model, subject.test_set, **subject.encoding).to_dict()
     del found["images_per_second"]  # a time, not a result
     found["classes"] = list(subject.test_set.classes)
+    if len(found["classes"]) > MOST_CLASSES:
+        found["classes"] = found["confusion"] = None
     return found
 
 
@@ -327,7 +331,7 @@ def _draw(subject: Subject, result: dict[str, Any]) -> list[Picture]:
             pictures.spike_histograms(timing["edges"], timing["histograms"], timing["silent"]),
         ),
     ]
-    if len(own["classes"]) <= 20:
+    if own["classes"] is not None:
         found.append(
             Picture(
                 f"{name}-confusion",

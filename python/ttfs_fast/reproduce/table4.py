@@ -145,8 +145,8 @@ def _retrained(context: Context) -> list[Subject]:
     return first if context.plan.retrain_epochs else []
 
 
-def _images(context: Context, subject: Subject) -> int | None:
-    return None if subject.is_small else context.plan.deep_images
+def _images(context: Context, subject: Subject) -> int:
+    return subject.images if subject.is_small else min(subject.images, context.plan.deep_images)
 
 
 def _convert(subject: Subject, bits: int) -> IntegerNetwork:
@@ -163,19 +163,18 @@ def _convert(subject: Subject, bits: int) -> IntegerNetwork:
     )
 
 
-def _full(subject: Subject, images: int | None) -> dict[str, Any]:
+def _full(subject: Subject, images: int) -> dict[str, Any]:
     found = evaluate(subject.model, subject.some(images), **subject.encoding)
     return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
 
 
-def _plain(subject: Subject, bits: int, images: int | None) -> dict[str, Any]:
+def _plain(subject: Subject, bits: int, images: int) -> dict[str, Any]:
     return _both_ways(subject, _convert(subject, bits), images)
 
 
-def _both_ways(subject: Subject, network: IntegerNetwork, images: int | None) -> dict[str, Any]:
+def _both_ways(subject: Subject, network: IntegerNetwork, images: int) -> dict[str, Any]:
     """An integer network, and the float network with the same weights."""
     some = subject.some(images)
-    assert isinstance(some, ImageSet)
     twin = float_twin(network, subject.model)
     simulated = evaluate(twin, some, **subject.encoding)
     integer = quantization.evaluate(network, some, threads=torch.get_num_threads())
