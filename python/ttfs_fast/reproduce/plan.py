@@ -49,7 +49,7 @@ class Plan:
     seed: int = 0
     draws: int = 10
     circuit_trials: int = 20_000
-    circuit_images: int = 200
+    circuit_images: int = 100
     retrain_epochs: int = 2
     retrain_images: int | None = None
     sweep_images: int = 2000
