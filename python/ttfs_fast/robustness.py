@@ -193,11 +193,16 @@ def evaluate_perturbed(
 
 def signal_to_noise(weight: Tensor, changed: Tensor) -> float:
     """Ratio of a weight to its change, in dB: 10 log10(sum w^2 / sum (w' - w)^2); inf for none."""
-    power = float(weight.detach().double().square().sum())
-    noise = float((changed.detach().double() - weight.detach().double()).square().sum())
+    power = _power(weight)
+    noise = _power(changed.detach().double() - weight.detach().double())
     return (
         10 * math.log10(power / noise) if noise and power else math.inf if not noise else -math.inf
     )
+
+
+def _power(values: Tensor) -> float:
+    """Sum of squares; by numpy, whose sums do not depend on the number of threads."""
+    return float(np.square(values.detach().cpu().double().numpy()).sum())
 
 
 def _noisy_weights(
@@ -217,7 +222,7 @@ def _noisy_weights(
         for layer in layers.values():
             parameters = [p for p in (layer.weight, layer.bias) if p is not None]
             count = sum(p.numel() for p in parameters)
-            power = sum(float(p.double().square().sum()) for p in parameters) / max(count, 1)
+            power = sum(map(_power, parameters)) / max(count, 1)
             deviation = math.sqrt(power / 10 ** (snr / 10))
             for parameter in parameters:
                 saved.append((parameter, parameter.clone()))

@@ -88,3 +88,14 @@ def test_the_command(digits_run: Path, tmp_path: Path) -> None:
 def test_the_report_names_its_networks(report: Report) -> None:
     assert report.found.missing == []
     assert "digits-demo" in report.results["table2"]
+
+
+def test_runs_of_one_name_are_told_apart(digits_run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "a b" / "demo"
+    other.parent.mkdir()
+    other.symlink_to(digits_run)
+    odd = tmp_path / "my run, 1"
+    odd.symlink_to(digits_run)
+    found = find_subjects(quick=True, out=tmp_path, seed=0, runs=(digits_run, other, odd))
+    keys = [subject.key for subject in found.subjects]
+    assert keys == ["digits-demo", "digits-demo-2", "digits-my-run--1"]

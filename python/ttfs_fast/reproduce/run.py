@@ -45,7 +45,10 @@ class RunLog:
         self.path = path
         self._log: dict[str, Any] = {"seconds": {}, "sessions": []}
         if path.is_file():
-            self._log = json.loads(path.read_text())
+            try:
+                self._log = json.loads(path.read_text())
+            except ValueError as error:
+                raise ValueError(f"{path} is not JSON ({error}); remove it") from error
         self._log["sessions"].append(
             {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
             | machine()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -232,7 +233,7 @@ def find_subjects(
     FileNotFoundError, ValueError
         If a run that was named does not exist, or is not one.
     """
-    named = [_run(path, data_root, images) for path in runs]
+    named = _distinct([_run(path, data_root, images) for path in runs])
     if quick:
         wrong = [s.title for s in named if s.config.dataset != "digits"]
         if wrong:
@@ -296,6 +297,16 @@ def _mnist(data_root: Path | None) -> tuple[list[Subject], list[str]]:
     return [shipped, authors], []
 
 
+def _distinct(subjects: list[Subject]) -> list[Subject]:
+    """The same, with a number at the end of a key that is there already."""
+    seen: dict[str, int] = {}
+    for subject in subjects:
+        seen[subject.key] = seen.get(subject.key, 0) + 1
+        if seen[subject.key] > 1:
+            subject.key += f"-{seen[subject.key]}"
+    return subjects
+
+
 def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
     """The network of a run's folder, or of a file of weights."""
     weights = path / WEIGHTS if path.is_dir() else path
@@ -314,7 +325,7 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
     if config.dataset == "folder":
         root = images or (Path(config.data_root) if config.data_root else None)
     return Subject(
-        f"{config.dataset}-{name}",
+        f"{config.dataset}-{re.sub(r'[^A-Za-z0-9_-]', '-', name)}",
         f"{TITLES[config.dataset]} ({config.model}, {config.epochs} epochs)",
         str(path),
         model,

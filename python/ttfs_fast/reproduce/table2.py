@@ -167,15 +167,22 @@ def _tiles(context: Context, result: dict[str, Any]) -> list[Tile]:
 
 def _beside(context: Context) -> str:
     """Heading of the paper's columns."""
-    return context.subjects[0].paper_title
+    titles = {subject.paper_title for subject in context.subjects}
+    return titles.pop() if len(titles) == 1 else "paper"
+
+
+def _claim(context: Context, subject: Subject) -> paper.Claim | None:
+    """The paper's figures beside a network; none under a heading that would not suit them."""
+    suits = subject.paper_title == _beside(context)
+    return paper.TABLE_2[subject.paper_key] if suits else None
 
 
 def _accuracy(context: Context, result: dict[str, Any]) -> Table:
     rows: list[list[Any]] = []
     for subject in context.subjects:
         own = result[subject.key]["evaluation"]
-        claim = paper.TABLE_2[subject.paper_key]
-        difference = own["accuracy"] - claim.accuracy if subject.comparable else None
+        claim = _claim(context, subject)
+        difference = own["accuracy"] - claim.accuracy if claim and subject.comparable else None
         interval = wilson(own["correct"], own["images"])
         rows.append(
             [
@@ -184,7 +191,7 @@ def _accuracy(context: Context, result: dict[str, Any]) -> Table:
                 own["correct"],
                 own["accuracy"],
                 *interval,
-                claim.accuracy,
+                claim.accuracy if claim else None,
                 difference,
             ]
         )
@@ -211,16 +218,15 @@ def _sparsity(context: Context, result: dict[str, Any]) -> Table:
     rows: list[list[Any]] = []
     for subject in context.subjects:
         own = result[subject.key]["evaluation"]
-        claim = paper.TABLE_2[subject.paper_key]
-        spiking = own["sparsity"] is not None and subject.comparable
+        claim = _claim(context, subject)
         rows.append(
             [
                 subject.title,
                 own["weights"],
-                claim.weights,
+                claim.weights if claim else None,
                 own["sparsity"],
-                claim.sparsity,
-                own["sparsity"] - claim.sparsity if spiking else None,
+                claim.sparsity if claim else None,
+                own["sparsity"] - claim.sparsity if claim and subject.comparable else None,
             ]
         )
     beside = _beside(context)
@@ -239,15 +245,14 @@ def _energy(context: Context, result: dict[str, Any]) -> Table:
     rows: list[list[Any]] = []
     for subject in context.subjects:
         own = result[subject.key]["evaluation"]
-        claim = paper.TABLE_2[subject.paper_key]
+        claim = _claim(context, subject)
         by_weights = own["energy_by_weights_joule"]
-        comparable = subject.comparable and by_weights is not None
         rows.append(
             [
                 subject.title,
                 by_weights,
-                claim.energy,
-                by_weights / claim.energy - 1 if comparable else None,
+                claim.energy if claim else None,
+                by_weights / claim.energy - 1 if claim and subject.comparable else None,
                 own["energy_by_spikes_joule"],
                 own["spikes_per_image"],
                 own["neurons"],

@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
+import functools
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,16 @@ def units(context: Context) -> list[Unit]:
         found.append(
             Unit(
                 f"{subject.stem}/{_images(context, subject)}/{FULL}",
-                partial(_full, subject, images),
+                functools.partial(_full, subject, images),
             )
         )
         for bits in BITS:
             key = f"{subject.stem}/{_images(context, subject)}/{bits}"
-            found.append(Unit(key, partial(_plain, subject, bits, images)))
+            found.append(Unit(key, functools.partial(_plain, subject, bits, images)))
     for subject in _retrained(context):
         for bits in BITS:
             key = _retrained_key(context, subject, bits)
-            found.append(Unit(key, partial(_after_retraining, context, subject, bits)))
+            found.append(Unit(key, functools.partial(_after_retraining, context, subject, bits)))
     return found
 
 
@@ -131,12 +131,18 @@ def _suitable(context: Context) -> list[Subject]:
     for subject in context.subjects:
         if not isinstance(subject.test_set, ImageSet) or subject.config.whiten:
             continue
-        try:
-            _convert(subject, BITS[0])
-        except (TypeError, ValueError):
-            continue
-        found.append(subject)
+        if _can_convert(subject):
+            found.append(subject)
     return found
+
+
+@functools.cache
+def _can_convert(subject: Subject) -> bool:
+    try:
+        _convert(subject, BITS[0])
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _retrained(context: Context) -> list[Subject]:
@@ -363,10 +369,10 @@ def _table(subject: Subject, own: dict[str, Any]) -> Table:
     ]
     count = own["float"]["images"]
     note = (
-        f"{count:,} test images. The difference is that of the integer engine, "
-        f"{'retrained' if own['retrained'] else 'not retrained'}. The paper reckons "
-        f"{paper.DECIBEL_PER_BIT} dB a bit, 48, 24 and 12 dB: that is for a signal that fills the "
-        "range evenly, which weights do not."
+        f"{count:,} test images. Differences and agreement are those of the "
+        f"{'retrained' if own['retrained'] else 'not retrained'} network in integers. The paper "
+        f"reckons {paper.DECIBEL_PER_BIT} dB a bit, 48, 24 and 12 dB: that is for a signal that "
+        "fills the range evenly, which weights do not."
     )
     if own["settings"]:
         training = own["settings"]["training"]
