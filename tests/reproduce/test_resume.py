@@ -5,12 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from small_reproduction import SMALL, Report, results
 
 from ttfs_fast.quantization import training as quantization_training
@@ -31,14 +29,6 @@ found = find_subjects(quick=True, out=out, seed=0, runs=(run,))
 print("begun", flush=True)
 reproduce(SMALL, found, out, only=sys.argv[3].split(","))
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def run_again(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ttfs_fast.cli import app
 from ttfs_fast.data import ImageSet
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.reproduce import Plan, Subject, find_subjects
+from ttfs_fast.reproduce import Plan, Subject, find_subjects, run
 from ttfs_fast.training import TrainConfig
 
 
@@ -99,3 +99,22 @@ def test_runs_of_one_name_are_told_apart(digits_run: Path, tmp_path: Path) -> No
     found = find_subjects(quick=True, out=tmp_path, seed=0, runs=(digits_run, other, odd))
     keys = [subject.key for subject in found.subjects]
     assert keys == ["digits-demo", "digits-demo-2", "digits-my-run--1"]
+
+
+def test_the_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the parts, the ones that take no time."""
+    quick = {name: run.PARTS[name] for name in ("table1", "table3")}
+    monkeypatch.setattr(run, "PARTS", quick)
+    out = tmp_path / "demo"
+    arguments = ["demo", "--out", str(out), "--epochs", "1", "--threads", "1"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "model.safetensors").exists()
+    assert "demo.png" in result.output
+    assert "energy by weights" in result.output
+    last = result.output.strip().splitlines()[-1]
+    assert last == f"The report: {out / 'report' / 'report.html'}"
+    text = (out / "report" / "report.md").read_text()
+    assert "## Table 1" in text
+    assert "short version" in text

@@ -58,19 +58,19 @@ def demo(
         )
         figure.savefig(picture)
         print(f"\nThe spikes of one test image, layer by layer: {picture.resolve()}\n")
-        if report:
-            from ttfs_fast.reproduce import Plan, find_subjects
-
-            set_threads(threads)
-            page = out / "report"
-            found = find_subjects(quick=True, out=page, seed=seed, runs=(out,))
-            print("The paper's tables and figures, with this network:")
-            write_report(Plan.quick(seed), found, page)
-        print("\nNext:")
+        print("Next:")
         for purpose, command in (
             ("test these weights again", f"ttfs-fast eval --weights {result.weights_path}"),
             ("train on MNIST itself", "ttfs-fast train --help"),
-            ("the same report about MNIST", "ttfs-fast reproduce --data-root DIR"),
             ("test the network that comes with the package", "ttfs-fast eval --pretrained"),
+            ("the report below, about MNIST", "ttfs-fast reproduce --data-root DIR"),
         ):
             print(f"  {purpose}: {command}")
+        if report:
+            from ttfs_fast.reproduce import Plan, find_subjects
+
+            print("\nThe paper's tables and figures, with this network, beside the printed ones:")
+            set_threads(threads)
+            folder = out / "report"
+            found = find_subjects(quick=True, out=folder, seed=seed, runs=(out,))
+            write_report(Plan.quick(seed), found, folder)
