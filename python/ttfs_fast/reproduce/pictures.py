@@ -149,26 +149,35 @@ def noise_curve(
     axis.axhline(
         100 * undisturbed, color=COLOURS[0], linestyle="--", linewidth=1.0, label="without noise"
     )
-    known = {bits: row for bits, row in rounded.items() if row["weight_snr"] is not None}
-    if known:
+    shown = [100 * row["low"] for row in rows] + [100 * undisturbed]
+    shown += [100 * accuracy for points in paper.values() for accuracy in points.values()]
+    floor = min(shown) - 0.5 * (max(shown) - min(shown)) - 0.1
+    known = [(bits, row) for bits, row in rounded.items() if row["weight_snr"] is not None]
+    inside = [(row["weight_snr"], 100 * row["accuracy"]) for _, row in known]
+    inside = [(snr, accuracy) for snr, accuracy in inside if accuracy >= floor]
+    if inside:
         axis.plot(
-            [row["weight_snr"] for row in known.values()],
-            [100 * row["accuracy"] for row in known.values()],
+            *zip(*inside, strict=True),
             color=COLOURS[3],
             marker="D",
             ms=6,
             linestyle=":",
             label="Q, at the error that rounding makes",
         )
-        for bits, row in known.items():
-            axis.annotate(
-                f"{bits} bits",
-                (row["weight_snr"], 100 * row["accuracy"]),
-                xytext=(7, -12),
-                textcoords="offset points",
-                fontsize=9,
-                color=COLOURS[3],
-            )
+    for bits, row in known:
+        accuracy = 100 * row["accuracy"]
+        below = accuracy < floor  # it would flatten all the rest
+        if below:
+            axis.plot(row["weight_snr"], floor, color=COLOURS[3], marker="v", ms=8)
+        axis.annotate(
+            f"{bits} bits: {accuracy:.1f} %" if below else f"{bits} bits",
+            (row["weight_snr"], max(accuracy, floor)),
+            xytext=(0, 10),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=COLOURS[3],
+        )
     for name, points in paper.items():
         axis.plot(
             list(points),
@@ -179,6 +188,7 @@ def noise_curve(
             linestyle="--" if len(points) > 1 else "none",
             label=name,
         )
+    axis.margins(x=0.08)
     axis.set_xlabel("signal-to-noise ratio of the weights (dB)", color=INK)
     axis.set_ylabel("accuracy (%)", color=INK)
     axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
