@@ -27,7 +27,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
-demo: $(VENV)/.installed ## Train on handwritten digits; accuracy, sparsity, energy and a picture
+demo: $(VENV)/.installed ## Train on handwritten digits; a report beside the paper's figures
 	$(BIN)/ttfs-fast demo $(ARGS)
 
 .PHONY: test

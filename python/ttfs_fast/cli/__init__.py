@@ -3,10 +3,12 @@
 from ttfs_fast.cli import (  # each adds its commands
     bench,
     circuit,
+    demo,
     experiments,
     export,
     info,
     quantization,
+    reproduction,
     training,
 )
 from ttfs_fast.cli._common import app
@@ -15,11 +17,13 @@ __all__ = [
     "app",
     "bench",
     "circuit",
+    "demo",
     "experiments",
     "export",
     "info",
     "main",
     "quantization",
+    "reproduction",
     "training",
 ]
 
