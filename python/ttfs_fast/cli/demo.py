@@ -35,6 +35,7 @@ def demo(
     """
     with friendly_errors(debug):
         from ttfs_fast import training
+        from ttfs_fast._files import save_figure
         from ttfs_fast.data import load
         from ttfs_fast.plotting import spike_raster
 
@@ -56,7 +57,7 @@ def demo(
             alpha=config.alpha,
             polarity=config.polarity,
         )
-        figure.savefig(picture)
+        save_figure(picture, figure)
         print(f"\nThe spikes of one test image, layer by layer: {picture.resolve()}\n")
         print("Next:")
         for purpose, command in (

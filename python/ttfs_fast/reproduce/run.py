@@ -161,13 +161,13 @@ def reproduce(
 def _compute(
     name: str, store: PartStore, units: list[Unit], log: RunLog, progress: Progress | None
 ) -> None:
-    todo = store.missing(units)
-    done = len(units) - len(todo)
+    pending = store.missing(units)
+    done = len(units) - len(pending)
     if progress is not None:
         progress(name, done, len(units))
     begin = time.perf_counter()
     try:
-        for unit in todo:
+        for unit in pending:
             store.keep(unit)
             done += 1
             if progress is not None:
@@ -175,7 +175,7 @@ def _compute(
     finally:
         # Also on Ctrl-C: what is done is kept.
         store.flush()
-        if todo:
+        if pending:
             log.add(name, time.perf_counter() - begin)
             log.save()
 
