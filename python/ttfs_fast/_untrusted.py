@@ -49,6 +49,7 @@ def read_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file; nothing is unpickled, and the ValueError names the file."""
     with open(path, "rb") as file:
         try:
-            return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-untyped-call, no-any-return]
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            return array
         except Exception as error:
             raise ValueError(f"{path} is not a readable .npy array: {error}") from error
