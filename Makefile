@@ -27,7 +27,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
-demo: $(VENV)/.installed ## Train on handwritten digits; accuracy, sparsity, energy and a picture
+demo: $(VENV)/.installed ## Train on handwritten digits; a report beside the paper's figures
 	$(BIN)/ttfs-fast demo $(ARGS)
 
 .PHONY: test
@@ -70,6 +70,11 @@ lint: $(VENV)/.installed-dev ## Formatters, ruff, mypy and compiler warnings
 	  -D pybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
 	$(IN_VENV) && cmake --build --preset lint -- --quiet -k 0
 
+.PHONY: docs
+docs: $(VENV)/.installed-dev ## The documentation as a site, in build/site; warnings are errors
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/site
+	@echo "build/site/index.html"
+
 .PHONY: sanitize
 sanitize: $(VENV)/.installed-dev ## The kernels under sanitizers: memory, undefined behaviour, races
 	scripts/sanitize.sh $(BIN)/python
@@ -106,5 +111,5 @@ $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
 
 $(VENV)/.installed-dev: $(VENV)/.tools $(BUILD_FILES)
 	$(INSTALL_PROJECT) --config-settings cmake.define.TTFS_FAST_TESTS=$(CXX_TESTS) \
-	  -e ".[train,plot,dev]"
+	  -e ".[train,plot,docs,dev]"
 	@touch $@ $(VENV)/.installed

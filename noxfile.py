@@ -14,7 +14,7 @@ nox.options.error_on_missing_interpreters = False
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests(session: nox.Session) -> None:
     """Build and install the package as a user would, and run the Python tests on it."""
-    session.install("-c", "constraints.txt", ".[train,plot,dev]")
+    session.install("-c", "constraints.txt", ".[train,plot,nir,dev]")
     session.run("pytest", *session.posargs)
 
 

@@ -1,4 +1,4 @@
-"""Check an installed wheel, in its environment: python -I check_wheel.py [WHEEL].
+"""Check an installed wheel, where it is installed: python -I check_wheel.py WHEEL.
 
 The kernels against the plain operators, the trained network that comes with the package, a stored
 integer network, the command line, and that the process has one OpenMP runtime, torch's. With the

@@ -173,16 +173,6 @@ def test_the_openmp_runtime_is_the_one_that_torch_loaded() -> None:
     assert all(Path(path).exists() for path in runtimes)
 
 
-def test_demo(tmp_path: Path) -> None:
-    out = tmp_path / "demo"
-    result = run("demo", "--out", str(out), "--epochs", "1", "--threads", "1")
-    assert result.exit_code == 0, result.output
-    assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
-    assert (out / "model.safetensors").exists()
-    assert "demo.png" in result.output
-    assert "energy by weights" in result.output
-
-
 def test_a_missing_package_names_its_extra() -> None:
     with pytest.raises(ImportError, match=r'pip install "ttfs_fast\[plot\]"'):
         require("no_such_package_of_ours.part", "plot")

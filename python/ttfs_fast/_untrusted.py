@@ -49,7 +49,6 @@ def read_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file; nothing is unpickled, and the ValueError names the file."""
     with open(path, "rb") as file:
         try:
-            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            return array
+            return np.lib.format.read_array(file, allow_pickle=False)
         except Exception as error:
             raise ValueError(f"{path} is not a readable .npy array: {error}") from error

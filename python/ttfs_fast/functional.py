@@ -27,13 +27,13 @@ IntPair = int | Sequence[int]
 def spiking_linear(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, *, t_max: float = math.inf
 ) -> Tensor:
-    r"""Spike values of a fully connected layer of non-leaky integrate-and-fire neurons.
+    """Spike values of a fully connected layer of non-leaky integrate-and-fire neurons.
 
-    Neuron :math:`j` spikes at
+    Neuron j spikes at ::
 
-    .. math:: z_j = \frac{\sum_{i \in C} w_{ji} z_i}{\sum_{i \in C} w_{ji} - 1},
+        z_j = sum_{i in C} w_ji z_i / (sum_{i in C} w_ji - 1),
 
-    where the causal set :math:`C` holds the inputs that spike before it (equation 4).
+    where the causal set C holds the inputs that spike before it (equation 4).
 
     Parameters
     ----------
@@ -63,10 +63,9 @@ def spiking_linear(
 
     Notes
     -----
-    Differentiable once in `input`, `weight` and `bias`:
-    :math:`\partial z_j / \partial z_i = w_{ji} / D_j` and
-    :math:`\partial z_j / \partial w_{ji} = (z_i - z_j) / D_j` for :math:`i \in C`, with
-    :math:`D_j = \sum_{i \in C} w_{ji} - 1`; silent neurons and silent inputs get no gradient.
+    Differentiable once in `input`, `weight` and `bias`: ``dz_j / dz_i = w_ji / D_j`` and
+    ``dz_j / dw_ji = (z_i - z_j) / D_j`` for i in C, with ``D_j = sum_{i in C} w_ji - 1``; silent
+    neurons and silent inputs get no gradient.
 
     Examples
     --------

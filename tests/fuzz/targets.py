@@ -313,12 +313,12 @@ def command_words() -> list[str]:
     """Commands, options and values that mean something, and some that mean nothing."""
     words = ["", "-", "--", "0", "-1", "3", "0.5", "1e999", "nan", "inf", "9" * 400, "true", "none"]
     words += ["/", ".", "/dev/null", "no/such/file", "a=b", "loop_corner=nan", "\u2028", "1,2,x"]
-    waiting = [command_line()]
-    while waiting:
-        command = waiting.pop()
+    pending = [command_line()]
+    while pending:
+        command = pending.pop()
         for name, child in getattr(command, "commands", {}).items():
             words.append(name)
-            waiting.append(child)
+            pending.append(child)
         for parameter in command.params:
             words += parameter.opts + parameter.secondary_opts
     return words

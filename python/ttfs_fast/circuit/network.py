@@ -65,7 +65,7 @@ class LayerResult:
 
     @property
     def jitter(self) -> float:
-        """Mean of |t - t0| / t0 of the neurons that fire both ways (the paper's definition).
+        """Mean of ``|t - t0|`` / t0 of the neurons that fire both ways (the paper's definition).
 
         Neurons whose ideal time is 0 are left out; nan if there is none.
         """

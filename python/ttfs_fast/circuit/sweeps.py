@@ -68,7 +68,7 @@ class SweepPoint:
     value : float
         Input jitter in %, or bits.
     jitter : float
-        Mean of |t - t0| / t0 over the trials that fired, in %; t0 is the spike time without any
+        Mean of ``|t - t0|`` / t0 over the trials that fired, in %; t0 is the spike time without any
         non-ideality (the paper's definition, section 4.2).
     low, high : float
         95 % confidence interval of that mean.

@@ -3,14 +3,29 @@
 from ttfs_fast.cli import (  # each adds its commands
     bench,
     circuit,
+    demo,
     experiments,
+    export,
     info,
     quantization,
+    reproduction,
     training,
 )
 from ttfs_fast.cli._common import app
 
-__all__ = ["app", "bench", "circuit", "experiments", "info", "main", "quantization", "training"]
+__all__ = [
+    "app",
+    "bench",
+    "circuit",
+    "demo",
+    "experiments",
+    "export",
+    "info",
+    "main",
+    "quantization",
+    "reproduction",
+    "training",
+]
 
 
 def main() -> None:

@@ -725,63 +725,6 @@ def diagnose(
             save_figure(out, found.plot(), dpi=120)
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, option("Folder for the run and the picture; replaced.")] = Path(
-        "runs/demo"
-    ),
-    epochs: Annotated[int, option("Passes over the training images.", min=1)] = 20,
-    seed: Annotated[int, option("Decides first weights, order of the images and noise.")] = 0,
-    threads: Annotated[int, option("Number of threads.", min=1)] = 1,
-    debug: Debug = False,
-) -> None:
-    """Train on the small digits that come with the package, and draw one image's spikes.
-
-    Takes a minute or two, and needs neither a network nor other files.
-    """
-    with friendly_errors(debug):
-        from ttfs_fast import training
-        from ttfs_fast._files import save_figure
-        from ttfs_fast.data import load
-        from ttfs_fast.plotting import spike_raster
-
-        # The paper's settings are for MNIST's 300,000 steps. These learn within 3,000; they were
-        # chosen on the last fifth of the training digits.
-        config = TrainConfig(
-            dataset="digits",
-            epochs=epochs,
-            seed=seed,
-            threads=threads,
-            lr_start=3e-3,
-            lr_end=1e-4,
-            scale=10.0,
-            cost_reduction="mean",
-            jitter=0.1,
-            shift=1,
-        )
-        result = training.train(config, out, overwrite=True)
-        print_result(result.evaluation)
-        test_set = load("digits", train=False)
-        picture = out / "demo.png"
-        figure = spike_raster(
-            result.model,
-            test_set.images[0],
-            label=int(test_set.labels[0]),
-            classes=test_set.classes,
-            alpha=config.alpha,
-            polarity=config.polarity,
-        )
-        save_figure(picture, figure)
-        print(f"\nThe spikes of one test image, layer by layer: {picture.resolve()}\n")
-        print("Next:")
-        for purpose, command in (
-            ("test these weights again", f"ttfs-fast eval --weights {result.weights_path}"),
-            ("train on MNIST itself", "ttfs-fast train --help"),
-            ("test the network that comes with the package", "ttfs-fast eval --pretrained"),
-        ):
-            print(f"  {purpose}: {command}")
-
-
 def print_result(result: "EvaluationResult") -> None:
     table = rich("table").Table(title=f"{result.dataset}: {result.images:,} images")
     table.add_column("measure")

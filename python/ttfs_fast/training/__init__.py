@@ -10,6 +10,7 @@ from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.diagnose import Diagnosis, LayerDiagnosis, diagnose
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.export import export_weights, read_config, read_metadata
+from ttfs_fast.training.latency import SpikeTiming, spike_timing
 from ttfs_fast.training.log import EpochRecord, read_log
 from ttfs_fast.training.loop import TrainResult, train
 from ttfs_fast.training.recipes import read_recipe
@@ -22,6 +23,7 @@ __all__ = [
     "LayerDiagnosis",
     "SpikeCounter",
     "SpikeRecorder",
+    "SpikeTiming",
     "TrainConfig",
     "TrainResult",
     "diagnose",
@@ -34,6 +36,7 @@ __all__ = [
     "read_log",
     "read_metadata",
     "read_recipe",
+    "spike_timing",
     "train",
     "watch_layers",
 ]

@@ -169,7 +169,7 @@ def evaluate(
     begin = time.perf_counter()
     try:
         with torch.no_grad(), watch_layers(model, counter):
-            for pixels, truth in _shown(image_set, batch_size):
+            for pixels, truth in shown_batches(image_set, batch_size):
                 shown = pixels.to(weight.dtype)
                 if pixels.dtype == torch.uint8:
                     shown /= 255
@@ -221,7 +221,7 @@ def evaluate(
     )
 
 
-def _shown(
+def shown_batches(
     image_set: ImageSet | StreamedImages, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pixels, as bytes or in [0, 1], and classes, batch by batch."""

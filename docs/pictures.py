@@ -1,0 +1,244 @@
+"""Draws the pictures of docs/neuron.md, with the package's own operators."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+
+import ttfs_fast
+from ttfs_fast.data import load_digits
+from ttfs_fast.encoding import encode
+from ttfs_fast.models import mnist_scnn
+
+IMAGES = Path(__file__).parent / "images"
+INK, FAINT, SPIKE = "#22262b", "#8a929b", "#d1342f"
+LABEL: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+EXCITING, INHIBITING, LATE = "#3b6fb6", "#c9832b", "#b9c0c8"
+
+# One neuron: spike times of its inputs, in tau, and their weights.
+TIMES = torch.tensor([0.2, 0.7, 1.1, 1.6, 2.5], dtype=torch.float64)
+WEIGHTS = torch.tensor([[0.8, 0.6, -0.5, 1.2, 0.7]], dtype=torch.float64)
+END = 3.0
+
+
+def main() -> None:
+    for name, figure in (
+        ("neuron", neuron()),
+        ("neuron-response", response()),
+        ("neuron-layers", layers()),
+    ):
+        path = IMAGES / f"{name}.png"
+        figure.savefig(path, dpi=110)
+        print(path)
+
+
+def fire(times: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Spike times of neurons with these weights; inf for a silent one."""
+    return ttfs_fast.spiking_linear(times.exp(), weights).log()
+
+
+def blank(width: float, height: float) -> Figure:
+    figure = Figure((width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plain(axis: Any, title: str, x: str, y: str) -> None:
+    axis.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
+    axis.set_xlabel(x, color=INK)
+    axis.set_ylabel(y, color=INK)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(colors="#5b636c")
+
+
+def neuron() -> Figure:
+    """Current and membrane of one neuron over time, and the same membrane over z = exp(t)."""
+    spike = float(fire(TIMES, WEIGHTS)[0])
+    t = np.linspace(0, END, 1200)
+    times, weights = TIMES.numpy(), WEIGHTS[0].numpy()
+    lag = np.clip(t[:, None] - times, 0, None)
+    started = t[:, None] >= times
+    current = (weights * np.exp(-lag) * started).sum(1)
+    membrane = (weights * (1 - np.exp(-lag))).sum(1)
+
+    figure = blank(9.5, 6.2)
+    left, right = figure.subplots(2, 2, height_ratios=(1, 1.5)).T
+    for axis, values, title in (
+        (left[0], current, "Current: a step and a decay for each input"),
+        (left[1], membrane, "Membrane: the current's integral"),
+    ):
+        before = t <= spike
+        axis.plot(t[before], values[before], color=INK, lw=2)
+        axis.plot(t[~before], values[~before], color=LATE, lw=1.5, ls=":")
+        for time, weight in zip(times, weights, strict=True):
+            colour = LATE if time > spike else EXCITING if weight > 0 else INHIBITING
+            axis.axvline(time, color=colour, lw=1, ls="--", zorder=0)
+        axis.axvline(spike, color=SPIKE, lw=1.5)
+        axis.set_xlim(0, END)
+        plain(axis, title, "time t (units of tau)", "")
+    left[0].axhline(0, color=FAINT, lw=0.6)
+    for time, weight in zip(times, weights, strict=True):
+        left[0].text(
+            time, 1.6, f"{weight:+.1f}", fontsize=8, color="#5b636c", ha="center", bbox=LABEL
+        )
+    left[0].set_ylim(-0.15, 1.75)
+    left[1].axhline(1, color=FAINT, lw=1)
+    left[1].text(2.62, 1.03, "threshold", fontsize=8, color="#5b636c")
+    left[1].plot(spike, 1, "*", color=SPIKE, ms=14)
+    left[1].annotate(
+        f"first spike\nt = {spike:.2f}",
+        (spike, 1),
+        (-66, 22),
+        textcoords="offset points",
+        color=SPIKE,
+    )
+    left[1].set_ylim(-0.05, 1.75)
+
+    z, z_in = np.exp(t), np.exp(times)
+    f = (weights * np.clip(z[:, None] - z_in, 0, None)).sum(1) - z
+    right[0].axis("off")
+    causal = (times < spike).nonzero()[0]
+    total, rate = (weights * z_in)[causal].sum(), weights[causal].sum() - 1
+    right[0].text(
+        0,
+        0.92,
+        "The same in spike values z = exp(t)\n\n"
+        f"C = the {len(causal)} inputs before the spike\n"
+        f"sum of w z over C = {total:.3f}\n"
+        f"sum of w over C - 1 = {rate:.3f}\n"
+        f"z = {total:.3f} / {rate:.3f} = {total / rate:.3f}     t = ln z = {spike:.3f}",
+        va="top",
+        color=INK,
+        linespacing=1.6,
+        transform=right[0].transAxes,
+    )
+    if not math.isclose(math.log(total / rate), spike, rel_tol=1e-9):
+        raise AssertionError("the operator and the closed form differ")
+    axis = right[1]
+    at = math.exp(spike)
+    axis.plot(z[z <= at], f[z <= at], color=INK, lw=2)
+    axis.plot(z[z > at], f[z > at], color=LATE, lw=1.5, ls=":")
+    for value, weight in zip(z_in, weights, strict=True):
+        colour = LATE if value > at else EXCITING if weight > 0 else INHIBITING
+        axis.axvline(value, color=colour, lw=1, ls="--", zorder=0)
+    axis.axhline(0, color=FAINT, lw=1)
+    axis.plot(at, 0, "*", color=SPIKE, ms=14)
+    axis.axvline(at, color=SPIKE, lw=1.5)
+    axis.set_xlim(1, math.exp(2.7))
+    axis.set_ylim(-2, 4)
+    plain(axis, "F(z): straight between input spikes", "z = exp(t)", "")
+    return figure
+
+
+def response() -> Figure:
+    """The output spike against one input's time and weight, with its derivatives."""
+    figure = blank(9.5, 5.4)
+    axes = figure.subplots(2, 2, height_ratios=(1.5, 1), sharex="col")
+
+    moved = torch.linspace(0.05, END, 1500, dtype=torch.float64, requires_grad=True)
+    rows = TIMES.repeat(len(moved), 1)
+    rows = torch.cat([rows[:, :3], moved[:, None], rows[:, 4:]], 1)
+    out = fire(rows, WEIGHTS)[:, 0]
+    (slope,) = torch.autograd.grad(out.sum(), moved)
+    curves(axes[:, 0], moved, out, slope)
+    axes[0, 0].plot([0.05, END], [0.05, END], color=FAINT, lw=0.8, ls=":")
+    axes[0, 0].text(0.35, 0.5, "output = input", fontsize=8, color="#5b636c", rotation=24)
+    plain(axes[0, 0], "Output spike against one input's spike", "", "output t")
+    plain(
+        axes[1, 0], "Its derivative", "time of the input with weight 1.2 (tau)", "$dt\\,/\\,dt_i$"
+    )
+
+    weight = torch.linspace(-1.2, 2.0, 1500, dtype=torch.float64, requires_grad=True)
+    columns = WEIGHTS.repeat(len(weight), 1)
+    columns = torch.cat([columns[:, :3], weight[:, None], columns[:, 4:]], 1)
+    out = fire(TIMES[None], columns)[0]
+    (slope,) = torch.autograd.grad(out[out.isfinite()].sum(), weight)
+    curves(axes[:, 1], weight, out, slope)
+    silent = float(weight.detach()[out.isinf()].max()) if out.isinf().any() else None
+    if silent is not None:
+        for axis in axes[:, 1]:
+            axis.axvspan(-1.2, silent, color="#eef1f4", zorder=0)
+        axes[0, 1].text(-1.1, 4.5, "silent", fontsize=9, color="#5b636c")
+    axes[0, 1].set_ylim(1.5, 6)
+    axes[1, 1].set_ylim(-8, 0.5)
+    plain(axes[0, 1], "Output spike against that input's weight", "", "output t")
+    plain(axes[1, 1], "Its derivative", "weight", "$dt\\,/\\,dw_i$")
+    return figure
+
+
+def curves(axes: Any, x: torch.Tensor, out: torch.Tensor, slope: torch.Tensor) -> None:
+    spiking = out.isfinite()
+    where = x.detach().numpy()
+    axes[0].plot(where, torch.where(spiking, out, torch.nan).detach().numpy(), color=SPIKE, lw=2)
+    axes[1].plot(where, torch.where(spiking, slope, torch.nan).numpy(), color=EXCITING, lw=2)
+    axes[1].axhline(0, color=FAINT, lw=0.6)
+
+
+def layers() -> Figure:
+    """First spikes of a digit in the first two layers of the trained network, as maps."""
+    from matplotlib import colormaps
+
+    model = mnist_scnn(pretrained=True)
+    image = load_digits(train=False).images_as_tensor()[2:3]
+    times = [encode(image)]
+    with torch.no_grad():
+        for name in ("conv1", "conv2"):
+            times.append(model.get_submodule(name)(times[-1]))
+        output = model.fc(times[-1].flatten(1))[0].log()
+    shown = [times[0][0].log(), times[1][0, :12].log(), times[2][0, :12].log()]
+
+    colours: Colormap = colormaps["viridis_r"].with_extremes(bad="#f2d7d5")
+    figure = Figure((9.5, 2.9))
+    FigureCanvasAgg(figure)
+    widths = [3.4, 0.25, *[1] * 4, 0.25, *[1] * 4, 0.6, 2.6]
+    place = {"left": 0.01, "right": 0.985, "top": 0.9, "bottom": 0.19, "wspace": 0.12}
+    grid = figure.add_gridspec(3, 13, width_ratios=widths, hspace=0.08, **place)
+    axis = figure.add_subplot(grid[:, 0])
+    maps = [(axis, shown[0][0])]
+    heading(axis, "input")
+    for first, name, channels in ((2, "conv1", shown[1]), (7, "conv2", shown[2])):
+        for index, channel in enumerate(channels):
+            axis = figure.add_subplot(grid[index // 4, first + index % 4])
+            if index == 0:
+                heading(axis, f"{name}: 12 of its channels")
+            maps.append((axis, channel))
+    for axis, channel in maps:
+        values = np.ma.masked_invalid(channel.numpy())
+        drawn = axis.imshow(values, cmap=colours, vmin=0, vmax=5)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    axis = figure.add_subplot(grid[:, 12])
+    winner = int(output.argmin())
+    for digit, time in enumerate(output.tolist()):
+        colour = SPIKE if digit == winner else FAINT
+        axis.plot([0, time], [digit, digit], color=colour, lw=1.2)
+        axis.plot(
+            time,
+            digit,
+            "*" if digit == winner else "o",
+            color=colour,
+            ms=9 if digit == winner else 4,
+        )
+    axis.invert_yaxis()
+    axis.set_yticks(range(10))
+    axis.set_xlim(0, None)
+    plain(axis, "fc", "spike time (tau)", "")
+    bar = figure.colorbar(
+        drawn, cax=figure.add_axes((0.31, 0.1, 0.2, 0.035)), orientation="horizontal"
+    )
+    bar.ax.tick_params(labelsize=8)
+    figure.text(0.52, 0.085, "first spike (tau); silent neurons are pink", fontsize=9, color=INK)
+    return figure
+
+
+def heading(axis: Any, text: str) -> Any:
+    return axis.set_title(text, loc="left", fontsize=11, fontweight="bold", color=INK)
+
+
+if __name__ == "__main__":
+    main()

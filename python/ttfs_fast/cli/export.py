@@ -1,0 +1,82 @@
+"""``ttfs-fast export``: trained networks for other programs."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ttfs_fast.cli._common import Debug, app, flag, friendly_errors, option
+from ttfs_fast.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Shape = tuple[int, ...]
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="The file: NAME.nir or NAME.pt2.")],
+    weights: Annotated[
+        Path | None, option("A model.safetensors that training wrote.", show_default=False)
+    ] = None,
+    pretrained: Annotated[
+        bool, flag("--pretrained", "Take the trained network that comes with the package.")
+    ] = False,
+    authors: Annotated[
+        Path | None,
+        option("Folder with the weights that the paper's authors published.", show_default=False),
+    ] = None,
+    tau: Annotated[float, option("NIR: synaptic time constant, in seconds.")] = 10e-3,
+    dt: Annotated[float, option("NIR: step of the simulator it is for, in seconds.")] = 0.1e-3,
+    debug: Debug = False,
+) -> None:
+    """Write a trained network for other programs: for neuromorphic ones (NIR), or for torch.
+
+    NAME.nir is a graph for simulators and chips. NAME.pt2 is what torch.export makes, from spike
+    values to spike values; torch.export.load reads it after `import ttfs_fast.ops`. Give the
+    network with one of --weights, --pretrained and --authors.
+    """
+    with friendly_errors(debug):
+        from ttfs_fast import training
+        from ttfs_fast.models import SpikingNetwork, mnist_scnn
+
+        if out.suffix not in (".nir", ".pt2"):
+            raise ValueError(f"{out}: the file's name must end in .nir or .pt2")
+        if sum([weights is not None, pretrained, authors is not None]) != 1:
+            raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
+        model: nn.Module
+        config = TrainConfig()
+        if weights is not None:
+            model, config = training.load_model(weights)
+        else:
+            model = mnist_scnn(weights=authors) if authors else mnist_scnn(pretrained=True)
+        shape: Shape = (1, 28, 28)
+        if isinstance(model, SpikingNetwork):
+            shape = (model.description.in_channels, *model.description.image_size)
+        if out.suffix == ".nir":
+            from ttfs_fast import nir
+
+            encoding = {
+                "alpha": config.alpha,
+                "polarity": config.polarity,
+                "whiten": config.whiten,
+            }
+            nir.write(out, model, shape, tau=tau, dt=dt, encoding=encoding)
+        else:
+            _write_exported_program(out, model, shape)
+        print(f"{out}: {out.stat().st_size:,} bytes, from spike values of images of {shape}")
+
+
+def _write_exported_program(path: Path, model: "nn.Module", shape: Shape) -> None:
+    import torch
+
+    from ttfs_fast._files import replace_file
+
+    example = torch.ones(2, *shape, dtype=next(model.parameters()).dtype)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    replace_file(path, content.getvalue())

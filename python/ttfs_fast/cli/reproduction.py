@@ -1,0 +1,149 @@
+"""``ttfs-fast reproduce``: the paper on one page."""
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from ttfs_fast.cli._common import (
+    DataRoot,
+    Debug,
+    Threads,
+    app,
+    console,
+    flag,
+    friendly_errors,
+    option,
+    rich,
+    set_threads,
+)
+
+if TYPE_CHECKING:
+    from ttfs_fast.reproduce import Found, Plan
+
+
+@app.command()
+def reproduce(
+    quick: Annotated[
+        bool,
+        flag("--quick", "The embedded digits in place of MNIST: all of it in a minute or two."),
+    ] = False,
+    out: Annotated[Path, option("Folder of the report and of the results it goes on from.")] = Path(
+        "runs/report"
+    ),
+    run: Annotated[
+        list[Path] | None,
+        option(
+            "A trained network to include: the folder of a ttfs-fast train, or a "
+            "model.safetensors. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    images: Annotated[
+        Path | None,
+        option(
+            "Folder or zip file with val/CLASS/NAME, for a network trained on such a folder "
+            "(ImageNet).",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    only: Annotated[
+        str | None,
+        option("Compute these parts only, such as table3,figure2.", show_default=False),
+    ] = None,
+    seed: Annotated[int, option("Decides everything that is random.", min=0)] = 0,
+    draws: Annotated[int, option("Draws of the noise on the weights at each level.", min=2)] = 10,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Compute the paper's tables and figures, and write them beside the printed ones, as one page.
+
+    What is computed is kept: stopped at any moment and called again, it goes on where it was.
+    """
+    with friendly_errors(debug):
+        import torch
+
+        import ttfs_fast
+        from ttfs_fast._extras import require
+        from ttfs_fast.reproduce import PARTS, Plan, find_subjects
+
+        for package in ("jinja2", "matplotlib"):
+            require(package, "plot")
+        set_threads(threads)
+        plan = Plan.quick(seed, draws) if quick else Plan(seed=seed, draws=draws)
+        chosen = [name.strip() for name in only.split(",")] if only else []
+        print(
+            f"reproducing {', '.join(chosen or PARTS)} in {out}: cpu, threads: "
+            f"{torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions, seed {seed}",
+            flush=True,
+        )
+        found = find_subjects(
+            quick=quick,
+            out=out,
+            seed=seed,
+            data_root=data_root,
+            runs=tuple(run or ()),
+            images=images,
+        )
+        for subject in found.subjects:
+            print(f"  {subject.title}: {subject.origin}")
+        write_report(plan, found, out, chosen)
+
+
+def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = ()) -> None:
+    """Compute what is missing, with progress, and say where the report lies."""
+    from ttfs_fast.reproduce import reproduce as run_all
+
+    try:
+        with _progress() as progress:
+            page = run_all(
+                plan,
+                found,
+                out,
+                only=only,
+                command=shlex.join(["ttfs-fast", *sys.argv[1:]]),
+                progress=progress,
+                say=lambda text: print(text, flush=True),
+            )
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
+    for sentence in found.missing:
+        print(f"missing: {sentence}")
+    print(f"\nThe report: {page.resolve()}")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on a terminal; elsewhere a line when a part begins and after every tenth of it."""
+    terminal = console()
+    if not terminal.is_terminal:
+        said: set[tuple[str, int]] = set()
+
+        def line(part: str, done: int, total: int) -> None:
+            if (key := (part, 10 * done // total if total else 10)) not in said:
+                said.add(key)
+                print(f"{part}: {done} of {total}", flush=True)
+
+        yield line
+        return
+    module = rich("progress")
+    tasks: dict[str, int] = {}
+    with module.Progress(
+        module.TextColumn("{task.description:8}"),
+        module.BarColumn(),
+        module.MofNCompleteColumn(),
+        module.TimeRemainingColumn(),
+        console=terminal,
+    ) as bars:
+
+        def advance(part: str, done: int, total: int) -> None:
+            if part not in tasks:
+                tasks[part] = bars.add_task(part, total=total, completed=done)
+            bars.update(tasks[part], completed=done)
+
+        yield advance

@@ -1,0 +1,190 @@
+"""Spike streams of cameras and microphones, and first-spike tensors: there and back.
+
+A stream is a numpy structured array with the fields x, y, t and p (column, row, time, polarity), as
+tonic and the readers of most event data sets give it. A neuron of this package takes one spike from
+each input, so what remains of a stream is the first event of each pixel and polarity.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ttfs_fast.encoding import check_spike_values
+
+EVENT_TYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.bool_)])
+"""One event as tonic has it: column, row, time in microseconds, polarity."""
+
+
+def events_to_values(
+    events: NDArray[Any],
+    sensor_size: Sequence[int],
+    time_constant: float,
+    *,
+    start: float = 0.0,
+    stop: float = math.inf,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """First event of each pixel and polarity, as a spike value.
+
+    Parameters
+    ----------
+    events : structured array
+        Fields x (column), t (time, of any unit) and, unless the sensor has one row or one
+        polarity, y (row) and p (polarity, counted from 0, or bool); shape (events,), in any order.
+    sensor_size : (width, height, polarities)
+        Of the sensor, in tonic's order; a data set of tonic has it as ``sensor_size``.
+    time_constant : float
+        How long tau is, in the unit of t: 10,000 makes a synapse decay in 10 ms if t counts
+        microseconds.
+    start, stop : float
+        The window, in the unit of t: events before `start`, and at `stop` or later, are left out.
+        `start` is where t = 0, and z = 1, is: when the bias of a layer spikes.
+    dtype : torch.dtype
+        float32 or float64.
+
+    Returns
+    -------
+    Tensor
+        Spike values z = exp((t - start) / time_constant), shape (polarities, height, width), 1 or
+        above; ``inf`` where no event fell into the window.
+
+    Raises
+    ------
+    TypeError
+        If `events` is no structured array with these fields, or `dtype` is another.
+    ValueError
+        If an event lies outside the sensor or has no finite time, a number is out of its range, or
+        a spike value would exceed `dtype`.
+
+    See Also
+    --------
+    values_to_events : The way back.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ttfs_fast.events import EVENT_TYPE, events_to_values
+    >>> events = np.array([(1, 0, 0, True), (0, 0, 7000, True), (1, 0, 9000, True)], EVENT_TYPE)
+    >>> events_to_values(events, (2, 1, 2), time_constant=10_000)
+    tensor([[[   inf,    inf]],
+    <BLANKLINE>
+            [[2.0138, 1.0000]]])
+    """
+    shape = _shape(sensor_size)
+    _check_scale(time_constant, start)
+    if not stop > start:
+        raise ValueError(f"the window is empty: stop is {stop} and start {start}")
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+    pixel = _pixels(events, shape)
+    times = events["t"].astype(np.float64)
+    if not np.isfinite(times).all():
+        raise ValueError(f"event {int(np.argmin(np.isfinite(times)))} has no finite time")
+    inside = (times >= start) & (times < stop)
+    first = np.full(math.prod(shape), np.inf)
+    np.minimum.at(first, pixel[inside], (times[inside] - start) / time_constant)
+    spiking = np.isfinite(first)
+    largest = math.log(torch.finfo(dtype).max)
+    if spiking.any() and (latest := first[spiking].max()) > largest:
+        raise ValueError(
+            f"a first event {latest:.4g} time constants after start has no spike value in {dtype} "
+            f"(at most {largest:.1f}): raise time_constant, or give stop"
+        )
+    return torch.from_numpy(np.exp(first).reshape(shape)).to(dtype)
+
+
+def values_to_events(values: Tensor, time_constant: float, *, start: float = 0.0) -> NDArray[Any]:
+    """Spike values as a stream of events: one for each neuron that spikes.
+
+    Parameters
+    ----------
+    values : Tensor
+        Spike values of one sample, shape (polarities, height, width), at most two polarities;
+        ``inf`` is silence.
+    time_constant : float
+        How long tau is, in the unit wanted for t; times are rounded to whole units.
+    start : float
+        Time of t = 0, z = 1.
+
+    Returns
+    -------
+    structured array
+        Of type :data:`EVENT_TYPE`, in the order of their times; equal times in the order of
+        polarity, row, column.
+
+    Raises
+    ------
+    TypeError
+        If `values` is not a tensor of float32 or float64.
+    ValueError
+        If a value is zero, negative or NaN, the shape is another, or the sensor is larger than
+        int16 counts.
+    """
+    if not isinstance(values, Tensor) or values.dtype not in (torch.float32, torch.float64):
+        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(f"values must be a tensor of float32 or float64; got {kind}")
+    if values.dim() != 3 or values.shape[0] > 2 or max(values.shape) > np.iinfo(np.int16).max:
+        raise ValueError(
+            "values must have the shape (polarities, height, width) of one sample, with at most "
+            f"two polarities; got {tuple(values.shape)}"
+        )
+    _check_scale(time_constant, start)
+    check_spike_values(values)
+    array = values.detach().cpu().double().numpy()
+    if np.isnan(array).any():
+        raise ValueError(f"{int(np.isnan(array).sum())} of the values are NaN")
+    polarity, row, column = np.nonzero(np.isfinite(array))
+    events = np.empty(len(row), EVENT_TYPE)
+    events["x"], events["y"], events["p"] = column, row, polarity
+    events["t"] = np.rint(start + time_constant * np.log(array[polarity, row, column]))
+    return events[np.argsort(events["t"], kind="stable")]
+
+
+def _shape(sensor_size: Sequence[int]) -> tuple[int, int, int]:
+    sizes = tuple(sensor_size)
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ValueError(
+            f"sensor_size must be (width, height, polarities), each at least 1; got {sizes}"
+        )
+    width, height, polarities = sizes
+    return polarities, height, width
+
+
+def _check_scale(time_constant: float, start: float) -> None:
+    if not (math.isfinite(time_constant) and time_constant > 0):
+        raise ValueError(f"time_constant must be a finite number above 0; got {time_constant}")
+    if not math.isfinite(start):
+        raise ValueError(f"start must be a finite time; got {start}")
+
+
+def _pixels(events: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[np.intp]:
+    """Index of each event's pixel into the flattened (polarities, height, width)."""
+    sizes = dict(zip("pyx", shape, strict=True))
+    names = getattr(getattr(events, "dtype", None), "names", None) or ()
+    needed = [name for name in ("x", "y", "p") if name == "x" or sizes[name] > 1] + ["t"]
+    if missing := [name for name in needed if name not in names]:
+        raise TypeError(
+            "events must be a structured array with the fields x, y, t and p; "
+            + (f"{', '.join(missing)} not among {', '.join(names)}" if names else "it has none")
+        )
+    if events.ndim != 1:
+        raise ValueError(f"events must have the shape (events,) of one stream; got {events.shape}")
+    index = np.zeros(len(events), np.intp)
+    for name, size in sizes.items():
+        # One polarity is often recorded as p = 1 throughout, and one row without a y.
+        position = events[name].astype(np.intp) if name in needed else np.zeros_like(index)
+        outside = (position < 0) | (position >= size)
+        if outside.any():
+            worst = int(np.argmax(outside))
+            hint = "; polarities of -1 and 1 become 0 and 1 by (p + 1) // 2" if name == "p" else ""
+            raise ValueError(
+                f"event {worst} has {name} = {position[worst]}, outside 0 to {size - 1} of a "
+                f"sensor of {shape[2]} x {shape[1]} with {shape[0]} polarities{hint}"
+            )
+        index = index * size + position
+    return index

@@ -1,0 +1,206 @@
+"""What a part of the report is made of: sentences, tables and pictures."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOTHING = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes
+    ----------
+    title : str
+        Its heading.
+    show : callable
+        A value of it as people read it.
+    numeric : bool
+        Whether to align it to the right.
+    """
+
+    title: str
+    show: Callable[[Any], str] = str
+    numeric: bool = True
+
+    def text(self, value: Any) -> str:
+        """The cell for a value; a dash where there is none."""
+        return NOTHING if value is None else self.show(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values with what they mean.
+
+    Attributes
+    ----------
+    name : str
+        For the file of values.
+    caption : str
+        One line above it.
+    columns : list of Column
+    rows : list of list
+        Values as they are, unrounded; None where there is none.
+    note : str
+        What to know about it, below.
+    folded : bool
+        Whether the page shows it only when asked.
+    """
+
+    name: str
+    caption: str
+    columns: list[Column]
+    rows: list[list[Any]]
+    note: str = ""
+    folded: bool = False
+
+    @property
+    def shown(self) -> list[Column]:
+        """The columns that hold a value in some row."""
+        return [self.columns[place] for place in self._places()]
+
+    def cells(self) -> list[list[str]]:
+        """The rows of these columns as people read them."""
+        places = self._places()
+        return [[self.columns[place].text(row[place]) for place in places] for row in self.rows]
+
+    def _places(self) -> list[int]:
+        return [
+            place
+            for place in range(len(self.columns))
+            if any(row[place] is not None for row in self.rows)
+        ]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with what it shows.
+
+    Attributes
+    ----------
+    name : str
+        For its file.
+    caption : str
+        What one sees.
+    figure : Figure
+        matplotlib's.
+    photo : bool
+        Whether it keeps its white ground in the dark: for images, and dots drawn as pixels.
+    """
+
+    name: str
+    caption: str
+    figure: "Figure"
+    photo: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether it needs the whole width of the page."""
+        return bool(self.figure.get_figwidth() > 8)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure for the top of the page.
+
+    Attributes
+    ----------
+    label : str
+        What it is.
+    ours : str
+        The figure.
+    paper : str
+        The paper's; empty if it has none.
+    """
+
+    label: str
+    ours: str
+    paper: str = ""
+
+
+@dataclass
+class Section:
+    """One part of the report.
+
+    Attributes
+    ----------
+    name, title : str
+        For links and files; for people.
+    headline : str
+        The outcome in one sentence, also for the top of the page; empty for none.
+    tiles : list of Tile
+        Figures for the top of the page.
+    text : list of str
+        Paragraphs.
+    tables, pictures : list
+    """
+
+    name: str
+    title: str
+    headline: str = ""
+    tiles: list[Tile] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+
+def percent(digits: int = 2) -> Callable[[float], str]:
+    """Shows a share in per cent."""
+    return lambda value: f"{100 * value:.{digits}f} %"
+
+
+def points(value: float) -> str:
+    """Shows a difference of two shares in percentage points, with its sign."""
+    return signed(100 * value, 2)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, a real minus."""
+    text = f"{abs(value):.{digits}f}"
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def relative(value: float) -> str:
+    """Shows a relative difference in per cent, with its sign."""
+    return f"{signed(100 * value, 1)} %"
+
+
+def whole(value: float) -> str:
+    """A whole number with separators."""
+    return f"{value:,.0f}"
+
+
+def joules(value: float) -> str:
+    """An energy in the unit that suits it."""
+    for factor, unit in ((1e-3, "mJ"), (1e-6, "\N{GREEK SMALL LETTER MU}J"), (1e-9, "nJ")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value / 1e-12:.3g} pJ"
+
+
+def tau(value: float) -> str:
+    """A time in units of tau."""
+    return f"{value:.2f}"
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON: None for what is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def wilson(correct: int, images: int) -> tuple[float, float]:
+    """Wilson's 95 % confidence interval of a share."""
+    z, share = 1.959964, correct / images
+    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
+    half = (
+        z * math.sqrt(share * (1 - share) / images + z * z / (4 * images**2)) / (1 + z * z / images)
+    )
+    return middle - half, middle + half

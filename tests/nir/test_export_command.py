@@ -1,0 +1,81 @@
+"""``ttfs-fast export``."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+nir = pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
+
+from ttfs_fast import cli  # noqa: E402
+from ttfs_fast import nir as ours  # noqa: E402
+from ttfs_fast.models import mnist_scnn  # noqa: E402
+from ttfs_fast.training import TrainConfig, train  # noqa: E402
+
+
+def run(*arguments: str):  # type: ignore[no-untyped-def]
+    return typer_testing.CliRunner().invoke(cli.app, ["export", *arguments])
+
+
+def test_the_pretrained_network_for_simulators(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "mnist.nir"
+    result = run(str(path), "--pretrained", "--tau", "0.02", "--dt", "0.001")
+    assert result.exit_code == 0, result.output
+    assert f"{path.stat().st_size:,} bytes" in result.output
+    notes = ours.metadata(nir.read(path))
+    assert (notes["tau"], notes["dt"], notes["encoding"]["alpha"]) == (0.02, 0.001, 3.0)
+    z = (3 * torch.rand(4, 1, 28, 28)).exp()
+    assert torch.equal(ours.read(path)(z), mnist_scnn(pretrained=True)(z))
+
+
+def test_a_trained_deep_network_with_its_encoding(tmp_path: Path) -> None:
+    config = TrainConfig(
+        dataset="digits", model="cifar_scnn", width=0.1, epochs=1, train_images=20, test_images=10
+    )
+    trained = train(config, tmp_path / "run", quiet=True)
+    path = tmp_path / "small.nir"
+    result = run(str(path), "--weights", str(trained.weights_path))
+    assert result.exit_code == 0, result.output
+    notes = ours.metadata(nir.read(path))
+    assert notes["input_shape"] == [1, 28, 28]
+    assert notes["encoding"] == {"alpha": 3.0, "polarity": "bright-first", "whiten": False}
+    z = (3 * torch.rand(4, 1, 28, 28)).exp()
+    expected = trained.model(z)
+    assert expected.isfinite().any()
+    assert torch.equal(ours.read(path)(z), expected)
+
+
+def test_an_exported_program_is_loaded_by_another_process(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "mnist.pt2"
+    result = run(str(path), "--pretrained")
+    assert result.exit_code == 0, result.output
+    z = (3 * torch.rand(5, 1, 28, 28)).exp()
+    torch.save(z, tmp_path / "z.pt")
+    code = (
+        "import torch, ttfs_fast.ops; "
+        "network = torch.export.load('mnist.pt2').module(); "
+        "torch.save(network(torch.load('z.pt')), 'out.pt')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    found = torch.load(tmp_path / "out.pt")
+    assert found.isfinite().any()
+    assert torch.equal(found, mnist_scnn(pretrained=True)(z))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.onnx", "--pretrained"), "a.onnx: the file's name must end in .nir or .pt2"),
+        (("a.nir",), "give exactly one of"),
+        (("a.nir", "--pretrained", "--dt", "1"), "dt must be above 0 and below tau"),
+        (("a.nir", "--weights", "missing.safetensors"), "no weights at missing.safetensors"),
+    ],
+)
+def test_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1

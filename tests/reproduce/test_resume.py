@@ -1,0 +1,128 @@
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_reproduction import SMALL, Report, results
+
+from ttfs_fast.quantization import training as quantization_training
+from ttfs_fast.reproduce import Plan, find_subjects, reproduce
+
+PARTS = ("table3", "table4", "figure2")
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from small_reproduction import SMALL
+from ttfs_fast.reproduce import find_subjects, reproduce, store
+torch.set_num_threads(1)
+store.FLUSH_EVERY = 0.05
+run, out = Path(sys.argv[1]), Path(sys.argv[2])
+found = find_subjects(quick=True, out=out, seed=0, runs=(run,))
+print("begun", flush=True)
+reproduce(SMALL, found, out, only=sys.argv[3].split(","))
+"""
+
+
+def run_again(
+    folder: Path, run: Path, plan: Plan = SMALL, only: tuple[str, ...] = PARTS, seed: int = 0
+) -> dict[str, int]:
+    """Runs in this process; returns how many units of each part were there before."""
+    before: dict[str, int] = {}
+
+    def progress(part: str, done: int, total: int) -> None:
+        before.setdefault(part, done)
+
+    found = find_subjects(quick=True, out=folder, seed=seed, runs=(run,))
+    reproduce(plan, found, folder, only=only, progress=progress, say=lambda text: None)
+    return before
+
+
+def units(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "units").iterdir()}
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(
+    report: Report, digits_run: Path, tmp_path: Path
+) -> None:
+    whole = units(report.folder)
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    command = [sys.executable, "-c", SCRIPT, str(digits_run), str(tmp_path), ",".join(PARTS)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    killed = 0
+    for _ in range(3):
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(moments.uniform(0.05, 1.5))
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+    assert killed
+    there = run_again(tmp_path, digits_run)
+    assert sum(there.values())  # something had been kept
+    for name, content in units(tmp_path).items():
+        assert content == whole[name], name
+    ours = report.results
+    assert results(tmp_path) == {name: ours[name] for name in PARTS}
+    leftovers = list(tmp_path.rglob(".partial-*"))
+    assert leftovers == []
+
+
+def test_nothing_is_computed_twice(
+    report: Report, digits_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Called again for one part of a finished folder: the others are shown from what is there."""
+    monkeypatch.setattr(quantization_training, "_Run", None)  # no retraining
+    bytes_before = (report.folder / "results.json").read_bytes()
+    before = units(report.folder)
+    there = run_again(report.folder, digits_run, only=("table4",))
+    assert there == {"table4": 7}
+    assert (report.folder / "results.json").read_bytes() == bytes_before
+    assert units(report.folder) == before
+
+
+def row(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = results(folder)["figure2"]["digits-demo"]["weight_snr"]["rows"][0]
+    return found
+
+
+def test_more_draws_add_to_those_that_are_there(digits_run: Path, tmp_path: Path) -> None:
+    plan = dataclasses.replace(SMALL, weight_snr=(25.0,), disturbances={}, phase_noise=())
+    assert run_again(tmp_path, digits_run, plan, ("figure2",)) == {"figure2": 0}
+    first = row(tmp_path)
+    more = dataclasses.replace(plan, draws=4)
+    assert run_again(tmp_path, digits_run, more, ("figure2",)) == {"figure2": 6}
+    found = row(tmp_path)
+    assert found["correct"][:2] == first["correct"]
+    assert found["draws"] == 4
+    # Another seed is another file, with other draws.
+    other = dataclasses.replace(plan, seed=5)
+    assert run_again(tmp_path, digits_run, other, ("figure2",), seed=5) == {"figure2": 0}
+    assert len(units(tmp_path)) == 2
+    assert run_again(tmp_path, digits_run, plan, ("figure2",)) == {"figure2": 6}
+
+
+def test_parts_that_are_not_there_are_named(digits_run: Path, tmp_path: Path) -> None:
+    run_again(tmp_path, digits_run, only=("table3",))
+    text = (tmp_path / "report.md").read_text()
+    assert "## Table 3" in text
+    assert "## Table 4" not in text
+    assert "Table 4: few bits: not asked for." in text
+
+
+def test_a_part_that_does_not_exist(report: Report, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"no part 'table5'; the parts are: table1, table2, table3"
+    ):
+        reproduce(SMALL, report.found, tmp_path, only=["table5"])
