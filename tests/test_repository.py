@@ -82,7 +82,7 @@ def test_documented_commands_and_links_exist():
 def test_continuous_integration_runs_the_documented_commands():
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
-    assert {"make test", "make lint"} <= set(script.read_text().splitlines())
+    assert {"make test", "make lint", "make sanitize"} <= set(script.read_text().splitlines())
 
 
 def test_every_direct_requirement_is_pinned():

@@ -173,8 +173,10 @@ void require_positive(const Kernels<T>& k, const ConvShape& s, ConstView<T> inpu
                     {s.in_channels, input.stride.c},
                     {s.in_height, input.stride.h},
                     {s.in_width, input.stride.w}};
-  for (const Dimension& each : d)
+  for (Dimension& each : d) {
     if (each.size == 0) return;
+    if (each.stride == 0) each.size = 1;  // an expanded tensor: the same values again
+  }
   // Innermost the dimension of unit stride; dimensions that continue each other become one.
   std::sort(d, d + 4, [](const Dimension& a, const Dimension& b) {
     return a.size == 1 || b.size == 1 ? a.size != 1 && b.size == 1 : a.stride < b.stride;

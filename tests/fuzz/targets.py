@@ -286,6 +286,7 @@ def nothing_is_done() -> Iterator[None]:
     import ttfs_fast.experiments
     import ttfs_fast.models
     import ttfs_fast.quantization
+    import ttfs_fast.reproduce
     import ttfs_fast.training
     from ttfs_fast.cli import training
 
@@ -302,6 +303,7 @@ def nothing_is_done() -> Iterator[None]:
             (ttfs_fast.data, ("load", "load_mnist")),
             (ttfs_fast.experiments, ("depth_study", "start_study")),
             (ttfs_fast.models, ("mnist_scnn",)),
+            (ttfs_fast.reproduce, ("find_subjects",)),
             (training, ("download_data",)),
         ):
             for name in names:
