@@ -58,12 +58,7 @@ def export(
         if out.suffix == ".nir":
             from ttfs_fast import nir
 
-            encoding = {
-                "alpha": config.alpha,
-                "polarity": config.polarity,
-                "whiten": config.whiten,
-            }
-            nir.write(out, model, shape, tau=tau, dt=dt, encoding=encoding)
+            nir.write(out, model, shape, tau=tau, dt=dt, encoding=config.encoding)
         else:
             _write_exported_program(out, model, shape)
         print(f"{out}: {out.stat().st_size:,} bytes, from spike values of images of {shape}")

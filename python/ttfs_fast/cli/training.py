@@ -656,9 +656,7 @@ def evaluate(
             result = training.evaluate(
                 model,
                 image_set,
-                alpha=config.alpha,
-                polarity=config.polarity,
-                whiten=config.whiten,
+                **config.encoding,
                 batch_size=batch_size,
                 jitter=jitter,
                 generator=torch.Generator().manual_seed(seed),

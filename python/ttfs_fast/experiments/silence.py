@@ -187,13 +187,7 @@ def _silence(
     values = encode(pixels, alpha=config.alpha, polarity=config.polarity)
     horizons = find_horizons(model, values, share)
     set_horizons_(model, horizons)
-    at_once = evaluate(
-        model,
-        test_set,
-        alpha=config.alpha,
-        polarity=config.polarity,
-        whiten=config.whiten,
-    )
+    at_once = evaluate(model, test_set, **config.encoding)
     run = folder / f"share-{share:.2f}"
     limited = dataclasses.replace(config, horizons=tuple(horizons))
     after = _train(limited, run)

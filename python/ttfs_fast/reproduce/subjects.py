@@ -109,11 +109,7 @@ class Subject:
     @property
     def encoding(self) -> dict[str, Any]:
         """How pixels become spikes, as arguments of the functions that evaluate."""
-        return {
-            "alpha": self.config.alpha,
-            "polarity": self.config.polarity,
-            "whiten": self.config.whiten,
-        }
+        return self.config.encoding
 
     @property
     def paper_key(self) -> str:

@@ -322,6 +322,11 @@ class TrainConfig:
         return rate * min(1.0, position / self.warmup) if self.warmup else rate
 
     @property
+    def encoding(self) -> dict[str, Any]:
+        """How pixels become spikes, as arguments of the functions that test a network."""
+        return {"alpha": self.alpha, "polarity": self.polarity, "whiten": self.whiten}
+
+    @property
     def distortion(self) -> dict[str, float]:
         """The limits of the random distortion of training images, by name."""
         return {name: getattr(self, name) for name in DISTORTIONS}

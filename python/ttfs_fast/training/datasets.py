@@ -107,12 +107,7 @@ def make_batches(
     rank : int
         Which of ``config.processes`` this is.
     """
-    how: dict[str, Any] = {
-        "alpha": config.alpha,
-        "polarity": config.polarity,
-        "jitter": config.jitter,
-        "whiten": config.whiten,
-    }
+    how: dict[str, Any] = {"jitter": config.jitter, **config.encoding}
     if isinstance(images, StreamedImages):
         if any(config.distortion.values()):
             raise ValueError(

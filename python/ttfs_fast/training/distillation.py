@@ -131,8 +131,8 @@ def load_teacher(config: TrainConfig) -> Teacher | None:
             f"no teacher at {path}: train it first, or name its model.safetensors with --teacher"
         )
     network, settings = load_model(path)
-    for name in ("alpha", "polarity", "whiten"):
-        own, its = getattr(config, name), getattr(settings, name)
+    for name, own in config.encoding.items():
+        its = getattr(settings, name)
         if own != its:
             raise ValueError(
                 f"the teacher {path} was trained with {name} {its}, this network is to be with "

@@ -169,17 +169,17 @@ def evaluate(
     begin = time.perf_counter()
     try:
         with torch.no_grad(), watch_layers(model, counter):
-            for pixels, truth in shown_batches(image_set, batch_size):
-                shown = pixels.to(weight.dtype)
-                if pixels.dtype == torch.uint8:
-                    shown /= 255
-                values = encode(
-                    standardise(shown) if whiten else shown,
-                    alpha=alpha,
-                    polarity=polarity,
-                    jitter=jitter,
-                    generator=generator,
-                )
+            batches = encoded_batches(
+                image_set,
+                batch_size,
+                weight.dtype,
+                whiten=whiten,
+                alpha=alpha,
+                polarity=polarity,
+                jitter=jitter,
+                generator=generator,
+            )
+            for values, truth in batches:
                 output = model(values.to(weight.device)).cpu()
                 if output.shape != (len(truth), classes):
                     raise ValueError(
@@ -221,7 +221,23 @@ def evaluate(
     )
 
 
-def shown_batches(
+def encoded_batches(
+    image_set: ImageSet | StreamedImages,
+    batch_size: int,
+    dtype: torch.dtype,
+    *,
+    whiten: bool,
+    **encoding: Any,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Spike values and classes, batch by batch; ``encoding`` as for `ttfs_fast.encoding.encode`."""
+    for pixels, truth in _shown(image_set, batch_size):
+        shown = pixels.to(dtype)
+        if pixels.dtype == torch.uint8:
+            shown /= 255
+        yield encode(standardise(shown) if whiten else shown, **encoding), truth
+
+
+def _shown(
     image_set: ImageSet | StreamedImages, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pixels, as bytes or in [0, 1], and classes, batch by batch."""

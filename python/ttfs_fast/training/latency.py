@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ttfs_fast.data import ImageSet, StreamedImages
-from ttfs_fast.encoding import Polarity, encode, standardise
-from ttfs_fast.training.evaluate import shown_batches
+from ttfs_fast.encoding import Polarity
+from ttfs_fast.training.evaluate import encoded_batches
 from ttfs_fast.training.spikes import SpikeRecorder, predict, watch_layers
 
 INPUT = "input"
@@ -121,11 +121,10 @@ def spike_timing(
     was_training = model.training
     model.eval()
     try:
-        for pixels, truth in shown_batches(image_set, batch_size):
-            shown = pixels.to(weight.dtype)
-            if pixels.dtype == torch.uint8:
-                shown /= 255
-            values = encode(standardise(shown) if whiten else shown, alpha, polarity)
+        batches = encoded_batches(
+            image_set, batch_size, weight.dtype, whiten=whiten, alpha=alpha, polarity=polarity
+        )
+        for values, truth in batches:
             recorder = SpikeRecorder()
             with torch.no_grad(), watch_layers(model, recorder):
                 output = model(values.to(weight.device)).cpu()

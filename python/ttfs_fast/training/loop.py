@@ -527,13 +527,7 @@ class _Session:
 
     def evaluate(self) -> EvaluationResult:
         with parametrize.cached():
-            return evaluate(
-                self.network,
-                self.test_set,
-                alpha=self.config.alpha,
-                polarity=self.config.polarity,
-                whiten=self.config.whiten,
-            )
+            return evaluate(self.network, self.test_set, **self.config.encoding)
 
     def _finish(self, evaluation: EvaluationResult) -> TrainResult:
         network = fold_(copy.deepcopy(self.network))
