@@ -41,6 +41,21 @@ def test_table_plot_and_resume(network: TrainResult, tmp_path: Path) -> None:
     assert "0 shares to do, each 1 epochs; 2 are in" in said[-1]
 
 
+def test_another_network_in_the_same_folder_has_rows_of_its_own(
+    network: TrainResult, tmp_path: Path
+) -> None:
+    study = SilenceStudy(network.weights_path, shares=(1.0,), epochs=1, lr_start=0.002)
+    (first,) = silence_study(study, tmp_path, say=lambda text: None)
+    config = TrainConfig(dataset="digits", epochs=1, train_images=60, test_images=100, threads=1)
+    other = train(config, tmp_path / "other", quiet=True)
+    (second,) = silence_study(
+        dataclasses.replace(study, weights=other.weights_path), tmp_path, say=lambda text: None
+    )
+    assert second.at_once_accuracy == other.evaluation.accuracy
+    assert second.accuracy != first.accuracy
+    assert silence_study(study, tmp_path, say=lambda text: None) == [first]
+
+
 def test_an_interrupted_study_ends_with_the_same_numbers(
     network: TrainResult, tmp_path: Path
 ) -> None:

@@ -95,6 +95,10 @@ def silence(
         float | None,
         option("Its first learning rate. Default: a fifth of the network's.", show_default=False),
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        option("Weights of a network whose answers are learned then.", show_default=False),
+    ] = None,
     data_root: DataRoot = None,
     threads: Threads = None,
     debug: Debug = False,
@@ -104,8 +108,11 @@ def silence(
         from ttfs_fast.experiments import silence as study_of
         from ttfs_fast.experiments import silence_study
 
+        chosen = study_of.SilenceStudy(
+            weights, tuple(shares or study_of.SHARES), epochs, lr_start, teacher
+        )
         rows = silence_study(
-            study_of.SilenceStudy(weights, tuple(shares or study_of.SHARES), epochs, lr_start),
+            chosen,
             out,
             data_root=None if data_root is None else str(data_root),
             threads=threads,

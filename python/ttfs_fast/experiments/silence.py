@@ -1,6 +1,7 @@
 """Accuracy against the share of neurons that spike."""
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure
 from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.experiments._tables import read_rows, write_rows
-from ttfs_fast.training import TrainConfig, evaluate, load_model, train
+from ttfs_fast.training import TrainConfig, evaluate, load_model
 from ttfs_fast.training.datasets import load_in_memory
-from ttfs_fast.training.evaluate import EvaluationResult
 from ttfs_fast.training.horizons import find_horizons, set_horizons_
+from ttfs_fast.training.loop import ensure_trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,13 +42,16 @@ class SilenceStudy:
     epochs : int
         Epochs of further training with the horizons.
     lr_start : float
-        Learning rate at their start, in place of the network's own.
+        Learning rate at their start; by default a fifth of the network's own.
+    teacher : path, optional
+        A network whose answers are learned then, see `ttfs_fast.training.distillation`.
     """
 
     weights: Path
     shares: tuple[float, ...] = SHARES
     epochs: int = 3
     lr_start: float | None = None
+    teacher: Path | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -63,6 +67,8 @@ class Silenced:
 
     Attributes
     ----------
+    settings : str
+        Digest of what decides the row besides the share: the network's file, the further training.
     share : float
         Share of each layer's neurons that may spike on the training images.
     at_once, at_once_accuracy : float
@@ -82,6 +88,7 @@ class Silenced:
         Duration.
     """
 
+    settings: str
     share: float
     at_once: float
     at_once_accuracy: float
@@ -130,6 +137,7 @@ def silence_study(
     config = dataclasses.replace(
         config,
         start=str(study.weights),
+        teacher=None if study.teacher is None else str(study.teacher),
         data_root=data_root,
         epochs=study.epochs,
         lr_start=config.lr_start / 5 if study.lr_start is None else study.lr_start,
@@ -140,9 +148,8 @@ def silence_study(
     )
     train_set, test_set = load_in_memory(config)
     rows = read_rows(path, Silenced) if path.is_file() else []
-    done = {
-        row.share for row in rows if (row.epochs, row.lr_start) == (study.epochs, config.lr_start)
-    }
+    settings = _digest(config)
+    done = {row.share for row in rows if row.settings == settings}
     missing = [share for share in study.shares if share not in done]
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)
@@ -152,7 +159,7 @@ def silence_study(
     )
     try:
         for share in missing:
-            row = _silence(study, config, share, train_set, test_set, folder)
+            row = _silence(config, settings, share, train_set, test_set, folder)
             rows.append(row)
             write_rows(path, Silenced, rows)
             say(
@@ -162,25 +169,35 @@ def silence_study(
             )
     finally:
         torch.set_num_threads(before)
-    wanted = {(share, study.epochs, config.lr_start) for share in study.shares}
     chosen = sorted(
-        (row for row in rows if (row.share, row.epochs, row.lr_start) in wanted),
+        (row for row in rows if row.settings == settings and row.share in study.shares),
         key=lambda row: -row.share,
     )
     save_figure(folder / "silence.png", plot(chosen, config.dataset), dpi=120)
     return chosen
 
 
+def _digest(config: TrainConfig) -> str:
+    """Of the settings, with the contents of the files that they name in place of the names."""
+    sha = hashlib.sha256()
+    for path in (config.start, config.teacher):
+        sha.update(Path(path).read_bytes() if path else b"-")
+    nameless = dataclasses.replace(config, start=None, teacher=None, data_root=None)
+    sha.update(nameless.to_json().encode())
+    return sha.hexdigest()[:12]
+
+
 def _silence(
-    study: SilenceStudy,
     config: TrainConfig,
+    settings: str,
     share: float,
     train_set: "ImageSet",
     test_set: "ImageSet",
     folder: Path,
 ) -> Silenced:
     begin = time.perf_counter()
-    model, _ = load_model(study.weights)
+    assert config.start is not None
+    model, _ = load_model(config.start)
     pixels = train_set.images_as_tensor()[:CALIBRATION_IMAGES]
     if config.whiten:
         pixels = standardise(pixels)
@@ -188,10 +205,11 @@ def _silence(
     horizons = find_horizons(model, values, share)
     set_horizons_(model, horizons)
     at_once = evaluate(model, test_set, **config.encoding)
-    run = folder / f"share-{share:.2f}"
     limited = dataclasses.replace(config, horizons=tuple(horizons))
-    after = _train(limited, run)
+    weights = ensure_trained(limited, folder / f"share-{share:.2f}-{settings}")
+    after = evaluate(load_model(weights)[0], test_set, **config.encoding)
     return Silenced(
+        settings=settings,
         share=share,
         at_once=at_once.sparsity,
         at_once_accuracy=at_once.accuracy,
@@ -199,20 +217,10 @@ def _silence(
         accuracy=after.accuracy,
         first_spike_time=after.first_spike_time,
         spikes_per_image=after.spikes_per_image,
-        epochs=study.epochs,
+        epochs=config.epochs,
         lr_start=config.lr_start,
         seconds=time.perf_counter() - begin,
     )
-
-
-def _train(config: TrainConfig, run: Path) -> EvaluationResult:
-    """Train, or go on with what was begun with the same settings."""
-    try:
-        return train(config, run, resume=(run / "config.json").is_file()).evaluation
-    except ValueError as error:
-        if "with other settings" not in str(error):
-            raise
-        return train(config, run, overwrite=True).evaluation
 
 
 def plot(rows: Sequence[Silenced], dataset: str) -> "Figure":

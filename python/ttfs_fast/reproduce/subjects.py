@@ -17,10 +17,10 @@ from ttfs_fast.data._sources import data_folders
 from ttfs_fast.data.folders import centre_square
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.reproduce.store import digest
-from ttfs_fast.training import TrainConfig, load_model, read_recipe, train
+from ttfs_fast.training import TrainConfig, load_model, read_recipe
 from ttfs_fast.training.datasets import count
 from ttfs_fast.training.datasets import digest as digest_of
-from ttfs_fast.training.loop import CONFIG, LOG, WEIGHTS
+from ttfs_fast.training.loop import CONFIG, LOG, WEIGHTS, ensure_trained
 from ttfs_fast.training.spikes import spiking_layers
 
 AUTHORS = "authors-mnist"
@@ -334,8 +334,5 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
 def _trained_digits(folder: Path, seed: int, quiet: bool) -> Subject:
     """A network of the embedded digits; trained now, or where an earlier training stopped."""
     config = dataclasses.replace(TrainConfig(**read_recipe("digits")), seed=seed)
-    saved = folder / CONFIG
-    same = saved.is_file() and TrainConfig.from_json(saved.read_text()) == config
-    if not (same and (folder / WEIGHTS).is_file()):
-        train(config, folder, resume=same, overwrite=not same, quiet=quiet)
+    ensure_trained(config, folder, quiet=quiet)
     return _run(folder, None, None)

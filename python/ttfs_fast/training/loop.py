@@ -200,6 +200,31 @@ def train(
             ) from error
 
 
+def ensure_trained(config: TrainConfig, out_dir: str | Path, *, quiet: bool = False) -> Path:
+    """The weights of a finished run with these settings: found, continued, or trained now.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings; ``threads`` must be given.
+    out_dir : str or Path
+        Folder of the run. A run that is there with other settings is replaced.
+    quiet : bool
+        Print nothing.
+
+    Returns
+    -------
+    path : Path
+        The file of the weights.
+    """
+    run = Path(out_dir)
+    saved = run / CONFIG
+    same = saved.is_file() and not config.differences(TrainConfig.from_json(saved.read_text()))
+    if same and (run / WEIGHTS).is_file():
+        return run / WEIGHTS
+    return train(config, run, resume=same, overwrite=not same, quiet=quiet).weights_path
+
+
 @dataclass(frozen=True)
 class _Terms:
     """This process's part of the loss of a batch, each term without its coefficient."""
