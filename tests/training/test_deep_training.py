@@ -346,6 +346,7 @@ def test_every_recipe_builds_its_network() -> None:
     """Each published experiment's settings are valid, and name a network for its images."""
     shapes = {
         "mnist": ImageShape(1, 28, 28, 10),
+        "digits": ImageShape(1, 28, 28, 10),
         "cifar10": ImageShape(3, 32, 32, 10),
         "folder": ImageShape(3, 224, 224, 1000),
     }
