@@ -5,6 +5,7 @@ import statistics
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from ttfs_fast.circuit import CircuitParameters, Nonidealities
@@ -178,21 +179,13 @@ def _statistics(level: float, draws: list[dict[str, int]], images: int) -> dict[
         "draws": len(draws),
         "mean": statistics.fmean(accuracies),
         "deviation": statistics.stdev(accuracies) if len(draws) > 1 else None,
-        "low": _quantile(accuracies, 0.05),
-        "high": _quantile(accuracies, 0.95),
+        "low": float(np.quantile(accuracies, 0.05)),
+        "high": float(np.quantile(accuracies, 0.95)),
         "least": accuracies[0],
         "most": accuracies[-1],
         "silent": statistics.fmean(draw["silent"] / images for draw in draws),
         "correct": [draw["correct"] for draw in draws],
     }
-
-
-def _quantile(ordered: list[float], share: float) -> float:
-    """Linear between the neighbours, as numpy's default."""
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 PART = Part(NAME, TITLE, settings, units, result, section)
