@@ -45,6 +45,31 @@ def read_safetensors(path: Path) -> "dict[str, Tensor]":
     return tensors
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file; empty if it has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not in the safetensors format.
+    """
+    path = Path(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= path.stat().st_size - 8:
+            raise ValueError(f"{path} is not a safetensors file, or it is cut short")
+        try:
+            header: Any = parse_json(file.read(length))
+        except ValueError as error:
+            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} is not a safetensors file: its metadata are no JSON object")
+    return {str(key): str(value) for key, value in metadata.items()}
+
+
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file; nothing is unpickled, and the ValueError names the file."""
     with open(path, "rb") as file:

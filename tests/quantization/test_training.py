@@ -177,6 +177,8 @@ def test_what_cannot_be_converted() -> None:
         convert(mnist_scnn(), bits=5)
     with pytest.raises(ValueError, match="time_bits"):
         convert(mnist_scnn(), time_bits=12)
+    with pytest.raises(ValueError, match="does not whiten images"):
+        QuantizeConfig(training=TrainConfig(dataset="cifar10", whiten=True))
     wide = SpikingConv2d(45000, 1, 1)
     nn.init.ones_(wide.weight)
     with pytest.raises(ValueError, match="overflow"):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 try:
     import typer
@@ -18,6 +18,9 @@ except ModuleNotFoundError as error:
     )
 
 from ttfs_fast.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 app = typer.Typer(
     name="ttfs-fast",
@@ -49,6 +52,22 @@ def option(text: str, field: str | None = None, **more: Any) -> Any:
 def flag(name: str, text: str, **more: Any) -> Any:
     """A switch that is off unless given."""
     return typer.Option(name, help=text, show_default=False, **more)
+
+
+def choose_network(
+    weights: Path | None, pretrained: bool, authors: Path | None
+) -> tuple["nn.Module", TrainConfig, str]:
+    """The network of --weights, --pretrained or --authors, its settings, and where it is from."""
+    if sum([weights is not None, pretrained, authors is not None]) != 1:
+        raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
+    from ttfs_fast import training
+    from ttfs_fast.models import mnist_scnn
+
+    if authors is not None:
+        return mnist_scnn(weights=authors), TrainConfig(), str(authors)
+    if weights is not None:
+        return *training.load_model(weights), str(weights)
+    return *training.load_pretrained(), "the pretrained weights"
 
 
 def group(name: str, text: str) -> typer.Typer:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttfs_fast.cli._common import Debug, app, flag, friendly_errors, option
-from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.cli._common import Debug, app, choose_network, flag, friendly_errors, option
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,19 +38,11 @@ def export(
     network with one of --weights, --pretrained and --authors.
     """
     with friendly_errors(debug):
-        from ttfs_fast import training
-        from ttfs_fast.models import SpikingNetwork, mnist_scnn
+        from ttfs_fast.models import SpikingNetwork
 
         if out.suffix not in (".nir", ".pt2"):
             raise ValueError(f"{out}: the file's name must end in .nir or .pt2")
-        if sum([weights is not None, pretrained, authors is not None]) != 1:
-            raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
-        model: nn.Module
-        config = TrainConfig()
-        if weights is not None:
-            model, config = training.load_model(weights)
-        else:
-            model = mnist_scnn(weights=authors) if authors else mnist_scnn(pretrained=True)
+        model, config, _ = choose_network(weights, pretrained, authors)
         shape: Shape = (1, 28, 28)
         if isinstance(model, SpikingNetwork):
             shape = (model.description.in_channels, *model.description.image_size)

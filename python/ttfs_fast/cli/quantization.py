@@ -13,6 +13,7 @@ from ttfs_fast.cli._common import (
     Debug,
     Threads,
     app,
+    choose_network,
     console,
     counting_bar,
     flag,
@@ -22,7 +23,6 @@ from ttfs_fast.cli._common import (
     set_threads,
 )
 from ttfs_fast.cli.training import print_confusion, print_result
-from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,17 +115,11 @@ def quantize(
     model-8bit.ttfs and so on; ttfs-fast eval --weights takes such a file.
     """
     with friendly_errors(debug):
-        chosen = [weights is not None, pretrained, authors is not None]
-        if sum(chosen) != 1:
-            raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
         from ttfs_fast import quantization, training
-        from ttfs_fast.models import mnist_scnn
         from ttfs_fast.training.datasets import load_in_memory
 
-        base = TrainConfig()
-        if weights is not None:
-            base = training.read_config(weights) or base
-            base = dataclasses.replace(base, teacher=None, start=None)
+        model, base, _ = choose_network(weights, pretrained, authors)
+        base = dataclasses.replace(base, teacher=None, start=None)
         settings: dict[str, Any] = training.read_recipe(config) if config is not None else {}
         given = {
             "data_root": None if data_root is None else str(data_root),
@@ -139,10 +133,6 @@ def quantize(
         }
         settings |= {name: value for name, value in given.items() if value is not None}
         base = dataclasses.replace(base, **settings)
-        if weights is not None:
-            model, _ = training.load_model(weights)
-        else:
-            model = mnist_scnn(weights=authors) if authors else mnist_scnn(pretrained=True)
         networks = quantization.quantize(
             model,
             quantization.QuantizeConfig(

@@ -13,6 +13,7 @@ from ttfs_fast.cli._common import (
     Download,
     Threads,
     app,
+    choose_network,
     console,
     counting_bar,
     download_data,
@@ -592,12 +593,10 @@ def evaluate(
     Give the network with one of --weights, --pretrained and --authors.
     """
     with friendly_errors(debug):
-        chosen = [weights is not None, pretrained, authors is not None]
-        if sum(chosen) != 1:
-            raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
         from ttfs_fast.quantization import is_integer_file
 
-        if weights is not None and is_integer_file(weights):
+        alone = not pretrained and authors is None
+        if alone and weights is not None and is_integer_file(weights):
             if jitter:
                 raise ValueError("an integer network encodes pixels itself, without --jitter")
             from ttfs_fast.cli.quantization import evaluate_file
@@ -617,17 +616,9 @@ def evaluate(
         import ttfs_fast
         from ttfs_fast import training
         from ttfs_fast.data import ImageFolder, ImageSet, StreamedImages, load
-        from ttfs_fast.models import mnist_scnn
 
         set_threads(threads)
-        if weights is not None:
-            model, config = training.load_model(weights)
-            source = str(weights)
-        elif authors is not None:
-            config, model, source = TrainConfig(), mnist_scnn(weights=authors), str(authors)
-        else:
-            config, model = TrainConfig(), mnist_scnn(pretrained=True)
-            source = "the pretrained weights"
+        model, config, source = choose_network(weights, pretrained, authors)
         name = str(dataset or config.dataset)
         root = None if data_root is None else str(data_root)
         if download:

@@ -1,6 +1,7 @@
 """The paper's MNIST network."""
 
 import math
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 
@@ -8,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast._extras import require
-from ttfs_fast._untrusted import parse_json, read_npy, read_safetensors
+from ttfs_fast._untrusted import parse_json, read_metadata, read_npy, read_safetensors
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
@@ -85,22 +85,21 @@ def mnist_scnn(
     path = Path(weights) if weights is not None else None
     if path is not None and not path.exists():
         raise FileNotFoundError(f"no weights at {path}: give a .safetensors file or a folder")
-    authors = path is not None and path.is_dir()
-    horizons = [math.inf if t_max is None else t_max] * 3
-    if t_max is None and authors:
-        horizons = [AUTHORS_LATEST] * 3
-    elif t_max is None and path is not None:
-        horizons = _recorded_horizons(path)
+    state: dict[str, Tensor] = {}
+    horizons = [math.inf] * 3
+    if pretrained:
+        with shipped_weights() as file:
+            state, horizons = _exported(file)
+    elif path is not None and path.is_dir():
+        state, horizons = _authors_state(path), [AUTHORS_LATEST] * 3
+    elif path is not None:
+        state, horizons = _exported(path)
+    if t_max is not None:
+        horizons = [t_max] * 3
     model = MnistSCNN(t_max=max(horizons), device=device, dtype=dtype)
     for layer, horizon in zip((model.conv1, model.conv2, model.fc), horizons, strict=True):
         layer.t_max = horizon
-    if path is not None:
-        state = _authors_state(path) if authors else read_safetensors(path)
-    elif pretrained:
-        shipped = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
-        with resources.as_file(shipped) as file:
-            state = read_safetensors(file)
-    else:
+    if not state:
         return model
     try:
         model.load_state_dict(state)
@@ -109,19 +108,24 @@ def mnist_scnn(
     return model
 
 
-def _recorded_horizons(path: Path) -> list[float]:
-    """The three layers' horizons in the settings that a training run exported with its weights."""
-    safetensors = require("safetensors", "train")
+def shipped_weights() -> AbstractContextManager[Path]:
+    """The file of the weights that ship with the package, for the length of a ``with`` block."""
+    shipped = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
+    return resources.as_file(shipped)
+
+
+def _exported(path: Path) -> tuple[dict[str, Tensor], list[float]]:
+    """The weights that a training run exported, and its three layers' horizons."""
+    state = read_safetensors(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            config = parse_json((file.metadata() or {}).get("config", "{}"))
+        config = parse_json(read_metadata(path).get("config", "{}"))
         t_max = float(config.get("t_max", math.inf))
         horizons = [float(t) for t in config.get("horizons", [])]
-    except Exception as error:  # the library raises its own type, which is not exported
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: its metadata hold no training settings: {error}") from error
     if len(horizons) not in (0, 3):
         raise ValueError(f"{path}: the network has 3 layers, its settings {len(horizons)} horizons")
-    return horizons or [t_max] * 3
+    return state, horizons or [t_max] * 3
 
 
 def _authors_state(folder: Path) -> dict[str, Tensor]:

@@ -59,6 +59,10 @@ class QuantizeConfig:
 
     def __post_init__(self) -> None:
         QuantizationConfig(self.bits)
+        if self.training.whiten:
+            raise ValueError(
+                "an integer network does not whiten images: take a network trained without whiten"
+            )
         if self.time_bits not in (8, 16):
             raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")
         if self.epochs < 0:

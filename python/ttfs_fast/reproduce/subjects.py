@@ -17,7 +17,7 @@ from ttfs_fast.data._sources import data_folders
 from ttfs_fast.data.folders import centre_square
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.reproduce.store import digest
-from ttfs_fast.training import TrainConfig, load_model, read_recipe
+from ttfs_fast.training import TrainConfig, load_model, load_pretrained, read_recipe
 from ttfs_fast.training.datasets import count
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.loop import CONFIG, LOG, WEIGHTS, ensure_trained
@@ -267,8 +267,7 @@ def _mnist(data_root: Path | None) -> tuple[list[Subject], list[str]]:
         "mnist",
         "MNIST (shipped network)",
         "mnist_scnn(pretrained=True)",
-        mnist_scnn(pretrained=True),
-        TrainConfig(),
+        *load_pretrained(),
         data_root,
     )
     try:

@@ -5,11 +5,12 @@
 `diagnose` says what happens in each layer, and names the sick one.
 """
 
-from ttfs_fast.training.build import load_model, make_model
+from ttfs_fast._untrusted import read_metadata
+from ttfs_fast.training.build import load_model, load_pretrained, make_model
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.diagnose import Diagnosis, LayerDiagnosis, diagnose
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
-from ttfs_fast.training.export import export_weights, read_config, read_metadata
+from ttfs_fast.training.export import export_weights, read_config
 from ttfs_fast.training.latency import SpikeTiming, spike_timing
 from ttfs_fast.training.log import EpochRecord, read_log
 from ttfs_fast.training.loop import TrainResult, train
@@ -30,6 +31,7 @@ __all__ = [
     "evaluate",
     "export_weights",
     "load_model",
+    "load_pretrained",
     "make_model",
     "predict",
     "read_config",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ttfs_fast._untrusted import parse_json, read_safetensors
+from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.models import (
     OnSpikeValues,
@@ -20,8 +20,9 @@ from ttfs_fast.models import (
     spiking_vgg16,
     vgg_stack,
 )
+from ttfs_fast.models.mnist import shipped_weights
 from ttfs_fast.training.config import TrainConfig
-from ttfs_fast.training.export import read_config, read_metadata
+from ttfs_fast.training.export import read_config
 from ttfs_fast.training.horizons import set_horizons_
 
 
@@ -136,17 +137,20 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: its metadata name no shape of images: {error}") from error
     state = read_safetensors(path)
-    # First without memory: a file may name a network larger than any machine's.
+    # Made without memory: a file may name a network larger than any machine's.
     try:
         with torch.device("meta"):
-            outline = make_model(config, shape, centred=False)
-        outline.load_state_dict(state, assign=True)
+            model = make_model(config, shape, centred=False)
+        model.load_state_dict(state, assign=True)
     except (RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{path}: not the weights of {config.model}: {error}") from error
-    with torch.random.fork_rng(devices=[]):
-        model = make_model(config, shape, centred=False)
-    model.load_state_dict(state)
-    return model, config
+    return model.to(torch.get_default_dtype()), config
+
+
+def load_pretrained() -> tuple[nn.Module, TrainConfig]:
+    """The network that ships with the package, with the settings that made it."""
+    with shipped_weights() as path:
+        return load_model(path)
 
 
 def _deep(name: str, options: dict[str, Any]) -> SpikingNetwork:

@@ -1,13 +1,12 @@
 """Trained weights as one safetensors file that says where they come from."""
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
-from ttfs_fast._untrusted import parse_json
+from ttfs_fast._untrusted import read_metadata
 from ttfs_fast.training.config import TrainConfig
 
 
@@ -58,31 +57,6 @@ def export_weights(
     path = Path(path)
     replace_file(path, safetensors.save(weights, metadata))
     return path
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of a safetensors file; empty if it has none.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not in the safetensors format.
-    """
-    path = Path(path)
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= path.stat().st_size - 8:
-            raise ValueError(f"{path} is not a safetensors file, or it is cut short")
-        try:
-            header: Any = parse_json(file.read(length))
-        except ValueError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{path} is not a safetensors file: its metadata are no JSON object")
-    return {str(key): str(value) for key, value in metadata.items()}
 
 
 def read_config(path: str | Path) -> TrainConfig | None:
