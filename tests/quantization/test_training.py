@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ttfs_fast import quantization
+from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
@@ -164,6 +165,24 @@ def test_units_of_the_layers() -> None:
             convert(model, units=units)
 
 
+@pytest.mark.parametrize("time_bits", [16, 8])
+def test_calibrated_units_have_codes_for_the_spikes(time_bits: int) -> None:
+    model = mnist_scnn(pretrained=True)
+    images = load("digits", train=True).images[:40]
+    default = convert(model, 8, time_bits)
+    units = quantization.calibrated_units(model, images, time_bits)
+    calibrated = convert(model, 8, time_bits, units=units)
+    assert calibrated.encoder.tolist() == default.encoder.tolist()
+    for unit, before in zip(calibrated.units, default.units, strict=True):
+        assert unit >= before
+        assert math.log2(unit / before).is_integer()
+    last = [float((net.layers(images)[-1] < net.silent).mean()) for net in (default, calibrated)]
+    assert last[1] > 0.97
+    assert (last[0] < 0.5) == (time_bits == 8)  # 8-bit codes end before most outputs spike
+    with pytest.raises(ValueError, match="share must be"):
+        quantization.calibrated_units(model, images, share=0.0)
+
+
 def test_what_cannot_be_converted() -> None:
     with pytest.raises(TypeError, match="ReLU"):
         convert(nn.Sequential(nn.ReLU()))
@@ -203,8 +222,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
 
 
 def test_retraining_mends_what_two_bits_cost(digits: nn.Module, tmp_path: Path) -> None:
-    from ttfs_fast.data import load
-
     test_set = load("digits", train=False)
     plain = quantization.evaluate(convert(digits, 2), test_set)
     before = {name: value.clone() for name, value in digits.state_dict().items()}
@@ -233,7 +250,6 @@ def test_retraining_mends_what_two_bits_cost(digits: nn.Module, tmp_path: Path) 
 
 
 def test_the_float_network_can_be_the_teacher(digits: nn.Module, tmp_path: Path) -> None:
-    from ttfs_fast.data import load
     from ttfs_fast.training import export_weights
 
     settings = config().training
@@ -276,7 +292,6 @@ def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixtu
     from typer.testing import CliRunner
 
     from ttfs_fast.cli import app
-    from ttfs_fast.data import load
     from ttfs_fast.training import export_weights
 
     weights = export_weights(

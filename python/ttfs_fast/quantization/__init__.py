@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ttfs_fast.quantization.network import IntegerNetwork, LayerInfo, is_integer_file, load
 
 if TYPE_CHECKING:
-    from ttfs_fast.quantization.conversion import convert
+    from ttfs_fast.quantization.conversion import calibrated_units, convert
     from ttfs_fast.quantization.evaluation import Comparison, compare, evaluate
     from ttfs_fast.quantization.fake import (
         FakeQuantize,
@@ -30,6 +30,7 @@ __all__ = [
     "LayerInfo",
     "QuantizationConfig",
     "QuantizeConfig",
+    "calibrated_units",
     "compare",
     "convert",
     "dequantize_",
@@ -44,7 +45,7 @@ __all__ = [
 
 # What needs torch is imported when it is first used.
 _MODULES = {
-    "conversion": ("convert",),
+    "conversion": ("calibrated_units", "convert"),
     "evaluation": ("Comparison", "compare", "evaluate"),
     "fake": (
         "FakeQuantize",

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ttfs_fast import _core
-from ttfs_fast.encoding import Polarity, pixels_to_times
+from ttfs_fast.encoding import Polarity, encode, pixels_to_times
 from ttfs_fast.functional import _conv_sizes, _pair
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization.fake import BITS, fit_thresholds, quantizer_of, weight_codes
 from ttfs_fast.quantization.network import IntegerNetwork
+from ttfs_fast.training.spikes import SpikeRecorder, watch_layers
 
 LATEST_PIXEL = {16: 1 << 13, 8: 1 << 7}
 """The latest pixel's code is at most this, unless units are given."""
@@ -52,7 +53,7 @@ def convert(
         homogeneous, so it propagates), or the unit of the input codes and of the output codes of
         every layer of neurons. By default the power of two with which the latest pixel, exp(alpha),
         gets a code from 4096 to 8192, with 8-bit codes from 64 to 128: that leaves room for later
-        spikes.
+        spikes. :func:`calibrated_units` makes room where a network needs more.
 
     Returns
     -------
@@ -105,6 +106,54 @@ def convert(
             unit_in = unit_out
             flat = flat and is_linear
     return IntegerNetwork(network)
+
+
+def calibrated_units(
+    model: nn.Module,
+    images: NDArray[np.uint8],
+    time_bits: int = 16,
+    *,
+    alpha: float = 3.0,
+    polarity: Polarity = "bright-first",
+    share: float = 0.99,
+) -> list[float]:
+    """Units with which nearly all of a network's spikes have a code.
+
+    Each layer gets the unit that :func:`convert` takes by default, or the least power of two times
+    it with which at least ``share`` of the layer's spikes come no later than the latest code.
+
+    Parameters
+    ----------
+    model : Module
+        As for :func:`convert`.
+    images : uint8 array, shape (N, channels, rows, columns)
+        Some hundred images, of the kind that the network was trained on.
+    time_bits, alpha, polarity
+        As for :func:`convert`.
+    share : float
+        Above 0 and at most 1.
+
+    Returns
+    -------
+    units : list of float
+        For :func:`convert`: of the input codes, and of every layer of neurons.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1; got {share}")
+    chain = _chain(model)
+    units = _units(chain, time_bits, alpha, None)
+    latest = (1 << time_bits) - 2
+    recorder = SpikeRecorder()
+    weight = next(model.parameters())
+    with torch.no_grad(), watch_layers(model, recorder):
+        values = encode(torch.from_numpy(images), alpha=alpha, polarity=polarity)
+        model(values.to(weight.dtype))
+    for place, outputs in enumerate(recorder.values.values(), start=1):
+        spikes = outputs[outputs.isfinite()]
+        if len(spikes):
+            late = spikes.kthvalue(math.ceil(share * len(spikes))).values.item()
+            units[place] *= 2.0 ** max(0, math.ceil(math.log2(late / (latest * units[place]))))
+    return units
 
 
 def _chain(model: nn.Module) -> list[Any]:

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import ttfs_fast
 from ttfs_fast._files import replace_file
 from ttfs_fast.loss import SpikingLoss, clip_gradient_, weights_and_biases
-from ttfs_fast.quantization.conversion import convert
+from ttfs_fast.quantization.conversion import calibrated_units, convert
 from ttfs_fast.quantization.evaluation import evaluate
 from ttfs_fast.quantization.fake import BITS, QuantizationConfig, quantize_, refit_
 from ttfs_fast.quantization.network import IntegerNetwork, load
@@ -29,6 +29,8 @@ from ttfs_fast.training.distillation import load_teacher
 from ttfs_fast.training.report import Reporter
 
 CONFIG = "quantize.json"
+CALIBRATION_IMAGES = 500
+"""Training images on which the units of the spike codes are found."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class _Run:
     ) -> None:
         self.config, self.run, self.reporter = config, run, reporter
         training = config.training
-        train_set, self.test_set = load_in_memory(training)
+        self.train_set, self.test_set = load_in_memory(training)
         self.model = copy.deepcopy(model)
         quantize_(self.model, QuantizationConfig(BITS[0]))
         self.averaged: AveragedModel | None = None
@@ -169,7 +171,7 @@ class _Run:
             mean = get_ema_multi_avg_fn(training.average)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
         self.generator = torch.Generator().manual_seed(training.seed)
-        self.batches = make_batches(training, train_set, self.generator)
+        self.batches = make_batches(training, self.train_set, self.generator)
         self.teacher = load_teacher(training)
         self.loss = SpikingLoss(
             training.K,
@@ -280,6 +282,13 @@ class _Run:
             input_size=self.test_set.images.shape[1:],
             alpha=training.alpha,
             polarity=training.polarity,
+            units=calibrated_units(
+                self.network,
+                self.train_set.images[:CALIBRATION_IMAGES],
+                self.config.time_bits,
+                alpha=training.alpha,
+                polarity=training.polarity,
+            ),
         )
         path = network.save(self.run / f"model-{bits}bit.ttfs")
         result = evaluate(network, self.test_set, threads=torch.get_num_threads())
