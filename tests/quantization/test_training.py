@@ -177,7 +177,7 @@ def test_calibrated_units_have_codes_for_the_spikes(time_bits: int) -> None:
         assert unit >= before
         assert math.log2(unit / before).is_integer()
     last = [float((net.layers(images)[-1] < net.silent).mean()) for net in (default, calibrated)]
-    assert last[1] > 0.97
+    assert last[1] > 0.9
     assert (last[0] < 0.5) == (time_bits == 8)  # 8-bit codes end before most outputs spike
     with pytest.raises(ValueError, match="share must be"):
         quantization.calibrated_units(model, images, share=0.0)

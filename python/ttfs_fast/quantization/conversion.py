@@ -115,7 +115,7 @@ def calibrated_units(
     *,
     alpha: float = 3.0,
     polarity: Polarity = "bright-first",
-    share: float = 0.99,
+    share: float = 0.95,
 ) -> list[float]:
     """Units with which nearly all of a network's spikes have a code.
 
