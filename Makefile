@@ -2,10 +2,13 @@
 #   make PYTHON=python3.12        the Python that .venv is made with
 #   make CXX=clang++              the compiler
 #   make test TTFS_FAST_DATA=...  the folder with the real data sets
+#   make test JOBS=1               the tests one after the other
 #   make test ARGS="-k pooling"   further arguments of pytest, ttfs-fast demo or bench
 
 PYTHON ?= python3
 ARGS ?=
+# Processes that run the tests; their threads sleep, not spin, while they wait for each other.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build/editable
@@ -35,7 +38,7 @@ test: $(VENV)/.installed-dev ## The tests of the C++ core and of the Python pack
 ifeq ($(CXX_TESTS),ON)
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j 2
 endif
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Layers and networks beside dense ones, the circuit; kernels with google-benchmark
