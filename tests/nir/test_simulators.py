@@ -95,18 +95,19 @@ def test_horizons(simulator: Simulator, seed: int) -> None:
     graph = to_graph(model, (1, 10, 10), tau=0.01, dt=STEP)
     z = (1.5 * torch.rand(1, 10, 10)).exp()
     trains = simulator(graph, z, 300, one_spike=True)
-    x = z[None]
     for index, last in enumerate((125, 145)):
-        x = model[index](x)
-        found = first_spikes(graph, trains[f"{index}_neurons"])[:8].log() * 100
-        assert 0.05 < x.isinf().double().mean() < 0.97
-        assert (found[found.isfinite()] <= last).all()
-        sure = (x[0].log() * 100 < last - 10) | x[0].isinf()
-        assert (found.isfinite() == x[0].isfinite())[sure].double().mean() > 0.9
-    # Without the horizons those neurons do spike.
-    for layer in model:
+        found = first_spikes(graph, trains[f"{index}_neurons"])[:8].float()
+        assert (found[found.isfinite()].log() * 100 <= last).all()
+        # When they would spike without this horizon, given the spikes that reached them.
+        layer = model[index]
         layer.t_max = float("inf")
-    assert model(z[None]).isfinite().double().mean() > 0.95
+        t = layer(z[None])[0].log() * 100
+        early, late = t < last - 5, (t > last + 5) & t.isfinite()
+        assert early.double().mean() > 0.1
+        assert late.double().mean() > 0.1
+        assert found.isfinite()[early].double().mean() > 0.995
+        assert found.isinf()[late].all()
+        z = found
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
