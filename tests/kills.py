@@ -1,4 +1,4 @@
-"""Kill training or quantization at random moments and resume it, until it ends.
+"""Kill training, quantization or a reproduction at random moments and resume it, until it ends.
 
     python tests/kills.py --what training --kills 50 [--seed S]
 
@@ -9,6 +9,7 @@ The exit status is 1 if bits differ, or a run fails by itself.
 """
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.quantization import QuantizeConfig, quantize
+from ttfs_fast.reproduce import Plan, find_subjects, reproduce, store
 from ttfs_fast.training import TrainConfig, read_log, read_metadata, train
 from ttfs_fast.training.checkpoint import load_checkpoint
 
@@ -46,6 +48,17 @@ TRAINING = TrainConfig(
     threads=1,
 )
 QUANTIZATION = QuantizeConfig(bits=2, epochs=3, training=TRAINING)
+REPRODUCTION = Plan(
+    draws=2,
+    circuit_trials=200,
+    circuit_images=2,
+    retrain_epochs=1,
+    retrain_images=60,
+    sweep_images=120,
+    weight_snr=(5.0, 25.0),
+    disturbances={"dropped": (0.01, 0.5), "t_max": (1.0, 4.0)},
+    phase_noise=(-95.0,),
+)
 
 
 def run_training(folder: Path) -> None:
@@ -56,14 +69,28 @@ def run_quantization(folder: Path) -> None:
     quantize(mnist_scnn(pretrained=True), QUANTIZATION, folder, resume=True, quiet=True)
 
 
+def run_reproduction(folder: Path) -> None:
+    """Of a network that is trained beside the folder, for all runs."""
+    run = folder.parent / "digits"
+    if not (run / "model.safetensors").exists():
+        train(TRAINING, run, quiet=True)
+    store.FLUSH_EVERY = 0.05
+    found = find_subjects(quick=True, out=folder, seed=0, runs=(run,))
+    parts = ("table3", "table4", "figure2")
+    reproduce(REPRODUCTION, found, folder, only=parts, say=lambda text: None)
+
+
 WORK: dict[str, Callable[[Path], None]] = {
     "training": run_training,
     "quantization": run_quantization,
+    "reproduction": run_reproduction,
 }
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """A digest of everything that a run leaves, but for the time that its epochs took."""
+    """A digest of everything that a run leaves, but for the time that it took."""
+    if (folder / "results.json").exists():
+        return _of_reproduction(folder)
     found = {}
     for path in sorted(folder.iterdir()):
         if path.name == "log.csv":
@@ -83,6 +110,18 @@ def fingerprint(folder: Path) -> dict[str, str]:
     for index, state in checkpoint.optimizer.items():
         found |= _digests(f"optimizer {index}", state)
     return found | _digests("random", {"generator": checkpoint.generator})
+
+
+def _of_reproduction(folder: Path) -> dict[str, str]:
+    """The results, and the names of all files: pages and tables say how long they took."""
+    parts = json.loads((folder / "results.json").read_text())["parts"]
+    found = {name: store.digest(part["result"]) for name, part in parts.items()}
+    for path in sorted(folder.rglob("*")):
+        if path.parent.name == "units":
+            found[path.name] = sha256(path.read_bytes()).hexdigest()
+        else:
+            found[str(path.relative_to(folder))] = "there"
+    return found
 
 
 def _digests(what: str, tensors: dict[str, torch.Tensor]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A slice of tests/kills.py, which kills training and quantization 50 times."""
+"""A slice of tests/kills.py, which kills each kind of work 50 times."""
 
 import os
 import re
@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parent / "kills.py"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("what", ["training", "quantization"])
+@pytest.mark.parametrize("what", ["training", "quantization", "reproduction"])
 def test_killed_at_random_moments_it_still_ends_with_the_same_bits(what: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(SCRIPT), "--what", what, "--kills", "3"],

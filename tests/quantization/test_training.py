@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,15 @@ def test_a_stopped_run_continues_to_the_same_bits(
     assert {b: n.to_bytes() for b, n in again.items()} == {
         b: n.to_bytes() for b, n in expected.items()
     }
+    # Nor does a kill between writing a checkpoint and removing the one before it leave a trace.
+    newest = max(path for path in (tmp_path / "stopped").glob("checkpoint-*"))
+    shutil.copytree(newest, newest.with_name("checkpoint-0001"))
+    shutil.copytree(newest, newest.with_name(".partial-removed-1234"))
+    quantization.quantize(digits, config(), tmp_path / "stopped", resume=True, quiet=True)
+    whole, stopped = (
+        {path.name for path in (tmp_path / run).iterdir()} for run in ("whole", "stopped")
+    )
+    assert stopped == whole
 
 
 def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,4 @@
 import dataclasses
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +9,6 @@ from ttfs_fast.quantization import training as quantization_training
 from ttfs_fast.reproduce import Plan, find_subjects, reproduce
 
 PARTS = ("table3", "table4", "figure2")
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from small_reproduction import SMALL
-from ttfs_fast.reproduce import find_subjects, reproduce, store
-torch.set_num_threads(1)
-store.FLUSH_EVERY = 0.05
-run, out = Path(sys.argv[1]), Path(sys.argv[2])
-found = find_subjects(quick=True, out=out, seed=0, runs=(run,))
-print("begun", flush=True)
-reproduce(SMALL, found, out, only=sys.argv[3].split(","))
-"""
 
 
 def run_again(
@@ -47,36 +27,6 @@ def run_again(
 
 def units(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "units").iterdir()}
-
-
-def test_killed_at_random_moments_it_ends_with_the_same_bits(
-    report: Report, digits_run: Path, tmp_path: Path
-) -> None:
-    whole = units(report.folder)
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    moments = random.Random(seed)
-    command = [sys.executable, "-c", SCRIPT, str(digits_run), str(tmp_path), ",".join(PARTS)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    killed = 0
-    for _ in range(3):
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begun\n"
-            time.sleep(moments.uniform(0.05, 1.5))
-            process.send_signal(signal.SIGKILL)
-            killed += process.wait() == -signal.SIGKILL
-    assert killed
-    there = run_again(tmp_path, digits_run)
-    assert sum(there.values())  # something had been kept
-    for name, content in units(tmp_path).items():
-        assert content == whole[name], name
-    ours = report.results
-    assert results(tmp_path) == {name: ours[name] for name in PARTS}
-    leftovers = list(tmp_path.rglob(".partial-*"))
-    assert leftovers == []
 
 
 def test_nothing_is_computed_twice(

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,6 +233,17 @@ def test_the_average_of_the_weights_is_tested_and_exported(
     images = load("digits", train=False)
     images = dataclasses.replace(images, images=images.images[:40], labels=images.labels[:40])
     assert result.evaluation.accuracy == evaluate(result.model, images).accuracy
+
+
+def test_resuming_removes_what_a_kill_left_over(uninterrupted: TrainResult, tmp_path: Path) -> None:
+    """Killed once the last checkpoint had its name, before the one before it was gone."""
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted.log_path.parent, run)
+    names = {path.name for path in run.iterdir()}
+    shutil.copytree(run / "checkpoint-0003", run / "checkpoint-0002")
+    shutil.copytree(run / "checkpoint-0003", run / ".partial-removed-1234")
+    train(SMALL, run, resume=True, quiet=True)
+    assert {path.name for path in run.iterdir()} == names
 
 
 def test_held_sums_are_held_to_the_end(uninterrupted: TrainResult) -> None:

@@ -23,7 +23,12 @@ from ttfs_fast.quantization.fake import BITS, QuantizationConfig, quantize_, ref
 from ttfs_fast.quantization.network import IntegerNetwork, load
 from ttfs_fast.training import TrainConfig
 from ttfs_fast.training.batches import Batch
-from ttfs_fast.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ttfs_fast.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    remove_older,
+    save_checkpoint,
+)
 from ttfs_fast.training.datasets import load_in_memory, make_batches
 from ttfs_fast.training.distillation import load_teacher
 from ttfs_fast.training.report import Reporter
@@ -204,6 +209,7 @@ class _Run:
         checkpoint = load_checkpoint(self.run)
         if checkpoint is not None:
             self._restore(checkpoint)
+            remove_older(self.run, checkpoint.epoch)
         self._announce()
         networks = {}
         for stage, bits in enumerate(config.stages):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import new_folder, remove_folder, write_durably
+from ttfs_fast._files import new_folder, remove_folder, remove_partials, write_durably
 from ttfs_fast._untrusted import parse_json, parse_safetensors
 
 FORMAT = 3
@@ -91,10 +91,19 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     with new_folder(run / name) as partial:
         for file_name, data in contents.items():
             write_durably(partial / file_name, data)
-    for epoch, folder in list_checkpoints(run):
-        if epoch < checkpoint.epoch:
-            remove_folder(folder)
+    remove_older(run, checkpoint.epoch)
     return run / name
+
+
+def remove_older(run: Path, epoch: int) -> None:
+    """Remove what came before a checkpoint that is complete.
+
+    Saving it ends with this; a run that was killed in between does it when it resumes.
+    """
+    for earlier, folder in list_checkpoints(run):
+        if earlier < epoch:
+            remove_folder(folder)
+    remove_partials(run)
 
 
 def load_checkpoint(run: Path) -> Checkpoint | None:

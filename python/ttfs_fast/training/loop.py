@@ -33,6 +33,7 @@ from ttfs_fast.training.checkpoint import (
     Checkpoint,
     list_checkpoints,
     load_checkpoint,
+    remove_older,
     save_checkpoint,
 )
 from ttfs_fast.training.config import TrainConfig
@@ -176,6 +177,8 @@ def train(
         )
         if checkpoint is not None:
             session.restore(checkpoint)
+            if leads:
+                remove_older(run, checkpoint.epoch)
         elif config.start is not None:
             session.start_from(config.start)
         session.announce()
