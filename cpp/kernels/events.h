@@ -113,7 +113,7 @@ template <class T>
 std::int64_t collect(const T* values, std::int64_t n, std::uint32_t first, T limit, T* times,
                      std::uint32_t* positions) {
   std::int64_t count = 0, i = 0;
-#if TTFS_ISA_avx512
+#if TTFS_ISA_avx512 || TTFS_ISA_avx2
   using V = Vec<T>;
   const auto bound = V::set(limit);
   // A whole vector is stored each time; near the end of the room only the lanes that fit may be.
@@ -136,7 +136,7 @@ std::int64_t filter(const T* times, const std::uint32_t* rows, const std::uint16
                     std::int64_t n, int bit, std::uint32_t shift, T* times_out,
                     std::uint32_t* rows_out) {
   std::int64_t count = 0, i = 0;
-#if TTFS_ISA_avx512
+#if TTFS_ISA_avx512 || TTFS_ISA_avx2
   using V = Vec<T>;
   for (; i + V::lanes <= n; i += V::lanes)
     count += append(test_members(members + i, bit, V{}), V::load(times + i),

@@ -85,6 +85,13 @@ inline std::int64_t filter_events(const std::uint32_t* events, const std::uint16
     _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32(high, b));
     count += __builtin_popcount(high);
   }
+#elif TTFS_ISA_avx2
+  for (; i + 8 <= n; i += 8) {
+    const unsigned mine = Vec<float>::bits(test_members(members + i, bit, Vec<float>{}));
+    const __m256i words = minus(load_words(events + i, Vec<float>{}), shift);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + count), compress(mine, words));
+    count += __builtin_popcount(mine);
+  }
 #endif
   for (; i < n; ++i) {
     out[count] = events[i] - shift;

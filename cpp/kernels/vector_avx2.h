@@ -87,3 +87,79 @@ struct Vec<double> {
     return _mm256_fmadd_pd(_mm256_and_pd(m, a), b, c);
   }
 };
+
+/// For each set of lanes, their numbers in order: AVX2 has no instruction that moves lanes together.
+struct Compressed {
+  std::uint64_t lanes[256];  // a byte each
+};
+constexpr Compressed compressed_lanes() {
+  Compressed c{};
+  for (unsigned set = 0; set < 256; ++set) {
+    int count = 0;
+    for (unsigned lane = 0; lane < 8; ++lane)
+      if ((set >> lane) & 1) c.lanes[set] |= std::uint64_t{lane} << (8 * count++);
+  }
+  return c;
+}
+constexpr Compressed kCompressed = compressed_lanes();
+
+inline __m256i compress(unsigned set, __m256i words) {
+  const auto lanes = static_cast<long long>(kCompressed.lanes[set]);
+  return _mm256_permutevar8x32_epi32(words, _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(lanes)));
+}
+inline __m128i compress(unsigned set, __m128i words) {
+  const auto lanes = static_cast<int>(kCompressed.lanes[set]);
+  return _mm_castps_si128(_mm_permutevar_ps(_mm_castsi128_ps(words),
+                                            _mm_cvtepu8_epi32(_mm_cvtsi32_si128(lanes))));
+}
+
+/// Appends the lanes of times and of words that m picks, and returns how many.
+inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m256i words, float* times_out,
+                  std::uint32_t* words_out) {
+  const unsigned set = Vec<float>::bits(m);
+  _mm256_storeu_ps(times_out, _mm256_castsi256_ps(compress(set, _mm256_castps_si256(times))));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words_out), compress(set, words));
+  return __builtin_popcount(set);
+}
+
+inline int append(Vec<double>::Mask m, Vec<double>::Reg times, __m128i words, double* times_out,
+                  std::uint32_t* words_out) {
+  const unsigned set = Vec<double>::bits(m);
+  // Both halves of a double go with it.
+  const auto halves = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castpd_ps(m)));
+  _mm256_storeu_pd(times_out, _mm256_castsi256_pd(compress(halves, _mm256_castpd_si256(times))));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(words_out), compress(set, words));
+  return __builtin_popcount(set);
+}
+
+inline __m256i load_words(const std::uint32_t* p, Vec<float>) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline __m128i load_words(const std::uint32_t* p, Vec<double>) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+inline __m256i count_from(std::uint32_t first, Vec<float>) {
+  return _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)),
+                          _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __m128i count_from(std::uint32_t first, Vec<double>) {
+  return _mm_add_epi32(_mm_set1_epi32(static_cast<int>(first)), _mm_setr_epi32(0, 1, 2, 3));
+}
+inline __m256i minus(__m256i a, std::uint32_t b) {
+  return _mm256_sub_epi32(a, _mm256_set1_epi32(static_cast<int>(b)));
+}
+inline __m128i minus(__m128i a, std::uint32_t b) {
+  return _mm_sub_epi32(a, _mm_set1_epi32(static_cast<int>(b)));
+}
+inline Vec<float>::Mask test_members(const std::uint16_t* p, int bit, Vec<float>) {
+  const __m128i which = _mm_set1_epi16(static_cast<short>(1 << bit));
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(
+      _mm256_cvtepi16_epi32(_mm_cmpeq_epi16(_mm_and_si128(words, which), which)));
+}
+inline Vec<double>::Mask test_members(const std::uint16_t* p, int bit, Vec<double>) {
+  const __m128i which = _mm_set1_epi16(static_cast<short>(1 << bit));
+  const __m128i words = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_pd(
+      _mm256_cvtepi16_epi64(_mm_cmpeq_epi16(_mm_and_si128(words, which), which)));
+}
