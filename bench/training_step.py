@@ -34,7 +34,7 @@ class Steps(loop._Session):
         fabric = make_fabric()
         scalars = loop.Scalars(Path(tempfile.gettempdir()), write=False)
         quiet = loop.Reporter(quiet=True)
-        super().__init__(config, Path(), images, images, "", quiet, fabric, scalars)
+        super().__init__(config, Path(), images, images, "", None, quiet, fabric, scalars)
         self.ready = self.fabric.setup(self.model, self.optimizer)
 
     def run_one(self) -> None:

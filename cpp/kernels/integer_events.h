@@ -15,6 +15,19 @@ inline std::int64_t collect_codes(const std::uint16_t* codes, std::int64_t n, st
     count += __builtin_popcount(spikes);
     place = _mm512_add_epi32(place, step);
   }
+#elif TTFS_ISA_avx2
+  const __m256i bound = _mm256_set1_epi32(silent), step = _mm256_set1_epi32(8);
+  __m256i place = count_from(first, Vec<float>{});
+  for (; i + 8 <= n; i += 8) {
+    const __m256i code =
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i)));
+    const __m256i word = _mm256_or_si256(_mm256_slli_epi32(code, 16), place);
+    const __m256i spikes = _mm256_cmpgt_epi32(bound, code);
+    const unsigned set = Vec<float>::bits(_mm256_castsi256_ps(spikes));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(events + count), compress(set, word));
+    count += __builtin_popcount(set);
+    place = _mm256_add_epi32(place, step);
+  }
 #endif
   for (; i < n; ++i) {
     events[count] = event_word(codes[i], first + static_cast<std::uint32_t>(i));

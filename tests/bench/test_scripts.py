@@ -1,0 +1,45 @@
+"""The programs in bench/ run; what they print is for an idle machine."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (
+            "training_step.py --model vgg4 --width 0.25 --batch 2 --repeats 1 --dense",
+            r"spiking / ReLU: \d+\.\d+\n(.*\n)*outside the spiking operators: \d+\.\d% ",
+        ),
+        (
+            "integer.py --threads 1 --repeats 1 --batch 1 --only 512->10",
+            r"fc 512->10 b1 +\d+% +\d+\.\d+ ms",
+        ),
+        (
+            "circuit.py --threads 1 --repeats 1 --trials 20",
+            r"averaged +\d\.\d+e\+\d+ neuron-steps/s",
+        ),
+    ],
+)
+def test_program(command: str, expected: str, tmp_path: Path) -> None:
+    script, *arguments = command.split()
+    json = ["--json", "found.json"] if script != "training_step.py" else []
+    done = subprocess.run(
+        [sys.executable, str(BENCH / script), *arguments, *json],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(expected, done.stdout), done.stdout
+    assert (tmp_path / "found.json").exists() == bool(json)
