@@ -82,7 +82,9 @@ def test_a_centred_network_learns_and_folds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["cifar_scnn", "vgg8"])
 @pytest.mark.parametrize("neuron", ["spiking", "relu", "relu-norm"])
-def test_every_kind_of_network_trains(model: str, neuron: str, tmp_path: Path) -> None:
+def test_every_kind_of_network_trains(
+    model: str, neuron: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = dataclasses.replace(
         DEEP,
         model=model,
@@ -94,9 +96,13 @@ def test_every_kind_of_network_trains(model: str, neuron: str, tmp_path: Path) -
         scale=16.0 if neuron == "spiking" else 1.0,
         lr_start=0.01,
     )
-    result = train(config, tmp_path, quiet=True)
+    result = train(config, tmp_path)
     assert result.records[-1].loss < result.records[0].loss
     assert (result.evaluation.neurons > 0) == (neuron == "spiking")
+    printed = capsys.readouterr().out
+    assert "epoch 2/2" in printed
+    assert "nan" not in printed
+    assert ("first spike" in printed) == (neuron == "spiking")
     network, _ = load_model(result.weights_path)
     assert evaluate(network, load("digits", train=False), alpha=1.5).accuracy >= 0
 

@@ -519,11 +519,13 @@ class _Session:
                 f"try a lower learning rate, or another seed. "
                 f"{len(self.records)} epochs are saved in {self.run}"
             )
+        text = f"loss {figures['loss']:.3f}  accuracy {figures['train_accuracy']:.1%}"
+        if self.layers:
+            text += f"  sparsity {figures['train_sparsity']:.1%}"
         self.reporter.step(
             f"epoch {epoch + 1}/{self.config.epochs}",
             epoch * len(self.batches) + totals.steps,
-            f"loss {figures['loss']:.3f}  accuracy {figures['train_accuracy']:.1%}  "
-            f"sparsity {figures['train_sparsity']:.1%}",
+            text,
         )
 
     def _evaluate_together(self) -> EvaluationResult:
@@ -612,11 +614,13 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _line(record: EpochRecord, epochs: int) -> str:
+    spikes = (
+        f"sparsity {record.test_sparsity:6.1%}  first spike {record.first_spike_time:.2f} tau  "
+    )
     return (
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.loss:8.4f}  "
         f"train {record.train_accuracy:7.2%}  test {record.test_accuracy:7.2%}  "
-        f"sparsity {record.test_sparsity:6.1%}  first spike {record.first_spike_time:.2f} tau  "
-        f"{_duration(record.seconds)}"
+        f"{'' if math.isnan(record.test_sparsity) else spikes}{_duration(record.seconds)}"
     )
 
 
