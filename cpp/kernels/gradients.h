@@ -34,7 +34,7 @@ void input_gradient_tile(const InputGradientTask<T>& task, int pixel, std::int64
         const auto output = V::set(outputs[p][j]);
         const auto gradient = V::set(gradients[p][j]);
         for (int r = 0; r < R; ++r)
-          sum[p][r] = V::fma_where(V::not_ge(input[p][r], output), weight[r], gradient, sum[p][r]);
+          sum[p][r] = V::fma_where(V::not_ge(input[p][r], output), gradient, weight[r], sum[p][r]);
       }
     }
   }

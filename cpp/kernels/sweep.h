@@ -45,7 +45,7 @@ void refine(const RefineTask<T>& task) {
       const auto weight = W::widen(task.weights + i + u * W::lanes);
       const auto before = W::lt(time, bound);
       slopes[u] = W::add_where(before, slopes[u], weight);
-      moments[u] = W::fma_where(before, weight, time, moments[u]);
+      moments[u] = W::fma_where(before, time, weight, moments[u]);
     }
   double slope = -1, moment = 0;
   for (; i < task.inputs; ++i)

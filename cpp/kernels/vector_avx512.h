@@ -39,7 +39,8 @@ struct Vec<float> {
   }
   static Reg select(Mask m, Reg a, Reg b) { return _mm512_mask_blend_ps(m, b, a); }
   static Reg add_where(Mask m, Reg a, Reg b) { return _mm512_mask_add_ps(a, m, a, b); }
-  /// m ? a * b + c : c
+  /// m ? a * b + c : c. Where m does not hold, a may be anything and b must be finite: other
+  /// instruction sets multiply 0 by it.
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_ps(a, b, c, m); }
 };
 

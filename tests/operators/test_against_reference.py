@@ -262,6 +262,7 @@ def test_most_neurons_of_these_examples_spike(kind: str, dtype: torch.dtype) -> 
         assert z.isfinite().float().mean() > 0.5
 
 
+@pytest.mark.usefixtures("instruction_set")
 def test_expanded_input_is_read_in_place() -> None:
     generator = torch.Generator().manual_seed(0)
     row = (2 * torch.rand(1, 3, 1, 8, generator=generator)).exp()

@@ -345,6 +345,7 @@ def test_pool_is_torchs_of_the_negative(
     )
 
 
+@pytest.mark.usefixtures("instruction_set")
 def test_an_infinite_gradient_does_not_reach_inputs_outside_the_causal_set() -> None:
     z_in = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64)
     weight = torch.tensor([[1.5, 0.5, 3.0]], dtype=torch.float64)
