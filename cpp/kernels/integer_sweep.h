@@ -164,6 +164,59 @@ inline bool resolve(const GroupLags& lags, bool wide, const std::uint32_t* weigh
   return reached != 0;
 }
 
+#elif TTFS_ISA_avx2
+
+/// `resolve` for the eight outputs from `first` that `hit` names, side by side; returns those that
+/// fire. (A multiple of 8, so that their weights lie in two fours of a row.)
+[[gnu::noinline]] std::uint32_t resolve(const IntegerSweepTask& task, std::int64_t g,
+                                        std::int64_t first, std::uint32_t hit, __m256i membrane,
+                                        __m256i slope, Fired& fired) {
+  using V = IntVec;
+  const std::uint32_t* words = task.words + g * kGroupEvents;
+  alignas(32) std::int32_t next[kGroupEvents], step[kGroupEvents];
+  for (int i = 0; i + 1 < kGroupEvents; ++i)
+    next[i] = static_cast<std::int32_t>(words[i + 1] >> 16);
+  next[kGroupEvents - 1] = task.groups[g].end;
+  for (int i = 0; i < kGroupEvents; ++i)
+    step[i] = next[i] - static_cast<std::int32_t>(words[i] >> 16);
+  const std::int8_t* low = task.weights + place_in_row(first, task.width);
+  const std::int8_t* high = task.weights + place_in_row(first + 4, task.width);
+  const auto four = [](const std::int8_t* p) {
+    std::int32_t word;
+    __builtin_memcpy(&word, p, sizeof word);
+    return _mm_cvtsi32_si128(word);
+  };
+  const auto select = [](__m256i sign, __m256i a, __m256i b) {
+    return _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(b), _mm256_castsi256_ps(a),
+                                                _mm256_castsi256_ps(sign)));
+  };
+  // F, B and the time at which F is no longer below 0; until then, the sign of `below` is set.
+  __m256i below = V::set(-1), f = V::set(0), b = f, at = f;
+#pragma GCC unroll 4
+  for (int i = 0; i < kGroupEvents; ++i) {
+    const std::int64_t row = static_cast<std::int64_t>(words[i] & 0xffff) * task.width;
+    const __m128i weights = _mm_unpacklo_epi32(four(low + row), four(high + row));
+    slope = V::add(slope, _mm256_cvtepi8_epi32(weights));
+    membrane = V::add(membrane, V::mul(slope, V::set(step[i])));
+    f = select(below, membrane, f);
+    b = select(below, slope, b);
+    at = select(below, V::set(next[i]), at);
+    below = _mm256_and_si256(below, membrane);
+  }
+  const std::uint32_t fires =
+      hit & ~static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+  alignas(32) std::int32_t membranes[V::lanes], slopes[V::lanes], points[V::lanes];
+  V::store(membranes, f);
+  V::store(slopes, b);
+  V::store(points, at);
+  for (std::uint32_t rest = fires; rest != 0; rest &= rest - 1) {
+    const int lane = __builtin_ctz(rest);
+    fired.slope[first + lane] = slopes[lane];
+    fired.moment[first + lane] = std::int64_t{slopes[lane]} * points[lane] - membranes[lane];
+  }
+  return fires;
+}
+
 #endif
 
 /// The outputs of one pass: R registers, whose outputs are `apart` apart. A row's bytes of the pass
@@ -271,6 +324,14 @@ void sweep_pass(const IntegerSweepTask& task, std::int64_t first, std::int64_t o
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
         if (hit[r] == 0) continue;
+#if TTFS_ISA_avx2
+        // Fewer are done sooner one by one.
+        if (__builtin_popcount(hit[r]) > 2) {
+          waiting[r] &=
+              ~resolve(task, g, first + apart * r, hit[r], before[r], slope_before[r], fired);
+          continue;
+        }
+#endif
         alignas(64) std::int32_t f[V::lanes], b[V::lanes];
         V::store(f, before[r]);
         V::store(b, slope_before[r]);
