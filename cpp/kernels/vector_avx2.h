@@ -88,7 +88,8 @@ struct Vec<double> {
   }
 };
 
-/// For each set of lanes, their numbers in order: AVX2 has no instruction that moves lanes together.
+/// For each set of lanes, their numbers in order: AVX2 has no instruction that moves lanes
+/// together.
 struct Compressed {
   std::uint64_t lanes[256];  // a byte each
 };
@@ -109,8 +110,8 @@ inline __m256i compress(unsigned set, __m256i words) {
 }
 inline __m128i compress(unsigned set, __m128i words) {
   const auto lanes = static_cast<int>(kCompressed.lanes[set]);
-  return _mm_castps_si128(_mm_permutevar_ps(_mm_castsi128_ps(words),
-                                            _mm_cvtepu8_epi32(_mm_cvtsi32_si128(lanes))));
+  return _mm_castps_si128(
+      _mm_permutevar_ps(_mm_castsi128_ps(words), _mm_cvtepu8_epi32(_mm_cvtsi32_si128(lanes))));
 }
 
 /// Appends the lanes of times and of words that m picks, and returns how many.
