@@ -34,7 +34,17 @@ class Steps(loop._Session):
         fabric = make_fabric()
         scalars = loop.Scalars(Path(tempfile.gettempdir()), write=False)
         quiet = loop.Reporter(quiet=True)
-        super().__init__(config, Path(), images, images, "", None, quiet, fabric, scalars)
+        super().__init__(
+            config,
+            run=Path(),
+            train_set=images,
+            test_set=images,
+            digest="",
+            teacher=None,
+            reporter=quiet,
+            fabric=fabric,
+            scalars=scalars,
+        )
         self.ready = self.fabric.setup(self.model, self.optimizer)
 
     def run_one(self) -> None:

@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from small_reproduction import SMALL
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.quantization import QuantizeConfig, quantize
-from ttfs_fast.reproduce import Plan, find_subjects, reproduce, store
+from ttfs_fast.reproduce import find_subjects, reproduce, store
 from ttfs_fast.training import TrainConfig, read_log, read_metadata, train
 from ttfs_fast.training.checkpoint import load_checkpoint
 
@@ -48,17 +49,6 @@ TRAINING = TrainConfig(
     threads=1,
 )
 QUANTIZATION = QuantizeConfig(bits=2, epochs=3, training=TRAINING)
-REPRODUCTION = Plan(
-    draws=2,
-    circuit_trials=200,
-    circuit_images=2,
-    retrain_epochs=1,
-    retrain_images=60,
-    sweep_images=120,
-    weight_snr=(5.0, 25.0),
-    disturbances={"dropped": (0.01, 0.5), "t_max": (1.0, 4.0)},
-    phase_noise=(-95.0,),
-)
 
 
 def run_training(folder: Path) -> None:
@@ -77,7 +67,7 @@ def run_reproduction(folder: Path) -> None:
     store.FLUSH_EVERY = 0.05
     found = find_subjects(quick=True, out=folder, seed=0, runs=(run,))
     parts = ("table3", "table4", "figure2")
-    reproduce(REPRODUCTION, found, folder, only=parts, say=lambda text: None)
+    reproduce(SMALL, found, folder, only=parts, say=lambda text: None)
 
 
 WORK: dict[str, Callable[[Path], None]] = {

@@ -1,4 +1,4 @@
-"""The small reproduction that these tests look at."""
+"""A small reproduction, to look at (tests/reproduce) and to kill (kills.py)."""
 
 import json
 from dataclasses import dataclass
