@@ -7,7 +7,14 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ttfs_fast import spiking_linear
-from ttfs_fast.centring import CentredWeight, centre, centre_weights_, fold_, is_centred
+from ttfs_fast.centring import (
+    CentredWeight,
+    centre,
+    centre_weights_,
+    fold_,
+    hold_spread_,
+    is_centred,
+)
 from ttfs_fast.geometry import tap_shares
 from ttfs_fast.models import cifar_scnn, mnist_scnn, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
@@ -62,6 +69,45 @@ def test_the_sum_stays_under_any_optimizer(seed: int) -> None:
         sums = layer.weight.detach().flatten(1).sum(1)
         assert torch.allclose(sums, before[name].flatten(1).sum(1), atol=1e-4), name
         assert not torch.allclose(layer.weight, before[name], atol=1e-3), name
+
+
+def deviations(layer: SpikingConv2d | SpikingLinear) -> torch.Tensor:
+    """A neuron's weights without their mean, a row a neuron."""
+    rows = layer.weight.detach().flatten(1)
+    return rows - rows.mean(1, keepdim=True)
+
+
+def test_the_spread_is_held(seed: int) -> None:
+    """Adam's steps lengthen the deviations and leave the centre; both come back, the direction stays."""
+    model = centre_weights_(mnist_scnn(), (1, 28, 28), spread=2.0)
+    before = {n: deviations(m).norm(dim=1) for n, m in layers_of(model).items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.3)
+    for _ in range(3):
+        loss = model((2 * torch.rand(4, 1, 28, 28)).exp()).log()[:, 0].sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    moved = {n: deviations(m) for n, m in layers_of(model).items()}
+    sums = {n: m.weight.detach().flatten(1).sum(1) for n, m in layers_of(model).items()}
+    assert hold_spread_(model) is model
+    for name, layer in layers_of(model).items():
+        held = deviations(layer)
+        assert (moved[name].norm(dim=1) / before[name] - 1).abs().mean() > 0.02, name
+        assert torch.allclose(held.norm(dim=1), before[name], rtol=1e-5), name
+        assert nn.functional.cosine_similarity(held, moved[name]).min() > 1 - 1e-5, name
+        assert torch.allclose(layer.weight.detach().flatten(1).sum(1), sums[name], atol=1e-5), name
+        v = layer.parametrizations.weight.original
+        assert torch.allclose(v, centre(v), atol=1e-5), name
+
+
+def test_holding_the_spread_leaves_other_layers_alone(seed: int) -> None:
+    model = nn.Sequential(SpikingLinear(6, 4), nn.Linear(4, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    hold_spread_(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    alone = centre_weights_(SpikingLinear(1, 3))  # one input deviates from nothing
+    hold_spread_(alone)
+    assert torch.equal(alone.weight.detach(), torch.full((3, 1), 4.0))
 
 
 def test_gradient_is_the_centred_one(seed: int) -> None:

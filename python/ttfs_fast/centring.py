@@ -233,6 +233,46 @@ def centre_weights_(
     return model
 
 
+@torch.no_grad()
+def hold_spread_(model: Model) -> Model:
+    """Bring every neuron's weights back to the spread that they started with, in place.
+
+    The loss hardly depends on the length of a neuron's deviations, and random steps lengthen them.
+    Long ones let a neuron fire on its first few inputs and amplify noise from layer to layer
+    (docs/deep.md). Called after each step of the optimizer, this leaves it their direction.
+
+    Parameters
+    ----------
+    model : Module
+        As :func:`centre_weights_` made it with ``relative=True``. Other layers are left alone.
+
+    Returns
+    -------
+    Module
+        ``model``, where the root mean square of each neuron's ``centre(v)`` is 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.centring import centre_weights_, hold_spread_
+    >>> from ttfs_fast.nn import SpikingLinear
+    >>> layer = centre_weights_(SpikingLinear(20, 5), total=4.0, spread=3.0)
+    >>> optimizer = torch.optim.SGD(layer.parameters(), lr=10.0)
+    >>> layer(torch.rand(8, 20).exp()).log().sum().backward()
+    >>> optimizer.step()
+    >>> deviations = hold_spread_(layer).weight - 4 / 20
+    >>> bool(((deviations.norm(dim=1) - 3).abs() < 1e-5).all())
+    True
+    """
+    for module in model.modules():
+        if _is_ours(module, "weight"):
+            v = module.parametrizations["weight"].original  # type: ignore[index, union-attr]
+            rest = centre(v)
+            sizes = rest.flatten(1).square().mean(1).sqrt_().clamp_(min=torch.finfo(v.dtype).tiny)
+            v.copy_(rest.div_(sizes.reshape(-1, *[1] * (v.dim() - 1))))
+    return model
+
+
 def fold_(model: Model) -> Model:
     """Replace every centred weight by the plain one it stands for, in place.
 

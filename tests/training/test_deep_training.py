@@ -302,6 +302,19 @@ def test_diagnose_command(tmp_path: Path) -> None:
     assert "give one of --config RECIPE and --weights FILE" in neither.stderr
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_the_spread_stays_while_training(optimizer: str, tmp_path: Path) -> None:
+    norms = {}
+    for hold in (False, True):
+        config = dataclasses.replace(DEEP, optimizer=optimizer, lr_start=0.1, hold_spread=hold)
+        result = train(config, tmp_path / str(hold), quiet=True)
+        assert all(record.test_sparsity > 0.9 for record in result.records)
+        rows = result.model.fc1.weight.detach()
+        norms[hold] = (rows - rows.mean(1, keepdim=True)).norm(dim=1)
+    assert norms[True] == pytest.approx(torch.full_like(norms[True], DEEP.spread), rel=1e-4)
+    assert (norms[False] - DEEP.spread).abs().mean() > 0.02
+
+
 def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs data_root"):
         train(dataclasses.replace(folder_config(class_folders), data_root=None), tmp_path)
@@ -322,6 +335,7 @@ def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) ->
         ({"neuron": "relu", "polarity": "both"}, "sees each pixel once"),
         ({"neuron": "relu-norm", "processes": 2}, "batch normalisation counts on one process"),
         ({"relative_rate": True}, "relative_rate needs a weight_sum"),
+        ({"weight_sum": 4.0, "hold_spread": True}, "hold_spread needs relative_rate"),
         ({"weight_sum": 4.0, "neuron": "relu"}, "weight_sum is for spiking neurons"),
         ({"accumulate": 0}, "accumulate must be at least 1"),
         ({"max_gradient": 0.0}, "max_gradient must be above 0"),

@@ -85,6 +85,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
         lr_start=0.03,
         weight_sum=4.0,
         relative_rate=True,
+        hold_spread=True,
         scale=10.0,
         cost_reduction="mean",
         threads=1,

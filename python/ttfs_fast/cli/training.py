@@ -274,6 +274,14 @@ def train(
             rich_help_panel="Learning",
         ),
     ] = None,
+    hold_spread: Annotated[
+        bool | None,
+        flag(
+            "--hold-spread/--free-spread",
+            "With --relative-rate: keep that norm while training, too.",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
     average: Annotated[
         float | None,
         option(
@@ -501,6 +509,7 @@ def train(
         "weight_sum": weight_sum,
         "spread": spread,
         "relative_rate": relative_rate,
+        "hold_spread": hold_spread,
         "average": average,
         "max_gradient": max_gradient,
         "jitter": jitter,

@@ -90,6 +90,9 @@ class TrainConfig:
     relative_rate : bool
         If the sums are held, count the learning rate in units of the deviation of each layer's
         first weights: layers of different sizes then learn alike, which deep networks need.
+    hold_spread : bool
+        With `relative_rate`: keep that norm at ``spread`` while training, too. A step of Muon then
+        turns a neuron's weights by the learning rate, in radians.
     average : float
         Decay of a moving average of the weights, updated after every step; above 0, the
         averaged network is tested and exported in place of the last one. 0 for none.
@@ -194,6 +197,7 @@ class TrainConfig:
     weight_sum: float = 0.0
     spread: float = 1.0
     relative_rate: bool = False
+    hold_spread: bool = False
     average: float = 0.0
     K: float = 100.0
     lambda_: float = 1e-3
@@ -281,6 +285,8 @@ class TrainConfig:
             raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
         if self.relative_rate and not self.weight_sum:
             raise ValueError("relative_rate needs a weight_sum, such as 4")
+        if self.hold_spread and not self.relative_rate:
+            raise ValueError("hold_spread needs relative_rate, and with it a weight_sum, such as 4")
         for name in ("resized_crop", "teacher_share"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1; got {value}")

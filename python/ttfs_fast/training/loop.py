@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
 from ttfs_fast._files import remove_folder, remove_partials, replace_file
-from ttfs_fast.centring import fold_
+from ttfs_fast.centring import fold_, hold_spread_
 from ttfs_fast.loss import (
     clip_gradient_,
     first_spike_cross_entropy,
@@ -429,21 +429,22 @@ class _Session:
 
     def _epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> EpochTotals:
         model.train()
-        totals = EpochTotals(self.fabric, self.config.K, self.config.lambda_)
+        config = self.config
+        totals = EpochTotals(self.fabric, config.K, config.lambda_)
         for chunk in self.batches.epoch(epoch):
             outputs: list[Tensor] = []
             for batch in chunk.batches:
-                rate = self.config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))
+                rate = config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.zero_grad()
                 see = totals.spikes if not outputs else None
                 outputs.append(self._backward(batch, model, totals, see))
-                norm = clip_gradient_(
-                    self.model, self.config.max_gradient, error_if_nonfinite=False
-                )
+                norm = clip_gradient_(self.model, config.max_gradient, error_if_nonfinite=False)
                 if math.isfinite(norm):
                     optimizer.step()
+                    if config.hold_spread:
+                        hold_spread_(self.model)
                 else:
                     totals.skipped += 1
                 if self.averaged is not None:
