@@ -74,7 +74,7 @@ def test_networks_learn(tmp_path: Path) -> None:
     study = dataclasses.replace(
         SMALL,
         depths=(4,),
-        arms=("centred", "centred-muon", "relu", "relu-muon"),
+        arms=("centred", "centred-muon", "held-muon", "relu", "relu-muon"),
         train_images=200,
         epochs=6,
         width=0.5,
@@ -91,6 +91,7 @@ def test_arms_are_what_they_say() -> None:
     networks = {arm: make_network(arm, 8, 0.5, images) for arm in ARMS}
     assert is_centred(networks["centred"])
     assert is_centred(networks["centred-muon"])
+    assert is_centred(networks["held-muon"])
     uniform = networks["uniform"].conv2.weight
     assert uniform.min() >= 0
     assert uniform.max() <= 8 / uniform[0].numel()

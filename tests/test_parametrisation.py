@@ -78,7 +78,7 @@ def deviations(layer: SpikingConv2d | SpikingLinear) -> torch.Tensor:
 
 
 def test_the_spread_is_held(seed: int) -> None:
-    """Adam's steps lengthen the deviations and leave the centre; both come back, the direction stays."""
+    """Adam changes the length of the deviations and leaves the centre; the direction stays."""
     model = centre_weights_(mnist_scnn(), (1, 28, 28), spread=2.0)
     before = {n: deviations(m).norm(dim=1) for n, m in layers_of(model).items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=0.3)

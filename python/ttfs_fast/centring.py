@@ -237,9 +237,9 @@ def centre_weights_(
 def hold_spread_(model: Model) -> Model:
     """Bring every neuron's weights back to the spread that they started with, in place.
 
-    The loss hardly depends on the length of a neuron's deviations, and random steps lengthen them.
-    Long ones let a neuron fire on its first few inputs and amplify noise from layer to layer
-    (docs/deep.md). Called after each step of the optimizer, this leaves it their direction.
+    Training lengthens the deviations of a neuron's weights from their mean. Long ones let it fire
+    on its first few inputs and amplify noise from layer to layer (docs/deep.md). Called after each
+    step of the optimizer, this leaves it their direction to change.
 
     Parameters
     ----------

@@ -29,8 +29,8 @@ def depth(
     arms: Annotated[
         list[str] | None,
         option(
-            "uniform, normal, centred, centred-muon, relu, relu-muon or relu-norm; repeatable. "
-            "Default: all."
+            "uniform, normal, centred, centred-muon, held-muon, relu, relu-muon or relu-norm; "
+            "repeatable. Default: all."
         ),
     ] = None,
     seeds: Annotated[int, option("Number of seeds.", min=1)] = 3,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure
-from ttfs_fast.centring import centre_weights_, is_centred
+from ttfs_fast.centring import centre_weights_, hold_spread_, is_centred
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity, encode
 from ttfs_fast.experiments._tables import read_rows, write_rows
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 DEPTHS: tuple[Depth, ...] = (4, 8, 13, 17)
 
-ArmName = Literal["uniform", "normal", "centred", "centred-muon", "relu", "relu-muon", "relu-norm"]
+ArmName = Literal[
+    "uniform", "normal", "centred", "centred-muon", "held-muon", "relu", "relu-muon", "relu-norm"
+]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Arm:
         At the start; it falls to 0 as a cosine.
     muon : bool
         Steps by `ttfs_fast.training.muon.Muon` in place of Adam's.
+    hold_spread : bool
+        Call `ttfs_fast.centring.hold_spread_` after each step.
     alpha, polarity
         As in `ttfs_fast.encoding.encode`.
     scale : float
@@ -59,6 +63,7 @@ class Arm:
     label: str
     learning_rate: float
     muon: bool = False
+    hold_spread: bool = False
     alpha: float = 1.5
     polarity: Polarity = "both"
     scale: float = 16.0
@@ -75,6 +80,9 @@ ARMS: dict[ArmName, Arm] = {
     ),
     "centred": Arm("spiking, centred", 2e-2),
     "centred-muon": Arm("spiking, centred, Muon", 1e-2, muon=True),
+    "held-muon": Arm(
+        "spiking, centred, spread held, Muon", 1e-2, muon=True, hold_spread=True, alpha=0.7
+    ),
     "relu": Arm("ReLU", 1e-3, polarity="bright-first", scale=1.0),
     "relu-muon": Arm("ReLU, Muon", 1e-3, muon=True, polarity="bright-first", scale=1.0),
     "relu-norm": Arm("ReLU, batch norm", 1e-3, polarity="bright-first", scale=1.0),
@@ -270,6 +278,8 @@ def train_one(
                 norm = clip_gradient_(model, limit, error_if_nonfinite=False)
                 if math.isfinite(norm):
                     optimizer.step()
+                    if how.hold_spread:
+                        hold_spread_(model)
                 schedule.step()
                 losses.append(terms.cross_entropy.item())
                 if len(losses) == steps // 2:
@@ -315,7 +325,7 @@ def make_network(arm: ArmName, depth: Depth, width: float, images: ImageSet) -> 
             intensity.mean((0, 2, 3)).tolist(),
             intensity.std((0, 2, 3)).clamp(min=1e-3).tolist(),
         )
-    if arm.startswith("centred"):
+    if arm.startswith(("centred", "held")):
         return centre_weights_(model)
     if arm == "normal":
         for module in model.modules():
