@@ -62,7 +62,7 @@ endif
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## Formatters, ruff, mypy and compiler warnings
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	MYPYPATH=python/ttfs_fast PYTHONPATH=$(BUILD)/cpp \
 	  $(BIN)/python -m mypy.stubtest _core --allowlist tests/stubtest.txt

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_reproduction import SMALL, Report
 
+from small_reproduction import SMALL, Report
 from ttfs_fast.reproduce import find_subjects, reproduce
 from ttfs_fast.training import TrainConfig, train
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_reproduction import SMALL, results
 
+from small_reproduction import SMALL, results
 from ttfs_fast.data import ImageSet
 from ttfs_fast.reproduce import find_subjects, reproduce
 from ttfs_fast.training import TrainConfig, train

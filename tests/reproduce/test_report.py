@@ -4,8 +4,8 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
-from small_reproduction import Report
 
+from small_reproduction import Report
 from ttfs_fast.reproduce import paper, render
 from ttfs_fast.reproduce.run import PARTS, duration
 from ttfs_fast.reproduce.sections import Column, Table, joules, percent, points, signed

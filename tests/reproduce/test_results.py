@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
-from small_reproduction import SMALL, Report
 
+from small_reproduction import SMALL, Report
 from ttfs_fast import quantization
 from ttfs_fast.circuit import jitter_sweep, quantization_sweep
 from ttfs_fast.data import load

@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_reproduction import SMALL, Report, results
 
+from small_reproduction import SMALL, Report, results
 from ttfs_fast.quantization import training as quantization_training
 from ttfs_fast.reproduce import Plan, find_subjects, reproduce
 

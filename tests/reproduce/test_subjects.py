@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_reproduction import Report
 from typer.testing import CliRunner
 
+from small_reproduction import Report
 from ttfs_fast.cli import app
 from ttfs_fast.data import ImageSet
 from ttfs_fast.models import mnist_scnn
