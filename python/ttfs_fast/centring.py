@@ -37,24 +37,29 @@ class CentredWeight(nn.Module):
         Sum of each neuron's weights, m; above 1, or no neuron can spike.
     gain : float
         Factor g on the trained part; above 0.
+    spread : float
+        Norm of each neuron's ``gain centre(v)`` that :func:`hold_spread_` restores; above 0.
 
     Notes
     -----
-    ``total`` and ``gain`` are buffers, so that a state_dict holds all that the weights depend on.
+    All three are buffers, so that a state_dict holds all that the weights depend on.
     """
 
     total: Tensor
     gain: Tensor
+    spread: Tensor
 
-    def __init__(self, total: float, gain: float = 1.0) -> None:
+    def __init__(self, total: float, gain: float = 1.0, spread: float = 1.0) -> None:
         super().__init__()
         if not (math.isfinite(total) and total > 1):
             raise ValueError(
                 f"total is {total}; it must be finite and above 1, or the neurons stay silent"
             )
         _check_positive("gain", gain)
+        _check_positive("spread", spread)
         self.register_buffer("total", torch.tensor(total, dtype=torch.float64))
         self.register_buffer("gain", torch.tensor(gain, dtype=torch.float64))
+        self.register_buffer("spread", torch.tensor(spread, dtype=torch.float64))
 
     def forward(self, v: Tensor) -> Tensor:
         """Weights of the shape of ``v``, (outputs, inputs, ...)."""
@@ -211,7 +216,7 @@ def centre_weights_(
         inputs = max(math.prod(layer.weight.shape[1:]), 1)
         norm = spread / math.sqrt(shares[name][0])
         gain = norm / math.sqrt(inputs) if relative else 1.0
-        module = CentredWeight(totals[name], gain)
+        module = CentredWeight(totals[name], gain, norm)
         start = centre(
             torch.randn(
                 layer.weight.shape,
@@ -244,12 +249,13 @@ def hold_spread_(model: Model) -> Model:
     Parameters
     ----------
     model : Module
-        As :func:`centre_weights_` made it with ``relative=True``. Other layers are left alone.
+        As :func:`centre_weights_` made it; layers without a parametrisation are left alone.
 
     Returns
     -------
     Module
-        ``model``, where the root mean square of each neuron's ``centre(v)`` is 1.
+        ``model``, where the deviations of each neuron's weights from their mean have the norm that
+        :func:`centre_weights_` gave them.
 
     Examples
     --------
@@ -266,10 +272,12 @@ def hold_spread_(model: Model) -> Model:
     """
     for module in model.modules():
         if _is_ours(module, "weight"):
-            v = module.parametrizations["weight"].original  # type: ignore[index, union-attr]
+            weight: Any = module.parametrizations["weight"]  # type: ignore[index]
+            v, held = weight.original, weight[0]
             rest = centre(v)
             sizes = rest.flatten(1).square().mean(1).sqrt_().clamp_(min=torch.finfo(v.dtype).tiny)
-            v.copy_(rest.div_(sizes.reshape(-1, *[1] * (v.dim() - 1))))
+            size = float(held.spread / held.gain) / math.sqrt(max(v[0].numel(), 1))
+            v.copy_(rest.div_(sizes.div_(size).reshape(-1, *[1] * (v.dim() - 1))))
     return model
 
 

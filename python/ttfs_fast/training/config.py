@@ -91,8 +91,9 @@ class TrainConfig:
         If the sums are held, count the learning rate in units of the deviation of each layer's
         first weights: layers of different sizes then learn alike, which deep networks need.
     hold_spread : bool
-        With `relative_rate`: keep that norm at ``spread`` while training, too. A step of Muon then
-        turns a neuron's weights by the learning rate, in radians.
+        With `relative_rate`: keep that norm at ``spread`` while training, too, and bring weights
+        from ``start`` to it. A step of Muon then turns a neuron's weights by the learning rate, in
+        radians.
     average : float
         Decay of a moving average of the weights, updated after every step; above 0, the
         averaged network is tested and exported in place of the last one. 0 for none.
