@@ -13,6 +13,7 @@ from ttfs_fast.models import (
     ReluNetwork,
     SpikingNetwork,
     cifar_scnn,
+    cifar_vgg,
     relu_twin,
     spiking_googlenet,
     spiking_vgg16,
@@ -26,6 +27,7 @@ MAKERS = {
     "vgg16": spiking_vgg16,
     "googlenet": spiking_googlenet,
     "cifar": cifar_scnn,
+    "cifar vgg": cifar_vgg,
     "stack": vgg_stack,
 }
 
@@ -101,6 +103,16 @@ def test_small_networks() -> None:
         (10,),
     ]
     assert weights_of(small) == 64 * 75 + 32 * 1600 + 16 * 800 + 64 * 256 + 640 == 85_824
+    six = cifar_vgg(device="meta")
+    assert [row.output for row in six.description.counts()] == [
+        (32, 32, 32),
+        (64, 16, 16),
+        (128, 8, 8),
+        (128, 8, 8),
+        (256,),
+        (10,),
+    ]
+    assert weights_of(six) == 9 * (3 * 32 + 32 * 64 + 64 * 128 + 128 * 128) + 256 * (2048 + 10)
     for depth in (4, 8, 13, 17):
         assert len(vgg_stack(depth, device="meta").description.counts()) == depth
     quarter = vgg_stack(17, device="meta").description

@@ -38,6 +38,7 @@ class Model(StrEnum):
 
     MNIST_SCNN = "mnist_scnn"
     CIFAR_SCNN = "cifar_scnn"
+    CIFAR_VGG = "cifar_vgg"
     VGG4 = "vgg4"
     VGG8 = "vgg8"
     VGG13 = "vgg13"

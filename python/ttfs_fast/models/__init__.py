@@ -1,7 +1,7 @@
 """Networks of the paper, and the ReLU networks of the same shapes."""
 
 from ttfs_fast.models.adapter import OnSpikeValues
-from ttfs_fast.models.deep import cifar_scnn, spiking_googlenet, spiking_vgg16, vgg_stack
+from ttfs_fast.models.deep import cifar_scnn, cifar_vgg, spiking_googlenet, spiking_vgg16, vgg_stack
 from ttfs_fast.models.description import Description, LayerCount
 from ttfs_fast.models.mnist import MnistSCNN, mnist_scnn
 from ttfs_fast.models.networks import ReluNetwork, SpikingNetwork, relu_twin
@@ -14,6 +14,7 @@ __all__ = [
     "ReluNetwork",
     "SpikingNetwork",
     "cifar_scnn",
+    "cifar_vgg",
     "mnist_scnn",
     "relu_twin",
     "spiking_googlenet",

@@ -14,6 +14,7 @@ from ttfs_fast.models import (
     OnSpikeValues,
     SpikingNetwork,
     cifar_scnn,
+    cifar_vgg,
     mnist_scnn,
     relu_twin,
     spiking_googlenet,
@@ -156,6 +157,8 @@ def load_pretrained() -> tuple[nn.Module, TrainConfig]:
 def _deep(name: str, options: dict[str, Any]) -> SpikingNetwork:
     if name == "cifar_scnn":
         return cifar_scnn(**options)
+    if name == "cifar_vgg":
+        return cifar_vgg(**options)
     if name == "spiking_vgg16":
         return spiking_vgg16(**options)
     if name == "spiking_googlenet":

@@ -18,6 +18,7 @@ Optimizer = Literal["adam", "muon", "sgd"]
 ModelName = Literal[
     "mnist_scnn",
     "cifar_scnn",
+    "cifar_vgg",
     "vgg4",
     "vgg8",
     "vgg13",
@@ -52,8 +53,9 @@ class TrainConfig:
         Folder of the data set; None looks where the environment variable ``TTFS_FAST_DATA``
         points. The digits need none, ``"folder"`` needs one.
     model : str
-        The network: ``"mnist_scnn"``, or one of `ttfs_fast.models`: ``"cifar_scnn"``, ``"vgg4"``,
-        ``"vgg8"``, ``"vgg13"``, ``"vgg17"``, ``"spiking_vgg16"``, ``"spiking_googlenet"``.
+        The network: ``"mnist_scnn"``, or one of `ttfs_fast.models`: ``"cifar_scnn"``,
+        ``"cifar_vgg"``, ``"vgg4"``, ``"vgg8"``, ``"vgg13"``, ``"vgg17"``, ``"spiking_vgg16"``,
+        ``"spiking_googlenet"``.
     width : float
         Factor on the channels of its layers, but of the last; mnist_scnn has 1 only.
     neuron : {"spiking", "relu", "relu-norm"}
