@@ -12,7 +12,7 @@ from ttfs_fast.data import ImageSet
 from ttfs_fast.experiments import DepthStudy, depth_study
 from ttfs_fast.experiments import depth as module
 from ttfs_fast.experiments._tables import read_rows, write_rows
-from ttfs_fast.experiments.depth import ARMS, Run, make_network, summary
+from ttfs_fast.experiments.depth import ARMS, Run, make_network, plot, summary
 
 SMALL = DepthStudy(
     depths=(4, 8),
@@ -41,7 +41,7 @@ def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "load", coloured)
 
 
-def test_table_plot_and_resume(tmp_path: Path) -> None:
+def test_table_plot_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     runs = depth_study(SMALL, tmp_path, threads=1, say=said.append)
     assert [(r.seed, r.depth, r.arm) for r in runs] == SMALL.combinations()
@@ -64,8 +64,15 @@ def test_table_plot_and_resume(tmp_path: Path) -> None:
         assert str(dataclasses.replace(one, seconds=0)) == str(
             dataclasses.replace(other, seconds=0)
         )
+    # The figure shows what the table holds, not only what was asked for last.
+    shown: list[list[Run]] = []
+    monkeypatch.setattr(module, "plot", lambda runs: (shown.append(runs), plot(runs))[1])
+    one_arm = dataclasses.replace(SMALL, arms=("uniform",))
+    assert len(depth_study(one_arm, tmp_path, threads=1, say=said.append)) == 2
+    assert len(shown[0]) == 6
     more = dataclasses.replace(SMALL, epochs=1, arms=("centred",), depths=(4,))
     assert len(depth_study(more, tmp_path, threads=1, say=said.append)) == 1
+    assert len(shown[1]) == 1
     assert len(read_rows(tmp_path / "depth.csv", Run)) == 7
 
 

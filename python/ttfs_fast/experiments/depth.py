@@ -179,7 +179,8 @@ def depth_study(
     """Train every network of a study, or those that its table does not hold yet.
 
     The folder receives ``depth.csv``, with one row a network and written anew after each, and
-    ``depth.png``. An interrupted study goes on with the first network that is missing.
+    ``depth.png``, which shows every network of the table that was trained alike, of this study or
+    an earlier one. An interrupted study goes on with the first network that is missing.
 
     Parameters
     ----------
@@ -226,9 +227,8 @@ def depth_study(
     finally:
         torch.set_num_threads(before)
     found = (_find(runs, study, *key) for key in study.combinations())
-    chosen = [run for run in found if run is not None]
-    save_figure(folder / "depth.png", plot(chosen), dpi=120)
-    return chosen
+    save_figure(folder / "depth.png", plot([r for r in runs if _alike(r, study)]), dpi=120)
+    return [run for run in found if run is not None]
 
 
 def train_one(
@@ -410,13 +410,17 @@ def plot(runs: Sequence[Run]) -> "Figure":
 def _find(
     runs: Sequence[Run], study: DepthStudy, seed: int, depth: Depth, arm: ArmName
 ) -> Run | None:
-    budget = (study.epochs, study.batch_size, study.width, ARMS[arm].learning_rate)
     for run in runs:
-        same = (run.seed, run.depth, run.arm) == (seed, depth, arm)
-        sizes = (run.train_images, run.test_images) == (study.train_images, study.test_images)
-        if same and sizes and (run.epochs, run.batch_size, run.width, run.learning_rate) == budget:
+        if (run.seed, run.depth, run.arm) == (seed, depth, arm) and _alike(run, study):
             return run
     return None
+
+
+def _alike(run: Run, study: DepthStudy) -> bool:
+    """Whether a row of the table was trained and tested as the networks of the study are."""
+    fields = ("train_images", "test_images", "epochs", "batch_size", "width")
+    same = all(getattr(run, field) == getattr(study, field) for field in fields)
+    return same and run.arm in ARMS and run.learning_rate == ARMS[run.arm].learning_rate
 
 
 def _twentieths(losses: Sequence[float]) -> str:

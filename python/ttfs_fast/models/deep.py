@@ -231,9 +231,7 @@ def cifar_vgg(
         If the images are too small or a number is out of its range.
     """
     layers = _vgg(((32,), (64,), (128, 128)), (256,), classes)
-    return _network(
-        "CIFAR VGG", layers, width, in_channels, image_size, bias, t_max, device, dtype
-    )
+    return _network("CIFAR VGG", layers, width, in_channels, image_size, bias, t_max, device, dtype)
 
 
 def spiking_googlenet(
