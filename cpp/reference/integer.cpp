@@ -16,17 +16,16 @@ struct Event {
 };
 
 /// One neuron: when does F first reach 0? The events come in the order of their codes;
-/// weight(input) is the neuron's.
-template <class Weight>
-std::uint16_t neuron(const std::vector<Event>& events, const Weight& weight, std::int64_t theta,
-                     const Neurons& layer, std::uint16_t silent) {
+/// weights[input] is the neuron's.
+std::uint16_t neuron(const std::vector<Event>& events, const std::int64_t* weights,
+                     std::int64_t theta, const Neurons& layer, std::uint16_t silent) {
   // F(z) = sum of w_i (z - z_i) - theta z, with slope B; both at the codes of the inputs so far.
   std::int64_t slope = -theta, membrane = 0, now = 0;
   for (const Event& event : events) {
     membrane += slope * (event.code - now);
     now = event.code;
     if (membrane >= 0) break;  // reached before this input, or just as it comes
-    slope += weight(event.input);
+    slope += weights[event.input];
   }
   if (slope <= 0) return silent;  // the inputs are over and F falls
   // The crossing lies at moment / slope, moment = sum of w_i z_i. Scale, round halves upwards.
@@ -35,6 +34,18 @@ std::uint16_t neuron(const std::vector<Event>& events, const Weight& weight, std
   const std::int64_t code =
       std::max<std::int64_t>((moment * std::int64_t{layer.ratio} + divisor / 2) / divisor, 1);
   return code > layer.latest ? silent : static_cast<std::uint16_t>(code);
+}
+
+/// The integer weights of every output: those of its inputs, then that of its bias.
+std::vector<std::int64_t> integer_weights(const Neurons& layer, const std::int8_t* weight_codes,
+                                          std::int64_t inputs) {
+  std::vector<std::int64_t> weights;
+  for (std::int64_t output = 0; output < layer.shape.out_channels; ++output) {
+    for (std::int64_t input = 0; input < inputs; ++input)
+      weights.push_back(weight_of_code(*weight_codes++, layer.bits));
+    weights.push_back(layer.bias.empty() ? 0 : layer.bias[static_cast<std::size_t>(output)]);
+  }
+  return weights;
 }
 
 }  // namespace
@@ -46,6 +57,7 @@ void neurons(const Neurons& layer, const std::int8_t* weight_codes, int time_bit
   const std::int64_t channels = s.in_channels / s.groups, outputs = s.out_channels / s.groups;
   const std::int64_t inputs = channels * s.kernel_height * s.kernel_width;
   const std::int64_t pixels = s.out_height * s.out_width;
+  const std::vector<std::int64_t> weights = integer_weights(layer, weight_codes, inputs);
   std::vector<Event> events;
   const Stop stop;
   for (std::int64_t n = 0; n < batch; ++n)
@@ -54,30 +66,24 @@ void neurons(const Neurons& layer, const std::int8_t* weight_codes, int time_bit
         if (stop(0)) stop.check();
         const std::int64_t row = pixel / s.out_width, column = pixel % s.out_width;
         events.clear();
-        for (std::int64_t input = 0; input < inputs; ++input) {
-          const std::int64_t kx = input % s.kernel_width;
-          const std::int64_t ky = input / s.kernel_width % s.kernel_height;
-          const std::int64_t channel =
-              group * channels + input / (s.kernel_width * s.kernel_height);
-          const std::int64_t y = row * s.stride_height - s.pad_top + ky * s.dilation_height;
-          const std::int64_t x = column * s.stride_width - s.pad_left + kx * s.dilation_width;
-          if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
-          const std::uint16_t code =
-              codes[((n * s.in_channels + channel) * s.in_height + y) * s.in_width + x];
-          if (code != silent) events.push_back({code, input});
-        }
+        std::int64_t input = 0;
+        for (std::int64_t c = group * channels; c < (group + 1) * channels; ++c)
+          for (std::int64_t ky = 0; ky < s.kernel_height; ++ky)
+            for (std::int64_t kx = 0; kx < s.kernel_width; ++kx, ++input) {
+              const std::int64_t y = row * s.stride_height - s.pad_top + ky * s.dilation_height;
+              const std::int64_t x = column * s.stride_width - s.pad_left + kx * s.dilation_width;
+              if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
+              const std::uint16_t code =
+                  codes[((n * s.in_channels + c) * s.in_height + y) * s.in_width + x];
+              if (code != silent) events.push_back({code, input});
+            }
         if (!layer.bias.empty()) events.push_back({layer.bias_code, inputs});
         std::sort(events.begin(), events.end(),
                   [](const Event& a, const Event& b) { return a.code < b.code; });
-        for (std::int64_t m = group * outputs; m < (group + 1) * outputs; ++m) {
-          const auto j = static_cast<std::size_t>(m);
-          const auto weight = [&](std::int64_t input) -> std::int64_t {
-            if (input == inputs) return layer.bias[j];
-            return weight_of_code(weight_codes[m * inputs + input], layer.bits);
-          };
+        for (std::int64_t m = group * outputs; m < (group + 1) * outputs; ++m)
           out[(n * s.out_channels + m) * pixels + pixel] =
-              neuron(events, weight, layer.theta[j], layer, silent);
-        }
+              neuron(events, weights.data() + m * (inputs + 1),
+                     layer.theta[static_cast<std::size_t>(m)], layer, silent);
       }
 }
 

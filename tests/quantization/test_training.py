@@ -222,17 +222,32 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     return train(settings, tmp_path_factory.mktemp("digits"), quiet=True).model
 
 
-def test_retraining_mends_what_two_bits_cost(digits: nn.Module, tmp_path: Path) -> None:
+@dataclasses.dataclass
+class Retrained:
+    """The digits' network retrained with config(), and the folder of the run."""
+
+    nets: dict[int, quantization.IntegerNetwork]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def retrained(digits: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    folder = tmp_path_factory.mktemp("retrained") / "run"
+    before = {name: value.clone() for name, value in digits.state_dict().items()}
+    nets = quantization.quantize(digits, config(), folder, quiet=True)
+    assert all(torch.equal(before[name], value) for name, value in digits.state_dict().items())
+    return Retrained(nets, folder)
+
+
+def test_retraining_mends_what_two_bits_cost(digits: nn.Module, retrained: Retrained) -> None:
     test_set = load("digits", train=False)
     plain = quantization.evaluate(convert(digits, 2), test_set)
-    before = {name: value.clone() for name, value in digits.state_dict().items()}
-    nets = quantization.quantize(digits, config(), tmp_path / "run", quiet=True)
-    assert all(torch.equal(before[name], value) for name, value in digits.state_dict().items())
+    nets = retrained.nets
     assert list(nets) == [8, 4, 2]
     result = quantization.evaluate(nets[2], test_set)
     assert result.accuracy > plain.accuracy + 0.03
     assert result.accuracy > 0.85
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+    assert {p.name for p in retrained.folder.iterdir()} == {
         "quantize.json",
         "checkpoint-0006",
         *(f"model-{bits}bit.ttfs" for bits in nets),
@@ -245,31 +260,35 @@ def test_retraining_mends_what_two_bits_cost(digits: nn.Module, tmp_path: Path) 
         right = predict(digits(values)) == test_set.labels_as_tensor()
     assert comparison.float_correct == int(right.sum())
     with pytest.raises(FileExistsError, match="--resume"):
-        quantization.quantize(digits, config(), tmp_path / "run", quiet=True)
+        quantization.quantize(digits, config(), retrained.folder, quiet=True)
     with pytest.raises(ValueError, match="other settings"):
-        quantization.quantize(digits, config(epochs=3), tmp_path / "run", resume=True, quiet=True)
+        quantization.quantize(digits, config(epochs=3), retrained.folder, resume=True, quiet=True)
 
 
-def test_the_float_network_can_be_the_teacher(digits: nn.Module, tmp_path: Path) -> None:
+def test_the_float_network_can_be_the_teacher(
+    digits: nn.Module, retrained: Retrained, tmp_path: Path
+) -> None:
     from ttfs_fast.training import export_weights
 
     settings = config().training
     path = export_weights(digits, tmp_path / "t.safetensors", settings, test_accuracy=0.9)
     taught = dataclasses.replace(settings, teacher=str(path), teacher_share=1.0)
     nets = quantization.quantize(digits, config(training=taught), tmp_path / "run", quiet=True)
-    other = quantization.quantize(digits, config(), tmp_path / "other", quiet=True)
-    assert nets[2].to_bytes() != other[2].to_bytes()
+    assert nets[2].to_bytes() != retrained.nets[2].to_bytes()
     comparison = quantization.compare(digits, nets[2], load("digits", train=False))
     assert comparison.agreement > 0.85  # the labels did not count
 
 
 @pytest.mark.parametrize("stop_after", [1, 4])
 def test_a_stopped_run_continues_to_the_same_bits(
-    digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+    digits: nn.Module,
+    retrained: Retrained,
+    tmp_path: Path,
+    stop_after: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from ttfs_fast.quantization import training
 
-    expected = quantization.quantize(digits, config(), tmp_path / "whole", quiet=True)
     save, saved = training.save_checkpoint, []
 
     def stop(*arguments: object) -> object:
@@ -285,7 +304,7 @@ def test_a_stopped_run_continues_to_the_same_bits(
     monkeypatch.setattr(training, "save_checkpoint", save)
     again = quantization.quantize(digits, config(), tmp_path / "stopped", resume=True, quiet=True)
     assert {b: n.to_bytes() for b, n in again.items()} == {
-        b: n.to_bytes() for b, n in expected.items()
+        b: n.to_bytes() for b, n in retrained.nets.items()
     }
     # Nor does a kill between writing a checkpoint and removing the one before it leave a trace.
     newest = max(path for path in (tmp_path / "stopped").glob("checkpoint-*"))
@@ -293,7 +312,8 @@ def test_a_stopped_run_continues_to_the_same_bits(
     shutil.copytree(newest, newest.with_name(".partial-removed-1234"))
     quantization.quantize(digits, config(), tmp_path / "stopped", resume=True, quiet=True)
     whole, stopped = (
-        {path.name for path in (tmp_path / run).iterdir()} for run in ("whole", "stopped")
+        {path.name for path in folder.iterdir()}
+        for folder in (retrained.folder, tmp_path / "stopped")
     )
     assert stopped == whole
 
