@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttf
 
 from ttfs_fast import cli  # noqa: E402
 from ttfs_fast._extras import require  # noqa: E402
-from ttfs_fast.data import load  # noqa: E402
+from ttfs_fast.data import ImageSet, load  # noqa: E402
 from ttfs_fast.models import mnist_scnn  # noqa: E402
 from ttfs_fast.training import TrainConfig, evaluate, train  # noqa: E402
 
@@ -134,6 +135,30 @@ def test_eval_as_json_uses_the_settings_of_the_training(trained: Path) -> None:
     assert found["confusion"] == expected.confusion.tolist()
     assert found["first_spike_time"] == pytest.approx(expected.first_spike_time)
     assert found["first_spike_time"] != evaluate(model, digits, alpha=3.0).first_spike_time
+
+
+def test_a_network_that_ships_goes_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(2)
+    images = generator.integers(0, 256, (30, 3, 32, 32), dtype=np.uint8)
+    labels = np.arange(30, dtype=np.int64) % 10
+    names = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    monkeypatch.setattr(
+        "ttfs_fast.data.load", lambda *_, **__: ImageSet(images, labels, "CIFAR-10", names)
+    )
+    result = run("eval", "--weights", "cifar_scnn", "--threads", "1")
+    assert result.exit_code == 0, result.stderr
+    assert "testing the trained cifar_scnn of the package on 30 images" in result.output
+    # Long names number the columns; all rows are named whole.
+    assert all(f"{number} {name} " in result.output for number, name in enumerate(names))
+    assert "90,624 weights" in result.output
+    # A file of that name goes before it.
+    monkeypatch.chdir(tmp_path)
+    Path("cifar_scnn").write_bytes(b"no weights")
+    result = run("eval", "--weights", "cifar_scnn")
+    assert result.exit_code == 2
+    assert "cifar_scnn" in result.stderr
 
 
 def test_eval_wants_exactly_one_network(trained: Path) -> None:

@@ -1,10 +1,14 @@
+import dataclasses
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from ttfs_fast import spiking_conv2d
+from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import (
@@ -20,8 +24,16 @@ from ttfs_fast.models import (
     vgg_stack,
 )
 from ttfs_fast.models.description import Conv, Dense, GlobalPool, Inception, Pool
+from ttfs_fast.models.shipped import ShippedName, shipped_weights
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.training import predict
+from ttfs_fast.training import (
+    TrainConfig,
+    evaluate,
+    load_pretrained,
+    predict,
+    read_metadata,
+    read_recipe,
+)
 
 MAKERS = {
     "vgg16": spiking_vgg16,
@@ -250,3 +262,43 @@ def test_errors_say_what_to_do() -> None:
     endless = Description("no end", (("conv", Conv(3, 2)),), 1, (4, 4))
     with pytest.raises(ValueError, match="does not end with a fully connected layer"):
         _ = endless.classes
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "recipe", "least"),
+    [
+        ("cifar_scnn", cifar_scnn, "cifar10-small", 0.72),
+        ("cifar_vgg", cifar_vgg, "cifar10-vgg", 0.80),
+    ],
+)
+def test_trained_weights_that_ship(
+    name: ShippedName,
+    make: Callable[..., SpikingNetwork],
+    recipe: str,
+    least: float,
+    data_root: Path,
+) -> None:
+    """They come from the recipe, and classify as many test images as they say."""
+    with shipped_weights(name) as file:
+        assert file.stat().st_size < 5_000_000
+        metadata = read_metadata(file)
+    loaded, config = load_pretrained(name)
+    assert set(config.differences(TrainConfig(**read_recipe(recipe)))) <= {"threads"}
+    model = make(pretrained=True)
+    state = loaded.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
+    assert float(metadata["test_accuracy"]) > least
+    test_set = load("cifar10", str(data_root), train=False)
+    some = dataclasses.replace(
+        test_set, images=test_set.images[:1000], labels=test_set.labels[:1000]
+    )
+    result = evaluate(model, some, alpha=config.alpha, polarity=config.polarity)
+    assert result.accuracy == pytest.approx(float(metadata["test_accuracy"]), abs=0.03)
+    assert result.sparsity > 0.9
+
+
+def test_trained_weights_fit_no_other_network() -> None:
+    with pytest.raises(ValueError, match=r"6 channels \(both polarities\).*leave these arguments"):
+        cifar_scnn(pretrained=True, in_channels=3)
+    with pytest.raises(ValueError, match="no trained weights of 'vgg8' ship; there are mnist_scnn"):
+        shipped_weights("vgg8")  # type: ignore[arg-type]

@@ -43,8 +43,14 @@ def test_what_is_no_run(tmp_path: Path) -> None:
 
 def test_mnist_and_the_authors_weights(data_root: Path, tmp_path: Path) -> None:
     found = find_subjects(quick=False, out=tmp_path, seed=0, data_root=data_root)
-    assert [subject.key for subject in found.subjects] == ["mnist", "mnist-authors"]
-    first, authors = found.subjects
+    keys = [subject.key for subject in found.subjects]
+    assert keys[:2] == ["mnist", "mnist-authors"]
+    if keys[2:]:  # where the folder has CIFAR-10
+        assert keys[2:] == ["shipped-cifar-scnn", "shipped-cifar-vgg"]
+        assert {subject.paper_key for subject in found.subjects[2:]} == {"cifar10"}
+    else:
+        assert any(text.startswith("CIFAR-10: ") for text in found.missing)
+    first, authors = found.subjects[:2]
     assert first.paper_title == authors.paper_title == "paper"
     assert first.stem != authors.stem
     some, whole = first.some(2000), first.test_set

@@ -17,6 +17,7 @@ except ModuleNotFoundError as error:
         'install it with: pip install "ttfs_fast[train]"'
     )
 
+from ttfs_fast.models.shipped import SHIPPED, shipped_name
 from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def flag(name: str, text: str, **more: Any) -> Any:
     return typer.Option(name, help=text, show_default=False, **more)
 
 
+OR_SHIPPED = f"or the name of a trained network that ships: {', '.join(SHIPPED)}"
+
+
 def choose_network(
     weights: Path | None, pretrained: bool, authors: Path | None
 ) -> tuple["nn.Module", TrainConfig, str]:
@@ -65,6 +69,8 @@ def choose_network(
 
     if authors is not None:
         return mnist_scnn(weights=authors), TrainConfig(), str(authors)
+    if weights is not None and (name := shipped_name(weights)) is not None:
+        return *training.load_pretrained(name), f"the trained {name} of the package"
     if weights is not None:
         return *training.load_model(weights), str(weights)
     return *training.load_pretrained(), "the pretrained weights"

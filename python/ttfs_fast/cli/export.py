@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ttfs_fast.cli._common import Debug, app, choose_network, flag, friendly_errors, option
+from ttfs_fast.cli._common import (
+    OR_SHIPPED,
+    Debug,
+    app,
+    choose_network,
+    flag,
+    friendly_errors,
+    option,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +26,8 @@ Shape = tuple[int, ...]
 def export(
     out: Annotated[Path, typer.Argument(help="The file: NAME.nir or NAME.pt2.")],
     weights: Annotated[
-        Path | None, option("A model.safetensors that training wrote.", show_default=False)
+        Path | None,
+        option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
     ] = None,
     pretrained: Annotated[
         bool, flag("--pretrained", "Take the trained network that comes with the package.")

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttfs_fast.cli._common import (
+    OR_SHIPPED,
     DataRoot,
     Debug,
     Threads,
     app,
     choose_network,
-    console,
     counting_bar,
     flag,
     friendly_errors,
     option,
-    rich,
     set_threads,
 )
-from ttfs_fast.cli.training import print_confusion, print_result
+from ttfs_fast.cli.training import print_confusion, print_counts, print_result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +48,8 @@ class TimeBits(StrEnum):
 @app.command()
 def quantize(
     weights: Annotated[
-        Path | None, option("A model.safetensors that training wrote.", show_default=False)
+        Path | None,
+        option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
     ] = None,
     pretrained: Annotated[
         bool, flag("--pretrained", "Use the trained network that comes with the package.")
@@ -254,10 +254,5 @@ def read_images(path: Path, size: tuple[int, int, int]) -> "NDArray[np.uint8]":
 
 
 def print_comparison(comparison: "Comparison", classes: tuple[str, ...]) -> None:
-    table = rich("table").Table(title="answer in float (row), in integers (column)")
-    table.add_column("")
-    for name in (*classes, "silent"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, row in zip((*classes, "silent"), comparison.counts.tolist(), strict=True):
-        table.add_row(name, *(str(count) if count else "." for count in row))
-    console().print(table)
+    names = (*classes, "silent")
+    print_counts("answer in float (row), in integers (column)", names, names, comparison.counts)

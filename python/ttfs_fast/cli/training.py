@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ttfs_fast.cli._common import (
+    OR_SHIPPED,
     DataRoot,
     Dataset,
     Debug,
@@ -26,11 +28,17 @@ from ttfs_fast.cli._common import (
 from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ttfs_fast.training import EvaluationResult
 
 
 MOST_COLUMNS = 20
 """Classes up to which a confusion table can be read."""
+
+MOST_CHARACTERS = 4
+"""Of class names that head its columns."""
 
 
 class Model(StrEnum):
@@ -554,8 +562,8 @@ def evaluate(
     weights: Annotated[
         Path | None,
         option(
-            "A model.safetensors that training wrote, or an integer network that ttfs-fast "
-            "quantize wrote.",
+            "A model.safetensors that training wrote, an integer network that ttfs-fast quantize "
+            f"wrote, {OR_SHIPPED}.",
             show_default=False,
         ),
     ] = None,
@@ -756,10 +764,22 @@ def print_result(result: "EvaluationResult") -> None:
 
 
 def print_confusion(result: "EvaluationResult", classes: tuple[str, ...]) -> None:
-    table = rich("table").Table(title="true class (row), answer (column)")
-    table.add_column("")
-    for name in (*classes, "silent"):
+    print_counts(
+        "true class (row), answer (column)", classes, (*classes, "silent"), result.confusion
+    )
+
+
+def print_counts(
+    title: str, rows: Sequence[str], columns: Sequence[str], counts: "NDArray[np.int64]"
+) -> None:
+    """A table of counts; where names would make its columns wide, they are numbered instead."""
+    if max(map(len, columns[:-1])) > MOST_CHARACTERS:
+        rows = [f"{number} {name}" for number, name in enumerate(rows)]
+        columns = [*map(str, range(len(columns) - 1)), columns[-1]]
+    table = rich("table").Table(title=title)
+    table.add_column("", no_wrap=True)
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    for name, row in zip(classes, result.confusion.tolist(), strict=True):
+    for name, row in zip(rows, counts.tolist(), strict=True):
         table.add_row(name, *(str(count) if count else "." for count in row))
     console().print(table)

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import torch
 
+from ttfs_fast._untrusted import read_safetensors
 from ttfs_fast.geometry import IntPair, pair
 from ttfs_fast.models.description import (
     Conv,
@@ -18,6 +19,7 @@ from ttfs_fast.models.description import (
     numbered,
 )
 from ttfs_fast.models.networks import SpikingNetwork
+from ttfs_fast.models.shipped import ShippedName, shipped_weights
 
 Depth = Literal[4, 8, 13, 17]
 
@@ -163,8 +165,9 @@ def vgg_stack(
 
 def cifar_scnn(
     *,
+    pretrained: bool = False,
     width: float = 1.0,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     image_size: IntPair = 32,
     classes: int = 10,
     bias: bool = True,
@@ -178,7 +181,12 @@ def cifar_scnn(
 
     Parameters
     ----------
-    width, in_channels, image_size, classes, bias, t_max, device, dtype
+    pretrained : bool
+        Load the weights that ship with the package, trained on CIFAR-10 from both polarities of the
+        pixels (docs/results/deep.md says how): ``encode(pixels, alpha=1, polarity="both")``.
+    in_channels : int, optional
+        Channels of the images: by default 3, with `pretrained` 6.
+    width, image_size, classes, bias, t_max, device, dtype
         As :func:`spiking_vgg16`; any image size will do.
 
     Returns
@@ -193,15 +201,16 @@ def cifar_scnn(
         Dense(64),
         Dense(classes),
     ]
-    return _network(
-        "CIFAR SCNN", layers, width, in_channels, image_size, bias, t_max, device, dtype
-    )
+    channels = _channels(in_channels, pretrained)
+    model = _network("CIFAR SCNN", layers, width, channels, image_size, bias, t_max, device, dtype)
+    return _load_shipped(model, "cifar_scnn") if pretrained else model
 
 
 def cifar_vgg(
     *,
+    pretrained: bool = False,
     width: float = 1.0,
-    in_channels: int = 3,
+    in_channels: int | None = None,
     image_size: IntPair = 32,
     classes: int = 10,
     bias: bool = True,
@@ -212,12 +221,17 @@ def cifar_vgg(
     """A network of six layers for CIFAR-10: 32 P 64 P 128 128 P, FC 256, FC 10.
 
     All convolutions are 3 x 3, "P" is a pool of 2 x 2. The pools follow the first convolutions at
-    once, so that most channels are at low resolution, where they cost little: a step takes a
-    third more time than one of ``vgg_stack(8)``, with more than twice the weights.
+    once, so that most channels are at low resolution, where they cost little: a step takes 1.4
+    times as long as one of ``vgg_stack(8)``, with more than twice the weights.
 
     Parameters
     ----------
-    width, in_channels, image_size, classes, bias, t_max, device, dtype
+    pretrained : bool
+        Load the weights that ship with the package, trained on CIFAR-10 from both polarities of the
+        pixels (docs/results/deep.md says how): ``encode(pixels, alpha=1, polarity="both")``.
+    in_channels : int, optional
+        Channels of the images: by default 3, with `pretrained` 6.
+    width, image_size, classes, bias, t_max, device, dtype
         As :func:`spiking_vgg16`, for images of at least 8 x 8.
 
     Returns
@@ -228,10 +242,13 @@ def cifar_vgg(
     Raises
     ------
     ValueError
-        If the images are too small or a number is out of its range.
+        If the images are too small, a number is out of its range, or the trained weights are for
+        other arguments.
     """
     layers = _vgg(((32,), (64,), (128, 128)), (256,), classes)
-    return _network("CIFAR VGG", layers, width, in_channels, image_size, bias, t_max, device, dtype)
+    channels = _channels(in_channels, pretrained)
+    model = _network("CIFAR VGG", layers, width, channels, image_size, bias, t_max, device, dtype)
+    return _load_shipped(model, "cifar_vgg") if pretrained else model
 
 
 def spiking_googlenet(
@@ -318,6 +335,27 @@ def _network(
     description = Description(name, tuple(numbered(layers)), in_channels, pair(image_size))
     scaled = description.scaled(width)
     return SpikingNetwork(scaled, bias=bias, t_max=t_max, device=device, dtype=dtype)
+
+
+def _channels(given: int | None, pretrained: bool) -> int:
+    """As given, else those of colour images, or of both their polarities."""
+    if given is None:
+        return 6 if pretrained else 3
+    return given
+
+
+def _load_shipped(model: SpikingNetwork, name: ShippedName) -> SpikingNetwork:
+    with shipped_weights(name) as file:
+        state = read_safetensors(file)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the trained weights of {name} are for width 1, 6 channels (both polarities), images "
+            "of 32 x 32, 10 classes and a bias; leave these arguments out with pretrained=True: "
+            f"{error}"
+        ) from error
+    return model
 
 
 def _positive(name: str, value: int) -> int:

@@ -1,8 +1,6 @@
 """The paper's MNIST network."""
 
 import math
-from contextlib import AbstractContextManager
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._untrusted import parse_json, read_metadata, read_npy, read_safetensors
+from ttfs_fast.models.shipped import shipped_weights
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
@@ -106,12 +105,6 @@ def mnist_scnn(
     except RuntimeError as error:
         raise ValueError(f"{path or 'the shipped weights'}: not this network: {error}") from error
     return model
-
-
-def shipped_weights() -> AbstractContextManager[Path]:
-    """The file of the weights that ship with the package, for the length of a ``with`` block."""
-    shipped = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
-    return resources.as_file(shipped)
 
 
 def _exported(path: Path) -> tuple[dict[str, Tensor], list[float]]:

@@ -16,6 +16,7 @@ from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, lo
 from ttfs_fast.data._sources import data_folders
 from ttfs_fast.data.folders import centre_square
 from ttfs_fast.models import mnist_scnn
+from ttfs_fast.models.shipped import ShippedName
 from ttfs_fast.reproduce.store import digest
 from ttfs_fast.training import TrainConfig, load_model, load_pretrained, read_recipe
 from ttfs_fast.training.datasets import count
@@ -236,6 +237,9 @@ def find_subjects(
             raise ValueError(f"--quick is for networks of the digits; leave out {', '.join(wrong)}")
         return Found(named or [_trained_digits(out / "digits", seed, quiet)], [])
     subjects, missing = _mnist(data_root)
+    cifar, without_cifar = _cifar(data_root)
+    subjects += cifar
+    missing += without_cifar
     for subject in named:
         try:
             _ = subject.test_set
@@ -244,11 +248,6 @@ def find_subjects(
             continue
         subjects.append(subject)
     present = {subject.paper_key for subject in subjects}
-    if "cifar10" not in present:
-        missing.append(
-            "CIFAR-10: no trained network was given. ttfs-fast train --config cifar10-vgg8 trains "
-            "one; name its folder with --run."
-        )
     if "imagenet" not in present:
         missing.append(
             "ImageNet: no trained network was given. ttfs-fast train --config paper-imagenet "
@@ -300,6 +299,26 @@ def _distinct(subjects: list[Subject]) -> list[Subject]:
         if seen[subject.key] > 1:
             subject.key += f"-{seen[subject.key]}"
     return subjects
+
+
+def _cifar(data_root: Path | None) -> tuple[list[Subject], list[str]]:
+    """The networks for CIFAR-10 that ship with the package, if its images are there."""
+    names: tuple[ShippedName, ...] = ("cifar_scnn", "cifar_vgg")
+    subjects = [
+        Subject(
+            f"shipped-{name.replace('_', '-')}",
+            f"CIFAR-10 (shipped {name})",
+            f"{name}(pretrained=True)",
+            *load_pretrained(name),
+            data_root,
+        )
+        for name in names
+    ]
+    try:
+        _ = subjects[0].test_set
+    except (OSError, ValueError) as error:
+        return [], [f"CIFAR-10: {error}."]
+    return subjects, []
 
 
 def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:

@@ -21,7 +21,7 @@ from ttfs_fast.models import (
     spiking_vgg16,
     vgg_stack,
 )
-from ttfs_fast.models.mnist import shipped_weights
+from ttfs_fast.models.shipped import ShippedName, shipped_weights
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config
 from ttfs_fast.training.horizons import set_horizons_
@@ -148,9 +148,9 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
     return model.to(torch.get_default_dtype()), config
 
 
-def load_pretrained() -> tuple[nn.Module, TrainConfig]:
-    """The network that ships with the package, with the settings that made it."""
-    with shipped_weights() as path:
+def load_pretrained(name: ShippedName = "mnist_scnn") -> tuple[nn.Module, TrainConfig]:
+    """A trained network that ships with the package, with the settings that made it."""
+    with shipped_weights(name) as path:
         return load_model(path)
 
 
