@@ -54,8 +54,13 @@ def test_nothing_is_unfinished_or_unsafe():
     assert lines_matching(UNSAFE, sources) == []
 
 
-def test_every_file_is_smaller_than_a_megabyte():
-    assert [str(path) for path in project_files() if path.stat().st_size > 1_000_000] == []
+def test_files_are_small():
+    """Trained weights may have five megabytes, all else one."""
+    limits = {True: 5_000_000, False: 1_000_000}
+    weights = ROOT / "python/ttfs_fast/models/weights"
+    files = [(path, limits[path.parent == weights]) for path in project_files()]
+    assert any(limit > 1_000_000 for _, limit in files)
+    assert [str(path) for path, limit in files if path.stat().st_size > limit] == []
 
 
 def test_one_version():
