@@ -362,14 +362,14 @@ LAYERS = {
 
 @linux
 @pytest.mark.parametrize("name", LAYERS)
-def test_memory_of_a_training_step(name: str) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_of_a_training_step(name: str, threads: int) -> None:
     """Beside inputs and weights: output, D, their gradients, and one packed copy of the weights.
 
     For scratch memory 8 MB, and 4 MB more a thread, are allowed: receptive fields unfolded, or
     causal sets stored, would take some hundred.
     """
     layer, small, large, outputs = LAYERS[name]
-    threads = 2
     done = python(MEMORY.format(threads=threads, layer=layer, small=small, large=large))
     assert done.returncode == 0, done.stderr
     used = int(done.stdout)
