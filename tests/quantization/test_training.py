@@ -16,7 +16,7 @@ from torch import nn
 from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
-from ttfs_fast.models import mnist_scnn
+from ttfs_fast.models import cifar_scnn, mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import (
     FakeQuantize,
@@ -199,10 +199,28 @@ def test_what_cannot_be_converted() -> None:
         convert(mnist_scnn(), time_bits=12)
     with pytest.raises(ValueError, match="does not whiten images"):
         QuantizeConfig(training=TrainConfig(dataset="cifar10", whiten=True))
+    with pytest.raises(ValueError, match="takes one spike a pixel"):
+        QuantizeConfig(training=TrainConfig(dataset="cifar10", polarity="both"))
+    with pytest.raises(ValueError, match="the images and 255 - images, joined as channels"):
+        convert(cifar_scnn(pretrained=True), input_size=(3, 32, 32), polarity="both")
     wide = SpikingConv2d(45000, 1, 1)
     nn.init.ones_(wide.weight)
     with pytest.raises(ValueError, match="overflow"):
         convert(nn.Sequential(wide), input_size=(45000, 1, 1))
+
+
+def test_both_polarities_as_channels(data_root: Path) -> None:
+    model = cifar_scnn(pretrained=True)
+    test_set = load("cifar10", str(data_root), train=False)
+    images = test_set.images[:300]
+    channels = np.concatenate([images, 255 - images], axis=1)
+    units = quantization.calibrated_units(model, channels, alpha=1.0)
+    net = convert(model, input_size=(6, 32, 32), alpha=1.0, units=units)
+    classes = net.classify(channels)
+    with torch.no_grad():
+        values = encode(torch.from_numpy(images), alpha=1.0, polarity="both")
+        assert (classes == predict(model(values)).numpy()).mean() > 0.95
+    assert (classes == test_set.labels[:300]).mean() > 0.6
 
 
 def config(**changes: object) -> QuantizeConfig:

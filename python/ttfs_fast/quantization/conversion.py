@@ -272,6 +272,12 @@ def _ratio(unit_in: float, unit_out: float) -> int:
 
 
 def _encoder(alpha: float, polarity: Polarity, unit: float, silent: int) -> NDArray[np.uint16]:
+    if polarity == "both":
+        raise ValueError(
+            "an integer network turns a pixel into one spike, polarity 'both' into two: convert "
+            "with polarity='bright-first' and give it the images and 255 - images, joined as "
+            "channels"
+        )
     times = pixels_to_times(torch.arange(256, dtype=torch.float64) / 255, alpha, polarity)
     codes = torch.round(times.exp() / unit).clamp(min=1)
     if float(codes.max()) >= silent:

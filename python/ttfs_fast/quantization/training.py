@@ -70,6 +70,12 @@ class QuantizeConfig:
             raise ValueError(
                 "an integer network does not whiten images: take a network trained without whiten"
             )
+        if self.training.polarity == "both":
+            raise ValueError(
+                "retraining for few bits takes one spike a pixel: take a network trained with "
+                "polarity bright-first or dark-first. An integer network of this one, without "
+                "retraining, is what ttfs_fast.quantization.convert makes"
+            )
         if self.time_bits not in (8, 16):
             raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")
         if self.epochs < 0:
