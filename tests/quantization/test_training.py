@@ -199,7 +199,7 @@ def test_what_cannot_be_converted() -> None:
         convert(mnist_scnn(), time_bits=12)
     with pytest.raises(ValueError, match="does not whiten images"):
         QuantizeConfig(training=TrainConfig(dataset="cifar10", whiten=True))
-    with pytest.raises(ValueError, match="takes one spike a pixel"):
+    with pytest.raises(ValueError, match=r"polarity 'both' makes two spikes.*see docs/integer\.md"):
         QuantizeConfig(training=TrainConfig(dataset="cifar10", polarity="both"))
     with pytest.raises(ValueError, match="the images and 255 - images, joined as channels"):
         convert(cifar_scnn(pretrained=True), input_size=(3, 32, 32), polarity="both")

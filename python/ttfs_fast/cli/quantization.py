@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttfs_fast.cli._common import (
-    OR_SHIPPED,
     DataRoot,
     Debug,
     Threads,
@@ -48,8 +47,7 @@ class TimeBits(StrEnum):
 @app.command()
 def quantize(
     weights: Annotated[
-        Path | None,
-        option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
+        Path | None, option("A model.safetensors that training wrote.", show_default=False)
     ] = None,
     pretrained: Annotated[
         bool, flag("--pretrained", "Use the trained network that comes with the package.")

@@ -201,7 +201,7 @@ def cifar_scnn(
         Dense(64),
         Dense(classes),
     ]
-    channels = _channels(in_channels, pretrained)
+    channels = (6 if pretrained else 3) if in_channels is None else in_channels
     model = _network("CIFAR SCNN", layers, width, channels, image_size, bias, t_max, device, dtype)
     return _load_shipped(model, "cifar_scnn") if pretrained else model
 
@@ -246,7 +246,7 @@ def cifar_vgg(
         other arguments.
     """
     layers = _vgg(((32,), (64,), (128, 128)), (256,), classes)
-    channels = _channels(in_channels, pretrained)
+    channels = (6 if pretrained else 3) if in_channels is None else in_channels
     model = _network("CIFAR VGG", layers, width, channels, image_size, bias, t_max, device, dtype)
     return _load_shipped(model, "cifar_vgg") if pretrained else model
 
@@ -335,13 +335,6 @@ def _network(
     description = Description(name, tuple(numbered(layers)), in_channels, pair(image_size))
     scaled = description.scaled(width)
     return SpikingNetwork(scaled, bias=bias, t_max=t_max, device=device, dtype=dtype)
-
-
-def _channels(given: int | None, pretrained: bool) -> int:
-    """As given, else those of colour images, or of both their polarities."""
-    if given is None:
-        return 6 if pretrained else 3
-    return given
 
 
 def _load_shipped(model: SpikingNetwork, name: ShippedName) -> SpikingNetwork:

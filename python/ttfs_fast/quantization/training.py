@@ -72,9 +72,9 @@ class QuantizeConfig:
             )
         if self.training.polarity == "both":
             raise ValueError(
-                "retraining for few bits takes one spike a pixel: take a network trained with "
-                "polarity bright-first or dark-first. An integer network of this one, without "
-                "retraining, is what ttfs_fast.quantization.convert makes"
+                "polarity 'both' makes two spikes of a pixel, an integer network's encoder one: "
+                "take a network trained with polarity bright-first or dark-first; or see "
+                "docs/integer.md, which converts such a network without retraining it"
             )
         if self.time_bits not in (8, 16):
             raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")

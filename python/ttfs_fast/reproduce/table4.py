@@ -158,8 +158,6 @@ def _images(context: Context, subject: Subject) -> int:
 def _convert(subject: Subject, bits: int) -> IntegerNetwork:
     assert isinstance(subject.test_set, ImageSet)
     channels, height, width = subject.test_set.images.shape[1:]
-    if subject.config.polarity == "both":
-        raise ValueError("the integer engine's encoder has one polarity")
     return quantization.convert(
         subject.model,
         bits,
