@@ -138,5 +138,6 @@ def load_teacher(config: TrainConfig) -> Teacher | None:
                 f"the teacher {path} was trained with {name} {its}, this network is to be with "
                 f"{own}: both see the same spikes, so they must agree"
             )
-    network.eval().requires_grad_(False)
+    # In this format torch convolves and pools a few channels two to three times as fast.
+    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Teacher(network, settings.scale, hashlib.sha256(path.read_bytes()).hexdigest())
