@@ -36,21 +36,34 @@ inline std::int64_t collect_codes(const std::uint16_t* codes, std::int64_t n, st
   return count;
 }
 
-/// One stable pass of a counting sort over `bits` bits of the code.
+/// One stable pass of a counting sort over `bits` bits of the code. Many events may have one code,
+/// and each waits for the slot that the one before has moved on; so the first half fills the slots
+/// from their starts while the second, from its last event on, fills them from their ends.
 inline void counting_pass(const std::uint32_t* events, std::int64_t n, std::uint32_t least,
                           int shift, int bits, std::uint32_t* out) {
-  std::uint32_t slot[2048];
+  std::uint32_t front[2048], back[2048];
   const std::uint32_t digits = 1U << bits, mask = digits - 1;
-  for (std::uint32_t d = 0; d < digits; ++d) slot[d] = 0;
-  for (std::int64_t i = 0; i < n; ++i) ++slot[((events[i] - least) >> shift) & mask];
+  const auto digit = [&](std::int64_t i) { return ((events[i] - least) >> shift) & mask; };
+  for (std::uint32_t d = 0; d < digits; ++d) front[d] = back[d] = 0;
+  const std::int64_t half = n / 2;
+  for (std::int64_t i = 0; i < half; ++i) {
+    ++front[digit(i)];
+    ++back[digit(half + i)];
+  }
+  if (n > 2 * half) ++back[digit(n - 1)];
   std::uint32_t next = 0;
   for (std::uint32_t d = 0; d < digits; ++d) {
-    const std::uint32_t here = slot[d];
-    slot[d] = next;
+    const std::uint32_t here = front[d] + back[d];
+    front[d] = next;
     next += here;
+    back[d] = next;
   }
-  for (std::int64_t i = 0; i < n; ++i)
-    out[slot[((events[i] - least) >> shift) & mask]++] = events[i];
+  if (n > 2 * half) out[--back[digit(n - 1)]] = events[n - 1];
+  for (std::int64_t i = 0; i < half; ++i) {
+    out[front[digit(i)]++] = events[i];
+    const std::int64_t last = 2 * half - 1 - i;
+    out[--back[digit(last)]] = events[last];
+  }
 }
 
 inline std::uint32_t* sort_events(std::uint32_t* events, std::int64_t n, std::uint32_t* scratch) {
@@ -113,37 +126,74 @@ inline std::int64_t filter_events(const std::uint32_t* events, const std::uint16
   return count;
 }
 
+/// The lags of a group of events, and the sum of min(lag, time since the start).
+inline std::int32_t describe_lags(const std::uint32_t* words, EventGroup& out) {
+  std::uint8_t* lags = out.lags;
+#if TTFS_ISA_avx512
+  const __m512i times = _mm512_srli_epi32(_mm512_loadu_si512(words), 16);
+  const __m512i lag = _mm512_sub_epi32(_mm512_set1_epi32(out.end), times);
+  const __m512i since = _mm512_sub_epi32(times, _mm512_set1_epi32(out.start));
+#if TTFS_ISA_avx512vnni
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(lags), _mm512_cvtepi32_epi8(lag));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(lags + kGroupEvents),
+                   _mm512_cvtepi32_epi8(_mm512_srli_epi32(lag, 8)));
+#else
+  if (out.wide)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lags),
+                        _mm512_cvtepi32_epi16(_mm512_sub_epi32(lag, _mm512_set1_epi32(kMidLag))));
+  else
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(lags), _mm512_cvtepi32_epi8(lag));
+#endif
+  return _mm512_reduce_add_epi32(_mm512_min_epi32(lag, since));
+#elif TTFS_ISA_avx2
+  const auto times = [&](int i) {
+    return _mm256_srli_epi32(load_words(words + i, Vec<float>{}), 16);
+  };
+  const __m256i start = _mm256_set1_epi32(out.start), end = _mm256_set1_epi32(out.end);
+  const __m256i a = times(0), b = times(8);
+  const __m256i lag_a = _mm256_sub_epi32(end, a), lag_b = _mm256_sub_epi32(end, b);
+  const auto pack = [](__m256i low, __m256i high) {
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+  };
+  if (out.wide) {
+    const __m256i middle = _mm256_set1_epi32(kMidLag);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lags),
+                        pack(_mm256_sub_epi32(lag_a, middle), _mm256_sub_epi32(lag_b, middle)));
+  } else {
+    const __m256i both = pack(lag_a, lag_b);
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(lags),
+        _mm_packus_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+  }
+  const __m256i bends = _mm256_add_epi32(_mm256_min_epi32(lag_a, _mm256_sub_epi32(a, start)),
+                                         _mm256_min_epi32(lag_b, _mm256_sub_epi32(b, start)));
+  __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(bends), _mm256_extracti128_si256(bends, 1));
+  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+#else
+  std::int32_t bend = 0;
+  for (int i = 0; i < kGroupEvents; ++i) {
+    const auto time = static_cast<std::int32_t>(words[i] >> 16);
+    const std::int32_t lag = out.end - time, since = time - out.start;
+    lags[i] = static_cast<std::uint8_t>(lag);
+    lags[kGroupEvents + i] = static_cast<std::uint8_t>(lag >> 8);
+    bend += lag < since ? lag : since;
+  }
+  return bend;
+#endif
+}
+
 inline bool group_events(const std::uint32_t* words, std::int64_t groups, std::int64_t span,
                          EventGroup* out) {
   bool fits = true;
   for (std::int64_t g = 0; g < groups; ++g, words += kGroupEvents, ++out) {
-    const auto start = static_cast<std::int32_t>(words[0] >> 16);
+    out->start = static_cast<std::int32_t>(words[0] >> 16);
     // The last group ends with its own last event.
-    const auto end =
+    out->end =
         static_cast<std::int32_t>(words[g + 1 < groups ? kGroupEvents : kGroupEvents - 1] >> 16);
-#if TTFS_ISA_avx512
-    const __m512i times = _mm512_srli_epi32(_mm512_loadu_si512(words), 16);
-    const __m512i lags = _mm512_sub_epi32(_mm512_set1_epi32(end), times);
-    const __m512i since = _mm512_sub_epi32(times, _mm512_set1_epi32(start));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->low), _mm512_cvtepi32_epi8(lags));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out->high),
-                     _mm512_cvtepi32_epi8(_mm512_srli_epi32(lags, 8)));
-    out->bend = _mm512_reduce_add_epi32(_mm512_min_epi32(lags, since));
-#else
-    std::int32_t bend = 0;
-    for (int i = 0; i < kGroupEvents; ++i) {
-      const auto time = static_cast<std::int32_t>(words[i] >> 16);
-      const std::int32_t lag = end - time, since = time - start;
-      out->low[i] = static_cast<std::uint8_t>(lag);
-      out->high[i] = static_cast<std::uint8_t>(lag >> 8);
-      bend += lag < since ? lag : since;
-    }
-    out->bend = bend;
-#endif
-    out->start = start;
-    out->end = end;
-    out->wide = end - start > 255;
-    fits &= end - start <= span;
+    out->wide = out->end - out->start > IntVec::longest_byte_lag;
+    out->bend = describe_lags(words, *out);
+    fits &= out->end - out->start <= span;
   }
   return fits;
 }

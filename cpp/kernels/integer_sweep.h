@@ -53,12 +53,6 @@ inline bool resolve(const IntegerSweepTask& task, std::int64_t g, std::int64_t o
   return false;
 }
 
-inline std::uint32_t four_bytes(const std::uint8_t* p) {
-  std::uint32_t word;
-  __builtin_memcpy(&word, p, sizeof word);
-  return word;
-}
-
 #if TTFS_ISA_avx512vnni
 
 /// The lags from each event of a group to each event behind it: 16 points in time in the lanes,
@@ -166,11 +160,12 @@ inline bool resolve(const GroupLags& lags, bool wide, const std::uint32_t* weigh
 
 #elif TTFS_ISA_avx2
 
-/// `resolve` for the eight outputs from `first` that `hit` names, side by side; returns those that
-/// fire. (A multiple of 8, so that their weights lie in two fours of a row.)
-[[gnu::noinline]] std::uint32_t resolve(const IntegerSweepTask& task, std::int64_t g,
-                                        std::int64_t first, std::uint32_t hit, __m256i membrane,
-                                        __m256i slope, Fired& fired) {
+/// `resolve` for eight outputs side by side; their weights for event i are weights_of(i). Returns
+/// those that fire.
+template <class Weights, class Output>
+std::uint32_t resolve(const IntegerSweepTask& task, std::int64_t g, __m256i membrane, __m256i slope,
+                      const Weights& weights_of, std::uint32_t wanted, const Output& output_of,
+                      Fired& fired) {
   using V = IntVec;
   const std::uint32_t* words = task.words + g * kGroupEvents;
   alignas(32) std::int32_t next[kGroupEvents], step[kGroupEvents];
@@ -179,13 +174,6 @@ inline bool resolve(const GroupLags& lags, bool wide, const std::uint32_t* weigh
   next[kGroupEvents - 1] = task.groups[g].end;
   for (int i = 0; i < kGroupEvents; ++i)
     step[i] = next[i] - static_cast<std::int32_t>(words[i] >> 16);
-  const std::int8_t* low = task.weights + place_in_row(first, task.width);
-  const std::int8_t* high = task.weights + place_in_row(first + 4, task.width);
-  const auto four = [](const std::int8_t* p) {
-    std::int32_t word;
-    __builtin_memcpy(&word, p, sizeof word);
-    return _mm_cvtsi32_si128(word);
-  };
   const auto select = [](__m256i sign, __m256i a, __m256i b) {
     return _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(b), _mm256_castsi256_ps(a),
                                                 _mm256_castsi256_ps(sign)));
@@ -194,9 +182,7 @@ inline bool resolve(const GroupLags& lags, bool wide, const std::uint32_t* weigh
   __m256i below = V::set(-1), f = V::set(0), b = f, at = f;
 #pragma GCC unroll 4
   for (int i = 0; i < kGroupEvents; ++i) {
-    const std::int64_t row = static_cast<std::int64_t>(words[i] & 0xffff) * task.width;
-    const __m128i weights = _mm_unpacklo_epi32(four(low + row), four(high + row));
-    slope = V::add(slope, _mm256_cvtepi8_epi32(weights));
+    slope = V::add(slope, weights_of(i));
     membrane = V::add(membrane, V::mul(slope, V::set(step[i])));
     f = select(below, membrane, f);
     b = select(below, slope, b);
@@ -204,175 +190,263 @@ inline bool resolve(const GroupLags& lags, bool wide, const std::uint32_t* weigh
     below = _mm256_and_si256(below, membrane);
   }
   const std::uint32_t fires =
-      hit & ~static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+      wanted & ~static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(below)));
   alignas(32) std::int32_t membranes[V::lanes], slopes[V::lanes], points[V::lanes];
   V::store(membranes, f);
   V::store(slopes, b);
   V::store(points, at);
   for (std::uint32_t rest = fires; rest != 0; rest &= rest - 1) {
     const int lane = __builtin_ctz(rest);
-    fired.slope[first + lane] = slopes[lane];
-    fired.moment[first + lane] = std::int64_t{slopes[lane]} * points[lane] - membranes[lane];
+    const std::int64_t output = output_of(lane);
+    fired.slope[output] = slopes[lane];
+    fired.moment[output] = std::int64_t{slopes[lane]} * points[lane] - membranes[lane];
   }
+  return fires;
+}
+
+/// The outputs from `first` on, a multiple of 8, that `hit` names.
+[[gnu::noinline]] std::uint32_t resolve_neighbours(const IntegerSweepTask& task, std::int64_t g,
+                                                   std::int64_t first, std::uint32_t hit,
+                                                   __m256i membrane, __m256i slope, Fired& fired) {
+  const std::uint32_t* words = task.words + g * kGroupEvents;
+  // They lie in two fours of a row.
+  const std::int8_t* low = task.weights + place_in_row(first, task.width);
+  const std::int8_t* high = task.weights + place_in_row(first + 4, task.width);
+  const auto four = [](const std::int8_t* p) {
+    std::int32_t word;
+    __builtin_memcpy(&word, p, sizeof word);
+    return _mm_cvtsi32_si128(word);
+  };
+  const auto weights_of = [&](int i) {
+    const std::int64_t row = static_cast<std::int64_t>(words[i] & 0xffff) * task.width;
+    return _mm256_cvtepi8_epi32(_mm_unpacklo_epi32(four(low + row), four(high + row)));
+  };
+  return resolve(
+      task, g, membrane, slope, weights_of, hit, [&](int lane) { return first + lane; }, fired);
+}
+
+/// Up to eight outputs, wherever they are, with F and B at the start of the group.
+struct Scattered {
+  std::int32_t output[IntVec::lanes];
+  alignas(32) std::int32_t membrane[IntVec::lanes], slope[IntVec::lanes];
+  int count = 0;
+};
+
+/// Those that fire; bit j is output j.
+[[gnu::noinline]] std::uint64_t resolve_scattered(const IntegerSweepTask& task, std::int64_t g,
+                                                  Scattered& hits, Fired& fired) {
+  std::uint64_t fires = 0;
+  if (hits.count <= 2) {  // sooner done one by one
+    for (int h = 0; h < hits.count; ++h)
+      if (resolve(task, g, hits.output[h], hits.membrane[h], hits.slope[h], fired))
+        fires |= std::uint64_t{1} << hits.output[h];
+    return fires;
+  }
+  const int padded = hits.count <= 4 ? 4 : 8;
+  std::int64_t place[IntVec::lanes];
+  for (int h = 0; h < padded; ++h)
+    place[h] = h < hits.count ? place_in_row(hits.output[h], task.width) : 0;
+  const std::uint32_t* words = task.words + g * kGroupEvents;
+  alignas(8) std::int8_t weights[kGroupEvents][IntVec::lanes] = {};
+  for (int i = 0; i < kGroupEvents; ++i) {
+    const std::int8_t* row =
+        task.weights + static_cast<std::int64_t>(words[i] & 0xffff) * task.width;
+    for (int h = 0; h < 4; ++h) weights[i][h] = row[place[h]];
+    if (padded == 8)
+      for (int h = 4; h < 8; ++h) weights[i][h] = row[place[h]];
+  }
+  const auto weights_of = [&](int i) {
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(weights[i])));
+  };
+  const auto output_of = [&](int lane) { return hits.output[lane]; };
+  const std::uint32_t lanes =
+      resolve(task, g, IntVec::load(hits.membrane), IntVec::load(hits.slope), weights_of,
+              (1U << hits.count) - 1, output_of, fired);
+  for (std::uint32_t rest = lanes; rest != 0; rest &= rest - 1)
+    fires |= std::uint64_t{1} << hits.output[__builtin_ctz(rest)];
   return fires;
 }
 
 #endif
 
-/// The outputs of one pass: R registers, whose outputs are `apart` apart. A row's bytes of the pass
-/// start at `offset`.
-template <int R, int apart>
-void sweep_pass(const IntegerSweepTask& task, std::int64_t first, std::int64_t offset,
-                Fired& fired) {
+/// The outputs of a block in R registers, each with consecutive ones.
+template <int R>
+void sweep_groups(const IntegerSweepTask& task, Fired& fired) {
   using V = IntVec;
   using Reg = typename V::Reg;
-  constexpr std::uint32_t all = V::lanes == 16 ? 0xffff : (1U << V::lanes) - 1;
-  const std::int8_t* weights = task.weights + offset;
-  const std::int64_t width = task.width;
-  const auto ones = V::lags(0x01010101);
+  constexpr std::int64_t width = R * V::lanes;
   const Reg too_low = V::set(-(1 << 30));
   Reg membrane[R], slope[R];
-  std::uint32_t waiting[R];
-#pragma GCC unroll 4
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    slope[r] = V::mul(V::load(task.theta + first + apart * r), V::set(-1));
+    slope[r] = V::mul(V::load(task.theta + V::lanes * r), V::set(-1));
     membrane[r] = V::mul(slope[r], V::set(task.groups[0].start));
-    const std::int64_t used = task.used - first - apart * r;
-    waiting[r] = used >= V::lanes ? all : used > 0 ? (1U << used) - 1 : 0;
   }
+  // Outputs that have not fired; bit j is output j.
+  std::uint64_t waiting = task.used < 64 ? (std::uint64_t{1} << task.used) - 1 : ~std::uint64_t{0};
+  const auto outputs_of = [](std::uint64_t set, int r) {
+    return static_cast<std::uint32_t>(set >> (V::lanes * r)) & ((1U << V::lanes) - 1);
+  };
+  [[maybe_unused]] const auto lane_of = [](const Reg(&of)[R], int output) {
+    std::int32_t lane;
+    __builtin_memcpy(&lane, reinterpret_cast<const char*>(of) + 4 * output, sizeof lane);
+    return lane;
+  };
   for (std::int64_t g = 0; g < task.group_count; ++g) {
     const EventGroup& group = task.groups[g];
     const std::uint32_t* words = task.words + g * kGroupEvents;
     if (g == task.bias_group)
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r)
-        slope[r] = V::add(slope[r], V::load(task.bias + first + apart * r));
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) slope[r] = V::add(slope[r], V::load(task.bias + V::lanes * r));
     Reg before[R], slope_before[R];
     const Reg time = V::set(group.end - group.start);
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       before[r] = membrane[r];
       slope_before[r] = slope[r];
       membrane[r] = V::add(membrane[r], V::mul(slope[r], time));
     }
-    const auto load = [&](int e, typename V::Quad(&w)[R]) {
-      const auto row = [&](int i) {
-        return weights + static_cast<std::int64_t>(words[e + i] & 0xffff) * width;
-      };
-      V::quad(row(0), row(1), row(2), row(3), w);
+    const auto row = [&](int i) {
+      return task.weights + static_cast<std::int64_t>(words[i] & 0xffff) * width;
     };
-    const auto four_events = [&](int e, typename V::Quad(&w)[R]) {
-      load(e, w);
-      const auto low = V::lags(four_bytes(group.low + e));
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        membrane[r] = V::dot(membrane[r], low, w[r]);
-        slope[r] = V::dot(slope[r], ones, w[r]);
-      }
-    };
-    typename V::Quad w[R];
-    if (group.wide) {
-      Reg high[R];
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) high[r] = V::set(0);
-#pragma GCC unroll 4
-      for (int e = 0; e < kGroupEvents; e += 4) {
-        four_events(e, w);
-        const auto lags = V::lags(four_bytes(group.high + e));
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) high[r] = V::dot(high[r], lags, w[r]);
-      }
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) membrane[r] = V::add(membrane[r], V::times_256(high[r]));
-    } else {
-#pragma GCC unroll 4
-      for (int e = 0; e < kGroupEvents; e += 4) four_events(e, w);
-    }
+    V::add_events(group, row, membrane, slope);
     // Within the group F is above both its ends by at most this.
     const Reg margin = V::set(-task.most_negative * group.bend - 1);
-    std::uint32_t hit[R], some = 0;
-#pragma GCC unroll 4
+    std::uint64_t hit = 0;
+    Reg lowest = membrane[0];
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      hit[r] = V::greater(V::max(before[r], membrane[r]), margin) & waiting[r];
-      some |= hit[r];
+      hit |= std::uint64_t{V::greater(V::max(before[r], membrane[r]), margin)} << (V::lanes * r);
+      lowest = V::min(lowest, membrane[r]);
     }
-    if (some != 0) {
+    hit &= waiting;
+    if (hit != 0) {
 #if TTFS_ISA_avx512vnni
       Hits hits;
       alignas(64) std::uint32_t kept[4][R][V::lanes];  // their weights
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        if (hit[r] == 0) continue;
-        hits.add(hit[r], apart * r, before[r], slope_before[r]);
+        if (outputs_of(hit, r) == 0) continue;
+        hits.add(outputs_of(hit, r), V::lanes * r, before[r], slope_before[r]);
 #pragma GCC unroll 4
         for (int q = 0; q < 4; ++q) {
-          load(4 * q, w);
+          typename V::Quad w[R];
+          V::quad(row(4 * q), row(4 * q + 1), row(4 * q + 2), row(4 * q + 3), w);
           _mm512_store_si512(kept[q][r], w[r]);
         }
       }
       const GroupLags lags = group_lags(words, group);
-      std::uint64_t done = 0;
       for (int h = 0; h < hits.count; ++h) {
         const std::int32_t output = hits.output[h];
         const bool fires = resolve(lags, group.wide, &kept[0][0][0] + output, R * V::lanes, output,
                                    hits.membrane[h], hits.slope[h], fired);
-        done |= std::uint64_t{fires} << output;
+        waiting &= ~(std::uint64_t{fires} << output);
       }
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) waiting[r] &= ~static_cast<std::uint32_t>(done >> (apart * r));
-#else
-#pragma GCC unroll 4
+#elif TTFS_ISA_avx2
+      Scattered hits;
       for (int r = 0; r < R; ++r) {
-        if (hit[r] == 0) continue;
-#if TTFS_ISA_avx2
-        // Fewer are done sooner one by one.
-        if (__builtin_popcount(hit[r]) > 2) {
-          waiting[r] &=
-              ~resolve(task, g, first + apart * r, hit[r], before[r], slope_before[r], fired);
-          continue;
+        const std::uint32_t here = outputs_of(hit, r);
+        if (here == 0 || __builtin_popcount(here) <= 4) continue;
+        const std::uint32_t fires =
+            resolve_neighbours(task, g, V::lanes * r, here, before[r], slope_before[r], fired);
+        waiting &= ~(std::uint64_t{fires} << (V::lanes * r));
+        hit &= ~(std::uint64_t{here} << (V::lanes * r));
+      }
+      for (; hit != 0; hit &= hit - 1) {
+        const int output = __builtin_ctzll(hit);
+        hits.output[hits.count] = output;
+        hits.membrane[hits.count] = lane_of(before, output);
+        hits.slope[hits.count] = lane_of(slope_before, output);
+        if (++hits.count == V::lanes || (hit & (hit - 1)) == 0) {
+          waiting &= ~resolve_scattered(task, g, hits, fired);
+          hits.count = 0;
         }
-#endif
-        alignas(64) std::int32_t f[V::lanes], b[V::lanes];
-        V::store(f, before[r]);
-        V::store(b, slope_before[r]);
-        for (; hit[r] != 0; hit[r] &= hit[r] - 1) {
-          const int lane = __builtin_ctz(hit[r]);
-          if (resolve(task, g, first + apart * r + lane, f[lane], b[lane], fired))
-            waiting[r] &= ~(1U << lane);
-        }
+      }
+#else
+      for (; hit != 0; hit &= hit - 1) {
+        const int output = __builtin_ctzll(hit);
+        if (resolve(task, g, output, lane_of(before, output), lane_of(slope_before, output), fired))
+          waiting &= ~(std::uint64_t{1} << output);
       }
 #endif
     }
-    std::uint32_t left = 0;
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      // So deep that 32 bits may not do for the next group: go through the events in 64.
-      for (std::uint32_t low = V::greater(too_low, membrane[r]) & waiting[r]; low != 0;
-           low &= low - 1) {
-        const int lane = __builtin_ctz(low);
-        sweep_exactly(task, first + apart * r + lane, fired);
-        waiting[r] &= ~(1U << lane);
-      }
-      left |= waiting[r];
-    }
-    if (left == 0) return;
+    // So deep that 32 bits may not do for the next group: go through the events in 64.
+    if (V::greater(too_low, lowest) != 0)
+      for (int r = 0; r < R; ++r)
+        for (std::uint32_t low = V::greater(too_low, membrane[r]) & outputs_of(waiting, r);
+             low != 0; low &= low - 1) {
+          const int output = V::lanes * r + __builtin_ctz(low);
+          sweep_exactly(task, output, fired);
+          waiting &= ~(std::uint64_t{1} << output);
+        }
+    if (waiting == 0) return;
   }
   const std::int64_t end = task.groups[task.group_count - 1].end;
-#pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
-    std::uint32_t rising = V::greater(slope[r], V::set(0)) & waiting[r];
+    std::uint32_t rising = V::greater(slope[r], V::set(0)) & outputs_of(waiting, r);
     if (rising == 0) continue;
     alignas(64) std::int32_t f[V::lanes], b[V::lanes];
     V::store(f, membrane[r]);
     V::store(b, slope[r]);
     for (; rising != 0; rising &= rising - 1) {
       const int lane = __builtin_ctz(rising);
-      const std::int64_t output = first + apart * r + lane;
+      const std::int64_t output = V::lanes * r + lane;
       fired.slope[output] = b[lane];
       fired.moment[output] = b[lane] * end - f[lane];
     }
   }
 }
+
+#if TTFS_ISA_avx2
+
+/// `finish` for the outputs j to j + 3. Slopes are below 2^23 and moments, of those that fire, from
+/// 0 to 2^38.
+inline void finish_four(const IntegerSweepTask& task, const Fired& fired, std::int64_t j) {
+  const auto load = [&](const std::int64_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + j));
+  };
+  // Whole numbers below 2^52 are the last bits of a double that starts at 2^52.
+  const __m256d whole = _mm256_set1_pd(0x1p52);
+  const auto exact_double = [&](__m256i a) {
+    return _mm256_sub_pd(_mm256_castsi256_pd(_mm256_or_si256(a, _mm256_castpd_si256(whole))),
+                         whole);
+  };
+  const __m256i zero = _mm256_setzero_si256(), one = _mm256_set1_epi64x(1);
+  const __m256i slope = load(fired.slope), moment = load(fired.moment);
+  const __m256i spikes = _mm256_cmpgt_epi64(slope, zero);
+  const __m256i some = _mm256_blendv_epi8(one, slope, spikes);
+  const __m256i divisor = _mm256_slli_epi64(some, 16);
+  const __m256i ratio = _mm256_set1_epi64x(task.ratio);
+  const __m256i dividend = _mm256_add_epi64(
+      _mm256_add_epi64(
+          _mm256_mul_epu32(moment, ratio),
+          _mm256_slli_epi64(_mm256_mul_epu32(_mm256_srli_epi64(moment, 32), ratio), 32)),
+      _mm256_srli_epi64(divisor, 1));
+  const __m256d estimate =
+      _mm256_div_pd(_mm256_fmadd_pd(exact_double(moment), _mm256_set1_pd(task.ratio),
+                                    exact_double(_mm256_slli_epi64(some, 15))),
+                    exact_double(divisor));
+  // More than 2^17 is later than any code.
+  __m256i quotient =
+      _mm256_cvtepi32_epi64(_mm256_cvttpd_epi32(_mm256_min_pd(estimate, _mm256_set1_pd(0x1p17))));
+  const __m256i rest =
+      _mm256_sub_epi64(dividend, _mm256_slli_epi64(_mm256_mul_epu32(quotient, some), 16));
+  const __m256i too_low = _mm256_cmpgt_epi64(divisor, rest);  // not: 0
+  const __m256i too_high = _mm256_cmpgt_epi64(zero, rest);    // -1
+  quotient = _mm256_add_epi64(_mm256_add_epi64(quotient, one), _mm256_add_epi64(too_low, too_high));
+  quotient = _mm256_blendv_epi8(one, quotient, _mm256_cmpgt_epi64(quotient, zero));
+  const __m256i late = _mm256_cmpgt_epi64(quotient, _mm256_set1_epi64x(task.latest));
+  const __m256i codes = _mm256_blendv_epi8(_mm256_set1_epi64x(task.silent), quotient,
+                                           _mm256_andnot_si256(late, spikes));
+  const __m256i words = _mm256_shuffle_epi8(
+      codes, _mm256_setr_epi8(0, 1, 8, 9, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 1, 8,
+                              9, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
+  _mm_storel_epi64(
+      reinterpret_cast<__m128i*>(task.codes + j),
+      _mm_unpacklo_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+
+#endif
 
 /// Spike codes: the spike time, scaled and rounded, halves upwards. A quotient in double precision
 /// is off by one at most.
@@ -401,6 +475,8 @@ inline void finish(const IntegerSweepTask& task, const Fired& fired) {
     const __m512i codes = _mm512_mask_mov_epi64(_mm512_set1_epi64(task.silent), in_time, quotient);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(task.codes + j), _mm512_cvtepi64_epi16(codes));
   }
+#elif TTFS_ISA_avx2
+  for (std::int64_t j = 0; j < task.width; j += 4) finish_four(task, fired, j);
 #else
   for (std::int64_t j = 0; j < task.width; ++j) {
     task.codes[j] = task.silent;
@@ -420,14 +496,11 @@ inline void finish(const IntegerSweepTask& task, const Fired& fired) {
 inline void sweep_events(const IntegerSweepTask& task) {
   Fired fired;
   for (std::int64_t j = 0; j < task.width; ++j) fired.slope[j] = fired.moment[j] = 0;
-  constexpr int lanes = IntVec::lanes;
-  if (task.exact) {
+  if (task.exact)
     for (std::int64_t j = 0; j < task.used; ++j) sweep_exactly(task, j, fired);
-  } else if (task.group_count > 0 && task.width == kWideBlock) {
-    for (int pass = 0; pass < 16 / lanes; ++pass)
-      sweep_pass<4, 16>(task, lanes * pass, 4 * lanes * pass, fired);
-  } else if (task.group_count > 0) {
-    sweep_pass<16 / lanes, lanes>(task, 0, 0, fired);
-  }
+  else if (task.group_count > 0 && task.width == kWideBlock)
+    sweep_groups<kWideBlock / IntVec::lanes>(task, fired);
+  else if (task.group_count > 0)
+    sweep_groups<kNarrowBlock / IntVec::lanes>(task, fired);
   finish(task, fired);
 }

@@ -28,10 +28,10 @@ constexpr std::uint32_t event_word(std::uint32_t code, std::uint32_t row) {
 /// The times of a group's events. An event's lag is the time from it to the end of the group, which
 /// is when the next group starts.
 struct EventGroup {
-  std::uint8_t low[kGroupEvents], high[kGroupEvents];  // the two bytes of the lags
+  std::uint8_t lags[2 * kGroupEvents];  // as the instruction set's `add_events` wants them
   std::int32_t start, end;
   std::int32_t bend;  // sum of min(lag, time since the start): see docs/integer.md
-  std::int32_t wide;  // whether some lag needs its high byte
+  std::int32_t wide;  // whether some lag needs more than a byte
 };
 
 /// One pixel against one block of outputs.

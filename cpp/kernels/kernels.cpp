@@ -27,9 +27,9 @@ namespace {
 #include "kernels/gradients.h"
 #include "kernels/sweep.h"
 
-#include "kernels/integer_events.h"
 #include "kernels/integer_vector.h"
 
+#include "kernels/integer_events.h"
 #include "kernels/integer_sweep.h"
 
 template <class T>
