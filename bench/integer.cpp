@@ -63,9 +63,9 @@ void layer(benchmark::State& state, std::int64_t in, std::int64_t out, std::int6
           std::clamp(std::floor(w * n.theta.back() / step + (bits == 2 ? 0 : 0.5)),
                      static_cast<double>(-top), static_cast<double>(top - 1))));
   }
-  std::array<std::uint16_t, 256> encoder{};
+  Encoder encoder{};
   encoder.fill(1);
-  Network network(16, {in, side, side}, kUnit, encoder);
+  Network network(16, {in, side, side}, kUnit, {encoder});
   network.add(n, codes.data());
   const auto input = random_codes(batch * network.input().count(), random);
   std::vector<std::uint16_t> output(static_cast<std::size_t>(batch * network.output().count()));

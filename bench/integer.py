@@ -159,8 +159,8 @@ def spiking_vgg16() -> nn.Sequential:
 
 def integer_vgg16() -> IntegerNetwork:
     """The same with random 4-bit weights."""
-    encoder = np.linspace(5000, 256, 256).astype(np.uint16)
-    core = _core.IntegerNetwork(16, (3, 32, 32), UNIT, encoder)
+    encoders = np.linspace(5000, 256, 256).astype(np.uint16)[None]
+    core = _core.IntegerNetwork(16, (3, 32, 32), UNIT, encoders)
     rng = np.random.default_rng(0)
     for layer in spiking_vgg16():
         channels, rows, columns = core.output_size

@@ -24,11 +24,21 @@ std::vector<std::int64_t> with_batch(std::int64_t batch, const Size& s) {
 
 py::tuple triple(const Size& s) { return py::make_tuple(s.channels, s.height, s.width); }
 
-Network make(int time_bits, std::array<std::int64_t, 3> input, double unit, const Codes& encoder) {
-  require_dense(encoder, {256}, "encoder");
-  std::array<std::uint16_t, 256> codes;
-  std::copy_n(encoder.data(), codes.size(), codes.begin());
-  return Network(time_bits, {input[0], input[1], input[2]}, unit, codes);
+Network make(int time_bits, std::array<std::int64_t, 3> image, double unit, const Codes& encoders) {
+  const std::int64_t count = encoders.ndim() == 2 ? encoders.shape(0) : 0;
+  require_dense(encoders, {count, 256}, "encoders");
+  std::vector<integer::Encoder> tables(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < tables.size(); ++i)
+    std::copy_n(encoders.data() + 256 * i, tables[i].size(), tables[i].begin());
+  return Network(time_bits, {image[0], image[1], image[2]}, unit, tables);
+}
+
+Codes encoders(const Network& network) {
+  Codes out({static_cast<py::ssize_t>(network.encoders().size()), py::ssize_t{256}});
+  std::uint16_t* to = out.mutable_data();
+  for (const integer::Encoder& encoder : network.encoders())
+    to = std::copy(encoder.begin(), encoder.end(), to);
+  return out;
 }
 
 template <class Shape>
@@ -132,7 +142,8 @@ template <class In>
 std::vector<Codes> run(const Network& network, const Array<In>& input, bool all_layers,
                        int threads) {
   const std::int64_t batch = input.ndim() == 4 ? input.shape(0) : 0;
-  require_dense(input, with_batch(batch, network.input()), "input");
+  constexpr bool pixels = std::is_same_v<In, std::uint8_t>;
+  require_dense(input, with_batch(batch, pixels ? network.image() : network.input()), "input");
   std::vector<Codes> arrays;
   std::vector<std::uint16_t*> outputs;
   for (std::int64_t l = 0; l < network.layer_count(); ++l) {
@@ -168,7 +179,7 @@ Codes reference(const Network& network, std::int64_t layer, const Codes& codes) 
 
 void define_integer(py::module_& m) {
   py::class_<Network>(m, "IntegerNetwork")
-      .def(py::init(&make), "time_bits"_a, "input_size"_a, "unit"_a, "encoder"_a.noconvert())
+      .def(py::init(&make), "time_bits"_a, "image_size"_a, "unit"_a, "encoders"_a.noconvert())
       .def("add_neurons", &add_neurons, "codes"_a.noconvert(), "bits"_a, "theta"_a.noconvert(),
            "bias"_a.noconvert(), "bias_code"_a, "ratio"_a, "latest"_a, "stride"_a, "padding"_a,
            "dilation"_a, "groups"_a, "output"_a)
@@ -191,10 +202,10 @@ void define_integer(py::module_& m) {
       .def_property_readonly("time_bits", &Network::time_bits)
       .def_property_readonly("silent", &Network::silent)
       .def_property_readonly("unit", &Network::unit)
+      .def_property_readonly("image_size", [](const Network& n) { return triple(n.image()); })
       .def_property_readonly("input_size", [](const Network& n) { return triple(n.input()); })
       .def_property_readonly("output_size", [](const Network& n) { return triple(n.output()); })
-      .def_property_readonly("encoder",
-                             [](const Network& n) { return Codes(256, n.encoder().data()); })
+      .def_property_readonly("encoders", &encoders)
       .def_property_readonly("layer_count", &Network::layer_count)
       .def_property_readonly("weight_bytes", &Network::weight_bytes)
       .def("layer", &describe, "layer"_a)

@@ -101,13 +101,18 @@ int PackedWeights::get(std::int64_t group, std::int64_t row, std::int64_t output
 void check_header(const Network::State& state) {
   if (state.time_bits != 8 && state.time_bits != 16)
     refuse("time_bits is " + std::to_string(state.time_bits) + "; it must be 8 or 16");
-  require_size(state.input, "the input");
+  if (state.encoders.empty() || state.encoders.size() > 2)
+    refuse("there are " + std::to_string(state.encoders.size()) + " encoders; a pixel makes one " +
+           "spike or two");
+  require_size(state.image, "an image");
+  require_size(state.input(), "the input");
   if (!(std::isfinite(state.unit) && state.unit > 0))
     refuse("the unit of the input codes must be a positive number");
-  for (const std::uint16_t code : state.encoder)
-    if (code < 1 || code > state.silent())
-      refuse("the encoder holds the code " + std::to_string(code) + "; codes go from 1 to " +
-             std::to_string(state.silent()));
+  for (const Encoder& encoder : state.encoders)
+    for (const std::uint16_t code : encoder)
+      if (code < 1 || code > state.silent())
+        refuse("the encoder holds the code " + std::to_string(code) + "; codes go from 1 to " +
+               std::to_string(state.silent()));
 }
 
 void check_geometry(const Network::State& state, const Neurons& n) {
@@ -215,9 +220,8 @@ void append(Network::State& state, const PoolShape& pooling) {
   state.layers.push_back(std::move(layer));
 }
 
-Network::Network(int time_bits, Size input, double unit,
-                 const std::array<std::uint16_t, 256>& encoder)
-    : state_(std::make_unique<State>(State{time_bits, input, unit, encoder, {}})) {
+Network::Network(int time_bits, Size image, double unit, const std::vector<Encoder>& encoders)
+    : state_(std::make_unique<State>(State{time_bits, image, unit, encoders, {}})) {
   check_header(*state_);
 }
 Network::Network(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -258,9 +262,10 @@ void Network::add(const PoolShape& pooling) { append(*state_, pooling); }
 int Network::time_bits() const { return state_->time_bits; }
 std::uint16_t Network::silent() const { return state_->silent(); }
 double Network::unit() const { return state_->unit; }
-Size Network::input() const { return state_->input; }
+Size Network::image() const { return state_->image; }
+Size Network::input() const { return state_->input(); }
 Size Network::output() const { return state_->last(); }
-const std::array<std::uint16_t, 256>& Network::encoder() const { return state_->encoder; }
+const std::vector<Encoder>& Network::encoders() const { return state_->encoders; }
 std::int64_t Network::layer_count() const {
   return static_cast<std::int64_t>(state_->layers.size());
 }
@@ -335,12 +340,21 @@ void run_all(const Network::State& state, std::int64_t batch, std::vector<std::u
   }
 }
 
-template <class In, class Map>
-std::vector<std::uint16_t> channels_last(const Size& s, std::int64_t batch, const In* in,
-                                         const Map& map) {
+/// Spike codes of images, channels last.
+std::vector<std::uint16_t> encode(const Network::State& state, std::int64_t batch,
+                                  const std::uint8_t* pixels) {
   require_batch(batch);
-  std::vector<std::uint16_t> codes(static_cast<std::size_t>(batch * s.count()));
-  transpose(in, batch, s.channels, s.height * s.width, codes.data(), map);
+  const Size& image = state.image;
+  const std::int64_t places = image.height * image.width, channels = state.input().channels;
+  std::vector<std::uint16_t> codes(static_cast<std::size_t>(batch * channels * places));
+  std::uint16_t* to = codes.data();
+  for (std::int64_t n = 0; n < batch; ++n, pixels += image.count(), to += channels * places) {
+    std::int64_t channel = 0;
+    for (const Encoder& encoder : state.encoders)
+      for (std::int64_t c = 0; c < image.channels; ++c, ++channel)
+        for (std::int64_t i = 0; i < places; ++i)
+          to[i * channels + channel] = encoder[pixels[c * places + i]];
+  }
   return codes;
 }
 
@@ -361,9 +375,12 @@ auto copy_outputs(const Network::State& state, std::int64_t batch,
 
 void Network::run(const std::uint16_t* codes, std::int64_t batch,
                   const std::vector<std::uint16_t*>& outputs, int threads) const {
+  require_batch(batch);
   const std::uint16_t silent = state_->silent();
+  const Size s = state_->input();
   bool wrong = false;
-  auto last = channels_last(state_->input, batch, codes, [&](std::uint16_t code) {
+  std::vector<std::uint16_t> last(static_cast<std::size_t>(batch * s.count()));
+  transpose(codes, batch, s.channels, s.height * s.width, last.data(), [&](std::uint16_t code) {
     wrong |= code < 1 || code > silent;
     return code;
   });
@@ -375,30 +392,28 @@ void Network::run(const std::uint16_t* codes, std::int64_t batch,
 
 void Network::run(const std::uint8_t* pixels, std::int64_t batch,
                   const std::vector<std::uint16_t*>& outputs, int threads) const {
-  auto codes = channels_last(state_->input, batch, pixels,
-                             [&](std::uint8_t pixel) { return state_->encoder[pixel]; });
-  run_all(*state_, batch, std::move(codes), threads, copy_outputs(*state_, batch, outputs));
+  run_all(*state_, batch, encode(*state_, batch, pixels), threads,
+          copy_outputs(*state_, batch, outputs));
 }
 
 void Network::classify(const std::uint8_t* pixels, std::int64_t batch, std::int32_t* classes,
                        int threads) const {
   if (state_->layers.empty()) refuse("the network has no layers");
-  auto codes = channels_last(state_->input, batch, pixels,
-                             [&](std::uint8_t pixel) { return state_->encoder[pixel]; });
   const std::size_t last = state_->layers.size() - 1;
-  const Size& s = state_->last();
+  const Size s = state_->last();
   if (s.height * s.width != 1)
     refuse("the network's output has size " + text(s) +
            "; to classify, it must be one value a "
            "class");
-  run_all(*state_, batch, std::move(codes), threads, [&](std::size_t l, const std::uint16_t* out) {
+  const auto decide = [&](std::size_t l, const std::uint16_t* out) {
     if (l != last) return;
     for (std::int64_t n = 0; n < batch; ++n) {
       const std::uint16_t* row = out + n * s.channels;
       const std::uint16_t* first = std::min_element(row, row + s.channels);
       classes[n] = *first == state_->silent() ? -1 : static_cast<std::int32_t>(first - row);
     }
-  });
+  };
+  run_all(*state_, batch, encode(*state_, batch, pixels), threads, decide);
 }
 
 }  // namespace ttfs::integer

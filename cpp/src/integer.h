@@ -80,13 +80,16 @@ struct Layer {
 
 struct Network::State {
   int time_bits;
-  Size input;
+  Size image;
   double unit;
-  std::array<std::uint16_t, 256> encoder;
+  std::vector<Encoder> encoders;
   std::vector<Layer> layers;
 
   std::uint16_t silent() const { return static_cast<std::uint16_t>((1 << time_bits) - 1); }
-  const Size& last() const { return layers.empty() ? input : layers.back().output; }
+  Size input() const {
+    return {image.channels * static_cast<std::int64_t>(encoders.size()), image.height, image.width};
+  }
+  Size last() const { return layers.empty() ? input() : layers.back().output; }
 };
 
 /// Weights of one layer, one after the other in the order of the file.

@@ -18,7 +18,8 @@ namespace ttfs::integer {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'T', 'F', 'S', 'I', 'N', 'T', '\n'};
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kOneEncoder = 1;          // the version without their number
 constexpr std::int64_t kHeaderBytes = 8 + 4 + 8;  // magic, version, size of the file
 constexpr std::int64_t kChecksumBytes = 4;
 constexpr std::uint32_t kNeurons = 1, kPooling = 2;
@@ -207,9 +208,9 @@ std::unique_ptr<Network::State> read(Source& source) {
   std::uint64_t fields[2] = {0, 0};
   for (int i = 0; i < 4; ++i) fields[0] |= std::uint64_t{start[8 + i]} << (8 * i);
   for (int i = 0; i < 8; ++i) fields[1] |= std::uint64_t{start[12 + i]} << (8 * i);
-  if (fields[0] != kVersion)
-    bad("it is of format version " + std::to_string(fields[0]) + "; this program reads version " +
-        std::to_string(kVersion));
+  if (fields[0] != kVersion && fields[0] != kOneEncoder)
+    bad("it is of format version " + std::to_string(fields[0]) + "; this program reads versions " +
+        std::to_string(kOneEncoder) + " and " + std::to_string(kVersion));
   if (fields[1] != static_cast<std::uint64_t>(size))
     bad("it should have " + std::to_string(fields[1]) + " bytes and has " + std::to_string(size) +
         ": it was cut short or appended to");
@@ -234,12 +235,15 @@ std::unique_ptr<Network::State> read(Source& source) {
   Reader in(source, size - kHeaderBytes - kChecksumBytes);
   const auto time_bits = static_cast<int>(in.number<std::uint32_t>());
   const double unit = std::bit_cast<double>(in.number<std::uint64_t>());
-  Size input;
-  for (std::int64_t* n : {&input.channels, &input.height, &input.width}) *n = in.size();
-  std::array<std::uint16_t, 256> encoder{};
-  for (std::uint16_t& code : encoder) code = in.number<std::uint16_t>();
-  auto state =
-      std::make_unique<Network::State>(Network::State{time_bits, input, unit, encoder, {}});
+  Size image;
+  for (std::int64_t* n : {&image.channels, &image.height, &image.width}) *n = in.size();
+  const std::int64_t encoder_count = fields[0] == kOneEncoder ? 1 : in.size();
+  in.expect(encoder_count, 256 * 16);
+  std::vector<Encoder> encoders(static_cast<std::size_t>(encoder_count));
+  for (Encoder& encoder : encoders)
+    for (std::uint16_t& code : encoder) code = in.number<std::uint16_t>();
+  auto state = std::make_unique<Network::State>(
+      Network::State{time_bits, image, unit, std::move(encoders), {}});
   check_header(*state);
   const auto layers = in.number<std::uint32_t>();
   if (layers > kMaxLayers) bad("it announces " + std::to_string(layers) + " layers");
@@ -310,9 +314,11 @@ std::vector<std::uint8_t> Network::serialize() const {
   out.number(std::uint64_t{0});  // the size, once it is known
   out.number(static_cast<std::uint32_t>(state_->time_bits));
   out.number(std::bit_cast<std::uint64_t>(state_->unit));
-  for (const std::int64_t n : {state_->input.channels, state_->input.height, state_->input.width})
+  for (const std::int64_t n : {state_->image.channels, state_->image.height, state_->image.width})
     out.size(n);
-  for (const std::uint16_t code : state_->encoder) out.number(code);
+  out.size(static_cast<std::int64_t>(state_->encoders.size()));
+  for (const Encoder& encoder : state_->encoders)
+    for (const std::uint16_t code : encoder) out.number(code);
   out.number(static_cast<std::uint32_t>(state_->layers.size()));
   for (const Layer& layer : state_->layers) {
     if (layer.pooling)

@@ -1,6 +1,7 @@
 // The integer engine against the reference, without Python; and its file format.
 //
 //     ttfs_integer_test [seed]
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdio>
@@ -40,12 +41,19 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-std::array<std::uint16_t, 256> encoder(std::uint16_t silent) {
-  std::array<std::uint16_t, 256> codes{};
+Encoder encoder(std::uint16_t silent) {
+  Encoder codes{};
   for (std::size_t i = 0; i < codes.size(); ++i)
     codes[i] =
         static_cast<std::uint16_t>(1 + (255 - i) * (silent > 255 ? 20U : 1U) % (silent - 1U));
   return codes;
+}
+
+/// One or two, the second with the intensities the other way round.
+std::vector<Encoder> encoders(std::uint16_t silent, int count) {
+  std::vector<Encoder> both(static_cast<std::size_t>(count), encoder(silent));
+  if (count == 2) std::reverse(both[1].begin(), both[1].end());
+  return both;
 }
 
 void add_convolution(Random& random, Network& network) {
@@ -105,16 +113,19 @@ double test_network(std::uint64_t seed) {
   const int time_bits = random.pick<int>({8, 16});
   const auto silent = static_cast<std::uint16_t>((1 << time_bits) - 1);
   Network network(time_bits, {random.from(1, 6), random.from(1, 12), random.from(1, 12)}, 0.5,
-                  encoder(silent));
+                  encoders(silent, random.pick<int>({1, 2})));
   for (std::int64_t l = random.from(1, 4); l > 0; --l)
     random.from(0, 3) == 0 ? add_pooling(random, network) : add_convolution(random, network);
 
   const std::int64_t batch = random.from(1, 3);
-  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(batch * network.input().count()));
+  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(batch * network.image().count()));
   for (std::uint8_t& p : pixels) p = static_cast<std::uint8_t>(random.from(0, 255));
   std::vector<std::vector<std::uint16_t>> expected;
   std::vector<std::uint16_t> codes;
-  for (const std::uint8_t p : pixels) codes.push_back(network.encoder()[p]);
+  const auto image = static_cast<std::ptrdiff_t>(network.image().count());
+  for (auto first = pixels.begin(); first != pixels.end(); first += image)
+    for (const Encoder& each : network.encoders())
+      for (auto p = first; p != first + image; ++p) codes.push_back(each[*p]);
   std::int64_t spikes = 0, all = 0;
   for (std::int64_t l = 0; l < network.layer_count(); ++l) {
     std::vector<std::uint16_t> out(static_cast<std::size_t>(batch * network.output(l).count()));
@@ -149,7 +160,7 @@ double test_network(std::uint64_t seed) {
 }
 
 void test_refusals() {
-  Network network(16, {70000, 1, 1}, 1, encoder(65535));
+  Network network(16, {70000, 1, 1}, 1, {encoder(65535)});
   Neurons n;
   n.shape.in_channels = 70000;
   n.latest = 100;
@@ -165,11 +176,12 @@ void test_refusals() {
     check(thrown, what);
   };
   refused([&] { network.add(n, codes.data()); }, "too many inputs");
-  Network wide(16, {40000, 1, 1}, 1, encoder(65535));
+  Network wide(16, {40000, 1, 1}, 1, {encoder(65535)});
   n.shape.in_channels = 40000;
   refused([&] { wide.add(n, codes.data()); }, "sums that could overflow");
   check(wide.layer_count() == 0, "a refused layer is not there");
-  refused([&] { (void)Network(7, {1, 1, 1}, 1, encoder(255)); }, "7-bit codes");
+  refused([&] { (void)Network(16, {1, 1, 1}, 1, {}); }, "0 encoders");
+  refused([&] { (void)Network(7, {1, 1, 1}, 1, {encoder(255)}); }, "7-bit codes");
   std::int32_t none = 0;
   const std::uint8_t pixel = 0;
   refused([&] { wide.classify(&pixel, 1, &none, 1); }, "a network without layers");

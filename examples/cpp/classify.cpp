@@ -54,16 +54,16 @@ Idx read_idx(const std::string& path) {
 void run(const std::string& network_path, const std::string& images_path, const char* labels_path) {
   const auto network = ttfs::integer::Network::load(network_path);
   const Idx images = read_idx(images_path);
-  const auto input = network.input();
+  const auto image = network.image();
   const std::int64_t count = images.sizes.empty() ? 0 : images.sizes[0];
-  if (count == 0 || images.values.size() != static_cast<std::size_t>(count * input.count()))
+  if (count == 0 || images.values.size() != static_cast<std::size_t>(count * image.count()))
     throw std::runtime_error(images_path + " does not hold images of the network's size");
   const int threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   std::vector<std::int32_t> classes(static_cast<std::size_t>(count));
   const auto begin = std::chrono::steady_clock::now();
   constexpr std::int64_t batch = 200;
   for (std::int64_t n = 0; n < count; n += batch)
-    network.classify(images.values.data() + n * input.count(), std::min(batch, count - n),
+    network.classify(images.values.data() + n * image.count(), std::min(batch, count - n),
                      classes.data() + n, threads);
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
   std::printf("%lld images, %.0f a second, %d threads, %s instructions\n",

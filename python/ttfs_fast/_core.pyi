@@ -10,9 +10,9 @@ class IntegerNetwork:
     def __init__(
         self,
         time_bits: int,
-        input_size: tuple[int, int, int],
+        image_size: tuple[int, int, int],
         unit: float,
-        encoder: NDArray[np.uint16],
+        encoders: NDArray[np.uint16],
     ) -> None: ...
     def add_neurons(
         self,
@@ -49,11 +49,13 @@ class IntegerNetwork:
     @property
     def unit(self) -> float: ...
     @property
+    def image_size(self) -> tuple[int, int, int]: ...
+    @property
     def input_size(self) -> tuple[int, int, int]: ...
     @property
     def output_size(self) -> tuple[int, int, int]: ...
     @property
-    def encoder(self) -> NDArray[np.uint16]: ...
+    def encoders(self) -> NDArray[np.uint16]: ...
     @property
     def layer_count(self) -> int: ...
     @property

@@ -25,7 +25,7 @@ Codes = NDArray[np.uint16]
 
 
 def network(time_bits: int = 16, size: tuple[int, int, int] = (1, 1, 1)) -> Any:
-    return _core.IntegerNetwork(time_bits, size, 1 / 256, np.full(256, 1, np.uint16))
+    return _core.IntegerNetwork(time_bits, size, 1 / 256, np.full((1, 256), 1, np.uint16))
 
 
 def one_neuron(

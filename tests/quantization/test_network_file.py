@@ -17,6 +17,9 @@ from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import IntegerNetwork, convert, is_integer_file, load
 
+ENCODERS = 20 + 4 + 8 + 12 + 4
+"""Where they begin in a file."""
+
 
 @pytest.fixture
 def net() -> IntegerNetwork:
@@ -60,6 +63,25 @@ def test_a_file_holds_the_network(tmp_path: Path, bits: int, time_bits: int) -> 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.ttfs"]
 
 
+def test_two_encoders_in_a_file() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(SpikingConv2d(4, 6, 3), nn.Flatten(), SpikingLinear(54, 5))
+    net = convert(model, input_size=(2, 5, 5), alpha=1.0, polarity="both")
+    again = IntegerNetwork.from_bytes(net.to_bytes())
+    assert again.encoders.shape == (2, 256)
+    assert again.encoders.tolist() == net.encoders.tolist()
+    pixels = images(net)
+    assert again.encode(pixels).shape == (4, 4, 5, 5)
+    assert np.array_equal(again(pixels), net(net.encode(pixels)))
+    assert (again(pixels) < net.silent).mean() > 0.3
+    with pytest.raises(ValueError, match=r"images have shape \(4, 4, 5, 5\).*\(N, 2, 5, 5\)"):
+        net(np.concatenate([pixels, pixels], axis=1))
+    with pytest.raises(ValueError, match=r"codes have shape \(4, 2, 5, 5\).*\(N, 4, 5, 5\)"):
+        net(pixels.astype(np.uint16))
+    with pytest.raises(ValueError, match=r"\(\.\.\., C, H, W\)"):
+        net.encode(pixels[0, 0])
+
+
 def test_all_kinds_of_layers_in_a_file(net: IntegerNetwork) -> None:
     again = IntegerNetwork.from_bytes(net.to_bytes())
     assert again.output_size == (5, 1, 1)
@@ -78,6 +100,13 @@ def sealed(content: bytes) -> bytes:
     return content + struct.pack("<I", zlib.crc32(content))
 
 
+def test_files_of_version_1(net: IntegerNetwork) -> None:
+    content = net.to_bytes()
+    assert struct.unpack_from("<I", content, ENCODERS - 4) == (1,)
+    old = content[:8] + struct.pack("<I", 1) + content[12 : ENCODERS - 4] + content[ENCODERS:]
+    assert IntegerNetwork.from_bytes(sealed(old)).to_bytes() == content
+
+
 def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
     content = net.to_bytes()
     assert sealed(content) == content  # CRC-32 as zlib computes it
@@ -93,8 +122,8 @@ def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
         altered[place] ^= 16
         with pytest.raises(ValueError, match="checksum"):
             IntegerNetwork.from_bytes(bytes(altered))
-    with pytest.raises(ValueError, match=r"version 2.*reads version 1"):
-        IntegerNetwork.from_bytes(sealed(content[:8] + struct.pack("<I", 2) + content[12:]))
+    with pytest.raises(ValueError, match=r"version 3.*reads versions 1 and 2"):
+        IntegerNetwork.from_bytes(sealed(content[:8] + struct.pack("<I", 3) + content[12:]))
     with pytest.raises(ValueError, match="begin"):
         IntegerNetwork.from_bytes(b"x" * 1000)
     with pytest.raises(FileNotFoundError, match=r"nothing.ttfs"):
@@ -105,7 +134,7 @@ def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
 
 def test_absurd_sizes_are_refused_before_memory_is_taken(net: IntegerNetwork) -> None:
     content = net.to_bytes()
-    first_layer = 20 + 4 + 8 + 12 + 512 + 4
+    first_layer = ENCODERS + 512 + 4
     channels_out = first_layer + 4 + 1 + 1 + 2 + 2 + 4 + 3 * 4
     assert struct.unpack_from("<I", content, channels_out) == (20,)
     for value in (0, 1 << 28, 1 << 31, (1 << 32) - 1):

@@ -153,7 +153,7 @@ def test_units_of_the_layers() -> None:
     early = a[2] < 30000  # twice that is a code too
     assert early.mean() > 0.3
     assert np.median(np.abs(a[2][early] * 2.0 - b[2][early]) / a[2][early]) < 0.05
-    assert convert(model, time_bits=8).encoder.max() < 255
+    assert convert(model, time_bits=8).encoders.max() < 255
     late = mnist_scnn(t_max=1.0)
     assert convert(late).layer_infos()[0].latest == math.floor(math.e * 256)
     for units, message in (
@@ -173,7 +173,7 @@ def test_calibrated_units_have_codes_for_the_spikes(time_bits: int) -> None:
     default = convert(model, 8, time_bits)
     units = quantization.calibrated_units(model, images, time_bits)
     calibrated = convert(model, 8, time_bits, units=units)
-    assert calibrated.encoder.tolist() == default.encoder.tolist()
+    assert calibrated.encoders.tolist() == default.encoders.tolist()
     for unit, before in zip(calibrated.units, default.units, strict=True):
         assert unit >= before
         assert math.log2(unit / before).is_integer()
@@ -199,28 +199,46 @@ def test_what_cannot_be_converted() -> None:
         convert(mnist_scnn(), time_bits=12)
     with pytest.raises(ValueError, match="does not whiten images"):
         QuantizeConfig(training=TrainConfig(dataset="cifar10", whiten=True))
-    with pytest.raises(ValueError, match=r"polarity 'both' makes two spikes.*see docs/integer\.md"):
-        QuantizeConfig(training=TrainConfig(dataset="cifar10", polarity="both"))
-    with pytest.raises(ValueError, match="the images and 255 - images, joined as channels"):
-        convert(cifar_scnn(pretrained=True), input_size=(3, 32, 32), polarity="both")
     wide = SpikingConv2d(45000, 1, 1)
     nn.init.ones_(wide.weight)
     with pytest.raises(ValueError, match="overflow"):
         convert(nn.Sequential(wide), input_size=(45000, 1, 1))
 
 
-def test_both_polarities_as_channels(data_root: Path) -> None:
+def test_both_polarities(data_root: Path) -> None:
     model = cifar_scnn(pretrained=True)
     test_set = load("cifar10", str(data_root), train=False)
     images = test_set.images[:300]
-    channels = np.concatenate([images, 255 - images], axis=1)
-    units = quantization.calibrated_units(model, channels, alpha=1.0)
-    net = convert(model, input_size=(6, 32, 32), alpha=1.0, units=units)
-    classes = net.classify(channels)
+    units = quantization.calibrated_units(model, images, alpha=1.0, polarity="both")
+    net = convert(model, input_size=(3, 32, 32), alpha=1.0, polarity="both", units=units)
+    assert net.input_size == (3, 32, 32)
+    assert net.code_size == (6, 32, 32)
+    classes = net.classify(images)
     with torch.no_grad():
         values = encode(torch.from_numpy(images), alpha=1.0, polarity="both")
         assert (classes == predict(model(values)).numpy()).mean() > 0.95
     assert (classes == test_set.labels[:300]).mean() > 0.6
+    assert np.abs(net.encode(images) * net.unit - values.numpy()).max() <= net.unit
+    # The same as one polarity of the images and of their negatives.
+    joined = np.concatenate([images, 255 - images], axis=1)
+    one = convert(model, input_size=(6, 32, 32), alpha=1.0, units=units)
+    for a, b in zip(net.layers(images), one.layers(joined), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_retraining_with_both_polarities(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        SpikingConv2d(2, 8, 5, stride=2, padding="same"), nn.Flatten(), SpikingLinear(1568, 10)
+    )
+    both = dataclasses.replace(config().training, polarity="both", train_images=400)
+    network = quantization.quantize(model, config(bits=8, epochs=1, training=both), tmp_path)[8]
+    assert network.input_size == (1, 28, 28)
+    assert network.code_size == (2, 28, 28)
+    again = quantization.load(tmp_path / "model-8bit.ttfs")
+    result = quantization.evaluate(again, load("digits", train=False))
+    assert result.sparsity > 0.3
+    assert result.accuracy > 0.3
 
 
 def config(**changes: object) -> QuantizeConfig:

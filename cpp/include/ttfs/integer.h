@@ -31,6 +31,9 @@ struct Size {
   bool operator==(const Size&) const = default;
 };
 
+/// The spike code of each pixel intensity.
+using Encoder = std::array<std::uint16_t, 256>;
+
 /// A layer of neurons. A fully connected layer is a convolution whose kernel covers its input.
 struct Neurons {
   ConvShape shape;                  // its batch says nothing
@@ -49,10 +52,11 @@ constexpr int weight_of_code(int code, int bits) {
 
 class Network {
  public:
-  /// A network without layers. `encoder` holds the spike code of each pixel intensity; `unit` is
-  /// the spike value exp(t) that one step of an input code stands for, kept for people and not
-  /// used. Throws std::invalid_argument like all that follows.
-  Network(int time_bits, Size input, double unit, const std::array<std::uint16_t, 256>& encoder);
+  /// A network without layers. A pixel makes a spike by each of the encoders, one or two: behind
+  /// the channels of the image by the first come its channels by the second. `unit` is the spike
+  /// value exp(t) that one step of an input code stands for, kept for people and not used. Throws
+  /// std::invalid_argument like all that follows.
+  Network(int time_bits, Size image, double unit, const std::vector<Encoder>& encoders);
   ~Network();
   Network(Network&&) noexcept;
   Network& operator=(Network&&) noexcept;
@@ -63,7 +67,7 @@ class Network {
   /// Appends first-spike pooling.
   void add(const PoolShape& pooling);
 
-  /// Reads a file that `serialize` wrote. Throws std::runtime_error where the file cannot be read,
+  /// Reads a file that `serialize` wrote, or that of version 1. Throws std::runtime_error where the file cannot be read,
   /// is cut short, was altered, or is of another version.
   static Network load(const std::string& path);
   static Network parse(const std::uint8_t* data, std::size_t size);
@@ -72,9 +76,10 @@ class Network {
   int time_bits() const;
   std::uint16_t silent() const;  ///< the code that says "no spike": 2^time_bits - 1
   double unit() const;
-  Size input() const;
+  Size image() const;
+  Size input() const;  ///< spike codes of an image
   Size output() const;
-  const std::array<std::uint16_t, 256>& encoder() const;
+  const std::vector<Encoder>& encoders() const;
 
   std::int64_t layer_count() const;
   Size output(std::int64_t layer) const;
@@ -91,7 +96,7 @@ class Network {
   /// each layer l the output codes go to outputs[l], in the same layout, unless it is null.
   void run(const std::uint16_t* codes, std::int64_t batch,
            const std::vector<std::uint16_t*>& outputs, int threads) const;
-  /// The same from pixels.
+  /// The same from pixels, dense (batch, image channels, height, width).
   void run(const std::uint8_t* pixels, std::int64_t batch,
            const std::vector<std::uint16_t*>& outputs, int threads) const;
 

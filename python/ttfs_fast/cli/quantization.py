@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ttfs_fast.cli._common import (
+    OR_SHIPPED,
     DataRoot,
     Debug,
     Threads,
@@ -47,7 +48,8 @@ class TimeBits(StrEnum):
 @app.command()
 def quantize(
     weights: Annotated[
-        Path | None, option("A model.safetensors that training wrote.", show_default=False)
+        Path | None,
+        option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
     ] = None,
     pretrained: Annotated[
         bool, flag("--pretrained", "Use the trained network that comes with the package.")
@@ -99,7 +101,9 @@ def quantize(
     test_images: Annotated[
         int | None, option("Test on the first so many images only.", show_default=False)
     ] = None,
-    dataset: Annotated[str | None, option("Data set: mnist or digits.", show_default=False)] = None,
+    dataset: Annotated[
+        str | None, option("Data set: mnist, digits or cifar10.", show_default=False)
+    ] = None,
     data_root: DataRoot = None,
     seed: Annotated[
         int | None, option("Decides order, distortion and noise.", show_default=False)

@@ -81,7 +81,7 @@ def convert(
     chain = _chain(model)
     steps = _units(chain, time_bits, alpha, units)
     network = _core.IntegerNetwork(
-        time_bits, input_size, steps[0], _encoder(alpha, polarity, steps[0], silent)
+        time_bits, input_size, steps[0], _encoders(alpha, polarity, steps[0], silent)
     )
     flat, unit_in = False, steps.pop(0)
     for module in chain:
@@ -271,14 +271,10 @@ def _ratio(unit_in: float, unit_out: float) -> int:
     return ratio
 
 
-def _encoder(alpha: float, polarity: Polarity, unit: float, silent: int) -> NDArray[np.uint16]:
-    if polarity == "both":
-        raise ValueError(
-            "an integer network turns a pixel into one spike, polarity 'both' into two: convert "
-            "with polarity='bright-first' and give it the images and 255 - images, joined as "
-            "channels"
-        )
-    times = pixels_to_times(torch.arange(256, dtype=torch.float64) / 255, alpha, polarity)
+def _encoders(alpha: float, polarity: Polarity, unit: float, silent: int) -> NDArray[np.uint16]:
+    """Spike code of each pixel intensity, (1, 256), or (2, 256) for both polarities."""
+    pixels = torch.arange(256, dtype=torch.float64) / 255
+    times = pixels_to_times(pixels.view(1, 1, 256), alpha, polarity).view(-1, 256)
     codes = torch.round(times.exp() / unit).clamp(min=1)
     if float(codes.max()) >= silent:
         raise ValueError(

@@ -85,8 +85,8 @@ class IntegerNetwork:
         Parameters
         ----------
         images : uint8 or uint16 array, shape (N, C, H, W)
-            Pixels as uint8, which the network encodes, or spike codes as uint16: 1 to
-            ``silent - 1``, and ``silent``.
+            Pixels as uint8, of ``input_size``, which the network encodes, or spike codes as uint16,
+            of ``code_size``: 1 to ``silent - 1``, and ``silent``.
         threads : int, optional
             Threads to use; by default those that this process may run on, or OMP_NUM_THREADS.
 
@@ -135,11 +135,15 @@ class IntegerNetwork:
         return first_spikes(self(images, threads=threads), self.silent)
 
     def encode(self, images: NDArray[np.uint8]) -> Codes:
-        """Spike codes of pixels: uint8 of any shape to uint16 of the same shape."""
+        """Spike codes of pixels: uint8 (..., C, H, W) to uint16 of the same shape.
+
+        With two encoders the codes have 2 C channels, first those by the first encoder.
+        """
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             raise TypeError(f"pixels must be a uint8 array; got {_kind(images)}")
-        encoded: Codes = self._core.encoder[images]
-        return encoded
+        if images.ndim < 3:
+            raise ValueError(f"images have shape {images.shape}; it must be (..., C, H, W)")
+        return np.concatenate([encoder[images] for encoder in self.encoders], axis=-3)
 
     def reference(self, layer: int, codes: Codes) -> Codes:
         """One layer by the plain reference, slowly: (N, C, H, W) codes in, and so out."""
@@ -198,6 +202,11 @@ class IntegerNetwork:
     @property
     def input_size(self) -> tuple[int, int, int]:
         """Channels, rows and columns of an image."""
+        return self._core.image_size
+
+    @property
+    def code_size(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of its spike codes: channels for each of the encoders."""
         return self._core.input_size
 
     @property
@@ -206,9 +215,9 @@ class IntegerNetwork:
         return self._core.output_size
 
     @property
-    def encoder(self) -> Codes:
-        """Spike code of each pixel intensity, shape (256,)."""
-        return self._core.encoder
+    def encoders(self) -> Codes:
+        """Spike code of each pixel intensity, shape (1, 256), or (2, 256) with polarity "both"."""
+        return self._core.encoders
 
     @property
     def weight_bytes(self) -> int:
@@ -224,7 +233,8 @@ class IntegerNetwork:
         return self._core.weight_codes(layer)
 
     def __repr__(self) -> str:
-        lines = [f"IntegerNetwork(input {self.input_size}, {self.time_bits}-bit spike codes"]
+        twice = ", two for each pixel" if len(self.encoders) == 2 else ""
+        lines = [f"IntegerNetwork(input {self.input_size}, {self.time_bits}-bit spike codes{twice}"]
         for info in self.layer_infos():
             bits = f", {info.bits}-bit weights" if info.bits else ""
             lines.append(
@@ -238,10 +248,13 @@ class IntegerNetwork:
                 "images must be a uint8 array of pixels or a uint16 array of spike codes; got "
                 f"{_kind(images)}"
             )
-        if images.ndim != 4 or images.shape[1:] != self.input_size:
+        what, size = "images", self.input_size
+        if images.dtype == np.uint16:
+            what, size = "spike codes", self.code_size
+        if images.ndim != 4 or images.shape[1:] != size:
             raise ValueError(
-                f"images have shape {images.shape}; the network takes (N, "
-                f"{', '.join(map(str, self.input_size))})"
+                f"{what} have shape {images.shape}; the network takes (N, "
+                f"{', '.join(map(str, size))})"
             )
         if self._core.layer_count == 0:
             raise ValueError("the network has no layers")

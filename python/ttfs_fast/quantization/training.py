@@ -70,12 +70,6 @@ class QuantizeConfig:
             raise ValueError(
                 "an integer network does not whiten images: take a network trained without whiten"
             )
-        if self.training.polarity == "both":
-            raise ValueError(
-                "polarity 'both' makes two spikes of a pixel, an integer network's encoder one: "
-                "take a network trained with polarity bright-first or dark-first; or see "
-                "docs/integer.md, which converts such a network without retraining it"
-            )
         if self.time_bits not in (8, 16):
             raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")
         if self.epochs < 0:
