@@ -317,14 +317,12 @@ def test_the_float_network_can_be_the_teacher(
 
 @pytest.mark.parametrize("stop_after", [1, 4])
 def test_a_stopped_run_continues_to_the_same_bits(
-    digits: nn.Module,
-    retrained: Retrained,
-    tmp_path: Path,
-    stop_after: int,
-    monkeypatch: pytest.MonkeyPatch,
+    digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ttfs_fast.quantization import training
 
+    settings = config(training=dataclasses.replace(config().training, train_images=300))
+    nets = quantization.quantize(digits, settings, tmp_path / "whole", quiet=True)
     save, saved = training.save_checkpoint, []
 
     def stop(*arguments: object) -> object:
@@ -336,20 +334,18 @@ def test_a_stopped_run_continues_to_the_same_bits(
 
     monkeypatch.setattr(training, "save_checkpoint", stop)
     with pytest.raises(KeyboardInterrupt):
-        quantization.quantize(digits, config(), tmp_path / "stopped", quiet=True)
+        quantization.quantize(digits, settings, tmp_path / "stopped", quiet=True)
     monkeypatch.setattr(training, "save_checkpoint", save)
-    again = quantization.quantize(digits, config(), tmp_path / "stopped", resume=True, quiet=True)
-    assert {b: n.to_bytes() for b, n in again.items()} == {
-        b: n.to_bytes() for b, n in retrained.nets.items()
-    }
+    again = quantization.quantize(digits, settings, tmp_path / "stopped", resume=True, quiet=True)
+    assert {b: n.to_bytes() for b, n in again.items()} == {b: n.to_bytes() for b, n in nets.items()}
+    assert nets[8].to_bytes() != convert(digits, 8).to_bytes()
     # Nor does a kill between writing a checkpoint and removing the one before it leave a trace.
     newest = max(path for path in (tmp_path / "stopped").glob("checkpoint-*"))
     shutil.copytree(newest, newest.with_name("checkpoint-0001"))
     shutil.copytree(newest, newest.with_name(".partial-removed-1234"))
-    quantization.quantize(digits, config(), tmp_path / "stopped", resume=True, quiet=True)
+    quantization.quantize(digits, settings, tmp_path / "stopped", resume=True, quiet=True)
     whole, stopped = (
-        {path.name for path in folder.iterdir()}
-        for folder in (retrained.folder, tmp_path / "stopped")
+        {path.name for path in (tmp_path / name).iterdir()} for name in ("whole", "stopped")
     )
     assert stopped == whole
 
