@@ -12,6 +12,7 @@ typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttf
 
 from ttfs_fast import cli  # noqa: E402
 from ttfs_fast._extras import require  # noqa: E402
+from ttfs_fast.cli._common import COMMANDS  # noqa: E402
 from ttfs_fast.data import ImageSet, load  # noqa: E402
 from ttfs_fast.models import mnist_scnn  # noqa: E402
 from ttfs_fast.training import TrainConfig, evaluate, train  # noqa: E402
@@ -31,12 +32,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "info", "demo"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
-    assert command in run("--help").output
+
+
+def test_help_lists_the_commands_in_their_order() -> None:
+    first_words = [line.strip("│ ").split(" ")[0] for line in run("--help").output.splitlines()]
+    assert tuple(word for word in first_words if word in COMMANDS) == COMMANDS
 
 
 def test_help_tells_the_defaults_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 try:
     import typer
+    import typer.core
 except ModuleNotFoundError as error:
     if error.name != "typer":
         raise
@@ -23,8 +24,34 @@ from ttfs_fast.training.config import TrainConfig
 if TYPE_CHECKING:
     from torch import nn
 
+COMMANDS = (
+    "demo",
+    "train",
+    "eval",
+    "predict",
+    "diagnose",
+    "quantize",
+    "export",
+    "reproduce",
+    "study",
+    "circuit",
+    "bench",
+    "info",
+)
+"""In the order of ``ttfs-fast --help``: as one meets them."""
+
+
+class InOrder(typer.core.TyperGroup):
+    """Lists the commands in the order of `COMMANDS`, not in that in which they were added."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the commands."""
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+
 app = typer.Typer(
     name="ttfs-fast",
+    cls=InOrder,
     help="Train and examine spiking networks that compute with the time of the first spike.",
     no_args_is_help=True,
     add_completion=False,

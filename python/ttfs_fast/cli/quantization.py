@@ -21,7 +21,7 @@ from ttfs_fast.cli._common import (
     option,
     set_threads,
 )
-from ttfs_fast.cli.training import print_confusion, print_counts, print_result
+from ttfs_fast.cli.evaluation import print_confusion, print_counts, print_result
 
 if TYPE_CHECKING:
     import numpy as np
