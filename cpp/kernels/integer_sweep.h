@@ -228,7 +228,7 @@ std::uint32_t resolve(const IntegerSweepTask& task, std::int64_t g, __m256i memb
 /// Up to eight outputs, wherever they are, with F and B at the start of the group.
 struct Scattered {
   std::int32_t output[IntVec::lanes];
-  alignas(32) std::int32_t membrane[IntVec::lanes], slope[IntVec::lanes];
+  alignas(32) std::int32_t membrane[IntVec::lanes] = {}, slope[IntVec::lanes] = {};
   int count = 0;
 };
 

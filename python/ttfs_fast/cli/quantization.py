@@ -88,6 +88,10 @@ def quantize(
         float | None,
         option("In place of the weight decay of these settings.", show_default=False),
     ] = None,
+    scale: Annotated[
+        float | None,
+        option("In place of their factor on the spike times in the loss.", show_default=False),
+    ] = None,
     teacher: Annotated[
         Path | None,
         option(
@@ -129,6 +133,7 @@ def quantize(
             "seed": seed,
             "threads": threads,
             "weight_decay": weight_decay,
+            "scale": scale,
             "teacher": None if teacher is None else str(teacher),
             "train_images": train_images,
             "test_images": test_images,
