@@ -368,7 +368,7 @@ def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixtu
 
     arguments = ("--weights", weights, "--epochs", 0, "--bits", 4, "--scale", 20)
     out = run("quantize", *arguments, "--out", tmp_path / "q")
-    assert json.loads((tmp_path / "q" / "config.json").read_text())["training"]["scale"] == 20
+    assert json.loads((tmp_path / "q" / "quantize.json").read_text())["training"]["scale"] == 20
     assert "4 bits:" in out
     assert "answer in float (row), in integers (column)" in out
     path = tmp_path / "q" / "model-4bit.ttfs"
