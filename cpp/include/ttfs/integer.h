@@ -67,8 +67,8 @@ class Network {
   /// Appends first-spike pooling.
   void add(const PoolShape& pooling);
 
-  /// Reads a file that `serialize` wrote, or that of version 1. Throws std::runtime_error where the file cannot be read,
-  /// is cut short, was altered, or is of another version.
+  /// Reads a file that `serialize` wrote, or that of version 1. Throws std::runtime_error where the
+  /// file cannot be read, is cut short, was altered, or is of another version.
   static Network load(const std::string& path);
   static Network parse(const std::uint8_t* data, std::size_t size);
   std::vector<std::uint8_t> serialize() const;
