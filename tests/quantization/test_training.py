@@ -395,3 +395,23 @@ def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixtu
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
     assert "uint8" in run("predict", path, tmp_path / "wrong.npy", code=2)
     assert "exactly one" in run("quantize", code=2)
+
+
+def test_an_integer_network_is_tested_on_images_of_its_size(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from ttfs_fast import cli
+
+    def output(net: quantization.IntegerNetwork) -> str:
+        path = net.save(tmp_path / "net.ttfs")
+        result = CliRunner().invoke(
+            cli.app, ["eval", "--weights", str(path), "--data-root", str(tmp_path)]
+        )
+        assert result.exit_code == 2
+        return " ".join(result.output.split())
+
+    both = cifar_scnn(pretrained=True)
+    net = convert(both, input_size=(3, 32, 32), alpha=1.0, polarity="both")
+    assert "CIFAR-10's" in output(net)  # what is not in that folder
+    small = nn.Sequential(nn.Flatten(), SpikingLinear(25, 2))
+    assert "(1, 5, 5), which no data set has" in output(convert(small, input_size=(1, 5, 5)))

@@ -297,6 +297,10 @@ def test_diagnose_command(tmp_path: Path) -> None:
     trained = testing.CliRunner().invoke(cli.app, arguments)
     assert trained.exit_code == 0, trained.output
     assert "conv3" in trained.output
+    arguments = ["diagnose", "--weights", "cifar_scnn", "--data-root", str(tmp_path)]
+    shipped = testing.CliRunner().invoke(cli.app, arguments)
+    assert shipped.exit_code == 2
+    assert "CIFAR-10's" in shipped.stderr  # what is not in that folder
     neither = testing.CliRunner().invoke(cli.app, ["diagnose"])
     assert neither.exit_code == 2
     assert "give one of --config RECIPE and --weights FILE" in neither.stderr

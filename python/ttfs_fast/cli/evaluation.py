@@ -62,7 +62,8 @@ def evaluate(
     dataset: Annotated[
         Dataset | None,
         option(
-            "Data set to test on. Default: what the weights were trained on, else mnist.",
+            "Data set to test on. Default: what the weights were trained on; for an integer "
+            "network, the one whose images have its size.",
             show_default=False,
             rich_help_panel="Data",
         ),
@@ -102,7 +103,7 @@ def evaluate(
 
             evaluate_file(
                 weights,
-                str(dataset or TrainConfig.dataset),
+                None if dataset is None else str(dataset),
                 None if data_root is None else str(data_root),
                 train_split=train_split,
                 batch_size=batch_size,
@@ -168,7 +169,10 @@ def diagnose(
     ] = None,
     weights: Annotated[
         Path | None,
-        option("A model.safetensors that training wrote; else a new network.", show_default=False),
+        option(
+            f"A model.safetensors that training wrote, {OR_SHIPPED}; else a new network.",
+            show_default=False,
+        ),
     ] = None,
     images: Annotated[int, option("Training images to look at.", min=2)] = 32,
     out: Annotated[
@@ -192,7 +196,7 @@ def diagnose(
             raise ValueError("give one of --config RECIPE and --weights FILE")
         set_threads(threads)
         if weights is not None:
-            model, chosen = training.load_model(weights)
+            model, chosen, _ = choose_network(weights, False, None)
         else:
             chosen = TrainConfig(**training.read_recipe(str(config)))
         root = chosen.data_root if data_root is None else str(data_root)

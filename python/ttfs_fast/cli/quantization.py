@@ -162,9 +162,13 @@ def quantize(
         print_comparison(comparison, test_set.classes)
 
 
+DATASETS = {(1, 28, 28): "mnist", (3, 32, 32): "cifar10"}
+"""Data set of each size of an image."""
+
+
 def evaluate_file(
     path: Path,
-    dataset: str,
+    dataset: str | None,
     data_root: str | None,
     *,
     train_split: bool,
@@ -179,7 +183,12 @@ def evaluate_file(
     from ttfs_fast.quantization.network import default_threads
 
     network = quantization.load(path)
-    image_set = load(dataset, data_root, train=train_split)
+    if dataset is None and network.input_size not in DATASETS:
+        raise ValueError(
+            f"{path} takes images of size {network.input_size}, which no data set has: those of "
+            "mnist and digits are (1, 28, 28), those of cifar10 (3, 32, 32)"
+        )
+    image_set = load(dataset or DATASETS[network.input_size], data_root, train=train_split)
     if not as_json:
         print(
             f"testing {path} on {len(image_set):,} images of {image_set.name}: cpu, threads: "
