@@ -397,7 +397,10 @@ def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "exactly one" in run("quantize", code=2)
 
 
-def test_an_integer_network_is_tested_on_images_of_its_size(tmp_path: Path) -> None:
+def test_an_integer_network_is_tested_on_images_of_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
     from typer.testing import CliRunner
 
     from ttfs_fast import cli

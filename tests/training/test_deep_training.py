@@ -279,7 +279,7 @@ def test_eval_of_class_folders(class_folders: Path, tmp_path: Path) -> None:
     assert "needs --data-root" in without.stderr
 
 
-def test_diagnose_command(tmp_path: Path) -> None:
+def test_diagnose_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
     from ttfs_fast import cli
 
@@ -297,6 +297,7 @@ def test_diagnose_command(tmp_path: Path) -> None:
     trained = testing.CliRunner().invoke(cli.app, arguments)
     assert trained.exit_code == 0, trained.output
     assert "conv3" in trained.output
+    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
     arguments = ["diagnose", "--weights", "cifar_scnn", "--data-root", str(tmp_path)]
     shipped = testing.CliRunner().invoke(cli.app, arguments)
     assert shipped.exit_code == 2
