@@ -401,6 +401,7 @@ def test_an_integer_network_is_tested_on_images_of_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     from typer.testing import CliRunner
 
     from ttfs_fast import cli

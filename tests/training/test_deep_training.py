@@ -298,6 +298,7 @@ def test_diagnose_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert trained.exit_code == 0, trained.output
     assert "conv3" in trained.output
     monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = ["diagnose", "--weights", "cifar_scnn", "--data-root", str(tmp_path)]
     shipped = testing.CliRunner().invoke(cli.app, arguments)
     assert shipped.exit_code == 2
