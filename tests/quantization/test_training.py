@@ -318,6 +318,22 @@ def test_the_float_network_can_be_the_teacher(
     assert comparison.agreement > 0.85  # the labels did not count
 
 
+def test_the_last_number_of_bits_may_have_epochs_of_its_own(
+    digits: nn.Module, tmp_path: Path
+) -> None:
+    training = dataclasses.replace(config().training, train_images=100)
+    settings = config(bits=4, epochs=1, last_epochs=3, training=training)
+    assert [settings.epochs_of(bits) for bits in settings.stages] == [1, 3]
+    nets = quantization.quantize(digits, settings, tmp_path, quiet=True)
+    assert list(nets) == [8, 4]
+    assert (tmp_path / "checkpoint-0004").exists()
+    only = dataclasses.replace(settings, bits=8, last_epochs=1)
+    first = quantization.quantize(digits, only, tmp_path / "8", quiet=True)
+    assert first[8].to_bytes() == nets[8].to_bytes()
+    with pytest.raises(ValueError, match="last_epochs must not be negative"):
+        config(last_epochs=-1)
+
+
 @pytest.mark.parametrize("stop_after", [1, 4])
 def test_a_stopped_run_continues_to_the_same_bits(
     digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch

@@ -74,6 +74,14 @@ def quantize(
             "Passes over the training images with each number of bits; 0: no retraining.", min=0
         ),
     ] = 4,
+    last_epochs: Annotated[
+        int | None,
+        option(
+            "The same with the last number of bits; by default --epochs.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
     lr_start: Annotated[float, option("Learning rate at the start of each number of bits.")] = 1e-3,
     lr_end: Annotated[float, option("Learning rate at its end.")] = 1e-5,
     config: Annotated[
@@ -143,7 +151,13 @@ def quantize(
         networks = quantization.quantize(
             model,
             quantization.QuantizeConfig(
-                int(bits), int(time_bits), epochs, lr_start, lr_end, training=base
+                int(bits),
+                int(time_bits),
+                epochs,
+                lr_start,
+                lr_end,
+                training=base,
+                last_epochs=last_epochs,
             ),
             out,
             resume=resume,

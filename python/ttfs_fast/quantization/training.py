@@ -55,6 +55,8 @@ class QuantizeConfig:
     training : TrainConfig
         Data, loss, batches, distortions, noise, weight decay, averaging, seed and threads, as for
         training; its ``epochs`` and learning rate do not count here.
+    last_epochs : int, optional
+        ``epochs`` of the last number of bits, which is the hardest to train, if it differs.
     """
 
     bits: int = 2
@@ -63,6 +65,7 @@ class QuantizeConfig:
     lr_start: float = 1e-3
     lr_end: float = 1e-5
     training: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    last_epochs: int | None = None
 
     def __post_init__(self) -> None:
         QuantizationConfig(self.bits)
@@ -72,8 +75,9 @@ class QuantizeConfig:
             )
         if self.time_bits not in (8, 16):
             raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")
-        if self.epochs < 0:
-            raise ValueError(f"epochs must not be negative; got {self.epochs}")
+        for name in ("epochs", "last_epochs"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
         if not (0 < self.lr_end <= self.lr_start < math.inf):
             raise ValueError(
                 f"learning rates must be above 0 and not rise; got {self.lr_start} to {self.lr_end}"
@@ -84,9 +88,15 @@ class QuantizeConfig:
         """The numbers of bits in turn."""
         return tuple(bits for bits in BITS if bits >= self.bits)
 
-    def learning_rate(self, epoch: float) -> float:
-        """Learning rate at a moment of a stage, counted in epochs."""
-        falling = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+    def epochs_of(self, bits: int) -> int:
+        """Passes over the training images with this number of bits."""
+        if bits == self.bits and self.last_epochs is not None:
+            return self.last_epochs
+        return self.epochs
+
+    def learning_rate(self, epoch: float, epochs: int) -> float:
+        """Learning rate at a moment of a stage of so many epochs, counted in epochs."""
+        falling = (1 + math.cos(math.pi * epoch / epochs)) / 2
         return self.lr_end + falling * (self.lr_start - self.lr_end)
 
     def to_json(self) -> str:
@@ -205,23 +215,24 @@ class _Run:
         return module
 
     def all_stages(self) -> dict[int, IntegerNetwork]:
-        config, epochs = self.config, self.config.epochs
+        config = self.config
         checkpoint = load_checkpoint(self.run)
         if checkpoint is not None:
             self._restore(checkpoint)
             remove_older(self.run, checkpoint.epoch)
         self._announce()
-        networks = {}
-        for stage, bits in enumerate(config.stages):
-            first = stage * epochs
+        networks, last = {}, 0
+        for bits in config.stages:
+            epochs, first = config.epochs_of(bits), last
+            last += epochs
             written = self.run / f"model-{bits}bit.ttfs"
-            if self.done >= first + epochs and written.exists():
+            if self.done >= last and written.exists():
                 networks[bits] = load(written)  # of a stage before the restart
                 continue
             self._set_bits(bits, anew=self.done <= first)
             for epoch in range(max(self.done - first, 0), epochs):
                 begin = time.perf_counter()
-                loss = self._epoch(epoch)
+                loss = self._epoch(epoch, epochs)
                 self.done = first + epoch + 1
                 self._save()
                 figures = f"loss {loss:8.4f}  {time.perf_counter() - begin:.1f} s"
@@ -240,13 +251,13 @@ class _Run:
                 self.averaged.n_averaged.zero_()
             self.optimizer = self._new_optimizer()
 
-    def _epoch(self, epoch: int) -> float:
+    def _epoch(self, epoch: int, epochs: int) -> float:
         self.model.train()
         total, steps = 0.0, 0
         for chunk in self.batches.epoch():
             refit_(self.model)
             for batch in chunk.batches:
-                rate = self.config.learning_rate(epoch + steps / len(self.batches))
+                rate = self.config.learning_rate(epoch + steps / len(self.batches), epochs)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 with parametrize.cached():
@@ -330,11 +341,12 @@ class _Run:
     def _announce(self) -> None:
         config, training = self.config, self.config.training
         stages = ", ".join(map(str, config.stages))
+        epochs = ", ".join(str(config.epochs_of(bits)) for bits in config.stages)
         facts: dict[str, Any] = {
             "bits": f"{stages}; {config.time_bits}-bit spike codes",
             "images": f"{self.batches.images:,} to train, {len(self.test_set):,} to test",
-            "steps": f"{config.epochs} epochs of {len(self.batches):,} batches of "
-            f"{training.batch_size} for each number of bits, {self.done} epochs done",
+            "steps": f"{epochs} epochs of {len(self.batches):,} batches of "
+            f"{training.batch_size}, {self.done} epochs done",
             "rate": f"{config.lr_start:g} falling to {config.lr_end:g}",
             "device": f"cpu, threads: {torch.get_num_threads()}, "
             f"{ttfs_fast.instruction_set()} instructions",
