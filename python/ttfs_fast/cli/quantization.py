@@ -77,7 +77,8 @@ def quantize(
     last_epochs: Annotated[
         int | None,
         option(
-            "The same with the last number of bits; by default --epochs.",
+            "Passes with the last number of bits, which is the hardest to train, in place of "
+            "--epochs.",
             min=0,
             show_default=False,
         ),
