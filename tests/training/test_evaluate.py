@@ -56,6 +56,16 @@ def test_silent_neurons_and_silent_images() -> None:
     assert result.energy_by_spikes == pytest.approx(0.5 * 10e-12)
 
 
+def test_a_network_without_spiking_layers_has_no_spike_times() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.eye(2))
+    result = evaluate(model, pixel_pairs((255, 0, 0), (0, 255, 1)))
+    assert (result.images, result.correct, result.silent_images) == (2, 2, 0)
+    assert math.isnan(result.sparsity)
+    assert math.isnan(result.first_spike_time)
+
+
 def test_nothing_spikes() -> None:
     result = evaluate(two_neurons([[0.1, 0.1], [0.1, 0.1]]), pixel_pairs((9, 9, 0), (1, 2, 1)))
     assert (result.accuracy, result.sparsity, result.silent_share) == (0.0, 0.0, 1.0)

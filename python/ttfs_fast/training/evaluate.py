@@ -41,7 +41,7 @@ class EvaluationResult:
         The same for each layer.
     first_spike_time : float
         Mean time of the first output spike, in units of tau, over the images that have one; nan
-        if none has.
+        if none has, and for a network without spiking layers.
     silent_images : int
         Images without an output spike.
     weights : int
@@ -212,7 +212,7 @@ def evaluate(
         confusion=confusion.view(classes, classes + 1).numpy(),
         sparsity=counter.sparsity,
         sparsity_by_layer=counter.sparsity_by_layer,
-        first_spike_time=time_sum / (images - silent) if silent < images else math.nan,
+        first_spike_time=time_sum / (images - silent) if layers and silent < images else math.nan,
         silent_images=silent,
         weights=sum(layer.weight.numel() for layer in layers),
         neurons=sum(counter.neurons.values()) // images,
