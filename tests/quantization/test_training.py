@@ -327,9 +327,20 @@ def test_the_last_number_of_bits_may_have_epochs_of_its_own(
     nets = quantization.quantize(digits, settings, tmp_path, quiet=True)
     assert list(nets) == [8, 4]
     assert (tmp_path / "checkpoint-0004").exists()
-    only = dataclasses.replace(settings, bits=8, last_epochs=1)
+    only = dataclasses.replace(settings, bits=8, last_epochs=None)
     first = quantization.quantize(digits, only, tmp_path / "8", quiet=True)
     assert first[8].to_bytes() == nets[8].to_bytes()
+    # A run of the version before, which did not know these epochs, goes on.
+    saved = tmp_path / "8" / "quantize.json"
+    older = json.loads(saved.read_text())
+    del older["last_epochs"]
+    saved.write_text(json.dumps(older))
+    again = quantization.quantize(digits, only, tmp_path / "8", resume=True, quiet=True)
+    assert again[8].to_bytes() == nets[8].to_bytes()
+    for wrong in ('{"epochs": 2}', "[]", "{", ""):
+        saved.write_text(wrong)
+        with pytest.raises(ValueError, match="give those, or another folder"):
+            quantization.quantize(digits, only, tmp_path / "8", resume=True, quiet=True)
     with pytest.raises(ValueError, match="last_epochs must not be negative"):
         config(last_epochs=-1)
 

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
 from ttfs_fast._files import replace_file
+from ttfs_fast._untrusted import parse_json
 from ttfs_fast.loss import SpikingLoss, clip_gradient_, weights_and_biases
 from ttfs_fast.quantization.conversion import calibrated_units, convert
 from ttfs_fast.quantization.evaluation import evaluate
@@ -158,8 +159,11 @@ def quantize(
         raise FileExistsError(
             f"{run} already holds a run: give --resume to continue it, or another folder"
         )
-    if resume and saved.exists() and saved.read_text() != f"{text}\n":
-        raise ValueError(f"cannot resume {run} with other settings than {saved} holds")
+    if resume and saved.exists() and _settings(saved.read_text()) != _settings(text):
+        raise ValueError(
+            f"cannot resume {run} with other settings than {saved} holds: give those, or another "
+            "folder"
+        )
     replace_file(saved, f"{text}\n".encode())
     threads = torch.get_num_threads()
     try:
@@ -168,6 +172,16 @@ def quantize(
         return _Run(model, config, run, reporter).all_stages()
     finally:
         torch.set_num_threads(threads)
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Settings as JSON, parsed; what an older version did not write has its default."""
+    defaults: dict[str, Any] = json.loads(QuantizeConfig().to_json())
+    try:
+        given = parse_json(text)
+    except ValueError:
+        given = None
+    return defaults | given if isinstance(given, dict) else {}
 
 
 class _Run:
