@@ -1,5 +1,6 @@
 """Quantized weights while training, conversion, and the commands."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -25,6 +26,7 @@ from ttfs_fast.quantization import (
     convert,
     dequantize_,
     fit_thresholds,
+    hold_codes_,
     quantize_,
     refit_,
 )
@@ -104,6 +106,65 @@ def test_gradient_goes_straight_through() -> None:
         quantize_(nn.ReLU())
     with pytest.raises(ValueError, match="8, 4 and 2"):
         QuantizationConfig(3)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_held_codes_stay_while_thresholds_are_trained(bits: int) -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(
+        SpikingConv2d(1, 6, 3), nn.Flatten(), SpikingLinear(6 * 4 * 4, 5, bias=False)
+    )
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight.add_(2.0 / layer.weight[0].numel())
+    z = torch.rand(8, 1, 6, 6).mul(2).exp()
+    with pytest.raises(ValueError, match="not prepared"):
+        hold_codes_(model)
+    full = [model[0].weight.detach().clone(), model[2].weight.detach().clone()]
+    quantize_(model, QuantizationConfig(bits))
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.parametrizations.weight.original.mul_(1.3)  # thresholds no longer fit
+    refitted = refit_(copy.deepcopy(model))
+    assert hold_codes_(model) is model
+    torch.testing.assert_close(model(z), refitted(z))
+    before = [model[i].parametrizations.weight[0].codes.clone() for i in (0, 2)]
+    theta = [model[i].parametrizations.weight[0].theta.clone() for i in (0, 2)]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert [p.shape for p in trained] == [(6,), (6,), (5,)]  # bias, thresholds, thresholds
+    optimizer = torch.optim.Adam(trained, lr=0.02)
+    losses = []
+    for _ in range(20):
+        output = model(z)
+        assert output.isfinite().all()
+        loss = (output.log() - 1.5).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    refit_(model)  # leaves the thresholds as they were trained
+    for i, codes, thresholds in zip((0, 2), before, theta, strict=True):
+        quantizer = model[i].parametrizations.weight[0]
+        assert torch.equal(quantizer.codes, codes)
+        assert not torch.equal(quantizer.theta, thresholds)
+        assert torch.equal(quantizer.theta, quantizer.theta.round())
+        integers = model[i].weight * quantizer.theta.view(-1, *[1] * (model[i].weight.dim() - 1))
+        torch.testing.assert_close(integers, integers.round(), rtol=0, atol=1e-4)
+    # What is converted is what was trained.
+    network = convert(model, input_size=(1, 6, 6), units=[1 / 256] * 3)
+    for info, i in zip(network.layer_infos(), (0, 2), strict=True):
+        assert info.bits == bits
+        quantizer = model[i].parametrizations.weight[0]
+        assert info.theta.tolist() == quantizer.theta.int().tolist()
+    # Preparing it again lets the codes go; undoing it gives the weights back.
+    quantize_(model, QuantizationConfig(4))
+    assert all(model[i].parametrizations.weight.original.requires_grad for i in (0, 2))
+    hold_codes_(model)
+    dequantize_(model)
+    for i, weight in zip((0, 2), full, strict=True):
+        torch.testing.assert_close(model[i].weight, nn.Parameter(weight * 1.3))
+        assert model[i].weight.requires_grad
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -323,7 +384,7 @@ def test_the_last_number_of_bits_may_have_epochs_of_its_own(
 ) -> None:
     training = dataclasses.replace(config().training, train_images=100)
     settings = config(bits=4, epochs=1, last_epochs=3, training=training)
-    assert [settings.epochs_of(bits) for bits in settings.stages] == [1, 3]
+    assert [(stage.bits, stage.epochs) for stage in settings.stages] == [(8, 1), (4, 3)]
     nets = quantization.quantize(digits, settings, tmp_path, quiet=True)
     assert list(nets) == [8, 4]
     assert (tmp_path / "checkpoint-0004").exists()
@@ -341,17 +402,37 @@ def test_the_last_number_of_bits_may_have_epochs_of_its_own(
         saved.write_text(wrong)
         with pytest.raises(ValueError, match="give those, or another folder"):
             quantization.quantize(digits, only, tmp_path / "8", resume=True, quiet=True)
-    with pytest.raises(ValueError, match="last_epochs must not be negative"):
-        config(last_epochs=-1)
+    for name in ("last_epochs", "tune_epochs"):
+        with pytest.raises(ValueError, match=f"{name} must not be negative"):
+            config(**{name: -1})
 
 
-@pytest.mark.parametrize("stop_after", [1, 4])
+def test_tuning_moves_thresholds_after_the_last_stage(
+    digits: nn.Module, retrained: Retrained, tmp_path: Path
+) -> None:
+    nets = quantization.quantize(digits, config(tune_epochs=4), tmp_path, quiet=True)
+    assert (tmp_path / "checkpoint-0010").exists()
+    for bits in (8, 4):
+        assert nets[bits].to_bytes() == retrained.nets[bits].to_bytes()
+    assert nets[2].to_bytes() != retrained.nets[2].to_bytes()
+    moved = 0
+    for tuned, plain in zip(nets[2].layer_infos(), retrained.nets[2].layer_infos(), strict=True):
+        if tuned.theta is not None:
+            moved += int((tuned.theta != plain.theta).sum())
+    assert moved > 10
+    test_set = load("digits", train=False)
+    before, after = (quantization.evaluate(n[2], test_set) for n in (retrained.nets, nets))
+    assert after.accuracy > before.accuracy - 0.01
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 6, 7])
 def test_a_stopped_run_continues_to_the_same_bits(
     digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ttfs_fast.quantization import training
 
-    settings = config(training=dataclasses.replace(config().training, train_images=300))
+    training_settings = dataclasses.replace(config().training, train_images=300)
+    settings = config(training=training_settings, tune_epochs=2)
     nets = quantization.quantize(digits, settings, tmp_path / "whole", quiet=True)
     save, saved = training.save_checkpoint, []
 

@@ -83,6 +83,14 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    tune_epochs: Annotated[
+        int,
+        option(
+            "Passes after all others with the weights' codes held, which train thresholds and "
+            "biases only.",
+            min=0,
+        ),
+    ] = 0,
     lr_start: Annotated[float, option("Learning rate at the start of each number of bits.")] = 1e-3,
     lr_end: Annotated[float, option("Learning rate at its end.")] = 1e-5,
     config: Annotated[
@@ -159,6 +167,7 @@ def quantize(
                 lr_end,
                 training=base,
                 last_epochs=last_epochs,
+                tune_epochs=tune_epochs,
             ),
             out,
             resume=resume,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         QuantizationConfig,
         dequantize_,
         fit_thresholds,
+        hold_codes_,
         quantize_,
         refit_,
     )
@@ -36,6 +37,7 @@ __all__ = [
     "dequantize_",
     "evaluate",
     "fit_thresholds",
+    "hold_codes_",
     "is_integer_file",
     "load",
     "quantize",
@@ -52,6 +54,7 @@ _MODULES = {
         "QuantizationConfig",
         "dequantize_",
         "fit_thresholds",
+        "hold_codes_",
         "quantize_",
         "refit_",
     ),

@@ -72,12 +72,62 @@ class FakeQuantize(nn.Module):
         self.theta.copy_(fit_thresholds(weight, self.bits))
 
     def forward(self, weight: Tensor) -> Tensor:
-        theta = self.theta.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
+        theta = _a_channel(self.theta.to(weight.dtype), weight)
         rounded = integer_weights(weight.detach() * theta, self.bits) / theta
         return weight + (rounded - weight.detach())
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}"
+
+
+class HeldCodes(nn.Module):
+    """Keeps the integer weights of a layer as they are; its thresholds are trained instead.
+
+    A weight is W / theta_j, as of :class:`FakeQuantize`, but W is constant and the logarithm of
+    theta_j a parameter. The forward pass rounds theta_j to an integer; the gradient passes
+    straight through.
+
+    Parameters
+    ----------
+    quantizer : FakeQuantize
+        The quantizer of the layer so far, with its bits and thresholds.
+    weight : Tensor
+        The full-precision weights behind it.
+
+    Attributes
+    ----------
+    log_theta : Parameter
+        Shape (outputs,).
+    """
+
+    codes: Tensor
+
+    def __init__(self, quantizer: FakeQuantize, weight: Tensor) -> None:
+        super().__init__()
+        self.bits = quantizer.bits
+        theta = quantizer.theta.to(weight)
+        codes = weight_codes(weight.detach() * _a_channel(theta, weight), self.bits)
+        self.register_buffer("codes", codes.to(torch.int8))
+        self.log_theta = nn.Parameter(theta.log())
+
+    @property
+    def theta(self) -> Tensor:
+        """The thresholds, whole numbers; shape (outputs,)."""
+        return self.log_theta.detach().exp().round().clamp(1, MAX_THETA)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        theta = self.log_theta.exp()
+        theta = self.theta + (theta - theta.detach())
+        integers = weight_of_code(self.codes.to(weight.dtype), self.bits)
+        return integers / _a_channel(theta, weight)
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}"
+
+
+def _a_channel(values: Tensor, weight: Tensor) -> Tensor:
+    """Values of the output channels, shaped to meet their weights."""
+    return values.view(-1, *[1] * (weight.dim() - 1))
 
 
 def integer_weights(scaled: Tensor, bits: int) -> Tensor:
@@ -152,13 +202,20 @@ def spiking_layers_of(model: nn.Module) -> list[SpikingLinear | SpikingConv2d]:
     return layers
 
 
-def quantizer_of(layer: nn.Module) -> FakeQuantize | None:
+def quantizer_of(layer: nn.Module) -> FakeQuantize | HeldCodes | None:
     """The quantizer that :func:`quantize_` put on a layer's weight; None if there is none."""
     if not parametrize.is_parametrized(layer, "weight"):
         return None
     parametrizations = layer.parametrizations["weight"]  # type: ignore[index]
-    found = [module for module in parametrizations if isinstance(module, FakeQuantize)]
+    found = [module for module in parametrizations if isinstance(module, FakeQuantize | HeldCodes)]
     return found[0] if found else None
+
+
+def _replace_quantizer(layer: nn.Module, new: FakeQuantize | HeldCodes) -> None:
+    modules = layer.parametrizations["weight"]  # type: ignore[index]
+    assert isinstance(modules, parametrize.ParametrizationList)
+    modules[list(modules).index(_prepared(layer))] = new
+    full_precision(layer).requires_grad_(isinstance(new, FakeQuantize))
 
 
 def full_precision(layer: nn.Module) -> Tensor:
@@ -206,20 +263,66 @@ def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
             quantizer = FakeQuantize(config.bits, layer.weight.shape[0]).to(layer.weight)
             quantizer.refit(layer.weight)
             parametrize.register_parametrization(layer, "weight", quantizer)
-        else:
-            quantizer.bits = config.bits
-            quantizer.refit(full_precision(layer))
+            continue
+        weight = full_precision(layer)
+        if isinstance(quantizer, HeldCodes):
+            quantizer = FakeQuantize(config.bits, weight.shape[0]).to(weight)
+            _replace_quantizer(layer, quantizer)
+        quantizer.bits = config.bits
+        quantizer.refit(weight)
     return model
 
 
 def refit_(model: Model) -> Model:
-    """Fit the thresholds of a prepared network to its weights of now, in place."""
+    """Fit the thresholds of a prepared network to its weights of now, in place.
+
+    Layers whose codes are held (:func:`hold_codes_`) keep theirs, which are trained.
+    """
     for layer in spiking_layers_of(model):
-        quantizer = quantizer_of(layer)
-        if quantizer is None:
-            raise ValueError("the network is not prepared; call quantize_(model, config) first")
-        quantizer.refit(full_precision(layer))
+        quantizer = _prepared(layer)
+        if isinstance(quantizer, FakeQuantize):
+            quantizer.refit(full_precision(layer))
     return model
+
+
+def hold_codes_(model: Model) -> Model:
+    """Let training change the thresholds of a prepared network, and no longer its codes, in place.
+
+    At the end of quantization-aware training weights still change codes at every step: a network
+    of few bits is a little different each time, and none of these is trained for long. With the
+    codes held, the thresholds theta, one an output channel, and the biases can be trained like any
+    other parameter. Thresholds are fitted a last time before. The new parameters are not in an
+    optimizer made earlier: make a new one of ``[p for p in model.parameters() if
+    p.requires_grad]``. :func:`quantize_` lets the codes go again.
+
+    Parameters
+    ----------
+    model : Module
+        A network that :func:`quantize_` prepared.
+
+    Returns
+    -------
+    model : Module
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If the network is not prepared.
+    """
+    refit_(model)
+    for layer in spiking_layers_of(model):
+        quantizer = _prepared(layer)
+        if isinstance(quantizer, FakeQuantize):
+            _replace_quantizer(layer, HeldCodes(quantizer, full_precision(layer)))
+    return model
+
+
+def _prepared(layer: nn.Module) -> FakeQuantize | HeldCodes:
+    quantizer = quantizer_of(layer)
+    if quantizer is None:
+        raise ValueError("the network is not prepared; call quantize_(model, config) first")
+    return quantizer
 
 
 def dequantize_(model: Model, *, keep_quantized: bool = False) -> Model:
@@ -239,5 +342,6 @@ def dequantize_(model: Model, *, keep_quantized: bool = False) -> Model:
     """
     for layer in spiking_layers_of(model):
         if quantizer_of(layer) is not None:
+            full_precision(layer).requires_grad_()
             parametrize.remove_parametrizations(layer, "weight", keep_quantized)
     return model

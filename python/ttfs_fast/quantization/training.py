@@ -20,7 +20,13 @@ from ttfs_fast._untrusted import parse_json
 from ttfs_fast.loss import SpikingLoss, clip_gradient_, weights_and_biases
 from ttfs_fast.quantization.conversion import calibrated_units, convert
 from ttfs_fast.quantization.evaluation import evaluate
-from ttfs_fast.quantization.fake import BITS, QuantizationConfig, quantize_, refit_
+from ttfs_fast.quantization.fake import (
+    BITS,
+    QuantizationConfig,
+    hold_codes_,
+    quantize_,
+    refit_,
+)
 from ttfs_fast.quantization.network import IntegerNetwork, load
 from ttfs_fast.training import TrainConfig
 from ttfs_fast.training.batches import Batch
@@ -37,6 +43,28 @@ from ttfs_fast.training.report import Reporter
 CONFIG = "quantize.json"
 CALIBRATION_IMAGES = 500
 """Training images on which the units of the spike codes are found."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of quantization-aware training, with a learning rate that falls from start to end.
+
+    Attributes
+    ----------
+    bits : {8, 4, 2}
+        Bits of a weight.
+    epochs : int
+        Passes over the training images.
+    held : bool
+        The codes are held; thresholds and biases are trained.
+    """
+
+    bits: int
+    epochs: int
+    held: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.bits} bits, held" if self.held else f"{self.bits} bits"
 
 
 @dataclass(frozen=True)
@@ -58,6 +86,9 @@ class QuantizeConfig:
         training; its ``epochs`` and learning rate do not count here.
     last_epochs : int, optional
         ``epochs`` of the last number of bits, which is the hardest to train, if it differs.
+    tune_epochs : int
+        Passes after these with the weights' codes held, which train the thresholds and the biases
+        only: see `ttfs_fast.quantization.hold_codes_`.
     """
 
     bits: int = 2
@@ -67,6 +98,7 @@ class QuantizeConfig:
     lr_end: float = 1e-5
     training: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     last_epochs: int | None = None
+    tune_epochs: int = 0
 
     def __post_init__(self) -> None:
         QuantizationConfig(self.bits)
@@ -76,7 +108,7 @@ class QuantizeConfig:
             )
         if self.time_bits not in (8, 16):
             raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")
-        for name in ("epochs", "last_epochs"):
+        for name in ("epochs", "last_epochs", "tune_epochs"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
         if not (0 < self.lr_end <= self.lr_start < math.inf):
@@ -85,15 +117,14 @@ class QuantizeConfig:
             )
 
     @property
-    def stages(self) -> tuple[int, ...]:
-        """The numbers of bits in turn."""
-        return tuple(bits for bits in BITS if bits >= self.bits)
-
-    def epochs_of(self, bits: int) -> int:
-        """Passes over the training images with this number of bits."""
-        if bits == self.bits and self.last_epochs is not None:
-            return self.last_epochs
-        return self.epochs
+    def stages(self) -> tuple["Stage", ...]:
+        """What a run does in turn."""
+        last = self.epochs if self.last_epochs is None else self.last_epochs
+        stages = [Stage(bits, self.epochs) for bits in BITS if bits > self.bits]
+        stages.append(Stage(self.bits, last))
+        if self.tune_epochs:
+            stages.append(Stage(self.bits, self.tune_epochs, held=True))
+        return tuple(stages)
 
     def learning_rate(self, epoch: float, epochs: int) -> float:
         """Learning rate at a moment of a stage of so many epochs, counted in epochs."""
@@ -210,18 +241,8 @@ class _Run:
             exclude_target=training.exclude_target,
             cost_reduction=training.cost_reduction,
         )
-        self.optimizer = self._new_optimizer()
+        self.optimizer: torch.optim.Optimizer
         self.done = 0  # epochs, of all stages
-
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        training = self.config.training
-        return torch.optim.AdamW(
-            self.model.parameters(),
-            lr=self.config.lr_start,
-            betas=(0.9, training.adam_beta2),
-            weight_decay=training.weight_decay,
-            fused=True,
-        )
 
     @property
     def network(self) -> nn.Module:
@@ -229,41 +250,55 @@ class _Run:
         return module
 
     def all_stages(self) -> dict[int, IntegerNetwork]:
-        config = self.config
+        stages = self.config.stages
         checkpoint = load_checkpoint(self.run)
         if checkpoint is not None:
             self._restore(checkpoint)
             remove_older(self.run, checkpoint.epoch)
         self._announce()
         networks, last = {}, 0
-        for bits in config.stages:
-            epochs, first = config.epochs_of(bits), last
-            last += epochs
-            written = self.run / f"model-{bits}bit.ttfs"
-            if self.done >= last and written.exists():
-                networks[bits] = load(written)  # of a stage before the restart
+        for stage, after in zip(stages, (*stages[1:], None), strict=True):
+            first, last = last, last + stage.epochs
+            written = self.run / f"model-{stage.bits}bit.ttfs"
+            ends = after is None or after.bits != stage.bits
+            if self.done >= last and (written.exists() or not ends):
+                if ends:
+                    networks[stage.bits] = load(written)  # of a stage before the restart
                 continue
-            self._set_bits(bits, anew=self.done <= first)
-            for epoch in range(max(self.done - first, 0), epochs):
+            if self.done <= first:
+                self._begin(stage)
+            for epoch in range(max(self.done - first, 0), stage.epochs):
                 begin = time.perf_counter()
-                loss = self._epoch(epoch, epochs)
+                loss = self._epoch(epoch, stage.epochs)
                 self.done = first + epoch + 1
                 self._save()
                 figures = f"loss {loss:8.4f}  {time.perf_counter() - begin:.1f} s"
-                self.reporter.say(f"{bits} bits, epoch {epoch + 1}/{epochs}  {figures}")
-            networks[bits] = self._finish(bits)
+                self.reporter.say(f"{stage}, epoch {epoch + 1}/{stage.epochs}  {figures}")
+            if ends:
+                networks[stage.bits] = self._finish(stage.bits)
         return networks
 
-    def _set_bits(self, bits: int, *, anew: bool) -> None:
-        """Start a stage (``anew``), or put its bits back after a restart."""
+    def _enter(self, stage: Stage) -> None:
+        """Give the networks the parameters of a stage."""
         for model in (self.model, self.network):
-            quantize_(model, QuantizationConfig(bits))
-        if anew:
-            # The stage starts from what the one before it gave.
-            if self.averaged is not None:
-                self.model.load_state_dict(self.averaged.module.state_dict())
-                self.averaged.n_averaged.zero_()
-            self.optimizer = self._new_optimizer()
+            quantize_(model, QuantizationConfig(stage.bits))
+            if stage.held:
+                hold_codes_(model)
+        training = self.config.training
+        self.optimizer = torch.optim.AdamW(
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
+            lr=self.config.lr_start,
+            betas=(0.9, training.adam_beta2),
+            weight_decay=0.0 if stage.held else training.weight_decay,
+            fused=True,
+        )
+
+    def _begin(self, stage: Stage) -> None:
+        """Start a stage from what the one before it gave."""
+        if self.averaged is not None:
+            self.model.load_state_dict(self.averaged.module.state_dict())
+            self.averaged.n_averaged.zero_()
+        self._enter(stage)
 
     def _epoch(self, epoch: int, epochs: int) -> float:
         self.model.train()
@@ -344,6 +379,12 @@ class _Run:
         )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
+        last = 0
+        for stage in self.config.stages:
+            last += stage.epochs
+            if checkpoint.epoch <= last:
+                break
+        self._enter(stage)
         self.model.load_state_dict(checkpoint.model)
         if self.averaged is not None:
             self.averaged.load_state_dict(checkpoint.averaged)
@@ -354,10 +395,12 @@ class _Run:
 
     def _announce(self) -> None:
         config, training = self.config, self.config.training
-        stages = ", ".join(map(str, config.stages))
-        epochs = ", ".join(str(config.epochs_of(bits)) for bits in config.stages)
+        bits = ", ".join(str(stage.bits) for stage in config.stages if not stage.held)
+        epochs = ", ".join(
+            f"{stage.epochs} (held)" if stage.held else str(stage.epochs) for stage in config.stages
+        )
         facts: dict[str, Any] = {
-            "bits": f"{stages}; {config.time_bits}-bit spike codes",
+            "bits": f"{bits}; {config.time_bits}-bit spike codes",
             "images": f"{self.batches.images:,} to train, {len(self.test_set):,} to test",
             "steps": f"{epochs} epochs of {len(self.batches):,} batches of "
             f"{training.batch_size}, {self.done} epochs done",
