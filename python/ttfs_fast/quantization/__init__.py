@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ttfs_fast.quantization.evaluation import Comparison, compare, evaluate
     from ttfs_fast.quantization.fake import (
         FakeQuantize,
+        HeldCodes,
         QuantizationConfig,
         dequantize_,
         fit_thresholds,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "FakeQuantize",
+    "HeldCodes",
     "IntegerNetwork",
     "LayerInfo",
     "QuantizationConfig",
@@ -51,6 +53,7 @@ _MODULES = {
     "evaluation": ("Comparison", "compare", "evaluate"),
     "fake": (
         "FakeQuantize",
+        "HeldCodes",
         "QuantizationConfig",
         "dequantize_",
         "fit_thresholds",

@@ -83,9 +83,9 @@ class FakeQuantize(nn.Module):
 class HeldCodes(nn.Module):
     """Keeps the integer weights of a layer as they are; its thresholds are trained instead.
 
-    A weight is W / theta_j, as of :class:`FakeQuantize`, but W is constant and the logarithm of
-    theta_j a parameter. The forward pass rounds theta_j to an integer; the gradient passes
-    straight through.
+    What :func:`hold_codes_` puts in the place of a :class:`FakeQuantize`. A weight is W / theta_j,
+    as there, but W is constant and the logarithm of theta_j a parameter. The forward pass rounds
+    theta_j to an integer; the gradient passes straight through.
 
     Parameters
     ----------
@@ -96,6 +96,8 @@ class HeldCodes(nn.Module):
 
     Attributes
     ----------
+    codes : Tensor
+        The weights' codes, int8, of the weight's shape.
     log_theta : Parameter
         Shape (outputs,).
     """
