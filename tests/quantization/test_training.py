@@ -450,6 +450,9 @@ def test_a_stopped_run_continues_to_the_same_bits(
     again = quantization.quantize(digits, settings, tmp_path / "stopped", resume=True, quiet=True)
     assert {b: n.to_bytes() for b, n in again.items()} == {b: n.to_bytes() for b, n in nets.items()}
     assert nets[8].to_bytes() != convert(digits, 8).to_bytes()
+    other = nn.Sequential(nn.Flatten(), SpikingLinear(784, 10))
+    with pytest.raises(ValueError, match="does not fit this network: resume with the network"):
+        quantization.quantize(other, settings, tmp_path / "stopped", resume=True, quiet=True)
     # Nor does a kill between writing a checkpoint and removing the one before it leave a trace.
     newest = max(path for path in (tmp_path / "stopped").glob("checkpoint-*"))
     shutil.copytree(newest, newest.with_name("checkpoint-0001"))

@@ -385,12 +385,7 @@ class _Run:
             if checkpoint.epoch <= last:
                 break
         self._enter(stage)
-        self.model.load_state_dict(checkpoint.model)
-        if self.averaged is not None:
-            self.averaged.load_state_dict(checkpoint.averaged)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": checkpoint.optimizer, "param_groups": groups})
-        self.generator.set_state(checkpoint.generator)
+        checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)
         self.done = checkpoint.epoch
 
     def _announce(self) -> None:

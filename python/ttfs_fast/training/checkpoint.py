@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import new_folder, remove_folder, remove_partials, write_durably
@@ -56,6 +56,33 @@ class Checkpoint:
     optimizer: dict[int, dict[str, Tensor]]
     generator: Tensor
     facts: dict[str, Any]
+
+    def restore(
+        self,
+        model: nn.Module,
+        averaged: nn.Module | None,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> None:
+        """Put its state into the objects of a run.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoint is that of another network.
+        """
+        groups = optimizer.state_dict()["param_groups"]
+        try:
+            model.load_state_dict(self.model)
+            if averaged is not None:
+                averaged.load_state_dict(self.averaged)
+            optimizer.load_state_dict({"state": self.optimizer, "param_groups": groups})
+            generator.set_state(self.generator)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"the checkpoint of epoch {self.epoch} does not fit this network: resume with the "
+                f"network that the run began with, or start a new run ({error})"
+            ) from error
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:

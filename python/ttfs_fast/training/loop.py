@@ -340,12 +340,7 @@ class _Session:
             self.averaged.module.load_state_dict(self.model.state_dict())
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        self.model.load_state_dict(checkpoint.model)
-        if self.averaged is not None:
-            self.averaged.load_state_dict(checkpoint.averaged)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": checkpoint.optimizer, "param_groups": groups})
-        self.generator.set_state(checkpoint.generator)
+        checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)
         self.records = [EpochRecord(**record) for record in checkpoint.facts["log"]]
         self.best = checkpoint.best
 
