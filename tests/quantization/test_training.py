@@ -377,6 +377,13 @@ def test_the_float_network_can_be_the_teacher(
     assert nets[2].to_bytes() != retrained.nets[2].to_bytes()
     comparison = quantization.compare(digits, nets[2], load("digits", train=False))
     assert comparison.agreement > 0.85  # the labels did not count
+    own = dataclasses.replace(taught, teacher=None)
+    again = quantization.quantize(
+        digits, config(training=own, float_teacher=True), tmp_path / "own", quiet=True
+    )
+    assert again[2].to_bytes() == nets[2].to_bytes()
+    with pytest.raises(ValueError, match="two teachers"):
+        config(training=taught, float_teacher=True)
 
 
 def test_the_last_number_of_bits_may_have_epochs_of_its_own(

@@ -116,6 +116,10 @@ def quantize(
             show_default=False,
         ),
     ] = None,
+    float_teacher: Annotated[
+        bool,
+        flag("--float-teacher", "Learn the answers that the network gives in float, besides."),
+    ] = False,
     train_images: Annotated[
         int | None, option("Train on the first so many images only.", show_default=False)
     ] = None,
@@ -168,6 +172,7 @@ def quantize(
                 training=base,
                 last_epochs=last_epochs,
                 tune_epochs=tune_epochs,
+                float_teacher=float_teacher,
             ),
             out,
             resume=resume,

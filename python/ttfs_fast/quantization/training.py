@@ -37,7 +37,7 @@ from ttfs_fast.training.checkpoint import (
     save_checkpoint,
 )
 from ttfs_fast.training.datasets import load_in_memory, make_batches
-from ttfs_fast.training.distillation import load_teacher
+from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.report import Reporter
 
 CONFIG = "quantize.json"
@@ -89,6 +89,9 @@ class QuantizeConfig:
     tune_epochs : int
         Passes after these with the weights' codes held, which train the thresholds and the biases
         only: see `ttfs_fast.quantization.hold_codes_`.
+    float_teacher : bool
+        The network as it was given, in float, is the teacher, in place of one that ``training``
+        names: its answers make up ``training.teacher_share`` of the loss.
     """
 
     bits: int = 2
@@ -99,12 +102,17 @@ class QuantizeConfig:
     training: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     last_epochs: int | None = None
     tune_epochs: int = 0
+    float_teacher: bool = False
 
     def __post_init__(self) -> None:
         QuantizationConfig(self.bits)
         if self.training.whiten:
             raise ValueError(
                 "an integer network does not whiten images: take a network trained without whiten"
+            )
+        if self.float_teacher and self.training.teacher is not None:
+            raise ValueError(
+                f"two teachers: the network in float, and {self.training.teacher}; give one"
             )
         if self.time_bits not in (8, 16):
             raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")
@@ -233,6 +241,8 @@ class _Run:
         self.generator = torch.Generator().manual_seed(training.seed)
         self.batches = make_batches(training, self.train_set, self.generator)
         self.teacher = load_teacher(training)
+        if config.float_teacher:
+            self.teacher = Teacher.of(model, training.scale)
         self.loss = SpikingLoss(
             training.K,
             training.lambda_,

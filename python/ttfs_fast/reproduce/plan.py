@@ -81,7 +81,7 @@ class Plan:
             draws=draws or cls.draws,
             circuit_trials=4000,
             circuit_images=20,
-            retrain_epochs=3,
+            retrain_epochs=2,
         )
 
     @property

@@ -241,7 +241,7 @@ def _retraining(context: Context, subject: Subject) -> QuantizeConfig:
     """How a network is retrained: MNIST's by the recipe, others as they were trained."""
     training = subject.config
     if training.dataset == "mnist":
-        training = TrainConfig(**read_recipe("quantize"))
+        training = TrainConfig(**read_recipe("quantize-2bit"))
     training = dataclasses.replace(
         training,
         data_root=subject.config.data_root,
@@ -253,11 +253,13 @@ def _retraining(context: Context, subject: Subject) -> QuantizeConfig:
         seed=context.plan.seed,
         threads=context.threads,
     )
+    epochs = context.plan.retrain_epochs
     return QuantizeConfig(
         bits=BITS[-1],
-        epochs=context.plan.retrain_epochs,
-        lr_start=2e-3 if training.dataset == "mnist" else 1e-3,
-        lr_end=1e-5,
+        epochs=epochs,
+        last_epochs=4 * epochs,
+        tune_epochs=epochs,
+        float_teacher=True,
         training=training,
     )
 
@@ -373,12 +375,13 @@ def _table(subject: Subject, own: dict[str, Any]) -> Table:
         "fills the range evenly, which weights do not."
     )
     if own["settings"]:
-        training = own["settings"]["training"]
+        how, training = own["settings"], own["settings"]["training"]
         note += (
-            f" Retrained for {own['settings']['epochs']} epochs with each number of bits, batches "
-            f"of {training['batch_size']}, rate {own['settings']['lr_start']:g} falling to "
-            f"{own['settings']['lr_end']:g}, seed {training['seed']}, threads: "
-            f"{training['threads']}."
+            f" Retrained for {how['epochs']} epochs with each number of bits, {how['last_epochs']} "
+            f"with the last, and {how['tune_epochs']} with the codes held, which train thresholds "
+            "and biases only. The network in float is the teacher. Batches of "
+            f"{training['batch_size']}, rate {how['lr_start']:g} falling to {how['lr_end']:g}, "
+            f"seed {training['seed']}, threads: {training['threads']}."
         )
     return Table(f"{NAME}-{subject.key}", f"{subject.title}: accuracy by bits", columns, rows, note)
 

@@ -4,6 +4,7 @@ A teacher's answers say more about an image than its class does: which other cla
 and how much. A small network that cannot fit hard labels of distorted images fits these better.
 """
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +76,20 @@ class Teacher:
     scale : float
         Factor on its output times that its own loss had.
     sha256 : str
-        Digest of the file of its weights.
+        Digest of the file of its weights; empty if it is of none.
     """
 
     network: nn.Module
     scale: float
-    sha256: str
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, network: nn.Module, scale: float, sha256: str = "") -> "Teacher":
+        """A copy of a network, to be asked only."""
+        copied = copy.deepcopy(network).eval().requires_grad_(False)
+        # In this format torch convolves and pools a few channels two to three times as fast.
+        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return cls(copied, scale, sha256)
 
     def share_of(
         self, losses: Tensor, output: Tensor, values: Tensor, config: TrainConfig, **latest: float
@@ -138,6 +147,4 @@ def load_teacher(config: TrainConfig) -> Teacher | None:
                 f"the teacher {path} was trained with {name} {its}, this network is to be with "
                 f"{own}: both see the same spikes, so they must agree"
             )
-    # In this format torch convolves and pools a few channels two to three times as fast.
-    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Teacher(network, settings.scale, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Teacher.of(network, settings.scale, hashlib.sha256(path.read_bytes()).hexdigest())
