@@ -72,7 +72,7 @@ class FakeQuantize(nn.Module):
         self.theta.copy_(fit_thresholds(weight, self.bits))
 
     def forward(self, weight: Tensor) -> Tensor:
-        theta = _a_channel(self.theta.to(weight.dtype), weight)
+        theta = _by_channel(self.theta.to(weight.dtype), weight)
         rounded = integer_weights(weight.detach() * theta, self.bits) / theta
         return weight + (rounded - weight.detach())
 
@@ -108,8 +108,9 @@ class HeldCodes(nn.Module):
         super().__init__()
         self.bits = quantizer.bits
         theta = quantizer.theta.to(weight)
-        codes = weight_codes(weight.detach() * _a_channel(theta, weight), self.bits)
+        codes = weight_codes(weight.detach() * _by_channel(theta, weight), self.bits)
         self.register_buffer("codes", codes.to(torch.int8))
+        self.weight_is_trained = weight.requires_grad  # once the codes are let go
         self.log_theta = nn.Parameter(theta.log())
 
     @property
@@ -121,13 +122,13 @@ class HeldCodes(nn.Module):
         theta = self.log_theta.exp()
         theta = self.theta + (theta - theta.detach())
         integers = weight_of_code(self.codes.to(weight.dtype), self.bits)
-        return integers / _a_channel(theta, weight)
+        return integers / _by_channel(theta, weight)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}"
 
 
-def _a_channel(values: Tensor, weight: Tensor) -> Tensor:
+def _by_channel(values: Tensor, weight: Tensor) -> Tensor:
     """Values of the output channels, shaped to meet their weights."""
     return values.view(-1, *[1] * (weight.dim() - 1))
 
@@ -213,11 +214,25 @@ def quantizer_of(layer: nn.Module) -> FakeQuantize | HeldCodes | None:
     return found[0] if found else None
 
 
-def _replace_quantizer(layer: nn.Module, new: FakeQuantize | HeldCodes) -> None:
+def _hold(layer: nn.Module, quantizer: FakeQuantize) -> None:
+    weight = full_precision(layer)
+    _replace_quantizer(layer, quantizer, HeldCodes(quantizer, weight))
+    weight.requires_grad_(False)
+    weight.grad = None  # of the last step; whoever clips gradients would meet it for ever
+
+
+def _let_go(layer: nn.Module, held: HeldCodes) -> FakeQuantize:
+    weight = full_precision(layer)
+    quantizer = FakeQuantize(held.bits, weight.shape[0]).to(weight)
+    _replace_quantizer(layer, held, quantizer)
+    weight.requires_grad_(held.weight_is_trained)
+    return quantizer
+
+
+def _replace_quantizer(layer: nn.Module, old: nn.Module, new: nn.Module) -> None:
     modules = layer.parametrizations["weight"]  # type: ignore[index]
     assert isinstance(modules, parametrize.ParametrizationList)
-    modules[list(modules).index(_prepared(layer))] = new
-    full_precision(layer).requires_grad_(isinstance(new, FakeQuantize))
+    modules[list(modules).index(old)] = new
 
 
 def full_precision(layer: nn.Module) -> Tensor:
@@ -266,12 +281,10 @@ def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
             quantizer.refit(layer.weight)
             parametrize.register_parametrization(layer, "weight", quantizer)
             continue
-        weight = full_precision(layer)
         if isinstance(quantizer, HeldCodes):
-            quantizer = FakeQuantize(config.bits, weight.shape[0]).to(weight)
-            _replace_quantizer(layer, quantizer)
+            quantizer = _let_go(layer, quantizer)
         quantizer.bits = config.bits
-        quantizer.refit(weight)
+        quantizer.refit(full_precision(layer))
     return model
 
 
@@ -316,7 +329,7 @@ def hold_codes_(model: Model) -> Model:
     for layer in spiking_layers_of(model):
         quantizer = _prepared(layer)
         if isinstance(quantizer, FakeQuantize):
-            _replace_quantizer(layer, HeldCodes(quantizer, full_precision(layer)))
+            _hold(layer, quantizer)
     return model
 
 
@@ -343,7 +356,9 @@ def dequantize_(model: Model, *, keep_quantized: bool = False) -> Model:
         The same.
     """
     for layer in spiking_layers_of(model):
-        if quantizer_of(layer) is not None:
-            full_precision(layer).requires_grad_()
+        quantizer = quantizer_of(layer)
+        if quantizer is not None:
+            if isinstance(quantizer, HeldCodes):
+                full_precision(layer).requires_grad_(quantizer.weight_is_trained)
             parametrize.remove_parametrizations(layer, "weight", keep_quantized)
     return model
