@@ -17,6 +17,7 @@ from torch import nn
 from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
+from ttfs_fast.loss import clip_gradient_
 from ttfs_fast.models import cifar_scnn, mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import (
@@ -126,7 +127,10 @@ def test_held_codes_stay_while_thresholds_are_trained(bits: int) -> None:
         for layer in (model[0], model[2]):
             layer.parametrizations.weight.original.mul_(1.3)  # thresholds no longer fit
     refitted = refit_(copy.deepcopy(model))
+    model[0].parametrizations.weight.original.grad = torch.full((6, 1, 3, 3), math.inf)
+    model[2].parametrizations.weight.original.requires_grad_(False)
     assert hold_codes_(model) is model
+    assert clip_gradient_(model) == 0.0  # nothing is left of steps before
     torch.testing.assert_close(model(z), refitted(z))
     before = [model[i].parametrizations.weight[0].codes.clone() for i in (0, 2)]
     theta = [model[i].parametrizations.weight[0].theta.clone() for i in (0, 2)]
@@ -159,12 +163,13 @@ def test_held_codes_stay_while_thresholds_are_trained(bits: int) -> None:
         assert info.theta.tolist() == quantizer.theta.int().tolist()
     # Preparing it again lets the codes go; undoing it gives the weights back.
     quantize_(model, QuantizationConfig(4))
-    assert all(model[i].parametrizations.weight.original.requires_grad for i in (0, 2))
+    trained_again = [model[i].parametrizations.weight.original.requires_grad for i in (0, 2)]
+    assert trained_again == [True, False]
     hold_codes_(model)
     dequantize_(model)
     for i, weight in zip((0, 2), full, strict=True):
-        torch.testing.assert_close(model[i].weight, nn.Parameter(weight * 1.3))
-        assert model[i].weight.requires_grad
+        torch.testing.assert_close(model[i].weight.detach(), weight * 1.3)
+        assert model[i].weight.requires_grad == (i == 0)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
@@ -462,9 +467,16 @@ def test_a_stopped_run_continues_to_the_same_bits(
     again = quantization.quantize(digits, settings, tmp_path / "stopped", resume=True, quiet=True)
     assert {b: n.to_bytes() for b, n in again.items()} == {b: n.to_bytes() for b, n in nets.items()}
     assert nets[8].to_bytes() != convert(digits, 8).to_bytes()
-    other = nn.Sequential(nn.Flatten(), SpikingLinear(784, 10))
-    with pytest.raises(ValueError, match="does not fit this network: resume with the network"):
+    other = copy.deepcopy(digits)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.1)
+    with pytest.raises(ValueError, match="another network than it began with: give that one"):
         quantization.quantize(other, settings, tmp_path / "stopped", resume=True, quiet=True)
+    first = tmp_path / "stopped" / "model-8bit.ttfs"
+    first.rename(tmp_path / "kept.ttfs")
+    with pytest.raises(FileNotFoundError, match=r"model-8bit.ttfs is gone, .* put it back"):
+        quantization.quantize(digits, settings, tmp_path / "stopped", resume=True, quiet=True)
+    (tmp_path / "kept.ttfs").rename(first)
     # Nor does a kill between writing a checkpoint and removing the one before it leave a trace.
     newest = max(path for path in (tmp_path / "stopped").glob("checkpoint-*"))
     shutil.copytree(newest, newest.with_name("checkpoint-0001"))

@@ -1,8 +1,10 @@
 import os
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from ttfs_fast import _files
 from ttfs_fast.training.checkpoint import (
@@ -68,6 +70,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, damage: str) -
         (folder / name).write_bytes(data[:-9] if damage == "cut" else data)
     with pytest.raises(ValueError, match="checkpoint-0004"):
         load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_is_put_back_into_its_own_network_only() -> None:
+    def objects(inputs: int) -> tuple[nn.Module, torch.optim.Optimizer, torch.Generator]:
+        network = nn.Sequential(OrderedDict(fc=nn.Linear(inputs, 3)))
+        return network, torch.optim.Adam(network.parameters()), torch.Generator()
+
+    checkpoint = some_checkpoint(5)
+    network, optimizer, generator = objects(4)
+    checkpoint.restore(network, None, optimizer, generator)
+    assert torch.equal(network.state_dict()["fc.weight"], checkpoint.model["fc.weight"])
+    assert torch.equal(optimizer.state_dict()["state"][1]["exp_avg"], torch.full((3,), 5.25))
+    assert torch.equal(generator.get_state(), checkpoint.generator)
+    network, optimizer, generator = objects(5)
+    with pytest.raises(ValueError, match="epoch 5 does not fit this network: resume with the"):
+        checkpoint.restore(network, None, optimizer, generator)
 
 
 SYSTEM_CALLS = ("open", "fsync", "mkdir", "rename", "replace", "rmdir", "unlink", "write")

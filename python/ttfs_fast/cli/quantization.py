@@ -118,7 +118,7 @@ def quantize(
     ] = None,
     float_teacher: Annotated[
         bool,
-        flag("--float-teacher", "Learn the answers that the network gives in float, besides."),
+        flag("--float-teacher", "Learn the network's own answers in float, too."),
     ] = False,
     train_images: Annotated[
         int | None, option("Train on the first so many images only.", show_default=False)

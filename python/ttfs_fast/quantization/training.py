@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -38,6 +39,7 @@ from ttfs_fast.training.checkpoint import (
 )
 from ttfs_fast.training.datasets import load_in_memory, make_batches
 from ttfs_fast.training.distillation import Teacher, load_teacher
+from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.report import Reporter
 
 CONFIG = "quantize.json"
@@ -53,15 +55,21 @@ class Stage:
     ----------
     bits : {8, 4, 2}
         Bits of a weight.
-    epochs : int
-        Passes over the training images.
+    first, last : int
+        Epochs of the run that are done before it, and after it.
     held : bool
         The codes are held; thresholds and biases are trained.
     """
 
     bits: int
-    epochs: int
+    first: int
+    last: int
     held: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images."""
+        return self.last - self.first
 
     def __str__(self) -> str:
         return f"{self.bits} bits, held" if self.held else f"{self.bits} bits"
@@ -125,14 +133,18 @@ class QuantizeConfig:
             )
 
     @property
-    def stages(self) -> tuple["Stage", ...]:
+    def stages(self) -> tuple[Stage, ...]:
         """What a run does in turn."""
-        last = self.epochs if self.last_epochs is None else self.last_epochs
-        stages = [Stage(bits, self.epochs) for bits in BITS if bits > self.bits]
-        stages.append(Stage(self.bits, last))
+        last_epochs = self.epochs if self.last_epochs is None else self.last_epochs
+        parts = [(bits, self.epochs, False) for bits in BITS if bits > self.bits]
+        parts.append((self.bits, last_epochs, False))
         if self.tune_epochs:
-            stages.append(Stage(self.bits, self.tune_epochs, held=True))
-        return tuple(stages)
+            parts.append((self.bits, self.tune_epochs, True))
+        ends = list(itertools.accumulate(epochs for _, epochs, _ in parts))
+        return tuple(
+            Stage(bits, end - epochs, end, held)
+            for (bits, epochs, held), end in zip(parts, ends, strict=True)
+        )
 
     def learning_rate(self, epoch: float, epochs: int) -> float:
         """Learning rate at a moment of a stage of so many epochs, counted in epochs."""
@@ -242,7 +254,11 @@ class _Run:
         self.batches = make_batches(training, self.train_set, self.generator)
         self.teacher = load_teacher(training)
         if config.float_teacher:
-            self.teacher = Teacher.of(model, training.scale)
+            self.teacher = Teacher(copy.deepcopy(model), training.scale, weights_digest(model))
+        self.begun_with = {
+            "network_sha256": weights_digest(model),
+            "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
+        }
         self.loss = SpikingLoss(
             training.K,
             training.lambda_,
@@ -266,21 +282,26 @@ class _Run:
             self._restore(checkpoint)
             remove_older(self.run, checkpoint.epoch)
         self._announce()
-        networks, last = {}, 0
+        networks = {}
         for stage, after in zip(stages, (*stages[1:], None), strict=True):
-            first, last = last, last + stage.epochs
             written = self.run / f"model-{stage.bits}bit.ttfs"
             ends = after is None or after.bits != stage.bits
-            if self.done >= last and (written.exists() or not ends):
-                if ends:
-                    networks[stage.bits] = load(written)  # of a stage before the restart
+            if self.done >= stage.last and not ends:
                 continue
-            if self.done <= first:
+            if self.done >= stage.last and written.exists():
+                networks[stage.bits] = load(written)  # of a stage before the restart
+                continue
+            if self.done > stage.last:
+                raise FileNotFoundError(
+                    f"{written} is gone, and what it was made of has been trained further: put it "
+                    "back, or start a new run in another folder"
+                )
+            if self.done <= stage.first:
                 self._begin(stage)
-            for epoch in range(max(self.done - first, 0), stage.epochs):
+            for epoch in range(self.done - stage.first, stage.epochs):
                 begin = time.perf_counter()
                 loss = self._epoch(epoch, stage.epochs)
-                self.done = first + epoch + 1
+                self.done += 1
                 self._save()
                 figures = f"loss {loss:8.4f}  {time.perf_counter() - begin:.1f} s"
                 self.reporter.say(f"{stage}, epoch {epoch + 1}/{stage.epochs}  {figures}")
@@ -384,17 +405,20 @@ class _Run:
                 best={},
                 optimizer=self.optimizer.state_dict()["state"],
                 generator=self.generator.get_state(),
-                facts={"config": json.loads(self.config.to_json())},
+                facts={"config": json.loads(self.config.to_json()), **self.begun_with},
             ),
         )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        last = 0
-        for stage in self.config.stages:
-            last += stage.epochs
-            if checkpoint.epoch <= last:
-                break
-        self._enter(stage)
+        for name, own in self.begun_with.items():
+            if checkpoint.facts.get(name, own) != own:  # runs of older versions do not say
+                what = name.removesuffix("_sha256")
+                raise ValueError(
+                    f"cannot resume {self.run} with another {what} than it began with: give that "
+                    "one, or another folder"
+                )
+        stages = self.config.stages
+        self._enter(next((s for s in stages if checkpoint.epoch <= s.last), stages[-1]))
         checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)
         self.done = checkpoint.epoch
 

@@ -1,7 +1,6 @@
 """The trained networks that are looked at, and what was asked for and is not there."""
 
 import dataclasses
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from ttfs_fast.reproduce.store import digest
 from ttfs_fast.training import TrainConfig, load_model, load_pretrained, read_recipe
 from ttfs_fast.training.datasets import count
 from ttfs_fast.training.datasets import digest as digest_of
+from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.loop import CONFIG, LOG, WEIGHTS, ensure_trained
 from ttfs_fast.training.spikes import spiking_layers
 
@@ -152,13 +152,9 @@ class Subject:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What decides its results: weights, encoding and images."""
-        sha = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            sha.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-            sha.update(value.detach().cpu().contiguous().numpy().tobytes())
         return {
             "key": self.key,
-            "weights_sha256": sha.hexdigest(),
+            "weights_sha256": weights_digest(self.model),
             "horizons": [str(layer.t_max) for layer in spiking_layers(self.model).values()],
             "images_sha256": digest_of(self.test_set),
             "dataset": self.config.dataset,

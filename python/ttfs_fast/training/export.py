@@ -1,5 +1,6 @@
 """Trained weights as one safetensors file that says where they come from."""
 
+import hashlib
 from pathlib import Path
 
 from torch import nn
@@ -8,6 +9,15 @@ from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
 from ttfs_fast._untrusted import read_metadata
 from ttfs_fast.training.config import TrainConfig
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A digest of all that a network's ``state_dict`` holds: names, shapes, types, values."""
+    sha = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
 
 
 def export_weights(
