@@ -111,20 +111,37 @@ struct Field {
     values = spikes(inputs, kInputShare, random);
     const auto size = static_cast<std::size_t>(inputs + 4 * ttfs::kBlockGrain);
     times.resize(size);
-    steps.resize(size);
+    rests.resize(size);
     rows.resize(size);
-    std::vector<float> time_scratch(size);
-    std::vector<std::uint32_t> row_scratch(size);
-    count = kernels().collect(values.data(), inputs, 0, kInfinity, times.data(), rows.data());
-    kernels().sort(times.data(), rows.data(), count, time_scratch.data(), row_scratch.data());
-    kernels().complete(times.data(), rows.data(), count, static_cast<std::uint32_t>(inputs),
-                       steps.data());
+    std::vector<float> found_times(size);
+    std::vector<std::uint32_t> found_rows(size), words(size);
+    count = kernels().collect(values.data(), inputs, 0, kInfinity, found_times.data(),
+                              found_rows.data());
+    kernels().sort(found_times.data(), found_rows.data(), count, times.data(), rows.data(),
+                   words.data());
+    for (std::uint32_t& row : rows) row *= ttfs::kRowUnit;
+    kernels().complete(times.data(), rows.data(), count,
+                       ttfs::kRowUnit * static_cast<std::uint32_t>(inputs), rests.data());
     const auto fan = static_cast<float>(inputs);
-    weights = normal((inputs + 1) * ttfs::kBlock, mean / fan, 3 / std::sqrt(fan), random);
-    std::fill(weights.end() - ttfs::kBlock, weights.end(), 0.0F);
+    const auto drawn = normal(inputs * ttfs::kBlock, mean / fan, 3 / std::sqrt(fan), random);
+    constexpr std::size_t line = 64 / sizeof(float);
+    storage.resize(drawn.size() + ttfs::kBlock + line);
+    bytes = static_cast<std::int64_t>((drawn.size() + ttfs::kBlock) * sizeof(float));
+    // A row of weights begins with a line of the cache, as in a layer.
+    const auto skipped = 64 - reinterpret_cast<std::uintptr_t>(storage.data()) % 64;
+    weights = storage.data() + skipped / sizeof(float) % line;
+    std::copy(drawn.begin(), drawn.end(), weights);
+    bends.resize(ttfs::kBlock);
+    for (std::size_t i = 0; i < drawn.size(); ++i)
+      bends[i % ttfs::kBlock] =
+          std::max(bends[i % ttfs::kBlock], static_cast<float>(ttfs::kBend) * -drawn[i]);
   }
-  std::int64_t inputs, count = 0;
-  std::vector<float> values, times, steps, weights;
+  Field(const Field&) = delete;
+  Field& operator=(const Field&) = delete;
+
+  std::int64_t inputs, count = 0, bytes = 0;
+  std::vector<float> values, times, rests, bends, storage;
+  float* weights = nullptr;
   std::vector<std::uint32_t> rows;
 };
 
@@ -144,16 +161,13 @@ void sort(benchmark::State& state) {
   std::mt19937 random(0);
   const std::int64_t n = state.range(0);
   const auto size = static_cast<std::size_t>(n);
-  const auto values = spikes(n, 1, random);
-  std::vector<float> times(size), time_scratch(size);
-  std::vector<std::uint32_t> positions(size), order(size), scratch(size);
+  auto values = spikes(n, 1, random);
+  std::vector<float> times(size);
+  std::vector<std::uint32_t> order(size), positions(size), words(size);
   std::iota(order.begin(), order.end(), 0U);
   const double most = load_rate(kCached) / (sizeof(float) + sizeof(std::uint32_t));
   measure(state, "events", n, most, [&] {
-    // The copy is part of it: sorting what is sorted already would be another thing.
-    std::copy(values.begin(), values.end(), times.begin());
-    std::copy(order.begin(), order.end(), positions.begin());
-    kernels().sort(times.data(), positions.data(), n, time_scratch.data(), scratch.data());
+    kernels().sort(values.data(), order.data(), n, times.data(), positions.data(), words.data());
   });
 }
 
@@ -183,19 +197,11 @@ void sweep_with(benchmark::State& state, float mean) {
   const std::vector<float> start(ttfs::kBlock, -1.0F);
   std::vector<float> out(ttfs::kBlock), slopes(ttfs::kBlock);
   std::uint32_t marks = 0;
-  const ttfs::SweepTask<float> task{field.times.data(),
-                                    field.steps.data(),
-                                    field.rows.data(),
-                                    field.count,
-                                    field.weights.data(),
-                                    start.data(),
-                                    ttfs::kBlock,
-                                    kInfinity,
-                                    out.data(),
-                                    slopes.data(),
-                                    &marks};
-  const auto bytes = static_cast<std::int64_t>(field.weights.size() * sizeof(float));
-  const double most = std::min(best_rate(roof().sweep), load_rate(bytes) / sizeof(float));
+  const ttfs::SweepTask<float> task{field.times.data(), field.rests.data(), field.rows.data(),
+                                    field.count,        field.weights,      start.data(),
+                                    field.bends.data(), ttfs::kBlock,       kInfinity,
+                                    out.data(),         slopes.data(),      &marks};
+  const double most = std::min(best_rate(roof().sweep), load_rate(field.bytes) / sizeof(float));
   measure(state, "synapses", field.count * ttfs::kBlock, most, [&] { kernels().sweep(task); });
   const auto fired = std::count_if(out.begin(), out.end(), [](float z) { return z < kInfinity; });
   state.counters["fired"] = static_cast<double>(fired) / ttfs::kBlock;

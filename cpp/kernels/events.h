@@ -42,6 +42,20 @@ bool all_finite(const T* values, std::int64_t n) {
   return finite;
 }
 
+template <class T>
+T lowest(const T* values, std::int64_t n) {
+  using V = Vec<T>;
+  auto least = V::set(0);
+  std::int64_t i = 0;
+  for (; i + V::lanes <= n; i += V::lanes) least = V::min(V::load(values + i), least);
+  T lanes[V::lanes];
+  V::store(lanes, least);
+  T result = 0;
+  for (; i < n; ++i) result = values[i] < result ? values[i] : result;
+  for (const T lane : lanes) result = lane < result ? lane : result;
+  return result;
+}
+
 /// Transposition of a small square in registers.
 template <class T>
 struct Square;
@@ -93,19 +107,23 @@ void transpose(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_s
                std::int64_t rows, std::int64_t columns) {
   // Strips of one cache line keep the writes of one strip within the first cache.
   constexpr std::int64_t n = Square<T>::size, strip = 16;
+  if (rows < n || columns < n) {
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t c = 0; c < columns; ++c) dst[c * dst_stride + r] = src[r * src_stride + c];
+    return;
+  }
+  // A last square that does not fit overlaps the one before.
+  const auto place = [](std::int64_t at, std::int64_t end) { return at + n <= end ? at : end - n; };
   for (std::int64_t r0 = 0; r0 < rows; r0 += strip) {
     const std::int64_t r1 = r0 + strip < rows ? r0 + strip : rows;
-    std::int64_t c = 0;
-    for (; c + n <= columns; c += n) {
-      std::int64_t r = r0;
-      for (; r + n <= r1; r += n)
+    for (std::int64_t c0 = 0; c0 < columns; c0 += n) {
+      const std::int64_t c = place(c0, columns);
+      for (std::int64_t i = r0; i < r1; i += n) {
+        const std::int64_t r = place(i, r1);
         Square<T>::transpose(src + r * src_stride + c, src_stride, dst + c * dst_stride + r,
                              dst_stride);
-      for (; r < r1; ++r)
-        for (std::int64_t i = c; i < c + n; ++i) dst[i * dst_stride + r] = src[r * src_stride + i];
+      }
     }
-    for (; c < columns; ++c)
-      for (std::int64_t r = r0; r < r1; ++r) dst[c * dst_stride + r] = src[r * src_stride + c];
   }
 }
 
@@ -151,22 +169,20 @@ std::int64_t filter(const T* times, const std::uint32_t* rows, const std::uint16
 }
 
 template <class T>
-void complete(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* steps) {
-  const T last = count > 0 ? times[count - 1] : T{0};
+void complete(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* rests) {
   std::int64_t end = count;
-  for (; end % kEventGrain != 0; ++end) {
-    times[end] = last;
+  for (; end % kChunk != 0; ++end) {
+    times[end] = times[count - 1];
     rows[end] = row;
-    steps[end] = 0;
   }
-  for (std::int64_t e = end; e < end + kEventGrain; ++e) rows[e] = row;
-  if (count == 0) return;
-  steps[0] = times[0];
-  std::int64_t e = 1;
-  using V = Vec<T>;
-  for (; e + V::lanes <= count; e += V::lanes)
-    V::store(steps + e, V::sub(V::load(times + e), V::load(times + e - 1)));
-  for (; e < count; ++e) steps[e] = times[e] - times[e - 1];
+  for (std::int64_t e = end; e < end + kChunk; ++e) rows[e] = row;
+  typedef T Chunk __attribute__((vector_size(kChunk * sizeof(T))));
+  for (std::int64_t e = 0; e < end; e += kChunk) {
+    Chunk chunk;
+    __builtin_memcpy(&chunk, times + e, sizeof chunk);
+    const Chunk rest = times[e + kChunk - 1] - chunk;
+    __builtin_memcpy(rests + e, &rest, sizeof rest);
+  }
 }
 
 template <class T>
@@ -209,65 +225,133 @@ bool insertion_sort(T* times, std::uint32_t* positions, std::int64_t n, std::int
   return true;
 }
 
+/// Turns how many of each digit there are into where the first of each goes.
+inline void place_digits(std::uint32_t* slots, unsigned digits) {
+  std::uint32_t next = 0;
+  for (unsigned d = 0; d < digits; ++d) {
+    const std::uint32_t here = slots[d];
+    slots[d] = next;
+    next += here;
+  }
+}
+
 /// One stable counting pass over `bits` bits of the key, from (times, positions) to the others.
 template <class T>
 void radix_pass(const T* times, const std::uint32_t* positions, std::int64_t n,
                 typename Key<T>::Bits least, int shift, int bits, T* times_out,
                 std::uint32_t* positions_out) {
-  std::uint32_t slot[256];
+  std::uint32_t slots[256];
   const unsigned digits = 1u << bits, mask = digits - 1;
-  for (unsigned d = 0; d < digits; ++d) slot[d] = 0;
+  for (unsigned d = 0; d < digits; ++d) slots[d] = 0;
   for (std::int64_t i = 0; i < n; ++i)
-    ++slot[static_cast<unsigned>((key(times[i]) - least) >> shift) & mask];
-  std::uint32_t next = 0;
-  for (unsigned d = 0; d < digits; ++d) {
-    const std::uint32_t here = slot[d];
-    slot[d] = next;
-    next += here;
-  }
+    ++slots[static_cast<unsigned>((key(times[i]) - least) >> shift) & mask];
+  place_digits(slots, digits);
   for (std::int64_t i = 0; i < n; ++i) {
-    const auto to = slot[static_cast<unsigned>((key(times[i]) - least) >> shift) & mask]++;
+    const auto to = slots[static_cast<unsigned>((key(times[i]) - least) >> shift) & mask]++;
     times_out[to] = times[i];
     positions_out[to] = positions[i];
   }
 }
 
+/// Events that radix_words can number.
+constexpr std::int64_t kWords = std::int64_t{1} << 16;
+
+/// Two counting passes over 16 bits of the key. Between them go words of these bits and of where an
+/// event is found: half of what an event is.
+template <class T>
+void radix_words(const T* times, const std::uint32_t* positions, std::int64_t n,
+                 typename Key<T>::Bits least, int shift, T* times_out, std::uint32_t* positions_out,
+                 std::uint32_t* words) {
+  std::uint32_t low[256] = {}, high[256] = {};
+  std::uint32_t* found = positions_out;  // the less memory, the more of it in the first cache
+  for (std::int64_t i = 0; i < n; ++i)
+    found[i] = static_cast<std::uint32_t>((key(times[i]) - least) >> shift) << 16 |
+               static_cast<std::uint32_t>(i);
+  for (std::int64_t i = 0; i < n; ++i) {
+    ++low[found[i] >> 16 & 255];
+    ++high[found[i] >> 24];
+  }
+  place_digits(low, 256);
+  place_digits(high, 256);
+  for (std::int64_t i = 0; i < n; ++i) words[low[found[i] >> 16 & 255]++] = found[i];
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::uint32_t from = words[i] & 0xffff, to = high[words[i] >> 24]++;
+    times_out[to] = times[from];
+    positions_out[to] = positions[from];
+  }
+}
+
+template <class T>
+bool in_order(const T* times, std::int64_t n) {
+  using V = Vec<T>;
+  std::int64_t i = 1;
+  for (; i + V::lanes <= n; i += V::lanes)
+    if (V::any(V::lt(V::load(times + i), V::load(times + i - 1)))) return false;
+  for (; i < n; ++i)
+    if (times[i] < times[i - 1]) return false;
+  return true;
+}
+
 // Counting passes over the leading bits of the keys' range, and an insertion sort for what they
 // leave. Two passes bring nearly every event where it belongs; few events get one pass, into about
-// as many classes as there are events, which leaves some of them a place or two away. Keys so
-// crowded that the insertion sort gives up get every byte of the key, in as many passes.
+// as many classes as there are events, which leaves some of them a place or two away. Very many
+// events, and keys so crowded that the insertion sort gives up, get every byte of the key, in as
+// many passes.
 template <class T>
-void sort(T* times, std::uint32_t* positions, std::int64_t n, T* time_scratch,
-          std::uint32_t* position_scratch) {
+void sort(T* times, std::uint32_t* positions, std::int64_t n, T* times_out,
+          std::uint32_t* positions_out, std::uint32_t* words) {
   using Bits = typename Key<T>::Bits;
+  using V = Vec<T>;
   constexpr int key_bits = 8 * static_cast<int>(sizeof(Bits));
+  const auto copy_out = [&] {
+    __builtin_memcpy(times_out, times, static_cast<std::size_t>(n) * sizeof(T));
+    __builtin_memcpy(positions_out, positions, static_cast<std::size_t>(n) * sizeof(*positions));
+  };
   if (n <= 20) {
-    insertion_sort(times, positions, n, n * n);
+    copy_out();
+    insertion_sort(times_out, positions_out, n, n * n);
     return;
   }
-  Bits least = key(times[0]), most = least;
-  for (std::int64_t i = 1; i < n; ++i) {
-    const Bits k = key(times[i]);
-    least = k < least ? k : least;
-    most = k > most ? k : most;
+  auto lows = V::set(times[0]), highs = lows;
+  std::int64_t i = 0;
+  for (; i + V::lanes <= n; i += V::lanes) {
+    lows = V::min(lows, V::load(times + i));
+    highs = V::max(highs, V::load(times + i));
   }
-  if (least == most) return;
+  T ends[2][V::lanes];
+  V::store(ends[0], lows);
+  V::store(ends[1], highs);
+  Bits least = key(times[0]), most = least;
+  const auto widen = [&](T value) {
+    least = key(value) < least ? key(value) : least;
+    most = key(value) > most ? key(value) : most;
+  };
+  for (; i < n; ++i) widen(times[i]);
+  for (int lane = 0; lane < V::lanes; ++lane) {
+    widen(ends[0][lane]);
+    widen(ends[1][lane]);
+  }
+  if (least == most) {
+    copy_out();
+    return;
+  }
   const int range = 64 - __builtin_clzll(static_cast<unsigned long long>(most - least));
   const bool few = n < 256;
-  const int bits = few ? 64 - __builtin_clzll(static_cast<unsigned long long>(n)) : 8;
-  const int covered = few ? bits : 2 * bits;
-  const int shift = range > covered ? range - covered : 0;
-  radix_pass(times, positions, n, least, shift, bits, time_scratch, position_scratch);
-  if (few) {
-    __builtin_memcpy(times, time_scratch, static_cast<std::size_t>(n) * sizeof(T));
-    __builtin_memcpy(positions, position_scratch,
-                     static_cast<std::size_t>(n) * sizeof(std::uint32_t));
+  const int bits = few ? 64 - __builtin_clzll(static_cast<unsigned long long>(n)) : 16;
+  const int shift = range > bits ? range - bits : 0;
+  if (n <= kWords) {
+    if (few)
+      radix_pass(times, positions, n, least, shift, bits, times_out, positions_out);
+    else
+      radix_words(times, positions, n, least, shift, times_out, positions_out, words);
+    if (shift == 0 || (!few && in_order(times_out, n)) ||
+        insertion_sort(times_out, positions_out, n, 8 * n))
+      return;
   } else {
-    radix_pass(time_scratch, position_scratch, n, least, shift + bits, bits, times, positions);
+    copy_out();
   }
-  if (shift == 0 || insertion_sort(times, positions, n, 8 * n)) return;
   for (int done = 0; done < key_bits; done += 16) {
-    radix_pass(times, positions, n, least, done, 8, time_scratch, position_scratch);
-    radix_pass(time_scratch, position_scratch, n, least, done + 8, 8, times, positions);
+    radix_pass(times_out, positions_out, n, least, done, 8, times, positions);
+    radix_pass(times, positions, n, least, done + 8, 8, times_out, positions_out);
   }
 }

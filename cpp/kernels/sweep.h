@@ -2,10 +2,15 @@
 // namespace of an instruction set.
 //
 // For each output, B = sum w - 1 over the events so far, and F, the membrane condition: between two
-// events F rises by B times the step in z. A lane fires where F first reaches 0. Looking at F costs
-// more than computing it, so the sweep goes on in chunks of events, keeps only whether F stayed
-// below 0 all along, and notes for each lane B and F at the start of the chunk in which it did not.
-// Those chunks are gone through again, event by event, for the few lanes that each concerns.
+// events F rises by B times the step in z. A lane fires where F first reaches 0. What F is at every
+// event need not be known for that. Over a chunk of events from z = a to z = b
+//
+//     B(b) = B(a) + sum w_i,        F(b) = F(a) + B(a) (b - a) + sum w_i (b - z_i),
+//
+// an addition and a multiply-add a synapse, and in between F stays below the line from F(a) to F(b)
+// and what the lowest weight, were it every event's, could bend it up from there. The chunks in
+// which that bound comes to 0 are gone through again, event by event, for the few lanes that each
+// concerns.
 
 /// A lane's spike value and slope by the definition, one event after the other, in double
 /// precision.
@@ -18,7 +23,7 @@ void sweep_lane(const RefineTask<T>& task) {
     const double time = static_cast<double>(task.times[e]);
     fired = slope > 0 && slope * time >= moment;
     if (fired) break;
-    const std::int64_t row = task.rows[e];
+    const std::int64_t row = task.rows[e] / kRowUnit;
     const double weight = static_cast<double>(row < task.inputs ? task.weights[row] : task.bias);
     slope += weight;
     moment += weight * time;
@@ -98,60 +103,22 @@ T flat_slope(std::int64_t count, T factor) {
   return 0;
 }
 
-/// Events in a chunk.
-constexpr int kChunk = 8;
-static_assert(kEventGrain % kChunk == 0);
-
-/// State of R registers of outputs' lanes.
-template <class T, int R>
-struct Sweep {
-  typename Vec<T>::Reg slope[R], level[R];  // B, F
-  typename Vec<T>::Mask waiting[R];
-  // B and F at the start of the chunk in which a lane fires, and that chunk's number; of a lane
-  // that waits, of the latest chunk. And the lowest B, looked at once a chunk.
-  typename Vec<T>::Reg old_slope[R], old_level[R], chunk[R], lowest[R];
-};
+/// Chunks that are swept before those in which a lane may fire are gone through.
+constexpr int kStretch = 32;
 
 /// The weights of event e, of a block of W outputs.
 template <int W, class T>
-[[gnu::always_inline]] inline const T* weights_of(const SweepTask<T>& task, std::int64_t e) {
-  return task.weights + static_cast<std::int64_t>(task.rows[e]) * W;
+[[gnu::always_inline]] inline const T* weights_of(const T* block, const std::uint32_t* rows,
+                                                  std::int64_t e) {
+  constexpr std::size_t unit = W * sizeof(T) / kRowUnit;
+  return reinterpret_cast<const T*>(reinterpret_cast<const char*>(block) + rows[e] * unit);
 }
 
-/// The chunk that begins at event e; false once every lane has fired.
-template <int W, class T, int R>
-[[gnu::always_inline]] inline bool sweep_chunk(Sweep<T, R>& s, const SweepTask<T>& task,
-                                               std::int64_t first, std::int64_t e) {
-  using V = Vec<T>;
-  typename V::Reg below[R];  // sign set: F has been below 0 all along
-  typename V::Reg start[R], gain[R];
-  const std::int64_t chunk = e / kChunk;
-  const auto number = V::set(static_cast<T>(chunk));
-  for (int r = 0; r < R; ++r) {
-    s.old_slope[r] = V::select(s.waiting[r], s.slope[r], s.old_slope[r]);
-    s.old_level[r] = V::select(s.waiting[r], s.level[r], s.old_level[r]);
-    s.chunk[r] = V::select(s.waiting[r], number, s.chunk[r]);
-    s.lowest[r] = V::min(s.lowest[r], s.old_slope[r]);
-    start[r] = s.slope[r];
-    gain[r] = V::set(0);
-  }
-#pragma GCC unroll 8
-  for (int u = 0; u < kChunk; ++u) {
-    const auto step = V::set(task.steps[e + u]);
-    const T* weights = weights_of<W>(task, e + u) + first;
-    const T* soon = weights_of<W>(task, e + kChunk + u) + first;
-    for (int r = 0; r < R; ++r) {
-      __builtin_prefetch(soon + r * V::lanes);
-      s.level[r] = V::fma(s.slope[r], step, s.level[r]);
-      below[r] = u == 0 ? s.level[r] : V::and_bits(below[r], s.level[r]);
-      gain[r] = V::add(gain[r], V::load(weights + r * V::lanes));
-      s.slope[r] = V::add(start[r], gain[r]);
-    }
-  }
-  for (int r = 0; r < R; ++r) s.waiting[r] = V::both(s.waiting[r], V::negative(below[r]));
-  auto some = s.waiting[0];
-  for (int r = 1; r < R; ++r) some = V::either(some, s.waiting[r]);
-  return V::any(some);
+/// An empty statement that a compiler must compute a value for, here and in this order: sums that
+/// it put off would have to be kept, operand by operand, until then.
+template <class Word>
+[[gnu::always_inline]] inline void keep(Word& value) {
+  asm volatile("" : "+r"(value));
 }
 
 /// Where lanes are: B and F behind an event, its time, and the latest that they may fire.
@@ -160,29 +127,37 @@ struct Place {
   typename Vec<T>::Reg slope, level, time, latest;
 };
 
-/// The chunk that begins at event e, event by event, for the lanes that wait: `at` follows a lane
-/// to the last event before F is no longer below 0. B and F go on for all lanes: the sums then wait
-/// for nothing but themselves.
-template <int W, class T>
-[[gnu::always_inline]] inline void step_chunk(const SweepTask<T>& task, std::int64_t first,
-                                              std::int64_t e, typename Vec<T>::Mask& waiting,
-                                              typename Vec<T>::Reg& slope,
-                                              typename Vec<T>::Reg& level, Place<T>& at) {
+/// Lanes that are followed event by event: those that wait, and B, F and z behind the last event;
+/// B and F go on for all lanes, so that the sums wait for nothing but themselves. `at` follows a
+/// lane to the last event before F is no longer below 0.
+template <class T>
+struct Walk {
+  typename Vec<T>::Mask waiting;
+  typename Vec<T>::Reg slope, level, time;
+  Place<T> at;
+};
+
+/// F at event e.
+template <class T>
+[[gnu::always_inline]] inline typename Vec<T>::Reg level_at(const SweepTask<T>& task,
+                                                            std::int64_t e, const Walk<T>& w) {
   using V = Vec<T>;
-  const auto start = slope;
-  auto gain = V::set(0);
-#pragma GCC unroll 8
-  for (int u = 0; u < kChunk; ++u) {
-    level = V::fma(slope, V::set(task.steps[e + u]), level);
-    gain = V::add(gain, V::load(weights_of<W>(task, e + u) + first));
-    slope = V::add(start, gain);
-    const auto time = V::set(task.times[e + u]);
-    at.latest = V::select(waiting, time, at.latest);
-    waiting = V::both(waiting, V::lt(level, V::set(0)));
-    at.level = V::select(waiting, level, at.level);
-    at.time = V::select(waiting, time, at.time);
-    at.slope = V::select(waiting, slope, at.slope);
-  }
+  return V::fma(w.slope, V::sub(V::set(task.times[e]), w.time), w.level);
+}
+
+/// To event e, where F is `level`.
+template <int W, class T>
+[[gnu::always_inline]] inline void step(const SweepTask<T>& task, std::int64_t first,
+                                        std::int64_t e, typename Vec<T>::Reg level, Walk<T>& w) {
+  using V = Vec<T>;
+  w.level = level;
+  w.slope = V::add(w.slope, V::load(weights_of<W>(task.weights, task.rows, e) + first));
+  w.time = V::set(task.times[e]);
+  w.at.latest = V::select(w.waiting, w.time, w.at.latest);
+  w.waiting = V::still_negative(w.waiting, level);
+  w.at.level = V::select(w.waiting, level, w.at.level);
+  w.at.time = V::select(w.waiting, w.time, w.at.time);
+  w.at.slope = V::select(w.waiting, w.slope, w.at.slope);
 }
 
 /// Spike values, slopes and marks of a register's lanes: those that have stopped, and those that
@@ -215,65 +190,182 @@ template <class T>
   *task.marks |= (V::bits(odd) & ~V::bits(V::either(nan, silent))) << first;
 }
 
-/// All events of a pixel against R registers of outputs, in a block of W.
+/// B and F of R registers' lanes at the start of a chunk; F is -inf for a lane that has fired.
+template <class T, int R>
+struct Moment {
+  typename Vec<T>::Reg slope[R], level[R];
+};
+
+template <class T>
+T fired_level() {
+  return -static_cast<T>(__builtin_inf());
+}
+
+/// The largest F in a chunk cannot be more than this. Above the line between F at the chunk's ends,
+/// `span` apart in z, an event lifts F by no more than span / 4 of how far its weight lies below 0.
+template <class T>
+[[gnu::always_inline]] inline typename Vec<T>::Reg highest(typename Vec<T>::Reg start,
+                                                           typename Vec<T>::Reg end,
+                                                           typename Vec<T>::Reg bend,
+                                                           typename Vec<T>::Reg span) {
+  return Vec<T>::fma(bend, span, Vec<T>::max(start, end));
+}
+
+/// What is known of a register's lanes: which have not fired, and where the others have.
+template <class T>
+struct Found {
+  typename Vec<T>::Mask waiting;
+  Place<T> at;
+};
+
+/// Goes through the doubtful of the chunks from event e on: a bit each, the last chunk's the
+/// lowest.
+template <int W, int R, class T>
+[[gnu::noinline]] void resolve(const SweepTask<T>& task, std::int64_t first, int r, std::int64_t e,
+                               const Moment<T, R>* moments, int chunks, std::uint32_t doubts,
+                               Found<T>& found) {
+  using V = Vec<T>;
+  const auto bend = V::load(task.bends + first), gone = V::set(fired_level<T>());
+  Found<T> now = found;
+  while (doubts != 0) {
+    const int bit = 31 - __builtin_clz(doubts), i = chunks - 1 - bit;
+    doubts ^= 1U << bit;
+    const std::int64_t start = e + i * kChunk;
+    const auto slope = moments[i].slope[r], level = moments[i].level[r];
+    const auto end = moments[i + 1].level[r];
+    const auto fires = V::eq(end, gone);
+    const T before = task.times[start > 0 ? start - 1 : 0];
+    const auto high = highest<T>(level, end, bend, V::set(task.times[start + kChunk - 1] - before));
+    const auto near = V::both(now.waiting, V::either(fires, V::flip(V::negative(high))));
+    const auto time = V::set(before);
+    Walk<T> w{near, slope, level, time, now.at};
+    w.at.slope = V::select(near, slope, w.at.slope);
+    w.at.level = V::select(near, level, w.at.level);
+    w.at.time = V::select(near, time, w.at.time);
+#pragma GCC unroll 8
+    for (int u = 0; u + 1 < kChunk; ++u)
+      step<W>(task, first, start + u, level_at(task, start + u, w), w);
+    // Both ways of computing F must agree at the end of the chunk on whether it is below 0.
+    step<W>(task, first, start + kChunk - 1, V::select(fires, V::set(0), end), w);
+    now.waiting = V::both(now.waiting, V::either(w.waiting, V::flip(near)));
+    now.at = w.at;
+  }
+  found = now;
+}
+
+/// All events of a pixel against R registers of outputs, in a block of W. Few registers are too
+/// short a chain for a processor: their sums go two ways.
 template <int W, int R, class T>
 void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
-  Sweep<T, R> s;
+  constexpr int ways = W == kBlock ? 1 : 2;
+  Moment<T, R> moments[kStretch + 1];
+  Found<T> found[R];
+  typename V::Reg lowest[R], bend[R];
   for (int r = 0; r < R; ++r) {
-    s.slope[r] = s.old_slope[r] = V::load(task.start + first + r * V::lanes);
-    s.level[r] = s.old_level[r] = s.chunk[r] = V::set(0);
-    s.lowest[r] = V::set(-1);
-    s.waiting[r] = V::all();
+    const auto slope = V::load(task.start + first + r * V::lanes), zero = V::set(0);
+    moments[0].slope[r] = slope;
+    moments[0].level[r] = V::mul(slope, V::set(task.times[0]));
+    bend[r] = V::load(task.bends + first + r * V::lanes);
+    lowest[r] = V::set(-1);
+    found[r] = {V::all(), {slope, zero, zero, zero}};
   }
+  const T* block = task.weights + first;
+  keep(block);
+  const T *times = task.times, *rests = task.rests;
+  const std::uint32_t* rows = task.rows;
+  const auto gone = V::set(fired_level<T>());
+  T before = times[0];
   bool some = true;
-  for (std::int64_t e = 0; some && e < task.count; e += kChunk)
-    some = sweep_chunk<W>(s, task, first, e);
-  for (int r = 0; r < R; ++r) {
-    const std::int64_t here = first + r * V::lanes;
-    Place<T> at{s.slope[r], s.level[r], V::set(task.times[task.count - 1]), V::set(0)};
-    const auto crossed = V::flip(s.waiting[r]);
-    T chunks[V::lanes];
-    V::store(chunks, s.chunk[r]);
-    for (unsigned rest = V::bits(crossed); rest != 0;) {
-      const T number = chunks[__builtin_ctz(rest)];
-      auto same = V::both(crossed, V::eq(s.chunk[r], V::set(number)));
-      rest &= ~V::bits(same);
-      const auto e = static_cast<std::int64_t>(number) * kChunk;
-      auto slope = s.old_slope[r], level = s.old_level[r];
-      at.slope = V::select(same, slope, at.slope);
-      at.level = V::select(same, level, at.level);
-      at.time = V::select(same, V::set(e > 0 ? task.times[e - 1] : T{0}), at.time);
-      step_chunk<W>(task, here, e, same, slope, level, at);
+  for (std::int64_t e = 0; some && e < task.count; e += kStretch * kChunk) {
+    std::uint32_t doubts[R] = {};
+    int i = 0;
+    for (; some && i < kStretch && e + i * kChunk < task.count; ++i) {
+      typename V::Reg gain[ways][R], rise[ways][R];
+#pragma GCC unroll 8
+      for (int u = 0; u < kChunk; ++u) {
+        const auto rest = V::set(rests[u]);
+        const T* weights = weights_of<W>(block, rows, u);
+        const T* soon = weights_of<W>(block, rows, kChunk + u);
+        for (int r = 0; r < R; ++r) {
+          if (r * V::lanes % (64 / sizeof(T)) == 0) __builtin_prefetch(soon + r * V::lanes);
+          auto &sum = gain[u % ways][r], &area = rise[u % ways][r];
+          auto weight = V::load(weights + r * V::lanes);
+          V::keep(weight);
+          sum = u < ways ? weight : V::add(sum, weight);
+          V::keep(sum);
+          if (u + 1 == kChunk) continue;  // where its own weight has nothing to do with F
+          area = u < ways ? V::mul(weight, rest) : V::fma(weight, rest, area);
+          V::keep(area);
+        }
+      }
+      const T last = times[kChunk - 1];
+      const auto span = V::set(last - before);
+      auto most = gone;
+      for (int r = 0; r < R; ++r) {
+        for (int way = 1; way < ways; ++way) {
+          gain[0][r] = V::add(gain[0][r], gain[way][r]);
+          rise[0][r] = V::add(rise[0][r], rise[way][r]);
+        }
+        const auto slope = moments[i].slope[r], level = moments[i].level[r];
+        const auto end = V::add(V::fma(slope, span, level), rise[0][r]);
+        const auto high = highest<T>(level, end, bend[r], span);
+        doubts[r] += doubts[r] + (V::signs(high) < V::signs(gone));
+        keep(doubts[r]);
+        lowest[r] = V::min(slope, lowest[r]);
+        const auto next = V::if_negative(end, gone);
+        moments[i + 1].slope[r] = V::add(slope, gain[0][r]);
+        moments[i + 1].level[r] = next;
+        most = V::max(most, next);
+      }
+      if (i % 4 == 3) some = V::any(V::lt(gone, most));
+      before = last;
+      times += kChunk;
+      rests += kChunk;
+      rows += kChunk;
     }
-    finish(task, here, s.waiting[r], s.lowest[r], at);
+    for (int r = 0; r < R; ++r)
+      resolve<W, R>(task, first + r * V::lanes, r, e, moments, i, doubts[r], found[r]);
+    moments[0] = moments[i];
+  }
+  for (int r = 0; r < R; ++r) {
+    const auto waiting = found[r].waiting;
+    Place<T> at = found[r].at;
+    at.slope = V::select(waiting, moments[0].slope[r], at.slope);
+    at.level = V::select(waiting, moments[0].level[r], at.level);
+    at.time = V::select(waiting, V::set(before), at.time);
+    finish(task, first + r * V::lanes, waiting, lowest[r], at);
   }
 }
 
-/// The same for few events: looking at F at once costs less than looking again.
+/// The same for few events, all of them gone through.
 template <int W, int R, class T>
 void sweep_events(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
-  typename V::Reg slope[R], level[R], lowest[R];
-  typename V::Mask waiting[R];
-  Place<T> at[R];
+  Walk<T> w[R];
+  typename V::Reg lowest[R];
+  const auto zero = V::set(0);
   for (int r = 0; r < R; ++r) {
-    slope[r] = at[r].slope = V::load(task.start + first + r * V::lanes);
-    level[r] = at[r].level = at[r].time = at[r].latest = V::set(0);
+    const auto slope = V::load(task.start + first + r * V::lanes);
+    w[r] = {V::all(), slope, zero, zero, {slope, zero, zero, zero}};
     lowest[r] = V::set(-1);
-    waiting[r] = V::all();
   }
   for (std::int64_t e = 0; e < task.count; e += kChunk)
     for (int r = 0; r < R; ++r) {
-      lowest[r] = V::min(lowest[r], at[r].slope);
-      step_chunk<W>(task, first + r * V::lanes, e, waiting[r], slope[r], level[r], at[r]);
+      lowest[r] = V::min(lowest[r], w[r].at.slope);
+#pragma GCC unroll 8
+      for (int u = 0; u < kChunk; ++u)
+        step<W>(task, first + r * V::lanes, e + u, level_at(task, e + u, w[r]), w[r]);
     }
-  for (int r = 0; r < R; ++r) finish(task, first + r * V::lanes, waiting[r], lowest[r], at[r]);
+  for (int r = 0; r < R; ++r) finish(task, first + r * V::lanes, w[r].waiting, lowest[r], w[r].at);
 }
 
 template <class T, int W>
 void sweep_block(const SweepTask<T>& task) {
-  constexpr std::int64_t few = 192;
+#ifndef FEW
+#define FEW 192
+#endif
+  constexpr std::int64_t few = FEW;
   constexpr int lanes = Vec<T>::lanes, R = W / lanes < 4 ? W / lanes : 4;
   *task.marks = 0;
   if (task.count < few)

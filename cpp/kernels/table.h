@@ -27,17 +27,26 @@ inline constexpr int kGradInputs = 12;
 /// Outputs in one tile of weight_gradient, at most.
 inline constexpr std::int64_t kGradOutputs = 32;
 
-/// The events of a pixel are padded to a multiple of this.
-inline constexpr std::int64_t kEventGrain = 8;
+/// Events in a chunk; a pixel's are padded to whole chunks.
+inline constexpr std::int64_t kChunk = 8;
+
+/// An event lifts F above a chunk's ends by at most a quarter of the chunk, and the last not at
+/// all.
+inline constexpr double kBend = (kChunk - 1) / 4.0;
+
+/// Events name a row of packed weights by its number times this, which processors scale for
+/// nothing.
+inline constexpr std::uint32_t kRowUnit = 16;
 
 template <class T>
 struct SweepTask {
   const T* times;             // spike values of the events, ascending
-  const T* steps;             // of each event, its spike value less that of the one before (or 0)
-  const std::uint32_t* rows;  // row of packed weights of each event
+  const T* rests;             // of each event, the spike value of its chunk's last less its own
+  const std::uint32_t* rows;  // row of packed weights of each event, times kRowUnit
   std::int64_t count;         // events, before padding
   const T* weights;           // packed block: rows of `width` weights
   const T* start;             // `width` values: -1, or NaN where a weight is not finite
+  const T* bends;             // `width` values: kBend of how far the lowest weight lies below 0
   std::int64_t width;         // outputs: kBlock or kBlockGrain
   T horizon;                  // latest spike value, +inf if none
   T* values;                  // out: `width` spike values, +inf where silent
@@ -98,6 +107,8 @@ struct Kernels {
 
   bool (*any_nan)(const T* values, std::int64_t n);
   bool (*all_finite)(const T* values, std::int64_t n);
+  /// The lowest value, or 0 where none is below; NaNs do not count.
+  T (*lowest)(const T* values, std::int64_t n);
 
   /// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows, c < columns.
   void (*transpose)(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_stride,
@@ -108,9 +119,10 @@ struct Kernels {
   std::int64_t (*collect)(const T* values, std::int64_t n, std::uint32_t first, T limit, T* times,
                           std::uint32_t* positions);
 
-  /// Sorts events by time; equal times keep their order. Scratch has room for count of each.
-  void (*sort)(T* times, std::uint32_t* positions, std::int64_t count, T* time_scratch,
-               std::uint32_t* position_scratch);
+  /// Sorts events by time into the second pair of arrays; equal times keep their order. The first
+  /// pair is left in disorder; `words` has room for `count`.
+  void (*sort)(T* times, std::uint32_t* positions, std::int64_t count, T* times_out,
+               std::uint32_t* positions_out, std::uint32_t* words);
 
   /// Copies the events whose membership word has the bit set, with rows reduced by shift; returns
   /// how many. The destinations have room for count + kBlockGrain.
@@ -118,9 +130,9 @@ struct Kernels {
                          std::int64_t count, int bit, std::uint32_t shift, T* times_out,
                          std::uint32_t* rows_out);
 
-  /// Pads a pixel's events to a multiple of kEventGrain with `row`, whose weights are 0, and writes
-  /// their steps; behind them come kEventGrain rows more, to be prefetched. The arrays have room.
-  void (*complete)(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* steps);
+  /// Pads a pixel's events to whole chunks with `row`, whose weights are 0, and writes their rests;
+  /// behind them come kChunk rows more, to be prefetched. The arrays have room.
+  void (*complete)(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* rests);
 
   void (*sweep)(const SweepTask<T>& task);
   void (*refine)(const RefineTask<T>& task);

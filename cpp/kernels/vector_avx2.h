@@ -11,10 +11,13 @@ struct Vec<float> {
   static constexpr int lanes = 8;
   static constexpr int registers = 16;
   static Reg load(const float* p) { return _mm256_loadu_ps(p); }
+  static void keep(Reg& a) { asm volatile("" : "+x"(a)); }
   static void store(float* p, Reg a) { _mm256_storeu_ps(p, a); }
   static Reg set(float a) { return _mm256_set1_ps(a); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
+  static Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
   static Reg positive_part(Reg a) { return _mm256_max_ps(a, _mm256_setzero_ps()); }
@@ -24,9 +27,12 @@ struct Vec<float> {
   static bool any(Mask m) { return _mm256_movemask_ps(m) != 0; }
   static Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
   static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+  static Reg if_negative(Reg a, Reg other) { return _mm256_blendv_ps(other, a, a); }
+  static Mask still_negative(Mask m, Reg a) { return _mm256_and_ps(m, a); }
   static Mask lt(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static Mask le(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
   static Mask eq(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+  static unsigned signs(Reg a) { return static_cast<unsigned>(_mm256_movemask_ps(a)); }
   static Mask negative(Reg a) {
     return _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_castps_si256(a), 31));
   }
@@ -35,9 +41,6 @@ struct Vec<float> {
   static Reg and_bits(Reg a, Reg b) { return _mm256_and_ps(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
-  static Mask still_below(Mask m, Reg a, Reg b) {
-    return _mm256_and_ps(m, _mm256_cmp_ps(a, b, _CMP_NGE_UQ));
-  }
   static Reg select(Mask m, Reg a, Reg b) { return _mm256_blendv_ps(b, a, m); }
   static Reg add_where(Mask m, Reg a, Reg b) { return _mm256_add_ps(a, _mm256_and_ps(m, b)); }
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) {
@@ -54,10 +57,13 @@ struct Vec<double> {
   static Reg load(const double* p) { return _mm256_loadu_pd(p); }
   static Reg widen(const double* p) { return _mm256_loadu_pd(p); }
   static Reg widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+  static void keep(Reg& a) { asm volatile("" : "+x"(a)); }
   static void store(double* p, Reg a) { _mm256_storeu_pd(p, a); }
   static Reg set(double a) { return _mm256_set1_pd(a); }
   static Reg add(Reg a, Reg b) { return _mm256_add_pd(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_pd(a, b); }
+  static Reg max(Reg a, Reg b) { return _mm256_max_pd(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm256_mul_pd(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_pd(a, b); }
   static Reg div(Reg a, Reg b) { return _mm256_div_pd(a, b); }
   static Reg positive_part(Reg a) { return _mm256_max_pd(a, _mm256_setzero_pd()); }
@@ -67,9 +73,12 @@ struct Vec<double> {
   static bool any(Mask m) { return _mm256_movemask_pd(m) != 0; }
   static Mask both(Mask a, Mask b) { return _mm256_and_pd(a, b); }
   static Mask either(Mask a, Mask b) { return _mm256_or_pd(a, b); }
+  static Reg if_negative(Reg a, Reg other) { return _mm256_blendv_pd(other, a, a); }
+  static Mask still_negative(Mask m, Reg a) { return _mm256_and_pd(m, a); }
   static Mask lt(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
   static Mask le(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_LE_OQ); }
   static Mask eq(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
+  static unsigned signs(Reg a) { return static_cast<unsigned>(_mm256_movemask_pd(a)); }
   static Mask negative(Reg a) {
     return _mm256_castsi256_pd(_mm256_cmpgt_epi64(_mm256_setzero_si256(), _mm256_castpd_si256(a)));
   }
@@ -78,9 +87,6 @@ struct Vec<double> {
   static Reg and_bits(Reg a, Reg b) { return _mm256_and_pd(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_UNORD_Q); }
-  static Mask still_below(Mask m, Reg a, Reg b) {
-    return _mm256_and_pd(m, _mm256_cmp_pd(a, b, _CMP_NGE_UQ));
-  }
   static Reg select(Mask m, Reg a, Reg b) { return _mm256_blendv_pd(b, a, m); }
   static Reg add_where(Mask m, Reg a, Reg b) { return _mm256_add_pd(a, _mm256_and_pd(m, b)); }
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) {

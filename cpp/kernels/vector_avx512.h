@@ -10,10 +10,13 @@ struct Vec<float> {
   static constexpr int lanes = 16;
   static constexpr int registers = 32;
   static Reg load(const float* p) { return _mm512_loadu_ps(p); }
+  static void keep(Reg& a) { asm volatile("" : "+v"(a)); }
   static void store(float* p, Reg a) { _mm512_storeu_ps(p, a); }
   static Reg set(float a) { return _mm512_set1_ps(a); }
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  static Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
   static Reg positive_part(Reg a) { return _mm512_max_ps(a, _mm512_setzero_ps()); }
@@ -23,20 +26,19 @@ struct Vec<float> {
   static bool any(Mask m) { return m != 0; }
   static Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
   static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+  static Reg if_negative(Reg a, Reg other) { return select(negative(a), a, other); }
+  static Mask still_negative(Mask m, Reg a) { return static_cast<Mask>(m & negative(a)); }
   static Mask lt(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static Mask le(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
   static Mask eq(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
   /// Lanes whose sign is set.
   static Mask negative(Reg a) { return _mm512_movepi32_mask(_mm512_castps_si512(a)); }
+  static unsigned signs(Reg a) { return negative(a); }
   static Mask flip(Mask m) { return static_cast<Mask>(~m); }
   static unsigned bits(Mask m) { return m; }
   static Reg and_bits(Reg a, Reg b) { return _mm512_and_ps(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
-  /// m and not (a >= b)
-  static Mask still_below(Mask m, Reg a, Reg b) {
-    return _mm512_mask_cmp_ps_mask(m, a, b, _CMP_NGE_UQ);
-  }
   static Reg select(Mask m, Reg a, Reg b) { return _mm512_mask_blend_ps(m, b, a); }
   static Reg add_where(Mask m, Reg a, Reg b) { return _mm512_mask_add_ps(a, m, a, b); }
   /// m ? a * b + c : c. Where m does not hold, a may be anything and b must be finite: other
@@ -53,10 +55,13 @@ struct Vec<double> {
   static Reg load(const double* p) { return _mm512_loadu_pd(p); }
   static Reg widen(const double* p) { return _mm512_loadu_pd(p); }
   static Reg widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+  static void keep(Reg& a) { asm volatile("" : "+v"(a)); }
   static void store(double* p, Reg a) { _mm512_storeu_pd(p, a); }
   static Reg set(double a) { return _mm512_set1_pd(a); }
   static Reg add(Reg a, Reg b) { return _mm512_add_pd(a, b); }
   static Reg min(Reg a, Reg b) { return _mm512_min_pd(a, b); }
+  static Reg max(Reg a, Reg b) { return _mm512_max_pd(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm512_mul_pd(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_pd(a, b); }
   static Reg div(Reg a, Reg b) { return _mm512_div_pd(a, b); }
   static Reg positive_part(Reg a) { return _mm512_max_pd(a, _mm512_setzero_pd()); }
@@ -66,19 +71,19 @@ struct Vec<double> {
   static bool any(Mask m) { return m != 0; }
   static Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
   static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+  static Reg if_negative(Reg a, Reg other) { return select(negative(a), a, other); }
+  static Mask still_negative(Mask m, Reg a) { return static_cast<Mask>(m & negative(a)); }
   static Mask lt(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
   static Mask le(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
   static Mask eq(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
   /// Lanes whose sign is set.
   static Mask negative(Reg a) { return _mm512_movepi64_mask(_mm512_castpd_si512(a)); }
+  static unsigned signs(Reg a) { return negative(a); }
   static Mask flip(Mask m) { return static_cast<Mask>(~m); }
   static unsigned bits(Mask m) { return m; }
   static Reg and_bits(Reg a, Reg b) { return _mm512_and_pd(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q); }
-  static Mask still_below(Mask m, Reg a, Reg b) {
-    return _mm512_mask_cmp_pd_mask(m, a, b, _CMP_NGE_UQ);
-  }
   static Reg select(Mask m, Reg a, Reg b) { return _mm512_mask_blend_pd(m, b, a); }
   static Reg add_where(Mask m, Reg a, Reg b) { return _mm512_mask_add_pd(a, m, a, b); }
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_pd(a, b, c, m); }

@@ -13,10 +13,19 @@ struct GenericVec {
     __builtin_memcpy(&a, p, sizeof a);
     return a;
   }
+  static void keep(Reg& a) {
+#if defined(__x86_64__)
+    asm volatile("" : "+x"(a));
+#elif defined(__aarch64__)
+    asm volatile("" : "+w"(a));
+#endif
+  }
   static void store(Float* p, Reg a) { __builtin_memcpy(p, &a, sizeof a); }
   static Reg set(Float a) { return Reg{} + a; }
   static Reg add(Reg a, Reg b) { return a + b; }
   static Reg min(Reg a, Reg b) { return select(a < b, a, b); }
+  static Reg max(Reg a, Reg b) { return select(a > b, a, b); }
+  static Reg mul(Reg a, Reg b) { return a * b; }
   static Reg sub(Reg a, Reg b) { return a - b; }
   static Reg div(Reg a, Reg b) { return a / b; }
   static Reg positive_part(Reg a) { return keep(a > Reg{}, a); }
@@ -30,10 +39,13 @@ struct GenericVec {
   }
   static Mask both(Mask a, Mask b) { return a & b; }
   static Mask either(Mask a, Mask b) { return a | b; }
+  static Reg if_negative(Reg a, Reg other) { return select(negative(a), a, other); }
+  static Mask still_negative(Mask m, Reg a) { return m & negative(a); }
   static Mask lt(Reg a, Reg b) { return a < b; }
   static Mask le(Reg a, Reg b) { return a <= b; }
   static Mask eq(Reg a, Reg b) { return a == b; }
   static Mask negative(Reg a) { return reinterpret_cast<Mask>(a) < Mask{}; }
+  static unsigned signs(Reg a) { return bits(negative(a)); }
   static Mask flip(Mask m) { return ~m; }
   static unsigned bits(Mask m) {
     unsigned all = 0;
@@ -45,7 +57,6 @@ struct GenericVec {
   }
   static Mask not_ge(Reg a, Reg b) { return ~(a >= b); }
   static Mask unordered(Reg a, Reg b) { return (a != a) | (b != b); }
-  static Mask still_below(Mask m, Reg a, Reg b) { return m & ~(a >= b); }
   static Reg keep(Mask m, Reg a) { return reinterpret_cast<Reg>(reinterpret_cast<Mask>(a) & m); }
   static Reg select(Mask m, Reg a, Reg b) {
     return reinterpret_cast<Reg>((reinterpret_cast<Mask>(a) & m) |

@@ -110,13 +110,14 @@ class PackedWeights {
         rows_(inputs_ + (has_bias ? 2 : 1)),
         padded_(round_up(outputs_, kBlockGrain)) {
     workspace.plan<T>(groups_ * rows_ * padded_);
-    workspace.plan<T>(groups_ * padded_);
+    for (int i = 0; i < 2; ++i) workspace.plan<T>(groups_ * padded_);
   }
 
   void pack(Workspace& workspace, const Kernels<T>& k, const T* weight, const T* bias,
             int threads) {
     weights_ = workspace.take<T>(groups_ * rows_ * padded_);
     start_ = workspace.take<T>(groups_ * padded_);
+    bends_ = workspace.take<T>(groups_ * padded_);
     parallel_for(groups_ * blocks(), threads, [&](std::int64_t item, int) {
       const std::int64_t group = item / blocks(), b = item % blocks();
       const std::int64_t first = b * kBlock, w = width(b);
@@ -128,12 +129,18 @@ class PackedWeights {
       k.transpose(from, inputs_, to, w, used, inputs_);
       T* first_slope = start(group, b);
       std::fill(first_slope, first_slope + w, T{-1});
+      T* bend = bends(group, b);
+      std::fill(bend, bend + w, T{0});
       for (std::int64_t j = 0; j < used; ++j) {
         bool finite = k.all_finite(from + j * inputs_, inputs_);
+        T lowest = k.lowest(from + j * inputs_, inputs_);
         if (bias) {
-          to[inputs_ * w + j] = bias[group * outputs_ + first + j];
-          finite = finite && std::isfinite(bias[group * outputs_ + first + j]);
+          const T joins = bias[group * outputs_ + first + j];
+          to[inputs_ * w + j] = joins;
+          finite = finite && std::isfinite(joins);
+          lowest = std::min(lowest, joins);
         }
+        bend[j] = static_cast<T>(kBend) * -lowest;
         if (!finite) first_slope[j] = std::numeric_limits<T>::quiet_NaN();
       }
     });
@@ -156,11 +163,14 @@ class PackedWeights {
   T* start(std::int64_t group, std::int64_t b) const {
     return start_ + group * padded_ + b * kBlock;
   }
+  T* bends(std::int64_t group, std::int64_t b) const {
+    return bends_ + group * padded_ + b * kBlock;
+  }
 
  private:
   std::int64_t groups_, outputs_, inputs_, rows_, padded_;
   T* weights_ = nullptr;
-  T* start_ = nullptr;
+  T *start_ = nullptr, *bends_ = nullptr;
 };
 
 /// Throws where some input is no spike value.
@@ -259,7 +269,7 @@ class Forward {
     for (int worker = 0; worker < team; ++worker) {
       workspace.plan<T>(strip_inputs);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(patch + 1);
-      for (int i = 0; i < 3; ++i) workspace.plan<std::uint32_t>(patch + 1);
+      for (int i = 0; i < 4; ++i) workspace.plan<std::uint32_t>(patch + 1);
       workspace.plan<std::uint16_t>(patch);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(piece_pixels * kBlock);
       workspace.plan<double>(weights.inputs() + 1);
@@ -272,7 +282,7 @@ class Forward {
     for (int i = 0; i < (apart ? team : 1); ++i) {
       Events e;
       e.times = workspace.take<T>(pixels * room());
-      e.steps = workspace.take<T>(pixels * room());
+      e.rests = workspace.take<T>(pixels * room());
       e.rows = workspace.take<std::uint32_t>(pixels * room());
       e.counts = workspace.take<std::int64_t>(pixels);
       e.marks = workspace.take<std::uint32_t>(pixels * weights.blocks());
@@ -282,10 +292,11 @@ class Forward {
       Scratch w;
       w.strip = workspace.take<T>(strip_inputs);
       w.times = workspace.take<T>(patch + 1);
-      w.time_scratch = workspace.take<T>(patch + 1);
+      w.found_times = workspace.take<T>(patch + 1);
       w.positions = workspace.take<std::uint32_t>(patch + 1);
-      w.position_scratch = workspace.take<std::uint32_t>(patch + 1);
+      w.found_positions = workspace.take<std::uint32_t>(patch + 1);
       w.rows = workspace.take<std::uint32_t>(patch + 1);
+      w.words = workspace.take<std::uint32_t>(patch + 1);
       w.members = workspace.take<std::uint16_t>(patch);
       w.values = workspace.take<T>(piece_pixels * kBlock);
       w.slopes = workspace.take<T>(piece_pixels * kBlock);
@@ -316,7 +327,7 @@ class Forward {
   /// Of a bundle's pixels: events, how many (-1: the pixel sees a NaN), and in [pixel][block] a bit
   /// for each output to be refined.
   struct Events {
-    T *times, *steps;
+    T *times, *rests;
     std::uint32_t* rows;
     std::int64_t* counts;
     std::uint32_t* marks;
@@ -324,9 +335,9 @@ class Forward {
 
   /// Memory of one thread.
   struct Scratch {
-    T* strip;                 // inputs, [row][column][channel]
-    T *times, *time_scratch;  // events of a tile
-    std::uint32_t *positions, *position_scratch, *rows;
+    T* strip;                // inputs, [row][column][channel]
+    T *found_times, *times;  // events of a tile, before they are sorted and after
+    std::uint32_t *found_positions, *positions, *words, *rows;
     std::uint16_t* members;
     T *values, *slopes;  // results of a piece and block
     double* field;  // a receptive field's inputs in the order of the weights, +inf where silent
@@ -360,7 +371,7 @@ class Forward {
   }
 
   /// Room for the events of a pixel.
-  std::int64_t room() const { return round_up(weights.events(), kEventGrain) + kBlockGrain; }
+  std::int64_t room() const { return round_up(weights.events(), kChunk) + kBlockGrain; }
 
   /// Cuts the output into strips, short enough that every thread finds some, and into bundles.
   void choose_strips() {
@@ -442,7 +453,8 @@ class Forward {
           }
         for (std::int64_t ch = 0; ch < channels; ++ch) {
           const std::int64_t at = (r * patch_columns + c) * channels + ch;
-          row_of[at] = static_cast<std::uint32_t>(ch * y.kernel * x.kernel + r * x.kernel + c);
+          row_of[at] =
+              kRowUnit * static_cast<std::uint32_t>(ch * y.kernel * x.kernel + r * x.kernel + c);
           members_of[at] = static_cast<std::uint16_t>(word);
         }
       }
@@ -479,9 +491,9 @@ class Forward {
       const T* corner = w.strip + column * x.stride * channels;
       for (std::int64_t r = 0; r < patch_rows; ++r)
         count += k.collect(corner + r * strip_columns * channels, run,
-                           static_cast<std::uint32_t>(r * run), horizon, w.times + count,
-                           w.positions + count);
-      k.sort(w.times, w.positions, count, w.time_scratch, w.position_scratch);
+                           static_cast<std::uint32_t>(r * run), horizon, w.found_times + count,
+                           w.found_positions + count);
+      k.sort(w.found_times, w.found_positions, count, w.times, w.positions, w.words);
       for (std::int64_t e = 0; e < count; ++e) {
         w.rows[e] = row_of[w.positions[e]];
         w.members[e] = members_of[w.positions[e]];
@@ -495,16 +507,17 @@ class Forward {
           T* times = to.times + pixel * room();
           std::uint32_t* rows = to.rows + pixel * room();
           const int bit = static_cast<int>(i * tile.columns + j);
-          const auto shift = static_cast<std::uint32_t>(i * y.stride * x.kernel + j * x.stride);
+          const auto shift =
+              kRowUnit * static_cast<std::uint32_t>(i * y.stride * x.kernel + j * x.stride);
           std::int64_t n = k.filter(w.times, w.rows, w.members, split, bit, shift, times, rows);
           if (bias_joins()) {
             times[n] = 1;
-            rows[n++] = static_cast<std::uint32_t>(weights.inputs());
+            rows[n++] = kRowUnit * static_cast<std::uint32_t>(weights.inputs());
             n += k.filter(w.times + split, w.rows + split, w.members + split, count - split, bit,
                           shift, times + n, rows + n);
           }
-          k.complete(times, rows, n, static_cast<std::uint32_t>(weights.no_weight()),
-                     to.steps + pixel * room());
+          k.complete(times, rows, n, kRowUnit * static_cast<std::uint32_t>(weights.no_weight()),
+                     to.rests + pixel * room());
           to.counts[pixel] = n;
           if (nan && field_has_nan(corner, strip_columns, i, j)) to.counts[pixel] = -1;
         }
@@ -535,9 +548,9 @@ class Forward {
         *mark = 0;
         continue;
       }
-      k.sweep({e.times + pixel * room(), e.steps + pixel * room(), e.rows + pixel * room(),
-               e.counts[pixel], weights.block(group, b), weights.start(group, b), weights.width(b),
-               horizon, values, slopes, mark});
+      k.sweep({e.times + pixel * room(), e.rests + pixel * room(), e.rows + pixel * room(),
+               e.counts[pixel], weights.block(group, b), weights.start(group, b),
+               weights.bends(group, b), weights.width(b), horizon, values, slopes, mark});
     }
   }
 
@@ -591,7 +604,7 @@ class Forward {
     // (The bias, if any, is one row more.)
     std::fill_n(w.field, weights.inputs(), std::numeric_limits<double>::infinity());
     for (std::int64_t e = 0; e < task.count; ++e)
-      w.field[task.rows[e]] = static_cast<double>(task.times[e]);
+      w.field[task.rows[e] / kRowUnit] = static_cast<double>(task.times[e]);
     for (std::int64_t b = 0; b < weights.blocks(); ++b)
       for (std::uint32_t rest = events_of.marks[pixel * weights.blocks() + b]; rest;
            rest &= rest - 1) {

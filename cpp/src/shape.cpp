@@ -43,8 +43,8 @@ void check(const ConvShape& s) {
                                 ") and output channels (" + std::to_string(s.out_channels) +
                                 ") must be divisible by groups (" + std::to_string(s.groups) + ")");
   const std::int64_t receptive = s.in_channels / s.groups * s.kernel_height * s.kernel_width;
-  // The sweep counts chunks of events in floats, which are exact up to 2^24.
-  constexpr std::int64_t most = kEventGrain << 24;
+  // Events count rows of weights in 32 bits, in steps of kRowUnit; a bias and padding add some.
+  constexpr std::int64_t most = (std::int64_t{1} << 31) / kRowUnit;
   if (receptive >= most)
     throw std::invalid_argument("a receptive field of " + std::to_string(receptive) +
                                 " inputs is too large; fewer than " + std::to_string(most) +

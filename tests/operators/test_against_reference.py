@@ -151,7 +151,7 @@ LAYOUTS = ["contiguous", "sliced", "transposed", "channels_last", "batch last"]
 @settings(max_examples=150)
 @given(
     rows=st.sampled_from([1, 2, 3, 7, 13]),
-    inputs=st.sampled_from([0, *SIZES, 200]),
+    inputs=st.sampled_from([0, *SIZES, 200, 333, 800]),
     outputs=st.sampled_from([0, *SIZES, 129]),
     layout=st.sampled_from(LAYOUTS),
     **common,

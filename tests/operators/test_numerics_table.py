@@ -19,14 +19,28 @@ def as_conv(input: Tensor, weight: Tensor, bias: Tensor | None = None, **rest: f
     return spiking_conv2d(input[..., None, None], weight[..., None, None], bias, **rest)[..., 0, 0]
 
 
+def among_others(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, **rest: float
+) -> Tensor:
+    """The linear layer with 500 more inputs that have no weight: many are swept in another way."""
+    others = torch.arange(1, 501, dtype=input.dtype) / 64  # exact in binary, as the tests' values
+    return spiking_linear(
+        torch.cat([input, others.expand(len(input), 500)], 1),
+        torch.cat([weight, weight.new_zeros(len(weight), 500)], 1),
+        bias,
+        **rest,
+    )
+
+
 Layer = Callable[..., Tensor]
 LAYERS = [
     pytest.param(spiking_linear, id="linear"),
     pytest.param(as_conv, id="conv2d"),
+    pytest.param(among_others, id="among others"),
     pytest.param(reference.spiking_linear, id="reference"),
 ]
 each_layer = pytest.mark.parametrize("layer", LAYERS)
-each_kernel = pytest.mark.parametrize("layer", LAYERS[:2])
+each_kernel = pytest.mark.parametrize("layer", LAYERS[:3])
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
@@ -136,6 +150,20 @@ def test_first_crossing_counts(layer: Layer, dtype: torch.dtype) -> None:
     z, to_input, to_weight, _ = evaluate(layer, [1, 1.25], [3, -5], dtype=dtype)
     assert z == INF
     assert to_input == to_weight == [0, 0]
+
+
+@each_layer
+@each_dtype
+def test_a_short_rise_above_zero_is_a_crossing(layer: Layer, dtype: torch.dtype) -> None:
+    # F rises with slope 255 from input k on, is above 0 before input k + 2, and falls for ever from
+    # input k + 3 on: wherever among many inputs that is.
+    inputs = 1 + torch.arange(400, dtype=dtype) / 64
+    neurons = torch.arange(390)
+    weight = torch.zeros(len(neurons), len(inputs), dtype=dtype)
+    weight[neurons, neurons] = 256
+    weight[neurons, neurons + 3] = -1024
+    out = layer(inputs[None], weight)
+    torch.testing.assert_close(out[0], inputs[neurons] * 256 / 255, rtol=1e-6, atol=0)
 
 
 @each_layer
