@@ -28,6 +28,36 @@ bool any_nan(const T* values, std::int64_t n) {
 }
 
 template <class T>
+Extent<T> extent(const T* values, std::int64_t n, T limit) {
+  using V = Vec<T>;
+  const T infinity = static_cast<T>(__builtin_inf());
+  const auto bound = V::set(limit);
+  auto least = V::set(infinity), most = V::set(0);
+  typename V::Mask bad = V::lt(bound, bound);
+  std::int64_t i = 0;
+  for (; i + V::lanes <= n; i += V::lanes) {
+    const auto a = V::load(values + i);
+    bad = V::either(bad, V::unordered(a, a));
+    least = V::min(a, least);  // (the second where one is NaN)
+    most = V::max(V::select(V::lt(a, bound), a, V::set(0)), most);
+  }
+  Extent<T> found{infinity, 0, V::any(bad)};
+  const auto widen = [&](T low, T high) {
+    found.least = low < found.least ? low : found.least;
+    found.most = high > found.most ? high : found.most;
+  };
+  T lows[V::lanes], highs[V::lanes];
+  V::store(lows, least);
+  V::store(highs, most);
+  for (int lane = 0; lane < V::lanes; ++lane) widen(lows[lane], highs[lane]);
+  for (; i < n; ++i) {
+    found.nan |= values[i] != values[i];
+    widen(values[i], values[i] < limit ? values[i] : 0);
+  }
+  return found;
+}
+
+template <class T>
 bool all_finite(const T* values, std::int64_t n) {
   using V = Vec<T>;
   // a - a is 0 for a number, NaN for an infinity or a NaN.
@@ -128,6 +158,25 @@ void transpose(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_s
 }
 
 template <class T>
+struct Key;
+template <>
+struct Key<float> {
+  using Bits = std::uint32_t;
+};
+template <>
+struct Key<double> {
+  using Bits = std::uint64_t;
+};
+
+/// Bits of a positive number; their order as integers is the order of the numbers.
+template <class T>
+typename Key<T>::Bits key(T value) {
+  typename Key<T>::Bits bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+template <class T>
 std::int64_t collect(const T* values, std::int64_t n, std::uint32_t first, T limit, T* times,
                      std::uint32_t* positions) {
   std::int64_t count = 0, i = 0;
@@ -144,6 +193,48 @@ std::int64_t collect(const T* values, std::int64_t n, std::uint32_t first, T lim
   for (; i < n; ++i) {
     times[count] = values[i];
     positions[count] = first + static_cast<std::uint32_t>(i);
+    count += values[i] < limit;
+  }
+  return count;
+}
+
+/// The 16 leading bits of [least, most]: what to take from a key and by how much to shift the rest.
+template <class T>
+struct Digits {
+  Digits(T least, T most) : origin(key(least)) {
+    const auto range = static_cast<unsigned long long>(key(most) - origin);
+    const int bits = range == 0 ? 0 : 64 - __builtin_clzll(range);
+    right = bits > 16 ? bits - 16 : 0;
+    left = bits > 16 ? 16 : 32 - bits;
+  }
+  std::uint32_t word(T value, std::uint32_t position) const {
+    return static_cast<std::uint32_t>(
+               static_cast<unsigned long long>((key(value) - origin) >> right) << left) |
+           position;
+  }
+  typename Key<T>::Bits origin;
+  int right, left;
+};
+
+template <class T>
+std::int64_t collect_words(const T* values, std::int64_t n, std::uint32_t first, T limit, T least,
+                           T most, std::uint32_t* words) {
+  const Digits<T> digits(least, most);
+  std::int64_t count = 0, i = 0;
+#if TTFS_ISA_avx512 || TTFS_ISA_avx2
+  if constexpr (sizeof(T) == sizeof(float)) {
+    using V = Vec<T>;
+    const auto bound = V::set(limit);
+    for (; i + V::lanes <= n; i += V::lanes) {
+      const auto a = V::load(values + i);
+      const auto word = key_words(a, digits.origin, digits.right, digits.left,
+                                  first + static_cast<std::uint32_t>(i));
+      count += append(V::lt(a, bound), word, words + count);
+    }
+  }
+#endif
+  for (; i < n; ++i) {
+    words[count] = digits.word(values[i], first + static_cast<std::uint32_t>(i));
     count += values[i] < limit;
   }
   return count;
@@ -185,42 +276,33 @@ void complete(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t r
   }
 }
 
-template <class T>
-struct Key;
-template <>
-struct Key<float> {
-  using Bits = std::uint32_t;
-};
-template <>
-struct Key<double> {
-  using Bits = std::uint64_t;
-};
-
-/// Bits of a positive number; their order as integers is the order of the numbers.
-template <class T>
-typename Key<T>::Bits key(T value) {
-  typename Key<T>::Bits bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-/// Insertion sort that gives up after `budget` moves; true if it finished.
+/// Insertion sort that gives up after `budget` moves; true if it finished. What is in order already
+/// is gone through a vector at a time.
 template <class T>
 bool insertion_sort(T* times, std::uint32_t* positions, std::int64_t n, std::int64_t budget) {
-  for (std::int64_t i = 1; i < n; ++i) {
-    const T time = times[i];
-    if (!(time < times[i - 1])) continue;
-    const std::uint32_t position = positions[i];
-    std::int64_t j = i;
-    do {
-      times[j] = times[j - 1];
-      positions[j] = positions[j - 1];
-      --j;
-    } while (j > 0 && time < times[j - 1]);
-    times[j] = time;
-    positions[j] = position;
-    budget -= i - j;
-    if (budget < 0) return false;
+  using V = Vec<T>;
+  for (std::int64_t i = 1; i < n;) {
+    std::int64_t end = i + 1;
+    if (i + V::lanes <= n) {
+      end = i + V::lanes;
+      if (!V::any(V::lt(V::load(times + i), V::load(times + i - 1)))) {
+        i = end;
+        continue;
+      }
+    }
+    for (; i < end; ++i) {
+      const T time = times[i];
+      const std::uint32_t position = positions[i];
+      std::int64_t j = i;
+      for (; j > 0 && time < times[j - 1]; --j) {
+        times[j] = times[j - 1];
+        positions[j] = positions[j - 1];
+      }
+      times[j] = time;
+      positions[j] = position;
+      budget -= i - j;
+      if (budget < 0) return false;
+    }
   }
   return true;
 }
@@ -235,123 +317,104 @@ inline void place_digits(std::uint32_t* slots, unsigned digits) {
   }
 }
 
-/// One stable counting pass over `bits` bits of the key, from (times, positions) to the others.
+/// One stable counting pass over a byte of the key, from (times, positions) to the others.
 template <class T>
 void radix_pass(const T* times, const std::uint32_t* positions, std::int64_t n,
-                typename Key<T>::Bits least, int shift, int bits, T* times_out,
+                typename Key<T>::Bits least, int shift, T* times_out,
                 std::uint32_t* positions_out) {
-  std::uint32_t slots[256];
-  const unsigned digits = 1u << bits, mask = digits - 1;
-  for (unsigned d = 0; d < digits; ++d) slots[d] = 0;
-  for (std::int64_t i = 0; i < n; ++i)
-    ++slots[static_cast<unsigned>((key(times[i]) - least) >> shift) & mask];
-  place_digits(slots, digits);
+  std::uint32_t slots[256] = {};
+  const auto digit = [&](T time) {
+    return static_cast<unsigned>((key(time) - least) >> shift) & 255;
+  };
+  for (std::int64_t i = 0; i < n; ++i) ++slots[digit(times[i])];
+  place_digits(slots, 256);
   for (std::int64_t i = 0; i < n; ++i) {
-    const auto to = slots[static_cast<unsigned>((key(times[i]) - least) >> shift) & mask]++;
+    const auto to = slots[digit(times[i])]++;
     times_out[to] = times[i];
     positions_out[to] = positions[i];
   }
 }
 
-/// Events that radix_words can number.
-constexpr std::int64_t kWords = std::int64_t{1} << 16;
+/// One stable counting pass over `bits` bits of words, of whose classes `slots` tells the sizes. It
+/// goes from both ends to the middle: neither side waits for what the other has just counted.
+inline void radix_words(const std::uint32_t* words, std::int64_t n, int shift, int bits,
+                        std::uint32_t* slots, std::uint32_t* words_out) {
+  const unsigned digits = 1U << bits, mask = digits - 1;
+  std::uint32_t ends[256];
+  place_digits(slots, digits);
+  for (unsigned d = 0; d + 1 < digits; ++d) ends[d] = slots[d + 1];
+  ends[mask] = static_cast<std::uint32_t>(n);
+  std::int64_t i = 0;
+  for (std::int64_t j = n - 1; i < j; ++i, --j) {
+    const std::uint32_t first = words[i], last = words[j];
+    words_out[slots[first >> shift & mask]++] = first;
+    words_out[--ends[last >> shift & mask]] = last;
+  }
+  if (i < n && n % 2 == 1) words_out[slots[words[i] >> shift & mask]] = words[i];
+}
 
-/// Two counting passes over 16 bits of the key. Between them go words of these bits and of where an
-/// event is found: half of what an event is.
+inline void insertion_sort(std::uint32_t* words, std::int64_t n) {
+  for (std::int64_t i = 1; i < n; ++i) {
+    const std::uint32_t word = words[i];
+    std::int64_t j = i;
+    for (; j > 0 && word < words[j - 1]; --j) words[j] = words[j - 1];
+    words[j] = word;
+  }
+}
+
+// Few words get one counting pass, into about as many classes as there are words, and an insertion
+// sort for what it leaves; more of them get two passes. Events whose leading bits are equal are
+// then a place or two away from where they belong.
 template <class T>
-void radix_words(const T* times, const std::uint32_t* positions, std::int64_t n,
-                 typename Key<T>::Bits least, int shift, T* times_out, std::uint32_t* positions_out,
-                 std::uint32_t* words) {
+bool sort_words(std::uint32_t* words, std::int64_t n, const T* values, T* times,
+                std::uint32_t* scratch) {
   std::uint32_t low[256] = {}, high[256] = {};
-  std::uint32_t* found = positions_out;  // the less memory, the more of it in the first cache
-  for (std::int64_t i = 0; i < n; ++i)
-    found[i] = static_cast<std::uint32_t>((key(times[i]) - least) >> shift) << 16 |
-               static_cast<std::uint32_t>(i);
-  for (std::int64_t i = 0; i < n; ++i) {
-    ++low[found[i] >> 16 & 255];
-    ++high[found[i] >> 24];
+  if (n <= 20) {
+    insertion_sort(words, n);
+  } else if (n < 256) {
+    const int bits = 32 - __builtin_clz(static_cast<unsigned>(n));
+    for (std::int64_t i = 0; i < n; ++i) ++high[words[i] >> (32 - bits)];
+    radix_words(words, n, 32 - bits, bits, high, scratch);
+    insertion_sort(scratch, n);
+    __builtin_memcpy(words, scratch, static_cast<std::size_t>(n) * sizeof(*words));
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) {
+      ++low[words[i] >> 16 & 255];
+      ++high[words[i] >> 24];
+    }
+    radix_words(words, n, 16, 8, low, scratch);
+    radix_words(scratch, n, 24, 8, high, words);
   }
-  place_digits(low, 256);
-  place_digits(high, 256);
-  for (std::int64_t i = 0; i < n; ++i) words[low[found[i] >> 16 & 255]++] = found[i];
   for (std::int64_t i = 0; i < n; ++i) {
-    const std::uint32_t from = words[i] & 0xffff, to = high[words[i] >> 24]++;
-    times_out[to] = times[from];
-    positions_out[to] = positions[from];
+    words[i] &= 0xffff;
+    times[i] = values[words[i]];
   }
+  return insertion_sort(times, words, n, 8 * n);
 }
 
-template <class T>
-bool in_order(const T* times, std::int64_t n) {
-  using V = Vec<T>;
-  std::int64_t i = 1;
-  for (; i + V::lanes <= n; i += V::lanes)
-    if (V::any(V::lt(V::load(times + i), V::load(times + i - 1)))) return false;
-  for (; i < n; ++i)
-    if (times[i] < times[i - 1]) return false;
-  return true;
-}
-
-// Counting passes over the leading bits of the keys' range, and an insertion sort for what they
-// leave. Two passes bring nearly every event where it belongs; few events get one pass, into about
-// as many classes as there are events, which leaves some of them a place or two away. Very many
-// events, and keys so crowded that the insertion sort gives up, get every byte of the key, in as
-// many passes.
+// A counting pass for every byte of the keys' range.
 template <class T>
 void sort(T* times, std::uint32_t* positions, std::int64_t n, T* times_out,
-          std::uint32_t* positions_out, std::uint32_t* words) {
-  using Bits = typename Key<T>::Bits;
-  using V = Vec<T>;
-  constexpr int key_bits = 8 * static_cast<int>(sizeof(Bits));
-  const auto copy_out = [&] {
-    __builtin_memcpy(times_out, times, static_cast<std::size_t>(n) * sizeof(T));
-    __builtin_memcpy(positions_out, positions, static_cast<std::size_t>(n) * sizeof(*positions));
-  };
-  if (n <= 20) {
-    copy_out();
-    insertion_sort(times_out, positions_out, n, n * n);
-    return;
+          std::uint32_t* positions_out) {
+  typename Key<T>::Bits least = ~typename Key<T>::Bits{0}, most = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const auto k = key(times[i]);
+    least = k < least ? k : least;
+    most = k > most ? k : most;
   }
-  auto lows = V::set(times[0]), highs = lows;
-  std::int64_t i = 0;
-  for (; i + V::lanes <= n; i += V::lanes) {
-    lows = V::min(lows, V::load(times + i));
-    highs = V::max(highs, V::load(times + i));
+  T *from = times, *to = times_out;
+  std::uint32_t *rows_from = positions, *rows_to = positions_out;
+  for (int shift = 0; n > 0 && shift < 8 * static_cast<int>(sizeof(T)); shift += 8) {
+    if ((most - least) >> shift == 0) break;
+    radix_pass(from, rows_from, n, least, shift, to, rows_to);
+    T* const other = from;
+    from = to;
+    to = other;
+    std::uint32_t* const others = rows_from;
+    rows_from = rows_to;
+    rows_to = others;
   }
-  T ends[2][V::lanes];
-  V::store(ends[0], lows);
-  V::store(ends[1], highs);
-  Bits least = key(times[0]), most = least;
-  const auto widen = [&](T value) {
-    least = key(value) < least ? key(value) : least;
-    most = key(value) > most ? key(value) : most;
-  };
-  for (; i < n; ++i) widen(times[i]);
-  for (int lane = 0; lane < V::lanes; ++lane) {
-    widen(ends[0][lane]);
-    widen(ends[1][lane]);
-  }
-  if (least == most) {
-    copy_out();
-    return;
-  }
-  const int range = 64 - __builtin_clzll(static_cast<unsigned long long>(most - least));
-  const bool few = n < 256;
-  const int bits = few ? 64 - __builtin_clzll(static_cast<unsigned long long>(n)) : 16;
-  const int shift = range > bits ? range - bits : 0;
-  if (n <= kWords) {
-    if (few)
-      radix_pass(times, positions, n, least, shift, bits, times_out, positions_out);
-    else
-      radix_words(times, positions, n, least, shift, times_out, positions_out, words);
-    if (shift == 0 || (!few && in_order(times_out, n)) ||
-        insertion_sort(times_out, positions_out, n, 8 * n))
-      return;
-  } else {
-    copy_out();
-  }
-  for (int done = 0; done < key_bits; done += 16) {
-    radix_pass(times_out, positions_out, n, least, done, 8, times, positions);
-    radix_pass(times, positions, n, least, done + 8, 8, times_out, positions_out);
-  }
+  if (from == times_out) return;
+  __builtin_memcpy(times_out, times, static_cast<std::size_t>(n) * sizeof(T));
+  __builtin_memcpy(positions_out, positions, static_cast<std::size_t>(n) * sizeof(*positions));
 }

@@ -14,6 +14,9 @@ namespace ttfs {
 inline constexpr std::int64_t kBlock = 32;
 inline constexpr std::int64_t kBlockGrain = 16;
 
+/// Positions that a word of 32 bits holds beside 16 bits of a time.
+inline constexpr std::int64_t kWordPositions = std::int64_t{1} << 16;
+
 /// Pixels that share a membership word, and so the largest tile of outputs.
 inline constexpr int kTilePixels = 16;
 
@@ -100,12 +103,20 @@ struct WeightGradientTask {
   T* result;           // [kGradInputs][kGradOutputs]
 };
 
+/// Least value, largest below a limit (0 if none is), and whether there is a NaN.
+template <class T>
+struct Extent {
+  T least, most;
+  bool nan;
+};
+
 template <class T>
 struct Kernels {
   /// True if some value is <= 0, which is no spike value (NaN passes).
   bool (*any_not_positive)(const T* values, std::int64_t n);
 
   bool (*any_nan)(const T* values, std::int64_t n);
+  Extent<T> (*extent)(const T* values, std::int64_t n, T limit);
   bool (*all_finite)(const T* values, std::int64_t n);
   /// The lowest value, or 0 where none is below; NaNs do not count.
   T (*lowest)(const T* values, std::int64_t n);
@@ -120,9 +131,18 @@ struct Kernels {
                           std::uint32_t* positions);
 
   /// Sorts events by time into the second pair of arrays; equal times keep their order. The first
-  /// pair is left in disorder; `words` has room for `count`.
+  /// pair is left in disorder.
   void (*sort)(T* times, std::uint32_t* positions, std::int64_t count, T* times_out,
-               std::uint32_t* positions_out, std::uint32_t* words);
+               std::uint32_t* positions_out);
+
+  /// The same with half the memory to move, for positions below kWordPositions: collects words of
+  /// the leading bits of a value in [least, most] and of its position; sorts them, so that
+  /// positions are left, and times[i] = values[position]. False where values are too crowded for
+  /// that.
+  std::int64_t (*collect_words)(const T* values, std::int64_t n, std::uint32_t first, T limit,
+                                T least, T most, std::uint32_t* words);
+  bool (*sort_words)(std::uint32_t* words, std::int64_t count, const T* values, T* times,
+                     std::uint32_t* scratch);
 
   /// Copies the events whose membership word has the bit set, with rows reduced by shift; returns
   /// how many. The destinations have room for count + kBlockGrain.

@@ -139,6 +139,12 @@ inline int append(Vec<double>::Mask m, Vec<double>::Reg times, __m128i words, do
   return __builtin_popcount(set);
 }
 
+inline int append(Vec<float>::Mask m, __m256i words, std::uint32_t* words_out) {
+  const unsigned set = Vec<float>::bits(m);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words_out), compress(set, words));
+  return __builtin_popcount(set);
+}
+
 inline __m256i load_words(const std::uint32_t* p, Vec<float>) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
@@ -151,6 +157,14 @@ inline __m256i count_from(std::uint32_t first, Vec<float>) {
 }
 inline __m128i count_from(std::uint32_t first, Vec<double>) {
   return _mm_add_epi32(_mm_set1_epi32(static_cast<int>(first)), _mm_setr_epi32(0, 1, 2, 3));
+}
+/// Words for Digits.
+inline __m256i key_words(__m256 a, std::uint32_t origin, int right, int left, std::uint32_t first) {
+  const __m256i above =
+      _mm256_sub_epi32(_mm256_castps_si256(a), _mm256_set1_epi32(static_cast<int>(origin)));
+  const __m256i digits = _mm256_srl_epi32(above, _mm_cvtsi32_si128(right));
+  return _mm256_or_si256(_mm256_sll_epi32(digits, _mm_cvtsi32_si128(left)),
+                         count_from(first, Vec<float>{}));
 }
 inline __m256i minus(__m256i a, std::uint32_t b) {
   return _mm256_sub_epi32(a, _mm256_set1_epi32(static_cast<int>(b)));

@@ -105,6 +105,11 @@ inline int append(Vec<double>::Mask m, Vec<double>::Reg times, __m256i words, do
   return __builtin_popcount(m);
 }
 
+inline int append(Vec<float>::Mask m, __m512i words, std::uint32_t* words_out) {
+  _mm512_storeu_si512(words_out, _mm512_maskz_compress_epi32(m, words));
+  return __builtin_popcount(m);
+}
+
 inline __m512i load_words(const std::uint32_t* p, Vec<float>) { return _mm512_loadu_si512(p); }
 inline __m256i load_words(const std::uint32_t* p, Vec<double>) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -116,6 +121,14 @@ inline __m512i count_from(std::uint32_t first, Vec<float>) {
 inline __m256i count_from(std::uint32_t first, Vec<double>) {
   return _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)),
                           _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+/// Words for Digits.
+inline __m512i key_words(__m512 a, std::uint32_t origin, int right, int left, std::uint32_t first) {
+  const __m512i above =
+      _mm512_sub_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(static_cast<int>(origin)));
+  const __m512i digits = _mm512_srl_epi32(above, _mm_cvtsi32_si128(right));
+  return _mm512_or_si512(_mm512_sll_epi32(digits, _mm_cvtsi32_si128(left)),
+                         count_from(first, Vec<float>{}));
 }
 inline __m512i minus(__m512i a, std::uint32_t b) {
   return _mm512_sub_epi32(a, _mm512_set1_epi32(static_cast<int>(b)));

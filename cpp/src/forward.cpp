@@ -251,15 +251,16 @@ class Forward {
     patch_columns = x.span(tile.columns);
     patch = patch_rows * patch_columns * channels;
     choose_strips();
+    strip_columns = x.span(strip_tiles * tile.columns);
     std::int64_t pixels = 0, piece_pixels = 0;
     for (const Bundle& b : bundles) {
       pixels = std::max(pixels, b.strips.pixels);
       for (const Run& piece : b.pieces) piece_pixels = std::max(piece_pixels, piece.pixels);
     }
-    const std::int64_t strip_inputs = patch_rows * x.span(strip_tiles * tile.columns) * channels;
+    const std::int64_t strip_inputs = patch_rows * strip_columns * channels;
     const int team = team_size(threads, threads);
-    workspace.plan<std::uint32_t>(patch);
-    workspace.plan<std::uint16_t>(patch);
+    workspace.plan<std::uint32_t>(strip_inputs);
+    workspace.plan<std::uint16_t>(strip_inputs);
     for (int i = 0; i < (apart ? team : 1); ++i) {
       for (int j = 0; j < 2; ++j) workspace.plan<T>(pixels * room());
       workspace.plan<std::uint32_t>(pixels * room());
@@ -269,15 +270,15 @@ class Forward {
     for (int worker = 0; worker < team; ++worker) {
       workspace.plan<T>(strip_inputs);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(patch + 1);
-      for (int i = 0; i < 4; ++i) workspace.plan<std::uint32_t>(patch + 1);
+      for (int i = 0; i < 3; ++i) workspace.plan<std::uint32_t>(patch + 1);
       workspace.plan<std::uint16_t>(patch);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(piece_pixels * kBlock);
       workspace.plan<double>(weights.inputs() + 1);
     }
     workspace.allocate();
     weights.pack(workspace, k, weight, bias, threads);
-    row_of = workspace.take<std::uint32_t>(patch);
-    members_of = workspace.take<std::uint16_t>(patch);
+    row_of = workspace.take<std::uint32_t>(strip_inputs);
+    members_of = workspace.take<std::uint16_t>(strip_inputs);
     describe_patch();
     for (int i = 0; i < (apart ? team : 1); ++i) {
       Events e;
@@ -296,7 +297,6 @@ class Forward {
       w.positions = workspace.take<std::uint32_t>(patch + 1);
       w.found_positions = workspace.take<std::uint32_t>(patch + 1);
       w.rows = workspace.take<std::uint32_t>(patch + 1);
-      w.words = workspace.take<std::uint32_t>(patch + 1);
       w.members = workspace.take<std::uint16_t>(patch);
       w.values = workspace.take<T>(piece_pixels * kBlock);
       w.slopes = workspace.take<T>(piece_pixels * kBlock);
@@ -337,7 +337,7 @@ class Forward {
   struct Scratch {
     T* strip;                // inputs, [row][column][channel]
     T *found_times, *times;  // events of a tile, before they are sorted and after
-    std::uint32_t *found_positions, *positions, *words, *rows;
+    std::uint32_t *found_positions, *positions, *rows;
     std::uint16_t* members;
     T *values, *slopes;  // results of a piece and block
     double* field;  // a receptive field's inputs in the order of the weights, +inf where silent
@@ -439,8 +439,8 @@ class Forward {
     return strips[static_cast<std::size_t>(run.first)].pixel;
   }
 
-  /// For every input that a tile sees, its row of weights at the tile's first pixel and the
-  /// pixels whose receptive field holds it.
+  /// For every input that a tile sees, by its position in a strip from the tile's corner on: its
+  /// row of weights at the tile's first pixel, and the pixels whose receptive field holds it.
   void describe_patch() {
     for (std::int64_t r = 0; r < patch_rows; ++r)
       for (std::int64_t c = 0; c < patch_columns; ++c) {
@@ -452,7 +452,7 @@ class Forward {
               word |= 1u << (i * tile.columns + j);
           }
         for (std::int64_t ch = 0; ch < channels; ++ch) {
-          const std::int64_t at = (r * patch_columns + c) * channels + ch;
+          const std::int64_t at = (r * strip_columns + c) * channels + ch;
           row_of[at] =
               kRowUnit * static_cast<std::uint32_t>(ch * y.kernel * x.kernel + r * x.kernel + c);
           members_of[at] = static_cast<std::uint16_t>(word);
@@ -468,32 +468,54 @@ class Forward {
   }
 
   void copy_strip(const Strip& strip, const Scratch& w) const {
-    const std::int64_t length = round_up(strip.columns, tile.columns);
     const Grid grid{out_row(strip, 0) * y.step - y.pad,
                     out_column(strip, 0) * x.step - x.pad,
                     y.dilation,
                     x.dilation,
                     patch_rows,
-                    x.span(length)};
+                    strip_columns};
     copy_grid(k,
               input.data + strip.image * input.stride.n + strip.group * channels * input.stride.c,
               input.stride, s.in_height, s.in_width, channels, grid,
               std::numeric_limits<T>::infinity(), w.strip);
   }
 
+  /// Calls body(inputs, first position, sum so far) for each row of what the tile with this corner
+  /// sees, and returns the sum of what it returns.
+  template <class Body>
+  std::int64_t each_row(const T* corner, const Body& body) const {
+    std::int64_t count = 0;
+    for (std::int64_t r = 0; r < patch_rows; ++r) {
+      const std::int64_t first = r * strip_columns * channels;
+      count += body(corner + first, static_cast<std::uint32_t>(first), count);
+    }
+    return count;
+  }
+
+  /// Sorts the events of the tile with this corner: times and positions. Returns how many.
+  std::int64_t sort_events(const T* corner, const Extent<T>& extent, const Scratch& w) const {
+    const std::int64_t run = patch_columns * channels;
+    if (((patch_rows - 1) * strip_columns + patch_columns) * channels <= kWordPositions) {
+      const std::int64_t count =
+          each_row(corner, [&](const T* inputs, std::uint32_t first, std::int64_t at) {
+            return k.collect_words(inputs, run, first, horizon, extent.least, extent.most,
+                                   w.positions + at);
+          });
+      if (k.sort_words(w.positions, count, corner, w.times, w.found_positions)) return count;
+    }
+    const std::int64_t count =
+        each_row(corner, [&](const T* inputs, std::uint32_t first, std::int64_t at) {
+          return k.collect(inputs, run, first, horizon, w.found_times + at, w.found_positions + at);
+        });
+    k.sort(w.found_times, w.found_positions, count, w.times, w.positions);
+    return count;
+  }
+
   void collect_events(const Strip& strip, const Events& to, const Scratch& w) const {
-    const std::int64_t length = round_up(strip.columns, tile.columns);
-    const std::int64_t strip_columns = x.span(length);
-    const bool nan = k.any_nan(w.strip, patch_rows * strip_columns * channels);
+    const Extent<T> extent = k.extent(w.strip, patch_rows * strip_columns * channels, horizon);
     for (std::int64_t column = 0; column < strip.columns; column += tile.columns) {
-      std::int64_t count = 0;
-      const std::int64_t run = patch_columns * channels;
       const T* corner = w.strip + column * x.stride * channels;
-      for (std::int64_t r = 0; r < patch_rows; ++r)
-        count += k.collect(corner + r * strip_columns * channels, run,
-                           static_cast<std::uint32_t>(r * run), horizon, w.found_times + count,
-                           w.found_positions + count);
-      k.sort(w.found_times, w.found_positions, count, w.times, w.positions, w.words);
+      const std::int64_t count = sort_events(corner, extent, w);
       for (std::int64_t e = 0; e < count; ++e) {
         w.rows[e] = row_of[w.positions[e]];
         w.members[e] = members_of[w.positions[e]];
@@ -519,15 +541,14 @@ class Forward {
           k.complete(times, rows, n, kRowUnit * static_cast<std::uint32_t>(weights.no_weight()),
                      to.rests + pixel * room());
           to.counts[pixel] = n;
-          if (nan && field_has_nan(corner, strip_columns, i, j)) to.counts[pixel] = -1;
+          if (extent.nan && field_has_nan(corner, i, j)) to.counts[pixel] = -1;
         }
     }
   }
 
   bool bias_joins() const { return bias && horizon > 1; }
 
-  bool field_has_nan(const T* corner, std::int64_t strip_columns, std::int64_t i,
-                     std::int64_t j) const {
+  bool field_has_nan(const T* corner, std::int64_t i, std::int64_t j) const {
     for (std::int64_t ky = 0; ky < y.kernel; ++ky) {
       const T* row = corner + ((i * y.stride + ky) * strip_columns + j * x.stride) * channels;
       if (k.any_nan(row, x.kernel * channels)) return true;
@@ -637,6 +658,7 @@ class Forward {
   TileShape tile;
   std::int64_t patch_rows, patch_columns, patch;  // what one tile sees
   std::int64_t strip_tiles = 1;
+  std::int64_t strip_columns = 0;  // inputs across a strip
   std::vector<Strip> strips;
   std::vector<Bundle> bundles;
   std::uint32_t* row_of = nullptr;

@@ -315,6 +315,17 @@ def test_float32_agrees_with_float64(
             assert (single[r, o] - exact[r, o]).abs() * slope.abs() <= 4 * 2**-23 * mass
 
 
+@pytest.mark.usefixtures("instruction_set")
+def test_more_inputs_than_sixteen_bits_number() -> None:
+    generator = torch.Generator().manual_seed(2)
+    z_in = (2 * torch.rand(2, 70_000, generator=generator, dtype=torch.float64)).exp()
+    weight = weights((24, 70_000), "values", torch.float64, 2)
+    z = spiking_linear(z_in, weight)
+    assert z.isfinite().double().mean() > 0.5
+    expected = reference.linear_forward(z_in, weight, None, INF)[0]
+    torch.testing.assert_close(z, expected, rtol=1e-9, atol=0)
+
+
 def test_the_check_itself_refuses_wrong_answers() -> None:
     rows = torch.tensor([[1.0, 2.0, 4.0]])
     weight = torch.tensor([[1.5, 0.5, 3.0], [2.0, -5.0, 0.0]])

@@ -168,6 +168,22 @@ def test_a_short_rise_above_zero_is_a_crossing(layer: Layer, dtype: torch.dtype)
 
 @each_layer
 @each_dtype
+def test_crowded_inputs_and_a_late_one_are_in_order(layer: Layer, dtype: torch.dtype) -> None:
+    # 700 inputs within a thousandth, one a hundred octaves later: the leading bits tell nothing.
+    inputs = 1 + torch.arange(700, dtype=dtype) / 2**20
+    neurons = torch.arange(690)
+    weight = torch.zeros(len(neurons), len(inputs) + 1, dtype=dtype)
+    weight[neurons, neurons] = 2**22  # F is above 0 before the next input, and below 0 ever after
+    weight[neurons, neurons + 1] = -(2**24)
+    places = torch.randperm(len(inputs) + 1, generator=torch.Generator().manual_seed(0))
+    shuffled = torch.cat([inputs, inputs.new_tensor([1e30])])[places]
+    out = layer(shuffled[None], weight[:, places])
+    expected = inputs[neurons] * (2**22 / (2**22 - 1))
+    torch.testing.assert_close(out[0], expected, rtol=1e-6, atol=0)
+
+
+@each_layer
+@each_dtype
 def test_horizon(layer: Layer, dtype: torch.dtype) -> None:
     t_max = math.log(2.5)
     for inputs, weights, expected in (

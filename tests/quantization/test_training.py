@@ -357,9 +357,11 @@ def test_retraining_mends_what_two_bits_cost(digits: nn.Module, retrained: Retra
         "checkpoint-0006",
         *(f"model-{bits}bit.ttfs" for bits in nets),
     }
+    # Retraining moves answers, for the better; 8 bits alone hardly move any.
     comparison = quantization.compare(digits, nets[8], test_set)
     assert comparison.counts.sum() == comparison.images == len(test_set)
-    assert comparison.agreement > 0.9
+    assert comparison.integer_correct > comparison.float_correct
+    assert quantization.compare(digits, convert(digits, 8), test_set).agreement > 0.97
     values = encode(test_set.images_as_tensor())
     with torch.no_grad():
         right = predict(digits(values)) == test_set.labels_as_tensor()
