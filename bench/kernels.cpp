@@ -148,11 +148,12 @@ void collect(benchmark::State& state) {
   std::mt19937 random(0);
   const std::int64_t n = state.range(0);
   const auto values = spikes(n, kInputShare, random);
-  std::vector<float> times(static_cast<std::size_t>(n) + 16);
-  std::vector<std::uint32_t> positions(times.size());
+  std::vector<std::uint32_t> words(static_cast<std::size_t>(n) + ttfs::kBlockGrain);
+  const auto extent = kernels().extent(values.data(), n, kInfinity);
   const double most = load_rate(kCached) / sizeof(float);
   measure(state, "values", n, most, [&] {
-    kernels().collect(values.data(), n, 0, kInfinity, times.data(), positions.data());
+    kernels().collect_words(values.data(), n, 0, kInfinity, extent.least, extent.most,
+                            words.data());
   });
 }
 
@@ -162,7 +163,7 @@ void sort(benchmark::State& state) {
   const auto size = static_cast<std::size_t>(n);
   const auto values = spikes(n, 1, random);
   std::vector<float> times(size);
-  std::vector<std::uint32_t> words(size), scratch(size);
+  std::vector<std::uint32_t> words(size + ttfs::kBlockGrain), scratch(size);
   const auto extent = kernels().extent(values.data(), n, kInfinity);
   // Collecting is part of it: sorting what is sorted already would be another thing.
   const double most = load_rate(kCached) / sizeof(float);

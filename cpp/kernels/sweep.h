@@ -362,10 +362,7 @@ void sweep_events(const SweepTask<T>& task, std::int64_t first) {
 
 template <class T, int W>
 void sweep_block(const SweepTask<T>& task) {
-#ifndef FEW
-#define FEW 192
-#endif
-  constexpr std::int64_t few = FEW;
+  constexpr std::int64_t few = 192;
   constexpr int lanes = Vec<T>::lanes, R = W / lanes < 4 ? W / lanes : 4;
   *task.marks = 0;
   if (task.count < few)
