@@ -312,13 +312,15 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
         const auto high = highest<T>(level, end, bend[r], span);
         doubts[r] += doubts[r] + (V::signs(high) < V::signs(gone));
         keep(doubts[r]);
-        lowest[r] = V::min(slope, lowest[r]);
         const auto next = V::if_negative(end, gone);
         moments[i + 1].slope[r] = V::add(slope, gain[0][r]);
         moments[i + 1].level[r] = next;
         most = V::max(most, next);
       }
-      if (i % 4 == 3) some = V::any(V::lt(gone, most));
+      if (i % 4 == 3) {  // often enough
+        some = V::any(V::lt(gone, most));
+        for (int r = 0; r < R; ++r) lowest[r] = V::min(moments[i].slope[r], lowest[r]);
+      }
       before = last;
       times += kChunk;
       rests += kChunk;
