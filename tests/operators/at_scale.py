@@ -4,8 +4,8 @@
 
 Each neuron has random inputs and weights of a random family; each instruction set computes it in
 float32 and float64, and a float64 evaluation of the definition (`ttfs_fast.reference`) is what it
-is held against; where float64 differs, which rounds as much itself, one in rational numbers. float32
-is to agree within 1e-5 and float64 within 1e-12; whatever differs by more is one of
+is held against; where float64 differs, which rounds as much itself, one in rational numbers.
+float32 is to agree within 1e-5 and float64 within 1e-12; whatever differs by more is one of
 
 - *near tie*: the membrane condition F comes so close to 0 at some input spike that the rounding of
   its two sums decides whether the neuron fires there; the answers are those before and behind it;
