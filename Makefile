@@ -38,7 +38,7 @@ test: $(VENV)/.installed-dev ## The tests of the C++ core and of the Python pack
 ifeq ($(CXX_TESTS),ON)
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j 2
 endif
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.installed ## Layers and networks beside dense ones, the circuit; kernels with google-benchmark

@@ -44,9 +44,12 @@ env -u TTFS_FAST_DATA OMP_WAIT_POLICY=passive LD_PRELOAD="$preload" ASAN_OPTIONS
   tests/operators tests/quantization/test_integer.py tests/quantization/test_network_file.py \
   tests/circuit/test_circuit_contract.py >build/asan/pytest.log 2>&1 &
 kernels=$!
+ctest --preset asan >build/asan/ctest.log 2>&1 &
+memory=$!
 status=0
-ctest --preset asan || status=1
 ctest --preset tsan || status=1
+wait $memory || status=1
+cat build/asan/ctest.log
 wait $kernels || status=1
 tail -n 3 build/asan/pytest.log
 if [[ $status != 0 ]]; then

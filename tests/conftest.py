@@ -38,6 +38,28 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("ttfs_fast")
 
 
+# Processes that share the tests get them file by file. The longest come first: one that came last
+# would keep one process busy and the others waiting.
+LONGEST = (
+    "quantization/test_integer.py",
+    "quantization/test_training.py",
+    "training/test_deep_training.py",
+    "test_kills.py",
+    "test_runtime.py",
+    "bench/test_bench.py",
+    "reproduce/test_results.py",
+    "reproduce/test_resume.py",
+    "test_disk.py",
+    "models/test_deep.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    order = {here / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 def pytest_report_header() -> str:
     core = f", {CORE}" if CORE else ""
     return f"ttfs_fast: {ttfs_fast.instruction_set()}, TTFS_FAST_TEST_SEED={SEED}{core}"
