@@ -59,19 +59,22 @@ ifneq ($(wildcard bench/CMakeLists.txt),)
 	fi
 endif
 
+.PHONY: compile
+compile: $(VENV)/.tools ## Everything in C++, optimised; warnings are errors
+	$(IN_VENV) && cmake --preset lint --log-level=WARNING \
+	  -D TTFS_FAST_TESTS=$(CXX_TESTS) -D TTFS_FAST_EXAMPLES=$(CXX_EXAMPLES) \
+	  -D Python_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
+	  -D pybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
+	$(IN_VENV) && cmake --build --preset lint -- --quiet -k 0
+
 .PHONY: lint
-lint: $(VENV)/.installed-dev ## Formatters, ruff, mypy and compiler warnings
+lint: $(VENV)/.installed-dev compile ## Formatters, ruff, mypy and compiler warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	MYPYPATH=python/ttfs_fast PYTHONPATH=$(BUILD)/cpp \
 	  $(BIN)/python -m mypy.stubtest _core --allowlist tests/stubtest.txt
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
-	$(IN_VENV) && cmake --preset lint --log-level=WARNING \
-	  -D TTFS_FAST_TESTS=$(CXX_TESTS) -D TTFS_FAST_EXAMPLES=$(CXX_EXAMPLES) \
-	  -D Python_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
-	  -D pybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
-	$(IN_VENV) && cmake --build --preset lint -- --quiet -k 0
 
 .PHONY: docs
 docs: $(VENV)/.installed-dev ## The documentation as a site, in build/site; warnings are errors

@@ -58,32 +58,27 @@ Extent<T> extent(const T* values, std::int64_t n, T limit) {
 }
 
 template <class T>
-bool all_finite(const T* values, std::int64_t n) {
+T lowest(const T* values, std::int64_t n) {
   using V = Vec<T>;
   // a - a is 0 for a number, NaN for an infinity or a NaN.
-  auto sum = V::set(0);
+  auto odd = V::set(0), least = V::set(0);
   std::int64_t i = 0;
   for (; i + V::lanes <= n; i += V::lanes) {
     const auto a = V::load(values + i);
-    sum = V::add(sum, V::sub(a, a));
+    odd = V::add(odd, V::sub(a, a));
+    least = V::min(a, least);
   }
-  bool finite = !V::any(V::unordered(sum, sum));
-  for (; i < n; ++i) finite &= values[i] - values[i] == 0;
-  return finite;
-}
-
-template <class T>
-T lowest(const T* values, std::int64_t n) {
-  using V = Vec<T>;
-  auto least = V::set(0);
-  std::int64_t i = 0;
-  for (; i + V::lanes <= n; i += V::lanes) least = V::min(V::load(values + i), least);
-  T lanes[V::lanes];
-  V::store(lanes, least);
-  T result = 0;
-  for (; i < n; ++i) result = values[i] < result ? values[i] : result;
-  for (const T lane : lanes) result = lane < result ? lane : result;
-  return result;
+  T lanes[2][V::lanes];
+  V::store(lanes[0], odd);
+  V::store(lanes[1], least);
+  T sum = 0, result = 0;
+  const auto take = [&](T none, T value) {
+    sum += none;
+    result = value < result ? value : result;
+  };
+  for (int lane = 0; lane < V::lanes; ++lane) take(lanes[0][lane], lanes[1][lane]);
+  for (; i < n; ++i) take(values[i] - values[i], values[i]);
+  return sum == 0 ? result : sum;
 }
 
 /// Transposition of a small square in registers.

@@ -34,10 +34,10 @@ namespace {
 
 template <class T>
 constexpr Kernels<T> all_kernels() {
-  return {any_not_positive<T>, any_nan<T>,       extent<T>, all_finite<T>,    lowest<T>,
-          transpose<T>,        collect<T>,       sort<T>,   collect_words<T>, sort_words<T>,
-          filter<T>,           complete<T>,      sweep<T>,  refine<T>,        input_gradient<T>,
-          weight_gradient<T>,  scale_gradient<T>};
+  return {any_not_positive<T>, any_nan<T>, extent<T>,        lowest<T>,         transpose<T>,
+          collect<T>,          sort<T>,    collect_words<T>, sort_words<T>,     filter<T>,
+          complete<T>,         sweep<T>,   refine<T>,        input_gradient<T>, weight_gradient<T>,
+          scale_gradient<T>};
 }
 
 }  // namespace

@@ -117,8 +117,7 @@ struct Kernels {
 
   bool (*any_nan)(const T* values, std::int64_t n);
   Extent<T> (*extent)(const T* values, std::int64_t n, T limit);
-  bool (*all_finite)(const T* values, std::int64_t n);
-  /// The lowest value, or 0 where none is below; NaNs do not count.
+  /// The lowest value, or 0 where none is below; NaN where one is not finite.
   T (*lowest)(const T* values, std::int64_t n);
 
   /// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows, c < columns.

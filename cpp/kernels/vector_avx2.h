@@ -38,7 +38,6 @@ struct Vec<float> {
   }
   static Mask flip(Mask m) { return _mm256_xor_ps(m, all()); }
   static unsigned bits(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m)); }
-  static Reg and_bits(Reg a, Reg b) { return _mm256_and_ps(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
   static Reg select(Mask m, Reg a, Reg b) { return _mm256_blendv_ps(b, a, m); }
@@ -84,7 +83,6 @@ struct Vec<double> {
   }
   static Mask flip(Mask m) { return _mm256_xor_pd(m, all()); }
   static unsigned bits(Mask m) { return static_cast<unsigned>(_mm256_movemask_pd(m)); }
-  static Reg and_bits(Reg a, Reg b) { return _mm256_and_pd(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_UNORD_Q); }
   static Reg select(Mask m, Reg a, Reg b) { return _mm256_blendv_pd(b, a, m); }

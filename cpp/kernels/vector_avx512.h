@@ -36,7 +36,6 @@ struct Vec<float> {
   static unsigned signs(Reg a) { return negative(a); }
   static Mask flip(Mask m) { return static_cast<Mask>(~m); }
   static unsigned bits(Mask m) { return m; }
-  static Reg and_bits(Reg a, Reg b) { return _mm512_and_ps(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
   static Reg select(Mask m, Reg a, Reg b) { return _mm512_mask_blend_ps(m, b, a); }
@@ -81,7 +80,6 @@ struct Vec<double> {
   static unsigned signs(Reg a) { return negative(a); }
   static Mask flip(Mask m) { return static_cast<Mask>(~m); }
   static unsigned bits(Mask m) { return m; }
-  static Reg and_bits(Reg a, Reg b) { return _mm512_and_pd(a, b); }
   static Mask not_ge(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_NGE_UQ); }
   static Mask unordered(Reg a, Reg b) { return _mm512_cmp_pd_mask(a, b, _CMP_UNORD_Q); }
   static Reg select(Mask m, Reg a, Reg b) { return _mm512_mask_blend_pd(m, b, a); }

@@ -52,9 +52,6 @@ struct GenericVec {
     for (int i = 0; i < lanes; ++i) all |= (m[i] != 0 ? 1u : 0u) << i;
     return all;
   }
-  static Reg and_bits(Reg a, Reg b) {
-    return reinterpret_cast<Reg>(reinterpret_cast<Mask>(a) & reinterpret_cast<Mask>(b));
-  }
   static Mask not_ge(Reg a, Reg b) { return ~(a >= b); }
   static Mask unordered(Reg a, Reg b) { return (a != a) | (b != b); }
   static Reg keep(Mask m, Reg a) { return reinterpret_cast<Reg>(reinterpret_cast<Mask>(a) & m); }

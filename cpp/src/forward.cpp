@@ -132,16 +132,14 @@ class PackedWeights {
       T* bend = bends(group, b);
       std::fill(bend, bend + w, T{0});
       for (std::int64_t j = 0; j < used; ++j) {
-        bool finite = k.all_finite(from + j * inputs_, inputs_);
         T lowest = k.lowest(from + j * inputs_, inputs_);
         if (bias) {
           const T joins = bias[group * outputs_ + first + j];
           to[inputs_ * w + j] = joins;
-          finite = finite && std::isfinite(joins);
-          lowest = std::min(lowest, joins);
+          lowest = std::isfinite(joins) ? std::min(lowest, joins) : joins - joins;
         }
         bend[j] = static_cast<T>(kBend) * -lowest;
-        if (!finite) first_slope[j] = std::numeric_limits<T>::quiet_NaN();
+        if (std::isnan(lowest)) first_slope[j] = std::numeric_limits<T>::quiet_NaN();
       }
     });
   }
@@ -392,6 +390,7 @@ class Forward {
     strip_tiles =
         std::clamp<std::int64_t>(tiles / (8 * team), 1, std::min<std::int64_t>(across, 8));
     strip_tiles = std::clamp<std::int64_t>(most / (tile.rows * tile.columns), 1, strip_tiles);
+    strip_tiles = ceil_div(across, ceil_div(across, strip_tiles));  // alike: all have the same room
     const std::int64_t length = strip_tiles * tile.columns;
     Run run{0, 0, 0};
     const auto close = [&] {
