@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The core and its bindings under AddressSanitizer and UndefinedBehaviorSanitizer, with the C++ tests
 # and the Python tests of the kernels; and the C++ tests under ThreadSanitizer. Needs Linux and GCC.
-#     scripts/sanitize.sh PYTHON, where PYTHON is the one of .venv
+#     scripts/sanitize.sh PYTHON [build], where PYTHON is the one of .venv; build: compiles only
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
@@ -21,13 +21,12 @@ library() {
 # to the end of the process would be taken for leaks.
 preload="$(library libasan.so) $(library libstdc++.so)"
 
-# Kernels that this processor cannot run would only be compiled.
-isas=$("$python" -c 'import ttfs_fast; print(";".join(ttfs_fast.instruction_sets()))')
-cmake --preset asan --log-level=WARNING -D TTFS_FAST_ISAS="$isas" -D TTFS_FAST_PYTHON=ON -D Python_EXECUTABLE="$python" \
+cmake --preset asan --log-level=WARNING -D TTFS_FAST_PYTHON=ON -D Python_EXECUTABLE="$python" \
   -D pybind11_DIR="$("$python" -m pybind11 --cmakedir)"
 cmake --preset tsan --log-level=WARNING
 cmake --build --preset asan -- --quiet
 cmake --build --preset tsan -- --quiet
+if [[ ${2:-} == build ]]; then exit; fi
 core=$(ls build/asan/cpp/_core.*.so)
 # (grep without -q reads to the end: nm would fail on a pipe that closes early.)
 if ! nm -D "$core" | grep __asan_report_ >/dev/null; then

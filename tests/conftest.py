@@ -4,6 +4,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -47,17 +48,33 @@ LONGEST = (
     "test_kills.py",
     "test_runtime.py",
     "bench/test_bench.py",
+    "reproduce/test_deep_runs.py",
     "reproduce/test_results.py",
+    "reproduce/test_report.py",
     "reproduce/test_resume.py",
     "test_disk.py",
     "models/test_deep.py",
 )
+REPORT = "tests/reproduce/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     order = {here / name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The files that read one finished reproduction go to one process: it takes a while to make."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class BySharedWork(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return REPORT if file.startswith(REPORT) else file
+
+    return BySharedWork(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_report_header() -> str:
