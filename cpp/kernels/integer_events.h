@@ -175,8 +175,13 @@ inline std::int32_t describe_lags(const std::uint32_t* words, EventGroup& out) {
   for (int i = 0; i < kGroupEvents; ++i) {
     const auto time = static_cast<std::int32_t>(words[i] >> 16);
     const std::int32_t lag = out.end - time, since = time - out.start;
+#if defined(__SSE2__)
+    const auto word = static_cast<std::int16_t>(out.wide ? lag - kMidLag : lag);
+    __builtin_memcpy(lags + 2 * i, &word, sizeof word);
+#else
     lags[i] = static_cast<std::uint8_t>(lag);
     lags[kGroupEvents + i] = static_cast<std::uint8_t>(lag >> 8);
+#endif
     bend += lag < since ? lag : since;
   }
   return bend;

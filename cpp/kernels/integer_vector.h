@@ -323,7 +323,6 @@ struct IntVec {
 struct IntVec {
   typedef std::int32_t Reg __attribute__((vector_size(16)));
   static constexpr int lanes = 4;
-  static constexpr std::int32_t longest_byte_lag = 255;
   static Reg set(std::int32_t a) { return Reg{} + a; }
   static Reg load(const std::int32_t* p) {
     Reg a;
@@ -352,6 +351,44 @@ struct IntVec {
     const Reg m = a > b;
     return (m[0] & 1U) | (m[1] & 2U) | (m[2] & 4U) | (m[3] & 8U);
   }
+#if defined(__SSE2__)
+  static constexpr std::int32_t longest_byte_lag = kMidLag - 1;  // what 16 bits hold
+  /// Eight outputs and two events at a time, weights and lags in 16 bits.
+  template <int R, class Row>
+  static void add_events(const EventGroup& group, const Row& row, Reg (&membrane)[R],
+                         Reg (&slope)[R]) {
+    using P = Parts<R>;
+    const __m128i zero = _mm_setzero_si128(), ones = _mm_set1_epi16(1);
+    const auto widened = [](const std::int8_t* p) {
+      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+      return _mm_srai_epi16(_mm_unpacklo_epi8(bytes, bytes), 8);
+    };
+    for (int part = 0; part < P::count; ++part)
+      for (int r = 0; r < P::registers; r += 2) {
+        const int first = (part * P::registers + r) * lanes;
+        __m128i low = zero, high = zero, weights = zero;
+#pragma GCC unroll 8
+        for (int e = 0; e < kGroupEvents; e += 2) {
+          const __m128i lags =
+              _mm_set1_epi32(static_cast<std::int32_t>(four_bytes(group.lags + 2 * e)));
+          const __m128i a = widened(row(e) + first), b = widened(row(e + 1) + first);
+          low = _mm_add_epi32(low, _mm_madd_epi16(lags, _mm_unpacklo_epi16(a, b)));
+          high = _mm_add_epi32(high, _mm_madd_epi16(lags, _mm_unpackhi_epi16(a, b)));
+          weights = _mm_add_epi16(weights, _mm_add_epi16(a, b));
+        }
+        const auto add_to = [&](int which, __m128i products, __m128i pairs) {
+          const __m128i sums = _mm_madd_epi16(pairs, ones);
+          if (group.wide) products = _mm_add_epi32(products, _mm_slli_epi32(sums, kMidLagBits));
+          Reg &f = membrane[P::whole(part, which)], &b = slope[P::whole(part, which)];
+          f = add(f, reinterpret_cast<Reg>(products));
+          b = add(b, reinterpret_cast<Reg>(sums));
+        };
+        add_to(r, low, _mm_unpacklo_epi16(weights, zero));
+        add_to(r + 1, high, _mm_unpackhi_epi16(weights, zero));
+      }
+  }
+#else
+  static constexpr std::int32_t longest_byte_lag = 255;
   struct Lags {
     std::int32_t byte[4];
   };
@@ -382,6 +419,7 @@ struct IntVec {
         out[r].byte[i] = Reg{p[0], p[1], p[2], p[3]};
       }
   }
+#endif
 };
 
 #endif

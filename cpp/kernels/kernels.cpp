@@ -9,6 +9,8 @@
 
 #if TTFS_ISA_avx2 || TTFS_ISA_avx512
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace ttfs::TTFS_ISA {
