@@ -13,7 +13,8 @@ typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttf
 
 import ttfs_fast  # noqa: E402
 from ttfs_fast import cli  # noqa: E402
-from ttfs_fast.bench import GROUPS  # noqa: E402
+from ttfs_fast.bench import GROUPS, load  # noqa: E402
+from ttfs_fast.cli._common import show_table  # noqa: E402
 
 
 def run(*arguments: str):  # type: ignore[no-untyped-def]
@@ -49,6 +50,19 @@ def test_chosen_groups_are_measured_printed_and_written(tmp_path: Path) -> None:
     groups = json.loads((out / "results.json").read_text())["groups"]
     assert [group["name"] for group in groups] == ["layers", "scaling", "threads", "plain"]
     assert (out / "results.png").exists()
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_numbers_are_printed_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where output goes to a file; the layers and times are those of the committed results."""
+    group = load(Path(__file__).parents[2] / "bench/results/avx512")[name]
+    show_table(cli.bench._table(group))
+    lines = capsys.readouterr().out.splitlines()
+    columns = GROUPS[name].filled(group.rows)
+    for row in group.rows:
+        cells = [column.text(row) for column in columns]
+        found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+        assert cells in found
 
 
 def test_every_group_but_the_slow_one_is_the_default() -> None:

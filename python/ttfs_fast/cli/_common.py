@@ -180,6 +180,15 @@ def console() -> Any:
     return rich("console").Console(highlight=False)
 
 
+def show_table(table: Any) -> None:
+    """Print a table, where no terminal sets the width as wide as it needs, up to 160 columns."""
+    terminal = console()
+    if not terminal.is_terminal:
+        terminal.width = 160
+        terminal.width = terminal.measure(table).maximum
+    terminal.print(table)
+
+
 def rich(name: str) -> Any:
     from ttfs_fast._extras import require
 

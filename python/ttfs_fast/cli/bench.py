@@ -5,7 +5,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ttfs_fast.cli._common import Debug, app, console, flag, friendly_errors, option, rich
+from ttfs_fast.cli._common import (
+    Debug,
+    app,
+    console,
+    flag,
+    friendly_errors,
+    option,
+    rich,
+    show_table,
+)
 
 if TYPE_CHECKING:
     from ttfs_fast.bench import GroupResult, Settings
@@ -72,7 +81,7 @@ def bench(
         for name in names:
             result = _measured(name, settings, terminal)
             written = benchmarks.write([result], out)
-            terminal.print(_table(result))
+            show_table(_table(result))
         print(f"Written: {', '.join(map(str, written))}")
 
 
@@ -112,7 +121,13 @@ def _table(result: "GroupResult") -> Any:
     table = rich("table").Table(title=group.title, caption=group.note)
     for column in columns:
         named = column.key in ("layer", "series")
-        table.add_column(column.heading, no_wrap=named, justify="left" if named else "right")
+        # In a narrow terminal numbers go on in the next line.
+        table.add_column(
+            column.heading.replace(", ", ",\n"),
+            no_wrap=named,
+            overflow="fold",
+            justify="left" if named else "right",
+        )
     for row in result.rows:
         table.add_row(*(column.text(row) for column in columns))
     return table

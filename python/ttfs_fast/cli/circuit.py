@@ -19,6 +19,7 @@ from ttfs_fast.cli._common import (
     option,
     rich,
     set_threads,
+    show_table,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def waveform(
                     f"{name}: the loop's phase error reaches {result.peak_error[0]:.2f} rad, "
                     "beyond the detector's pi / 2; lower phase_per_weight"
                 )
-        _show(table)
+        show_table(table)
         if out is not None:
             rows: list[tuple[str, ...]] = [
                 ("model", "time_s", "phase_error_rad", "duty", "membrane_phase_rad")
@@ -278,7 +279,7 @@ def layer(
             )
             table.add_row(*row)
             rows.append(tuple(cell.replace(",", "") for cell in row))
-        _show(table)
+        show_table(table)
         print(
             f"accuracy on {result.images:,} images: closed form {result.accuracy_ideal:.2%}, "
             f"circuits {result.accuracy_circuit:.2%}; same answer for {result.same_answer:,}"
@@ -320,7 +321,7 @@ def convergence(
             for value, a, b in zip(values, middle, upper, strict=True):
                 table.add_row(name, f"{value:.0e}", f"{a:.3e}", f"{b:.3e}")
                 rows.append((name, f"{value:g}", repr(float(a)), repr(float(b))))
-        _show(table)
+        show_table(table)
         print(
             f"order: {limits.order(limits.RATIOS, median):.3f} in k / w_lf, "
             f"{limits.order(limits.FREQUENCIES, mean):.3f} in 1 / frequency"
@@ -437,7 +438,7 @@ def _report(quantity: str, points: "list[SweepPoint]", out: Path | None, plot: P
         table.add_row(f"{point.value:g}", *cells, paper, ratio, str(point.silent))
         exact = (repr(point.jitter), repr(point.low), repr(point.high))
         rows.append((f"{point.value:g}", *exact, paper, str(point.trials), str(point.silent)))
-    _show(table)
+    show_table(table)
     compared = [point for point in points if point.paper is not None]
     if compared:
         within = sum(0.5 <= p.jitter / p.paper <= 2 for p in compared if p.paper)
@@ -457,12 +458,6 @@ def _table(title: str, columns: tuple[str, ...]) -> Any:
     for number, name in enumerate(columns):
         table.add_column(name, justify="left" if number == 0 else "right")
     return table
-
-
-def _show(table: Any) -> None:
-    """Print a table, on more than the usual 80 columns where no terminal sets the width."""
-    terminal = console()
-    terminal.print(table, width=terminal.width if terminal.is_terminal else 110)
 
 
 def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:

@@ -14,7 +14,6 @@ from ttfs_fast.cli._common import (
     Threads,
     app,
     choose_network,
-    console,
     counting_bar,
     download_data,
     flag,
@@ -22,6 +21,7 @@ from ttfs_fast.cli._common import (
     option,
     rich,
     set_threads,
+    show_table,
 )
 from ttfs_fast.training.config import TrainConfig
 
@@ -245,7 +245,7 @@ def print_result(result: "EvaluationResult") -> None:
     ]
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    show_table(table)
 
 
 def print_confusion(result: "EvaluationResult", classes: tuple[str, ...]) -> None:
@@ -267,4 +267,4 @@ def print_counts(
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in zip(rows, counts.tolist(), strict=True):
         table.add_row(name, *(str(count) if count else "." for count in row))
-    console().print(table)
+    show_table(table)

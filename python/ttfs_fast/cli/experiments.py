@@ -7,12 +7,12 @@ from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
     Threads,
-    console,
     friendly_errors,
     group,
     option,
     rich,
     set_threads,
+    show_table,
 )
 
 study = group(
@@ -77,7 +77,7 @@ def depth(
             }
             if cells:
                 table.add_row(how.label, *(cells.get(column, "") for column in columns))
-        console().print(table)
+        show_table(table)
 
 
 @study.command()
@@ -130,7 +130,7 @@ def silence(
                 f"{row.at_once_accuracy:.2%}",
                 f"{row.first_spike_time:.2f} tau",
             )
-        console().print(table)
+        show_table(table)
 
 
 @study.command()
@@ -162,4 +162,4 @@ def start(
             own = [row for row in rows if row.start == name]
             ratio = own[0].gradient / own[-1].gradient
             table.add_row(name, f"{own[-1].spread:.1e}", f"{own[-1].noise:.2g}", f"{ratio:.1e}")
-        console().print(table)
+        show_table(table)
