@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import secrets
@@ -56,6 +57,11 @@ LONGEST = (
     "models/test_deep.py",
 )
 REPORT = "tests/reproduce/"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection of garbage need go through it, a tenth of the time."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
