@@ -196,7 +196,7 @@ inline bool group_events(const std::uint32_t* words, std::int64_t groups, std::i
     // The last group ends with its own last event.
     out->end =
         static_cast<std::int32_t>(words[g + 1 < groups ? kGroupEvents : kGroupEvents - 1] >> 16);
-    out->wide = out->end - out->start > IntVec::longest_byte_lag;
+    out->wide = out->end - out->start > IntVec::longest_narrow_lag;
     out->bend = describe_lags(words, *out);
     fits &= out->end - out->start <= span;
   }

@@ -31,7 +31,7 @@ struct EventGroup {
   std::uint8_t lags[2 * kGroupEvents];  // as the instruction set's `add_events` wants them
   std::int32_t start, end;
   std::int32_t bend;  // sum of min(lag, time since the start): see docs/integer.md
-  std::int32_t wide;  // whether some lag needs more than a byte
+  std::int32_t wide;  // whether some lag is longer than the instruction set's narrow ones
 };
 
 /// One pixel against one block of outputs.

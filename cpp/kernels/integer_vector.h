@@ -87,7 +87,7 @@ struct IntVec {
   static Reg lags(std::uint32_t bytes) { return set(static_cast<std::int32_t>(bytes)); }
 
 #if TTFS_ISA_avx512vnni
-  static constexpr std::int32_t longest_byte_lag = 255;
+  static constexpr std::int32_t longest_narrow_lag = 255;
   static Reg dot(Reg sum, Reg time, Quad w) { return _mm512_dpbusd_epi32(sum, time, w); }
   template <int R, class Row>
   static void add_events(const EventGroup& group, const Row& row, Reg (&membrane)[R],
@@ -95,7 +95,7 @@ struct IntVec {
     add_events_by_bytes<IntVec>(group, row, membrane, slope);
   }
 #else
-  static constexpr std::int32_t longest_byte_lag = 127;  // sums of two products fit 16 bits
+  static constexpr std::int32_t longest_narrow_lag = 127;  // sums of two products fit 16 bits
   template <int R, class Row>
   static void add_events(const EventGroup& group, const Row& row, Reg (&membrane)[R],
                          Reg (&slope)[R]) {
@@ -169,7 +169,7 @@ struct IntVec {
 struct IntVec {
   using Reg = __m256i;
   static constexpr int lanes = 8;
-  static constexpr std::int32_t longest_byte_lag = 127;  // sums of two products fit 16 bits
+  static constexpr std::int32_t longest_narrow_lag = 127;  // sums of two products fit 16 bits
   static Reg set(std::int32_t a) { return _mm256_set1_epi32(a); }
   static Reg load(const std::int32_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -352,7 +352,7 @@ struct IntVec {
     return (m[0] & 1U) | (m[1] & 2U) | (m[2] & 4U) | (m[3] & 8U);
   }
 #if defined(__SSE2__)
-  static constexpr std::int32_t longest_byte_lag = kMidLag - 1;  // what 16 bits hold
+  static constexpr std::int32_t longest_narrow_lag = kMidLag - 1;  // what 16 bits hold
   /// Eight outputs and two events at a time, weights and lags in 16 bits.
   template <int R, class Row>
   static void add_events(const EventGroup& group, const Row& row, Reg (&membrane)[R],
@@ -388,7 +388,7 @@ struct IntVec {
       }
   }
 #else
-  static constexpr std::int32_t longest_byte_lag = 255;
+  static constexpr std::int32_t longest_narrow_lag = 255;
   struct Lags {
     std::int32_t byte[4];
   };

@@ -1,5 +1,6 @@
 """``ttfs-fast bench``."""
 
+import io
 import json
 import os
 import subprocess
@@ -63,6 +64,17 @@ def test_numbers_are_printed_whole(name: str, capsys: pytest.CaptureFixture[str]
         cells = [column.text(row) for column in columns]
         found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
         assert cells in found
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_narrow_terminal_cuts_nothing(name: str) -> None:
+    console = pytest.importorskip("rich.console", reason="needs the extra ttfs_fast[train]")
+    terminal = console.Console(width=80, force_terminal=True, file=io.StringIO())
+    group = load(Path(__file__).parents[2] / "bench/results/avx512")[name]
+    terminal.print(cli.bench._table(group))
+    text = terminal.file.getvalue()
+    assert str(group.rows[0]["layer"]) in text
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
 def test_every_group_but_the_slow_one_is_the_default() -> None:
