@@ -22,6 +22,7 @@ from ttfs_fast.bench import (
     measured_on,
     memory,
     networks,
+    pictures,
     run,
     timing,
     write,
@@ -30,6 +31,7 @@ from ttfs_fast.encoding import encode
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 QUICK = Settings.quick(threads=2)
+RESULTS = Path(__file__).parents[2] / "bench/results"
 SHORT = dataclasses.replace(QUICK, memory_batch=1)
 
 
@@ -308,3 +310,23 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     (group,) = json.loads((tmp_path / "results.json").read_text())["groups"]
     assert group["rows"] == result().rows
     assert {"torch", "processor", "threads", "date", "repeats"} <= set(group["measured_on"])
+
+
+@pytest.mark.parametrize(("name", "drawn"), [("avx2", 0), ("avx512", 1)])
+def test_the_picture_shows_no_set_beside_itself(name: str, drawn: int) -> None:
+    rows = load(RESULTS / name)["isa"].rows
+    assert len(pictures._panels({"isa": rows})) == drawn
+
+
+def test_titles_and_notes_of_the_picture_lie_apart() -> None:
+    figures = pytest.importorskip("matplotlib.figure", reason="needs the extra ttfs_fast[plot]")
+    rows = load(RESULTS / "avx512")["scaling"].rows
+    panels = pictures._panels({"scaling": rows})
+    assert len(panels) == 4
+    for panel in panels:
+        axis = figures.Figure(figsize=(6.0, 4.2)).subplots()  # beside long names of layers
+        panel(axis)
+        texts = [axis._left_title, axis.title, axis._right_title, *axis.texts]
+        places = [text.get_window_extent() for text in texts if text.get_text()]
+        assert len(places) == 2
+        assert not places[0].overlaps(places[1])
