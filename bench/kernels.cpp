@@ -215,22 +215,20 @@ void sweep_silent(benchmark::State& state) { sweep_with(state, -1000); }
 
 void refine(benchmark::State& state) {
   const Field field(state.range(0), 16);
-  std::vector<double> values(field.values.begin(), field.values.end());
   std::mt19937 random(0);
   const auto n = static_cast<float>(field.inputs);
   const auto weights = normal(field.inputs, 16 / n, 3 / std::sqrt(n), random);
   // A first pass finds the spike value, as the sweep would have.
   float found = kInfinity, slope = 0;
   const ttfs::RefineTask<float> task{
-      values.data(),     weights.data(), field.inputs, 0,      false, field.times.data(),
-      field.rows.data(), field.count,    kInfinity,    &found, &slope};
+      field.values.data(), weights.data(), field.inputs, 0,      false, field.times.data(),
+      field.rows.data(),   field.count,    kInfinity,    &found, &slope};
   kernels().refine(task);
   if (!(found < kInfinity)) {
     state.SkipWithError("the neuron did not fire");
     return;
   }
-  const auto bytes = static_cast<std::int64_t>(values.size()) * 12;
-  const double most = std::min(best_rate(roof().refine), load_rate(bytes) / 12);
+  const double most = std::min(best_rate(roof().refine), load_rate(field.inputs * 8) / 8);
   measure(state, "inputs", field.inputs, most, [&] { kernels().refine(task); });
 }
 

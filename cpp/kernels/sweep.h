@@ -46,7 +46,7 @@ void refine(const RefineTask<T>& task) {
   std::int64_t i = 0;
   for (; i + 16 <= task.inputs; i += 16)
     for (int u = 0; u < sums; ++u) {
-      const auto time = W::load(task.field + i + u * W::lanes);
+      const auto time = W::widen(task.field + i + u * W::lanes);
       const auto weight = W::widen(task.weights + i + u * W::lanes);
       const auto before = W::lt(time, bound);
       slopes[u] = W::add_where(before, slopes[u], weight);
@@ -54,9 +54,9 @@ void refine(const RefineTask<T>& task) {
     }
   double slope = -1, moment = 0;
   for (; i < task.inputs; ++i)
-    if (task.field[i] < static_cast<double>(found)) {
+    if (task.field[i] < found) {
       slope += static_cast<double>(task.weights[i]);
-      moment += static_cast<double>(task.weights[i]) * task.field[i];
+      moment += static_cast<double>(task.weights[i]) * static_cast<double>(task.field[i]);
     }
   double lanes[2][16];
   for (int u = 0; u < sums; ++u) {
@@ -122,34 +122,32 @@ template <class Word>
 }
 
 /// Where lanes are: B and F behind an event, its time, and the latest that they may fire.
-template <class T>
+template <class V>
 struct Place {
-  typename Vec<T>::Reg slope, level, time, latest;
+  typename V::Reg slope, level, time, latest;
 };
 
 /// Lanes that are followed event by event: those that wait, and B, F and z behind the last event;
 /// B and F go on for all lanes, so that the sums wait for nothing but themselves. `at` follows a
 /// lane to the last event before F is no longer below 0.
-template <class T>
+template <class V>
 struct Walk {
-  typename Vec<T>::Mask waiting;
-  typename Vec<T>::Reg slope, level, time;
-  Place<T> at;
+  typename V::Mask waiting;
+  typename V::Reg slope, level, time;
+  Place<V> at;
 };
 
 /// F at event e.
-template <class T>
-[[gnu::always_inline]] inline typename Vec<T>::Reg level_at(const SweepTask<T>& task,
-                                                            std::int64_t e, const Walk<T>& w) {
-  using V = Vec<T>;
+template <class V, class T>
+[[gnu::always_inline]] inline typename V::Reg level_at(const SweepTask<T>& task, std::int64_t e,
+                                                       const Walk<V>& w) {
   return V::fma(w.slope, V::sub(V::set(task.times[e]), w.time), w.level);
 }
 
 /// To event e, where F is `level`.
-template <int W, class T>
+template <int W, class V, class T>
 [[gnu::always_inline]] inline void step(const SweepTask<T>& task, std::int64_t first,
-                                        std::int64_t e, typename Vec<T>::Reg level, Walk<T>& w) {
-  using V = Vec<T>;
+                                        std::int64_t e, typename V::Reg level, Walk<V>& w) {
   w.level = level;
   w.slope = V::add(w.slope, V::load(weights_of<W>(task.weights, task.rows, e) + first));
   w.time = V::set(task.times[e]);
@@ -162,11 +160,10 @@ template <int W, class T>
 
 /// Spike values, slopes and marks of a register's lanes: those that have stopped, and those that
 /// wait behind the last event.
-template <class T>
+template <class V, class T>
 [[gnu::always_inline]] inline void finish(const SweepTask<T>& task, std::int64_t first,
-                                          typename Vec<T>::Mask waiting,
-                                          typename Vec<T>::Reg lowest, const Place<T>& at) {
-  using V = Vec<T>;
+                                          typename V::Mask waiting, typename V::Reg lowest,
+                                          const Place<V>& at) {
   const auto zero = V::set(0), infinity = V::set(static_cast<T>(__builtin_inf()));
   // The error of B counts in full only for a lane that fires long after what its sum went through.
   const auto flat = V::select(waiting, V::set(flat_slope<T>(task.count, T(-0.002))),
@@ -190,10 +187,10 @@ template <class T>
   *task.marks |= (V::bits(odd) & ~V::bits(V::either(nan, silent))) << first;
 }
 
-/// B and F of R registers' lanes at the start of a chunk; F is -inf for a lane that has fired.
-template <class T, int R>
+/// B and F of some outputs at the start of a chunk; F is -inf for one that has fired.
+template <class T, int Outputs>
 struct Moment {
-  typename Vec<T>::Reg slope[R], level[R];
+  alignas(64) T slope[Outputs], level[Outputs];
 };
 
 template <class T>
@@ -203,42 +200,37 @@ T fired_level() {
 
 /// The largest F in a chunk cannot be more than this. Above the line between F at the chunk's ends,
 /// `span` apart in z, an event lifts F by no more than span / 4 of how far its weight lies below 0.
-template <class T>
-[[gnu::always_inline]] inline typename Vec<T>::Reg highest(typename Vec<T>::Reg start,
-                                                           typename Vec<T>::Reg end,
-                                                           typename Vec<T>::Reg bend,
-                                                           typename Vec<T>::Reg span) {
-  return Vec<T>::fma(bend, span, Vec<T>::max(start, end));
+template <class V>
+[[gnu::always_inline]] inline typename V::Reg highest(typename V::Reg start, typename V::Reg end,
+                                                      typename V::Reg bend, typename V::Reg span) {
+  return V::fma(bend, span, V::max(start, end));
 }
 
-/// What is known of a register's lanes: which have not fired, and where the others have.
-template <class T>
+/// What is known of lanes: which have not fired, and where the others have.
+template <class V>
 struct Found {
-  typename Vec<T>::Mask waiting;
-  Place<T> at;
+  typename V::Mask waiting;
+  Place<V> at;
 };
 
-/// Goes through the doubtful of the chunks from event e on: a bit each, the last chunk's the
-/// lowest.
-template <int W, int R, class T>
-[[gnu::noinline]] void resolve(const SweepTask<T>& task, std::int64_t first, int r, std::int64_t e,
-                               const Moment<T, R>* moments, int chunks, std::uint32_t doubts,
-                               Found<T>& found) {
-  using V = Vec<T>;
-  const auto bend = V::load(task.bends + first), gone = V::set(fired_level<T>());
-  Found<T> now = found;
-  while (doubts != 0) {
-    const int bit = 31 - __builtin_clz(doubts), i = chunks - 1 - bit;
-    doubts ^= 1U << bit;
+/// Goes through the doubtful of the chunks from event e on, a bit each. Of `below`, a word a chunk,
+/// the bits from `shift` on tell which lanes cannot fire in it.
+template <int W, class V, int Outputs, class T>
+[[gnu::noinline]] void resolve(const SweepTask<T>& task, std::int64_t first, int lane,
+                               std::int64_t e, const Moment<T, Outputs>* moments,
+                               const std::uint16_t* below, int shift, std::uint32_t doubts,
+                               Found<V>& found) {
+  const auto gone = V::set(fired_level<T>());
+  typename V::Mask waiting = found.waiting;
+  Place<V> at = found.at;
+  for (; doubts != 0; doubts &= doubts - 1) {
+    const int i = __builtin_ctz(doubts);
     const std::int64_t start = e + i * kChunk;
-    const auto slope = moments[i].slope[r], level = moments[i].level[r];
-    const auto end = moments[i + 1].level[r];
-    const auto fires = V::eq(end, gone);
-    const T before = task.times[start > 0 ? start - 1 : 0];
-    const auto high = highest<T>(level, end, bend, V::set(task.times[start + kChunk - 1] - before));
-    const auto near = V::both(now.waiting, V::either(fires, V::flip(V::negative(high))));
-    const auto time = V::set(before);
-    Walk<T> w{near, slope, level, time, now.at};
+    const auto near = V::both(waiting, V::flip(V::lanes_of(below[i] >> shift)));
+    const auto slope = V::load(moments[i].slope + lane), level = V::load(moments[i].level + lane);
+    const auto end = V::load(moments[i + 1].level + lane);
+    const auto time = V::set(task.times[start > 0 ? start - 1 : 0]);
+    Walk<V> w{near, slope, level, time, at};
     w.at.slope = V::select(near, slope, w.at.slope);
     w.at.level = V::select(near, level, w.at.level);
     w.at.time = V::select(near, time, w.at.time);
@@ -246,11 +238,16 @@ template <int W, int R, class T>
     for (int u = 0; u + 1 < kChunk; ++u)
       step<W>(task, first, start + u, level_at(task, start + u, w), w);
     // Both ways of computing F must agree at the end of the chunk on whether it is below 0.
-    step<W>(task, first, start + kChunk - 1, V::select(fires, V::set(0), end), w);
-    now.waiting = V::both(now.waiting, V::either(w.waiting, V::flip(near)));
-    now.at = w.at;
+    step<W>(task, first, start + kChunk - 1, V::select(V::eq(end, gone), V::set(0), end), w);
+    waiting = V::both(waiting, V::either(w.waiting, V::flip(near)));
+    at = w.at;
   }
-  found = now;
+  // One by one: a copy of all at once would wait for each of these to arrive in memory.
+  found.waiting = waiting;
+  found.at.slope = at.slope;
+  found.at.level = at.level;
+  found.at.time = at.time;
+  found.at.latest = at.latest;
 }
 
 /// All events of a pixel against R registers of outputs, in a block of W. Few registers are too
@@ -258,17 +255,22 @@ template <int W, int R, class T>
 template <int W, int R, class T>
 void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
+  using N = Narrow<T>;
   constexpr int ways = W == kBlock ? 1 : 2;
-  Moment<T, R> moments[kStretch + 1];
-  Found<T> found[R];
-  typename V::Reg lowest[R], bend[R];
+  constexpr int groups = R * V::lanes / N::lanes;  // of outputs that are resolved together
+  Moment<T, R * V::lanes> moments[kStretch + 1];
+  alignas(64) std::uint16_t below[R][kStretch] = {};  // lanes that cannot fire in a chunk
+  Found<N> found[groups];
+  typename V::Reg slope[R], level[R], lowest[R], bend[R];
   for (int r = 0; r < R; ++r) {
-    const auto slope = V::load(task.start + first + r * V::lanes), zero = V::set(0);
-    moments[0].slope[r] = slope;
-    moments[0].level[r] = V::mul(slope, V::set(task.times[0]));
+    slope[r] = V::load(task.start + first + r * V::lanes);
+    level[r] = V::mul(slope[r], V::set(task.times[0]));
     bend[r] = V::load(task.bends + first + r * V::lanes);
     lowest[r] = V::set(-1);
-    found[r] = {V::all(), {slope, zero, zero, zero}};
+  }
+  for (int g = 0; g < groups; ++g) {
+    const auto start = N::load(task.start + first + g * N::lanes), zero = N::set(0);
+    found[g] = {N::all(), {start, zero, zero, zero}};
   }
   const T* block = task.weights + first;
   keep(block);
@@ -277,9 +279,15 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   const auto gone = V::set(fired_level<T>());
   T before = times[0];
   bool some = true;
+  const auto note = [&](int i) {
+    for (int r = 0; r < R; ++r) {
+      V::store(moments[i].slope + r * V::lanes, slope[r]);
+      V::store(moments[i].level + r * V::lanes, level[r]);
+    }
+  };
   for (std::int64_t e = 0; some && e < task.count; e += kStretch * kChunk) {
-    std::uint32_t doubts[R] = {};
     int i = 0;
+    note(0);
     for (; some && i < kStretch && e + i * kChunk < task.count; ++i) {
       typename V::Reg gain[ways][R], rise[ways][R];
 #pragma GCC unroll 8
@@ -301,42 +309,48 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
       }
       const T last = times[kChunk - 1];
       const auto span = V::set(last - before);
+      const bool look = i % 4 == 3;  // often enough
+      for (int r = 0; look && r < R; ++r) lowest[r] = V::min(slope[r], lowest[r]);
       auto most = gone;
       for (int r = 0; r < R; ++r) {
         for (int way = 1; way < ways; ++way) {
           gain[0][r] = V::add(gain[0][r], gain[way][r]);
           rise[0][r] = V::add(rise[0][r], rise[way][r]);
         }
-        const auto slope = moments[i].slope[r], level = moments[i].level[r];
-        const auto end = V::add(V::fma(slope, span, level), rise[0][r]);
-        const auto high = highest<T>(level, end, bend[r], span);
-        doubts[r] += doubts[r] + (V::signs(high) < V::signs(gone));
-        keep(doubts[r]);
-        const auto next = V::if_negative(end, gone);
-        moments[i + 1].slope[r] = V::add(slope, gain[0][r]);
-        moments[i + 1].level[r] = next;
-        most = V::max(most, next);
+        const auto end = V::add(V::fma(slope[r], span, level[r]), rise[0][r]);
+        const auto high = highest<V>(level[r], end, bend[r], span);
+        below[r][i] = static_cast<std::uint16_t>(V::signs(high));
+        slope[r] = V::add(slope[r], gain[0][r]);
+        level[r] = V::if_negative(end, gone);
+        most = V::max(most, level[r]);
       }
-      if (i % 4 == 3) {  // often enough
-        some = V::any(V::lt(gone, most));
-        for (int r = 0; r < R; ++r) lowest[r] = V::min(moments[i].slope[r], lowest[r]);
-      }
+      note(i + 1);
+      if (look) some = V::any(V::lt(gone, most));
       before = last;
       times += kChunk;
       rests += kChunk;
       rows += kChunk;
     }
-    for (int r = 0; r < R; ++r)
-      resolve<W, R>(task, first + r * V::lanes, r, e, moments, i, doubts[r], found[r]);
-    moments[0] = moments[i];
+    const std::uint32_t chunks = ~std::uint32_t{0} >> (kStretch - i);
+    for (int g = 0; g < groups; ++g) {
+      const int lane = g * N::lanes;
+      const unsigned all = (1U << N::lanes) - 1;
+      const std::uint32_t doubts =
+          other_than(below[lane / V::lanes], all << lane % V::lanes) & chunks;
+      resolve<W, N>(task, first + lane, lane, e, moments, below[lane / V::lanes], lane % V::lanes,
+                    doubts, found[g]);
+    }
   }
-  for (int r = 0; r < R; ++r) {
-    const auto waiting = found[r].waiting;
-    Place<T> at = found[r].at;
-    at.slope = V::select(waiting, moments[0].slope[r], at.slope);
-    at.level = V::select(waiting, moments[0].level[r], at.level);
-    at.time = V::select(waiting, V::set(before), at.time);
-    finish(task, first + r * V::lanes, waiting, lowest[r], at);
+  note(0);
+  for (int r = 0; r < R; ++r) V::store(moments[1].slope + r * V::lanes, lowest[r]);
+  for (int g = 0; g < groups; ++g) {
+    const int lane = g * N::lanes;
+    const auto waiting = found[g].waiting;
+    auto at = found[g].at;
+    at.slope = N::select(waiting, N::load(moments[0].slope + lane), at.slope);
+    at.level = N::select(waiting, N::load(moments[0].level + lane), at.level);
+    at.time = N::select(waiting, N::set(before), at.time);
+    finish<N>(task, first + lane, waiting, N::load(moments[1].slope + lane), at);
   }
 }
 
@@ -344,7 +358,7 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
 template <int W, int R, class T>
 void sweep_events(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
-  Walk<T> w[R];
+  Walk<V> w[R];
   typename V::Reg lowest[R];
   const auto zero = V::set(0);
   for (int r = 0; r < R; ++r) {
@@ -359,7 +373,8 @@ void sweep_events(const SweepTask<T>& task, std::int64_t first) {
       for (int u = 0; u < kChunk; ++u)
         step<W>(task, first + r * V::lanes, e + u, level_at(task, e + u, w[r]), w[r]);
     }
-  for (int r = 0; r < R; ++r) finish(task, first + r * V::lanes, w[r].waiting, lowest[r], w[r].at);
+  for (int r = 0; r < R; ++r)
+    finish<V>(task, first + r * V::lanes, w[r].waiting, lowest[r], w[r].at);
 }
 
 template <class T, int W>

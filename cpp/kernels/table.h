@@ -61,8 +61,8 @@ struct SweepTask {
 /// precision. Here the weights are in the order of the weight tensor, and so are the inputs.
 template <class T>
 struct RefineTask {
-  const double* field;  // spike values of the inputs, +inf where silent or behind the horizon
-  const T* weights;     // one output's
+  const T* field;    // spike values of the inputs, +inf where silent or behind the horizon
+  const T* weights;  // one output's
   std::int64_t inputs;
   T bias;
   bool bias_joins;  // there is a bias, and its z = 1 lies before the horizon

@@ -24,6 +24,12 @@ struct Vec<float> {
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm256_fmsub_ps(a, b, c); }
   static Mask all() { return _mm256_castsi256_ps(_mm256_set1_epi32(-1)); }
+  /// A lane for each of the low bits.
+  static Mask lanes_of(unsigned bits) {
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane));
+  }
   static bool any(Mask m) { return _mm256_movemask_ps(m) != 0; }
   static Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
   static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
@@ -69,6 +75,11 @@ struct Vec<double> {
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_pd(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm256_fmsub_pd(a, b, c); }
   static Mask all() { return _mm256_castsi256_pd(_mm256_set1_epi64x(-1)); }
+  static Mask lanes_of(unsigned bits) {
+    const __m256i lane = _mm256_setr_epi64x(1, 2, 4, 8);
+    const __m256i set = _mm256_and_si256(_mm256_set1_epi64x(static_cast<int>(bits)), lane);
+    return _mm256_castsi256_pd(_mm256_cmpeq_epi64(set, lane));
+  }
   static bool any(Mask m) { return _mm256_movemask_pd(m) != 0; }
   static Mask both(Mask a, Mask b) { return _mm256_and_pd(a, b); }
   static Mask either(Mask a, Mask b) { return _mm256_or_pd(a, b); }
@@ -91,6 +102,22 @@ struct Vec<double> {
     return _mm256_fmadd_pd(_mm256_and_pd(m, a), b, c);
   }
 };
+
+template <class T>
+struct Narrow : Vec<T> {};
+
+/// Which of 32 words lack one of the bits.
+inline std::uint32_t other_than(const std::uint16_t* p, unsigned bits) {
+  const __m256i all = _mm256_set1_epi16(static_cast<short>(bits));
+  const auto alike = [&](const std::uint16_t* words) {
+    const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+    return _mm256_cmpeq_epi16(_mm256_and_si256(word, all), all);
+  };
+  // Packing takes turns between both halves of both registers.
+  const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(alike(p), alike(p + 16)),
+                                                 _MM_SHUFFLE(3, 1, 2, 0));
+  return ~static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes));
+}
 
 /// For each set of lanes, their numbers in order: AVX2 has no instruction that moves lanes
 /// together.

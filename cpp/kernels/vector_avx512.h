@@ -23,6 +23,8 @@ struct Vec<float> {
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm512_fmsub_ps(a, b, c); }
   static Mask all() { return 0xffff; }
+  /// A lane for each of the low bits.
+  static Mask lanes_of(unsigned bits) { return static_cast<Mask>(bits); }
   static bool any(Mask m) { return m != 0; }
   static Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
   static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
@@ -67,6 +69,7 @@ struct Vec<double> {
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_pd(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm512_fmsub_pd(a, b, c); }
   static Mask all() { return 0xff; }
+  static Mask lanes_of(unsigned bits) { return static_cast<Mask>(bits); }
   static bool any(Mask m) { return m != 0; }
   static Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
   static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
@@ -86,6 +89,45 @@ struct Vec<double> {
   static Reg add_where(Mask m, Reg a, Reg b) { return _mm512_mask_add_pd(a, m, a, b); }
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_pd(a, b, c, m); }
 };
+
+/// For work on few lanes at a time: half a register costs half on some processors.
+template <class T>
+struct Narrow : Vec<T> {};
+template <>
+struct Narrow<float> {
+  using Reg = __m256;
+  using Mask = __mmask8;
+  static constexpr int lanes = 8;
+  static Reg load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, Reg a) { _mm256_storeu_ps(p, a); }
+  static Reg set(float a) { return _mm256_set1_ps(a); }
+  static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
+  static Reg max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+  static Reg fms(Reg a, Reg b, Reg c) { return _mm256_fmsub_ps(a, b, c); }
+  static Mask all() { return 0xff; }
+  static Mask lanes_of(unsigned bits) { return static_cast<Mask>(bits); }
+  static Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
+  static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+  static Mask still_negative(Mask m, Reg a) { return static_cast<Mask>(m & negative(a)); }
+  static Mask lt(Reg a, Reg b) { return _mm256_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static Mask le(Reg a, Reg b) { return _mm256_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+  static Mask eq(Reg a, Reg b) { return _mm256_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+  static Mask negative(Reg a) { return _mm256_movepi32_mask(_mm256_castps_si256(a)); }
+  static Mask flip(Mask m) { return static_cast<Mask>(~m); }
+  static unsigned bits(Mask m) { return m; }
+  static Mask unordered(Reg a, Reg b) { return _mm256_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
+  static Reg select(Mask m, Reg a, Reg b) { return _mm256_mask_blend_ps(m, b, a); }
+};
+
+/// Which of 32 words lack one of the bits.
+inline std::uint32_t other_than(const std::uint16_t* p, unsigned bits) {
+  const __m512i all = _mm512_set1_epi16(static_cast<short>(bits));
+  return _mm512_cmpneq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(p), all), all);
+}
 
 /// Appends the lanes of times and of words that m picks, and returns how many.
 inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m512i words, float* times_out,

@@ -32,6 +32,11 @@ struct GenericVec {
   static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
   static Reg fms(Reg a, Reg b, Reg c) { return a * b - c; }
   static Mask all() { return ~Mask{}; }
+  static Mask lanes_of(unsigned bits) {
+    Mask m;
+    for (int i = 0; i < lanes; ++i) m[i] = (bits >> i & 1) != 0 ? ~Int{} : Int{};
+    return m;
+  }
   static bool any(Mask m) {
     Int bits = 0;
     for (int i = 0; i < lanes; ++i) bits = static_cast<Int>(bits | m[i]);
@@ -72,3 +77,13 @@ struct Vec<double> : GenericVec<double, long long, 2> {
   static Reg widen(const double* p) { return load(p); }
   static Reg widen(const float* p) { return Reg{p[0], p[1]}; }
 };
+
+template <class T>
+struct Narrow : Vec<T> {};
+
+/// Which of 32 words lack one of the bits.
+inline std::uint32_t other_than(const std::uint16_t* p, unsigned bits) {
+  std::uint32_t found = 0;
+  for (int i = 0; i < 32; ++i) found |= std::uint32_t{(p[i] & bits) != bits} << i;
+  return found;
+}

@@ -22,7 +22,9 @@
 namespace ttfs {
 namespace {
 
-constexpr std::int64_t kEventBytes = std::int64_t{4} << 20;   // of a bundle's events, a thread
+// Of a bundle's events, a thread: what stays in its second-level cache; or more, if a bundle also
+// has to bring the weights there.
+constexpr std::int64_t kEventBytes = std::int64_t{256} << 10, kMostEventBytes = 16 * kEventBytes;
 constexpr std::int64_t kCachedBytes = std::int64_t{1} << 20;  // of weights that need no sharing
 constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;   // inputs that one tile sees
 
@@ -271,7 +273,7 @@ class Forward {
       for (int i = 0; i < 3; ++i) workspace.plan<std::uint32_t>(patch + 1);
       workspace.plan<std::uint16_t>(patch);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(piece_pixels * kBlock);
-      workspace.plan<double>(weights.inputs() + 1);
+      workspace.plan<T>(weights.inputs() + 1);
     }
     workspace.allocate();
     weights.pack(workspace, k, weight, bias, threads);
@@ -298,7 +300,7 @@ class Forward {
       w.members = workspace.take<std::uint16_t>(patch);
       w.values = workspace.take<T>(piece_pixels * kBlock);
       w.slopes = workspace.take<T>(piece_pixels * kBlock);
-      w.field = workspace.take<double>(weights.inputs() + 1);
+      w.field = workspace.take<T>(weights.inputs() + 1);
       scratch.push_back(w);
     }
   }
@@ -338,7 +340,7 @@ class Forward {
     std::uint32_t *found_positions, *positions, *rows;
     std::uint16_t* members;
     T *values, *slopes;  // results of a piece and block
-    double* field;  // a receptive field's inputs in the order of the weights, +inf where silent
+    T* field;  // a receptive field's inputs in the order of the weights, +inf where silent
   };
 
   /// Calls for_each(items, body) for each phase's pieces of work, body(item, worker).
@@ -376,7 +378,8 @@ class Forward {
     const int team = team_size(threads, threads);
     const std::int64_t pixel_bytes =
         room() * static_cast<std::int64_t>(2 * sizeof(T) + sizeof(std::uint32_t));
-    const std::int64_t fit = std::max<std::int64_t>(kEventBytes / pixel_bytes, 1);
+    const std::int64_t bytes = std::clamp(weights.bytes() / 2, kEventBytes, kMostEventBytes);
+    const std::int64_t fit = std::max<std::int64_t>(bytes / pixel_bytes, 1);
     const std::int64_t all = s.batch * s.groups * s.out_height * s.out_width;
     // A bundle a thread reads all weights: it should have enough pixels for that to pay.
     const std::int64_t enough = weights.bytes() > kCachedBytes ? 32 : 8;
@@ -622,9 +625,8 @@ class Forward {
     task.count = events_of.counts[pixel];
     task.horizon = horizon;
     // (The bias, if any, is one row more.)
-    std::fill_n(w.field, weights.inputs(), std::numeric_limits<double>::infinity());
-    for (std::int64_t e = 0; e < task.count; ++e)
-      w.field[task.rows[e] / kRowUnit] = static_cast<double>(task.times[e]);
+    std::fill_n(w.field, weights.inputs(), std::numeric_limits<T>::infinity());
+    for (std::int64_t e = 0; e < task.count; ++e) w.field[task.rows[e] / kRowUnit] = task.times[e];
     for (std::int64_t b = 0; b < weights.blocks(); ++b)
       for (std::uint32_t rest = events_of.marks[pixel * weights.blocks() + b]; rest;
            rest &= rest - 1) {
