@@ -21,6 +21,9 @@ constexpr std::int64_t kChunkBytes = std::int64_t{3} << 20;
 // two threads that write to one line wait for each other.
 constexpr std::int64_t kTileRun = 4;
 
+// Outputs whose weights one thread packs in turn.
+constexpr std::int64_t kPackRun = 16;
+
 /// Part of the batch: images, and of each the output rows [first, last). `halo` rows above are
 /// needed as well: they see input rows that this chunk's gradient covers.
 struct Chunk {
@@ -77,7 +80,7 @@ class Backward {
 
  private:
   struct Scratch {
-    T* results;   // [kGradPixels][kGradChannels]
+    T* results;   // [image][column][kGradChannels]
     T* tile;      // [kGradInputs][kGradOutputs]
     T* gathered;  // [image][row][output]
     const T **outputs, **gradients, **weights;
@@ -138,6 +141,7 @@ class Backward {
     const std::int64_t sum_size = (grad_weight || grad_bias) && parts > 1 ? parts * part_size() : 0;
     const std::int64_t rows = round_up(inputs, kGradInputs);
     const std::int64_t pointers = taps * kGradPixels;
+    const std::int64_t results = across(chunks.front()) * s.in_width * kGradChannels;
     const int team = team_size(threads, threads);
     workspace.plan<T>(x_size + kGradChannels);
     for (int i = 0; i < 2; ++i) workspace.plan<T>(y_size);
@@ -146,7 +150,7 @@ class Backward {
     workspace.plan<T>(sum_size);
     workspace.plan<std::int64_t>(rows);
     for (int i = 0; i < team; ++i) {
-      workspace.plan<T>(kGradPixels * kGradChannels);
+      workspace.plan<T>(results);
       workspace.plan<T>(kGradInputs * kGradOutputs);
       workspace.plan<T>(2 * s.out_width * padded_outputs);
       for (int j = 0; j < 2; ++j) workspace.plan<const T*>(pointers);
@@ -170,7 +174,7 @@ class Backward {
     describe_inputs();
     for (int i = 0; i < team; ++i) {
       Scratch w;
-      w.results = workspace.take<T>(kGradPixels * kGradChannels);
+      w.results = workspace.take<T>(results);
       w.tile = workspace.take<T>(kGradInputs * kGradOutputs);
       w.gathered = workspace.take<T>(2 * s.out_width * padded_outputs);
       w.outputs = workspace.take<const T*>(pointers);
@@ -202,14 +206,21 @@ class Backward {
 
   void pack_weights(std::int64_t group) {
     const T* from = weight + group * outputs * inputs;
-    parallel_for(channel_blocks() * taps, threads, [&](std::int64_t item, int) {
-      const std::int64_t b = item / taps, tap = item % taps, width = block_width(b);
+    const std::int64_t runs = ceil_div(outputs, kPackRun);
+    parallel_for(channel_blocks() * runs, threads, [&](std::int64_t item, int) {
+      const std::int64_t b = item / runs, width = block_width(b);
       const std::int64_t used = std::min(width, channels - b * kGradChannels);
-      T* to = weight_block(b) + tap * outputs * width;
-      for (std::int64_t j = 0; j < outputs; ++j, to += width) {
-        const T* row = from + j * inputs + b * kGradChannels * taps + tap;
-        for (std::int64_t c = 0; c < used; ++c) to[c] = row[c * taps];
-        std::fill(to + used, to + width, T{0});
+      const std::int64_t first = item % runs * kPackRun;
+      for (std::int64_t j = first; j < std::min(first + kPackRun, outputs); ++j) {
+        T* to = weight_block(b) + j * width;
+        const T* row = from + j * inputs + b * kGradChannels * taps;
+        if (taps == 1)
+          std::copy_n(row, used, to);
+        else
+          k.transpose(row, taps, to, outputs * width, used, taps);
+        if (used < width)
+          for (std::int64_t tap = 0; tap < taps; ++tap)
+            std::fill_n(to + tap * outputs * width + used, width - used, T{0});
       }
     });
   }
@@ -338,13 +349,17 @@ class Backward {
   }
 
   /// to[j * stride + i] (+)= tile[i][j]
-  static void add_tile(const T* tile, std::int64_t tile_inputs, std::int64_t tile_outputs, T* to,
-                       std::int64_t stride, bool overwrite) {
+  void add_tile(const T* tile, std::int64_t tile_inputs, std::int64_t tile_outputs, T* to,
+                std::int64_t stride, bool overwrite) const {
+    if (overwrite) {
+      k.transpose(tile, kGradOutputs, to, stride, tile_inputs, tile_outputs);
+      return;
+    }
+    T turned[kGradOutputs * kGradInputs];
+    k.transpose(tile, kGradOutputs, turned, kGradInputs, tile_inputs, tile_outputs);
     for (std::int64_t j = 0; j < tile_outputs; ++j)
-      for (std::int64_t i = 0; i < tile_inputs; ++i) {
-        T& sum = to[j * stride + i];
-        sum = (overwrite ? T{0} : sum) + tile[i * kGradOutputs + j];
-      }
+      for (std::int64_t i = 0; i < tile_inputs; ++i)
+        to[j * stride + i] += turned[j * kGradInputs + i];
   }
 
   void add_parts(std::int64_t group) {
@@ -358,62 +373,81 @@ class Backward {
   struct Pixels {
     int count = 0;
     std::int64_t image[kGradPixels], column[kGradPixels];
+    T* results[kGradPixels];  // of kGradChannels channels each
   };
+
+  /// Images whose rows one thread takes side by side: where there are enough images, pixels that
+  /// share their taps lie across them; else along a row, where taps that leave the image read a
+  /// silent output.
+  static std::int64_t across(const Chunk& c) { return c.images >= 3 ? kGradPixels : 1; }
 
   void write_input_gradient(std::int64_t group, const Chunk& c) {
     const std::int64_t first = begin_row(c), rows = end_row(c) - first;
-    if (rows <= 0) return;
-    // Across images where there are enough of them, since then all share their taps; else along
-    // the row, where taps that leave the image read a silent output.
-    const bool across = c.images >= 3;
-    const std::int64_t lines = across ? s.in_width : c.images;
-    const std::int64_t blocks = channel_blocks();
-    parallel_for(blocks * lines * rows, threads, [&](std::int64_t item, int worker) {
-      const Scratch& w = scratch[static_cast<std::size_t>(worker)];
-      const std::int64_t b = item / (lines * rows), line = item / rows % lines;
-      const std::int64_t row = first + item % rows;
-      Pixels pixels;
-      if (across) {
-        const std::int64_t phase = (line + s.pad_left) % s.stride_width;
-        for (std::int64_t n = 0; n < c.images; ++n) {
-          pixels.image[pixels.count] = n;
-          pixels.column[pixels.count++] = line;
-          if (pixels.count == kGradPixels || n + 1 == c.images) {
-            input_gradient(group, c, b, row, phase, pixels, w);
+    if (rows <= 0 || channels == 0) return;
+    // All images in one piece of work, which then reads its weights once, unless pieces get few.
+    const std::int64_t lines = ceil_div(c.images, across(c)), blocks = channel_blocks();
+    const std::int64_t runs =
+        std::clamp<std::int64_t>(ceil_div(8 * threads, blocks * rows), 1, lines);
+    parallel_for(blocks * rows * runs, threads, [&](std::int64_t item, int worker) {
+      const std::int64_t b = item / (rows * runs), row = first + item / runs % rows;
+      const std::int64_t run = item % runs;
+      for (std::int64_t line = lines * run / runs; line < lines * (run + 1) / runs; ++line)
+        write_rows(group, c, b, row, line * across(c), scratch[static_cast<std::size_t>(worker)]);
+    });
+  }
+
+  /// A row of across(c) images from this one on.
+  void write_rows(std::int64_t group, const Chunk& c, std::int64_t b, std::int64_t row,
+                  std::int64_t image, const Scratch& w) const {
+    const std::int64_t images = std::min(across(c), c.images - image);
+    Pixels pixels;
+    for (std::int64_t phase = 0; phase < s.stride_width; ++phase)
+      for (std::int64_t column = floor_mod(phase - s.pad_left, s.stride_width); column < s.in_width;
+           column += s.stride_width)
+        for (std::int64_t n = 0; n < images; ++n) {
+          pixels.image[pixels.count] = image + n;
+          pixels.column[pixels.count] = column;
+          pixels.results[pixels.count++] = w.results + (n * s.in_width + column) * kGradChannels;
+          const bool last =
+              n + 1 == images && (images > 1 || column + s.stride_width >= s.in_width);
+          if (pixels.count == kGradPixels || last) {
+            input_gradient(c, b, row, phase, pixels, w);
             pixels.count = 0;
           }
         }
-      } else {
-        for (std::int64_t phase = 0; phase < s.stride_width; ++phase)
-          for (std::int64_t column = floor_mod(phase - s.pad_left, s.stride_width);
-               column < s.in_width; column += s.stride_width) {
-            pixels.image[pixels.count] = line;
-            pixels.column[pixels.count++] = column;
-            if (pixels.count == kGradPixels || column + s.stride_width >= s.in_width) {
-              input_gradient(group, c, b, row, phase, pixels, w);
-              pixels.count = 0;
-            }
-          }
-      }
-    });
+    for (std::int64_t n = 0; n < images; ++n)
+      write_row(group, b, c.image + image + n, row, w.results + n * s.in_width * kGradChannels);
+  }
+
+  /// Writes a row of the inputs' gradient, of one block of channels.
+  void write_row(std::int64_t group, std::int64_t b, std::int64_t image, std::int64_t row,
+                 const T* results) const {
+    const std::int64_t first = b * kGradChannels, used = std::min(kGradChannels, channels - first);
+    const Strides4& stride = grad_input.stride;
+    T* to =
+        grad_input.data + image * stride.n + (group * channels + first) * stride.c + row * stride.h;
+    if (stride.w == 1 && stride.c != 1) {
+      k.transpose(results, kGradChannels, to, stride.c, s.in_width, used);
+      return;
+    }
+    for (std::int64_t column = 0; column < s.in_width; ++column)
+      for (std::int64_t ch = 0; ch < used; ++ch)
+        to[column * stride.w + ch * stride.c] = results[column * kGradChannels + ch];
   }
 
   static std::int64_t floor_mod(std::int64_t a, std::int64_t n) { return (a % n + n) % n; }
 
-  void input_gradient(std::int64_t group, const Chunk& c, std::int64_t b, std::int64_t row,
-                      std::int64_t phase, const Pixels& pixels, const Scratch& w) {
+  void input_gradient(const Chunk& c, std::int64_t b, std::int64_t row, std::int64_t phase,
+                      const Pixels& pixels, const Scratch& w) const {
     InputGradientTask<T> task;
     const std::int64_t in_rows = input_rows(c), out_rows = output_rows(c);
     const T* in[kGradPixels];
-    T* results[kGradPixels];
-    for (int p = 0; p < pixels.count; ++p) {
+    for (int p = 0; p < pixels.count; ++p)
       in[p] =
           x +
           ((pixels.image[p] * in_rows + row - top(c)) * columns + pixels.column[p] + s.pad_left) *
               channels +
           b * kGradChannels;
-      results[p] = w.results + p * kGradChannels;
-    }
     task.pixels = pixels.count;
     task.taps = 0;
     task.width = block_width(b);
@@ -446,16 +480,8 @@ class Backward {
     task.outputs = w.outputs;
     task.gradients = w.gradients;
     task.weights = w.weights;
-    task.results = results;
+    task.results = pixels.results;
     k.input_gradient(task);
-    const std::int64_t used = std::min(task.width, channels - b * kGradChannels);
-    const Strides4& stride = grad_input.stride;
-    for (int p = 0; p < pixels.count; ++p) {
-      T* to = grad_input.data + (c.image + pixels.image[p]) * stride.n +
-              (group * channels + b * kGradChannels) * stride.c + row * stride.h +
-              pixels.column[p] * stride.w;
-      for (std::int64_t ch = 0; ch < used; ++ch) to[ch * stride.c] = results[p][ch];
-    }
   }
 
   const ConvShape s;
