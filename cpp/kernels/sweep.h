@@ -366,13 +366,22 @@ void sweep_events(const SweepTask<T>& task, std::int64_t first) {
     w[r] = {V::all(), slope, zero, zero, {slope, zero, zero, zero}};
     lowest[r] = V::set(-1);
   }
-  for (std::int64_t e = 0; e < task.count; e += kChunk)
+  std::int64_t e = 0;
+  for (; e + kChunk <= task.count; e += kChunk)
     for (int r = 0; r < R; ++r) {
       lowest[r] = V::min(lowest[r], w[r].at.slope);
 #pragma GCC unroll 8
       for (int u = 0; u < kChunk; ++u)
         step<W>(task, first + r * V::lanes, e + u, level_at(task, e + u, w[r]), w[r]);
     }
+  // What is left: as many registers side by side as the processor has room for.
+  constexpr int P = V::registers == 32 && R % 2 == 0 ? 2 : 1;
+  for (int r = 0; r < R; r += P) {
+    for (int p = r; p < r + P; ++p) lowest[p] = V::min(lowest[p], w[p].at.slope);
+    for (std::int64_t last = e; last < task.count; ++last)
+      for (int p = r; p < r + P; ++p)
+        step<W>(task, first + p * V::lanes, last, level_at(task, last, w[p]), w[p]);
+  }
   for (int r = 0; r < R; ++r)
     finish<V>(task, first + r * V::lanes, w[r].waiting, lowest[r], w[r].at);
 }

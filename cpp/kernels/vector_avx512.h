@@ -129,13 +129,21 @@ inline std::uint32_t other_than(const std::uint16_t* p, unsigned bits) {
   return _mm512_cmpneq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(p), all), all);
 }
 
-/// Appends the lanes of times and of words that m picks, and returns how many.
+/// Appends the lanes of times and of words that m picks, and returns how many. Most often they are
+/// few, and half a register takes half as long to store.
 inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m512i words, float* times_out,
                   std::uint32_t* words_out) {
   // Compress to a register, then store: the storing form is microcoded on some processors.
-  _mm512_storeu_ps(times_out, _mm512_maskz_compress_ps(m, times));
-  _mm512_storeu_si512(words_out, _mm512_maskz_compress_epi32(m, words));
-  return __builtin_popcount(m);
+  const __m512 picked = _mm512_maskz_compress_ps(m, times);
+  const __m512i picked_words = _mm512_maskz_compress_epi32(m, words);
+  const int count = __builtin_popcount(m);
+  _mm256_storeu_ps(times_out, _mm512_castps512_ps256(picked));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words_out), _mm512_castsi512_si256(picked_words));
+  if (count > 8) {
+    _mm512_storeu_ps(times_out, picked);
+    _mm512_storeu_si512(words_out, picked_words);
+  }
+  return count;
 }
 
 inline int append(Vec<double>::Mask m, Vec<double>::Reg times, __m256i words, double* times_out,
