@@ -105,50 +105,61 @@ TileShape choose_tile(const Axis& y, const Axis& x, std::int64_t channels) {
 template <class T>
 class PackedWeights {
  public:
-  PackedWeights(Workspace& workspace, const ConvShape& s, bool has_bias)
-      : groups_(s.groups),
+  PackedWeights(const ConvShape& s, const T* weight, const T* bias)
+      : weight_(weight),
+        bias_(bias),
+        groups_(s.groups),
         outputs_(s.out_channels / s.groups),
         inputs_(s.in_channels / s.groups * s.kernel_height * s.kernel_width),
-        rows_(inputs_ + (has_bias ? 2 : 1)),
-        padded_(round_up(outputs_, kBlockGrain)) {
-    workspace.plan<T>(groups_ * rows_ * padded_);
-    for (int i = 0; i < 2; ++i) workspace.plan<T>(groups_ * padded_);
-  }
+        rows_(inputs_ + (bias ? 2 : 1)),
+        padded_(round_up(outputs_, kBlockGrain)) {}
 
-  void pack(Workspace& workspace, const Kernels<T>& k, const T* weight, const T* bias,
-            int threads) {
-    weights_ = workspace.take<T>(groups_ * rows_ * padded_);
+  /// Memory for what is kept of every block, and for all weights if they are packed ahead.
+  void plan(Workspace& workspace, bool ahead) const {
+    for (int i = 0; i < 2; ++i) workspace.plan<T>(groups_ * padded_);
+    if (ahead) workspace.plan<T>(groups_ * rows_ * padded_);
+  }
+  void take(Workspace& workspace, bool ahead) {
     start_ = workspace.take<T>(groups_ * padded_);
     bends_ = workspace.take<T>(groups_ * padded_);
+    if (ahead) weights_ = workspace.take<T>(groups_ * rows_ * padded_);
+  }
+
+  void pack_all(const Kernels<T>& k, int threads) const {
     parallel_for(groups_ * blocks(), threads, [&](std::int64_t item, int) {
       const std::int64_t group = item / blocks(), b = item % blocks();
-      const std::int64_t first = b * kBlock, w = width(b);
-      const std::int64_t used = std::min(w, outputs_ - first);
-      T* to = block(group, b);
-      const T* from = weight + (group * outputs_ + first) * inputs_;
-      if (used < w) std::fill(to, to + rows_ * w, T{0});
-      std::fill(to + no_weight() * w, to + rows_ * w, T{0});
-      k.transpose(from, inputs_, to, w, used, inputs_);
-      T* first_slope = start(group, b);
-      std::fill(first_slope, first_slope + w, T{-1});
-      T* bend = bends(group, b);
-      std::fill(bend, bend + w, T{0});
-      for (std::int64_t j = 0; j < used; ++j) {
-        T lowest = k.lowest(from + j * inputs_, inputs_);
-        if (bias) {
-          const T joins = bias[group * outputs_ + first + j];
-          to[inputs_ * w + j] = joins;
-          lowest = std::isfinite(joins) ? std::min(lowest, joins) : joins - joins;
-        }
-        bend[j] = static_cast<T>(kBend) * -lowest;
-        if (std::isnan(lowest)) first_slope[j] = std::numeric_limits<T>::quiet_NaN();
-      }
+      pack(k, group, b, block(group, b));
     });
+  }
+
+  void pack(const Kernels<T>& k, std::int64_t group, std::int64_t b, T* to) const {
+    const std::int64_t first = b * kBlock, w = width(b);
+    const std::int64_t used = std::min(w, outputs_ - first);
+    const T* from = weight_ + (group * outputs_ + first) * inputs_;
+    if (used < w) std::fill(to, to + rows_ * w, T{0});
+    std::fill(to + no_weight() * w, to + rows_ * w, T{0});
+    k.transpose(from, inputs_, to, w, used, inputs_);
+    T* first_slope = start(group, b);
+    std::fill(first_slope, first_slope + w, T{-1});
+    T* bend = bends(group, b);
+    std::fill(bend, bend + w, T{0});
+    for (std::int64_t j = 0; j < used; ++j) {
+      T lowest = k.lowest(from + j * inputs_, inputs_);
+      if (bias_) {
+        const T joins = bias_[group * outputs_ + first + j];
+        to[inputs_ * w + j] = joins;
+        lowest = std::isfinite(joins) ? std::min(lowest, joins) : joins - joins;
+      }
+      bend[j] = static_cast<T>(kBend) * -lowest;
+      if (std::isnan(lowest)) first_slope[j] = std::numeric_limits<T>::quiet_NaN();
+    }
   }
 
   std::int64_t bytes() const {
     return groups_ * rows_ * padded_ * static_cast<std::int64_t>(sizeof(T));
   }
+  /// Values of the largest block.
+  std::int64_t block_size() const { return rows_ * std::min(padded_, kBlock); }
   std::int64_t blocks() const { return ceil_div(outputs_, kBlock); }
   std::int64_t width(std::int64_t b) const { return std::min(kBlock, padded_ - b * kBlock); }
   std::int64_t inputs() const { return inputs_; }
@@ -157,6 +168,7 @@ class PackedWeights {
   /// The row of zeros.
   std::int64_t no_weight() const { return rows_ - 1; }
   std::int64_t outputs() const { return outputs_; }
+  /// Where a block is packed ahead.
   T* block(std::int64_t group, std::int64_t b) const {
     return weights_ + (group * padded_ + b * kBlock) * rows_;
   }
@@ -168,6 +180,7 @@ class PackedWeights {
   }
 
  private:
+  const T *weight_, *bias_;
   std::int64_t groups_, outputs_, inputs_, rows_, padded_;
   T* weights_ = nullptr;
   T *start_ = nullptr, *bends_ = nullptr;
@@ -245,12 +258,16 @@ class Forward {
           s.dilation_height),
         x(s.in_width, s.out_width, s.kernel_width, s.stride_width, s.pad_left, s.dilation_width),
         channels(s.in_channels / s.groups),
-        weights(workspace, s, bias != nullptr) {
+        weights(s, weight_data, bias_data) {
     tile = choose_tile(y, x, channels);
     patch_rows = y.span(tile.rows);
     patch_columns = x.span(tile.columns);
     patch = patch_rows * patch_columns * channels;
     choose_strips();
+    // One bundle a group sweeps each block of weights once: whoever does packs it first, and has it
+    // in the cache. Else they are packed ahead, for all.
+    const int team = team_size(threads, threads);
+    ahead = static_cast<std::int64_t>(bundles.size()) > s.groups || weights.blocks() < 4 * team;
     strip_columns = x.span(strip_tiles * tile.columns);
     std::int64_t pixels = 0, piece_pixels = 0;
     for (const Bundle& b : bundles) {
@@ -258,7 +275,7 @@ class Forward {
       for (const Run& piece : b.pieces) piece_pixels = std::max(piece_pixels, piece.pixels);
     }
     const std::int64_t strip_inputs = patch_rows * strip_columns * channels;
-    const int team = team_size(threads, threads);
+    weights.plan(workspace, ahead);
     workspace.plan<std::uint32_t>(strip_inputs);
     workspace.plan<std::uint16_t>(strip_inputs);
     for (int i = 0; i < (apart ? team : 1); ++i) {
@@ -274,9 +291,11 @@ class Forward {
       workspace.plan<std::uint16_t>(patch);
       for (int i = 0; i < 2; ++i) workspace.plan<T>(piece_pixels * kBlock);
       workspace.plan<T>(weights.inputs() + 1);
+      if (!ahead) workspace.plan<T>(weights.block_size());
     }
     workspace.allocate();
-    weights.pack(workspace, k, weight, bias, threads);
+    weights.take(workspace, ahead);
+    if (ahead) weights.pack_all(k, threads);
     row_of = workspace.take<std::uint32_t>(strip_inputs);
     members_of = workspace.take<std::uint16_t>(strip_inputs);
     describe_patch();
@@ -301,6 +320,7 @@ class Forward {
       w.values = workspace.take<T>(piece_pixels * kBlock);
       w.slopes = workspace.take<T>(piece_pixels * kBlock);
       w.field = workspace.take<T>(weights.inputs() + 1);
+      w.block = ahead ? nullptr : workspace.take<T>(weights.block_size());
       scratch.push_back(w);
     }
   }
@@ -340,6 +360,7 @@ class Forward {
     std::uint32_t *found_positions, *positions, *rows;
     std::uint16_t* members;
     T *values, *slopes;  // results of a piece and block
+    T* block;            // of weights, if they are not packed ahead
     T* field;  // a receptive field's inputs in the order of the weights, +inf where silent
   };
 
@@ -355,16 +376,27 @@ class Forward {
       copy_strip(strip_of(item), w);
       collect_events(strip_of(item), e, w);
     });
-    // All pieces of one block of outputs, then all of the next.
-    const auto pieces = static_cast<std::int64_t>(bundle.pieces.size());
-    for_each(weights.blocks() * pieces, [&](std::int64_t item, int worker) {
-      const std::int64_t b = item / pieces;
-      const Run& piece = bundle.pieces[static_cast<std::size_t>(item % pieces)];
-      const Scratch& w = scratch[static_cast<std::size_t>(worker)];
-      sweep_block(piece, b, e, w);
+    const auto sweep_piece = [&](const Run& piece, std::int64_t b, const T* packed,
+                                 const Scratch& w) {
+      sweep_block(piece, b, packed, e, w);
       for (std::int64_t i = piece.first; i < piece.last; ++i)
         write_block(strips[static_cast<std::size_t>(i)], first_pixel(piece), b, w);
-    });
+    };
+    const std::int64_t group = strips[static_cast<std::size_t>(all.first)].group;
+    const auto pieces = static_cast<std::int64_t>(bundle.pieces.size());
+    if (ahead)
+      // All pieces of one block of outputs, then all of the next.
+      for_each(weights.blocks() * pieces, [&](std::int64_t item, int worker) {
+        const std::int64_t b = item / pieces;
+        sweep_piece(bundle.pieces[static_cast<std::size_t>(item % pieces)], b,
+                    weights.block(group, b), scratch[static_cast<std::size_t>(worker)]);
+      });
+    else
+      for_each(weights.blocks(), [&](std::int64_t b, int worker) {
+        const Scratch& w = scratch[static_cast<std::size_t>(worker)];
+        weights.pack(k, group, b, w.block);
+        for (const Run& piece : bundle.pieces) sweep_piece(piece, b, w.block, w);
+      });
     for_each(all.last - all.first, [&](std::int64_t item, int worker) {
       refine_strip(strip_of(item), e, scratch[static_cast<std::size_t>(worker)]);
     });
@@ -558,7 +590,8 @@ class Forward {
     return false;
   }
 
-  void sweep_block(const Run& piece, std::int64_t b, const Events& e, const Scratch& w) const {
+  void sweep_block(const Run& piece, std::int64_t b, const T* packed, const Events& e,
+                   const Scratch& w) const {
     const std::int64_t group = strips[static_cast<std::size_t>(piece.first)].group;
     const std::int64_t first = first_pixel(piece);
     for (std::int64_t i = 0; i < piece.pixels; ++i) {
@@ -572,8 +605,8 @@ class Forward {
         continue;
       }
       k.sweep({e.times + pixel * room(), e.rests + pixel * room(), e.rows + pixel * room(),
-               e.counts[pixel], weights.block(group, b), weights.start(group, b),
-               weights.bends(group, b), weights.width(b), horizon, values, slopes, mark});
+               e.counts[pixel], packed, weights.start(group, b), weights.bends(group, b),
+               weights.width(b), horizon, values, slopes, mark});
     }
   }
 
@@ -665,6 +698,7 @@ class Forward {
   std::uint32_t* row_of = nullptr;
   std::uint16_t* members_of = nullptr;
   bool apart = false;          // a thread does whole bundles
+  bool ahead = true;           // weights are packed before all else
   std::vector<Events> events;  // one a thread, or one for all
   std::vector<Scratch> scratch;
 };
