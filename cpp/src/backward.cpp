@@ -68,7 +68,7 @@ class Backward {
 
   void run() {
     for (std::int64_t group = 0; group < s.groups; ++group) {
-      if (grad_input.data) pack_weights(group);
+      if (grad_input.data && ahead) pack_weights(group);
       for (const Chunk& chunk : chunks) {
         copy_chunk(group, chunk);
         if (grad_weight || grad_bias) add_weight_gradient(group, chunk);
@@ -83,6 +83,7 @@ class Backward {
     T* results;   // [image][column][kGradChannels]
     T* tile;      // [kGradInputs][kGradOutputs]
     T* gathered;  // [image][row][output]
+    T* block;     // of weights, if they are not packed ahead
     const T **outputs, **gradients, **weights;
   };
 
@@ -137,12 +138,16 @@ class Backward {
       x_size = std::max(x_size, c.images * input_rows(c) * columns * channels);
       y_size = std::max(y_size, c.images * output_rows(c) * s.out_width * padded_outputs);
     }
-    const std::int64_t packed = grad_input.data ? taps * outputs * padded_channels : 0;
+    // One chunk meets each block of weights once: whoever takes it packs it first, and has it in
+    // the cache. Else they are packed ahead, for all.
+    const int team = team_size(threads, threads);
+    ahead = chunks.size() > 1 || channel_blocks() < 4 * team;
+    const std::int64_t packed = grad_input.data && ahead ? taps * outputs * padded_channels : 0;
+    const std::int64_t block = grad_input.data && !ahead ? block_size() : 0;
     const std::int64_t sum_size = (grad_weight || grad_bias) && parts > 1 ? parts * part_size() : 0;
     const std::int64_t rows = round_up(inputs, kGradInputs);
     const std::int64_t pointers = taps * kGradPixels;
     const std::int64_t results = across(chunks.front()) * s.in_width * kGradChannels;
-    const int team = team_size(threads, threads);
     workspace.plan<T>(x_size + kGradChannels);
     for (int i = 0; i < 2; ++i) workspace.plan<T>(y_size);
     for (int i = 0; i < 3; ++i) workspace.plan<T>(padded_outputs);
@@ -153,6 +158,7 @@ class Backward {
       workspace.plan<T>(results);
       workspace.plan<T>(kGradInputs * kGradOutputs);
       workspace.plan<T>(2 * s.out_width * padded_outputs);
+      workspace.plan<T>(block);
       for (int j = 0; j < 2; ++j) workspace.plan<const T*>(pointers);
       workspace.plan<const T*>(taps);
     }
@@ -177,6 +183,7 @@ class Backward {
       w.results = workspace.take<T>(results);
       w.tile = workspace.take<T>(kGradInputs * kGradOutputs);
       w.gathered = workspace.take<T>(2 * s.out_width * padded_outputs);
+      w.block = workspace.take<T>(block);
       w.outputs = workspace.take<const T*>(pointers);
       w.gradients = workspace.take<const T*>(pointers);
       w.weights = workspace.take<const T*>(taps);
@@ -199,30 +206,37 @@ class Backward {
   std::int64_t block_width(std::int64_t b) const {
     return std::min(kGradChannels, padded_channels - b * kGradChannels);
   }
-  /// Weights of one block of channels, [tap][output][channel].
+  /// Values of the largest block.
+  std::int64_t block_size() const { return taps * outputs * block_width(0); }
+  /// Where a block of channels is packed ahead, [tap][output][channel].
   T* weight_block(std::int64_t b) const {
     return packed_weights + b * kGradChannels * taps * outputs;
   }
 
-  void pack_weights(std::int64_t group) {
-    const T* from = weight + group * outputs * inputs;
+  void pack_weights(std::int64_t group) const {
     const std::int64_t runs = ceil_div(outputs, kPackRun);
     parallel_for(channel_blocks() * runs, threads, [&](std::int64_t item, int) {
-      const std::int64_t b = item / runs, width = block_width(b);
-      const std::int64_t used = std::min(width, channels - b * kGradChannels);
-      const std::int64_t first = item % runs * kPackRun;
-      for (std::int64_t j = first; j < std::min(first + kPackRun, outputs); ++j) {
-        T* to = weight_block(b) + j * width;
-        const T* row = from + j * inputs + b * kGradChannels * taps;
-        if (taps == 1)
-          std::copy_n(row, used, to);
-        else
-          k.transpose(row, taps, to, outputs * width, used, taps);
-        if (used < width)
-          for (std::int64_t tap = 0; tap < taps; ++tap)
-            std::fill_n(to + tap * outputs * width + used, width - used, T{0});
-      }
+      const std::int64_t b = item / runs, first = item % runs * kPackRun;
+      pack(group, b, first, std::min(first + kPackRun, outputs), weight_block(b));
     });
+  }
+
+  /// Packs the weights of a block of channels and of outputs [first, last).
+  void pack(std::int64_t group, std::int64_t b, std::int64_t first, std::int64_t last,
+            T* block) const {
+    const std::int64_t width = block_width(b);
+    const std::int64_t used = std::min(width, channels - b * kGradChannels);
+    for (std::int64_t j = first; j < last; ++j) {
+      const T* row = weight + (group * outputs + j) * inputs + b * kGradChannels * taps;
+      T* to = block + j * width;
+      if (taps == 1)
+        std::copy_n(row, used, to);
+      else
+        k.transpose(row, taps, to, outputs * width, used, taps);
+      if (used < width)
+        for (std::int64_t tap = 0; tap < taps; ++tap)
+          std::fill_n(to + tap * outputs * width + used, width - used, T{0});
+    }
   }
 
   void copy_chunk(std::int64_t group, const Chunk& c) {
@@ -384,6 +398,16 @@ class Backward {
   void write_input_gradient(std::int64_t group, const Chunk& c) {
     const std::int64_t first = begin_row(c), rows = end_row(c) - first;
     if (rows <= 0 || channels == 0) return;
+    if (!ahead) {
+      parallel_for(channel_blocks(), threads, [&](std::int64_t b, int worker) {
+        const Scratch& w = scratch[static_cast<std::size_t>(worker)];
+        pack(group, b, 0, outputs, w.block);
+        for (std::int64_t row = first; row < first + rows; ++row)
+          for (std::int64_t image = 0; image < c.images; image += across(c))
+            write_rows(group, c, b, w.block, row, image, w);
+      });
+      return;
+    }
     // All images in one piece of work, which then reads its weights once, unless pieces get few.
     const std::int64_t lines = ceil_div(c.images, across(c)), blocks = channel_blocks();
     const std::int64_t runs =
@@ -392,13 +416,14 @@ class Backward {
       const std::int64_t b = item / (rows * runs), row = first + item / runs % rows;
       const std::int64_t run = item % runs;
       for (std::int64_t line = lines * run / runs; line < lines * (run + 1) / runs; ++line)
-        write_rows(group, c, b, row, line * across(c), scratch[static_cast<std::size_t>(worker)]);
+        write_rows(group, c, b, weight_block(b), row, line * across(c),
+                   scratch[static_cast<std::size_t>(worker)]);
     });
   }
 
   /// A row of across(c) images from this one on.
-  void write_rows(std::int64_t group, const Chunk& c, std::int64_t b, std::int64_t row,
-                  std::int64_t image, const Scratch& w) const {
+  void write_rows(std::int64_t group, const Chunk& c, std::int64_t b, const T* packed,
+                  std::int64_t row, std::int64_t image, const Scratch& w) const {
     const std::int64_t images = std::min(across(c), c.images - image);
     Pixels pixels;
     for (std::int64_t phase = 0; phase < s.stride_width; ++phase)
@@ -411,7 +436,7 @@ class Backward {
           const bool last =
               n + 1 == images && (images > 1 || column + s.stride_width >= s.in_width);
           if (pixels.count == kGradPixels || last) {
-            input_gradient(c, b, row, phase, pixels, w);
+            input_gradient(c, b, packed, row, phase, pixels, w);
             pixels.count = 0;
           }
         }
@@ -437,8 +462,8 @@ class Backward {
 
   static std::int64_t floor_mod(std::int64_t a, std::int64_t n) { return (a % n + n) % n; }
 
-  void input_gradient(const Chunk& c, std::int64_t b, std::int64_t row, std::int64_t phase,
-                      const Pixels& pixels, const Scratch& w) const {
+  void input_gradient(const Chunk& c, std::int64_t b, const T* packed, std::int64_t row,
+                      std::int64_t phase, const Pixels& pixels, const Scratch& w) const {
     InputGradientTask<T> task;
     const std::int64_t in_rows = input_rows(c), out_rows = output_rows(c);
     const T* in[kGradPixels];
@@ -471,8 +496,7 @@ class Backward {
           reached |= inside;
         }
         if (!reached) continue;
-        w.weights[task.taps++] =
-            weight_block(b) + (ky * s.kernel_width + kx) * outputs * task.width;
+        w.weights[task.taps++] = packed + (ky * s.kernel_width + kx) * outputs * task.width;
         entry += pixels.count;
       }
     }
@@ -497,6 +521,7 @@ class Backward {
   const std::int64_t channels, outputs, taps, inputs, padded_outputs, padded_channels;
   const std::int64_t columns;  // of a row of x, padding included
   std::int64_t parts = 1;
+  bool ahead = true;  // weights are packed before all else
   std::vector<Chunk> chunks;
   Workspace workspace;
   T* x = nullptr;                // a chunk's inputs, [image][row][column][channel]
