@@ -22,9 +22,10 @@
 namespace ttfs {
 namespace {
 
-// Of a bundle's events, a thread: what stays in its second-level cache; or more, if a bundle also
-// has to bring the weights there.
-constexpr std::int64_t kEventBytes = std::int64_t{256} << 10, kMostEventBytes = 16 * kEventBytes;
+// Of a bundle's events, a thread: what stays in its second-level cache; more, for enough pixels or
+// where threads share it; most, if every bundle also has to bring heavy weights there.
+constexpr std::int64_t kEventBytes = std::int64_t{256} << 10, kMoreEventBytes = 16 * kEventBytes,
+                       kMostEventBytes = 32 * kEventBytes;
 constexpr std::int64_t kCachedBytes = std::int64_t{1} << 20;  // of weights that need no sharing
 constexpr std::int64_t kPatchLimit = std::int64_t{1} << 16;   // inputs that one tile sees
 
@@ -411,16 +412,15 @@ class Forward {
     const std::int64_t pixel_bytes =
         room() * static_cast<std::int64_t>(2 * sizeof(T) + sizeof(std::uint32_t));
     const std::int64_t bytes = std::clamp(weights.bytes() / 2, kEventBytes, kMostEventBytes);
-    const std::int64_t most_fit = std::max<std::int64_t>(kMostEventBytes / pixel_bytes, 1);
+    const std::int64_t more = std::max<std::int64_t>(kMoreEventBytes / pixel_bytes, 1);
     // A bundle a thread reads all weights: it should have enough pixels for that to pay.
     const std::int64_t enough = weights.bytes() > kCachedBytes ? 32 : 8;
-    const std::int64_t fit =
-        std::clamp(bytes / pixel_bytes, std::min(2 * enough, most_fit), most_fit);
+    const std::int64_t fit = std::max(bytes / pixel_bytes, std::min(2 * enough, more));
     const std::int64_t all = s.batch * s.groups * s.out_height * s.out_width;
     const std::int64_t share =
         ceil_div(all, round_up(std::max<std::int64_t>(ceil_div(all, fit), 4 * team), team));
     apart = team == 1 || share >= enough;
-    const std::int64_t most = team == 1 ? fit : apart ? share : team * most_fit;
+    const std::int64_t most = team == 1 ? fit : apart ? share : team * more;
     const std::int64_t across = ceil_div(x.outputs(0), tile.columns);
     const std::int64_t tiles =
         s.batch * s.groups * y.every * x.every * ceil_div(y.outputs(0), tile.rows) * across;
