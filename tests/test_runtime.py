@@ -72,6 +72,8 @@ WORK: dict[str, Callable[[torch.dtype], list[Tensor]]] = {
     "one row": lambda dtype: linear(1, 1000, 500, dtype),
     "conv": lambda dtype: conv(5, 16, 33, 14, dtype, padding=1),
     "strides": lambda dtype: conv(2, 6, 40, 19, dtype, stride=2, dilation=(1, 2), groups=2),
+    # Few threads pack a block of weights as they come to it, many pack all ahead.
+    "few pixels": lambda dtype: conv(1, 520, 264, 4, dtype, padding=1, groups=2),
     "large image": lambda dtype: conv(1, 8, 64, 90, dtype, padding=1),
     "pool": pool,
 }
