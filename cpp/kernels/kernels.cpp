@@ -16,6 +16,13 @@
 namespace ttfs::TTFS_ISA {
 namespace {
 
+template <class T>
+struct Vec;
+
+/// Vectors for work on few lanes at a time.
+template <class T>
+struct Narrow : Vec<T> {};
+
 #if TTFS_ISA_avx512
 #include "kernels/vector_avx512.h"
 #elif TTFS_ISA_avx2

@@ -342,7 +342,8 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
     }
   }
   note(0);
-  for (int r = 0; r < R; ++r) V::store(moments[1].slope + r * V::lanes, lowest[r]);
+  alignas(64) T lows[R * V::lanes];
+  for (int r = 0; r < R; ++r) V::store(lows + r * V::lanes, lowest[r]);
   for (int g = 0; g < groups; ++g) {
     const int lane = g * N::lanes;
     const auto waiting = found[g].waiting;
@@ -350,7 +351,7 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
     at.slope = N::select(waiting, N::load(moments[0].slope + lane), at.slope);
     at.level = N::select(waiting, N::load(moments[0].level + lane), at.level);
     at.time = N::select(waiting, N::set(before), at.time);
-    finish<N>(task, first + lane, waiting, N::load(moments[1].slope + lane), at);
+    finish<N>(task, first + lane, waiting, N::load(lows + lane), at);
   }
 }
 

@@ -1,9 +1,6 @@
 // AVX2 + FMA vectors. Included inside namespace ttfs::avx2; a mask is a vector of all-ones or
 // all-zeros lanes.
 
-template <class T>
-struct Vec;
-
 template <>
 struct Vec<float> {
   using Reg = __m256;
@@ -103,11 +100,8 @@ struct Vec<double> {
   }
 };
 
-template <class T>
-struct Narrow : Vec<T> {};
-
 /// Which of 32 words lack one of the bits.
-inline std::uint32_t other_than(const std::uint16_t* p, unsigned bits) {
+inline std::uint32_t other_than(const std::uint16_t (&p)[32], unsigned bits) {
   const __m256i all = _mm256_set1_epi16(static_cast<short>(bits));
   const auto alike = [&](const std::uint16_t* words) {
     const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));

@@ -1,8 +1,5 @@
 // AVX-512 vectors. Included inside namespace ttfs::avx512; a mask holds one bit a lane.
 
-template <class T>
-struct Vec;
-
 template <>
 struct Vec<float> {
   using Reg = __m512;
@@ -90,9 +87,7 @@ struct Vec<double> {
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_pd(a, b, c, m); }
 };
 
-/// For work on few lanes at a time: half a register costs half on some processors.
-template <class T>
-struct Narrow : Vec<T> {};
+/// Half a register: on some processors it costs half.
 template <>
 struct Narrow<float> {
   using Reg = __m256;
@@ -124,7 +119,7 @@ struct Narrow<float> {
 };
 
 /// Which of 32 words lack one of the bits.
-inline std::uint32_t other_than(const std::uint16_t* p, unsigned bits) {
+inline std::uint32_t other_than(const std::uint16_t (&p)[32], unsigned bits) {
   const __m512i all = _mm512_set1_epi16(static_cast<short>(bits));
   return _mm512_cmpneq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(p), all), all);
 }

@@ -68,8 +68,6 @@ struct GenericVec {
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return keep(m, a) * b + c; }
 };
 
-template <class T>
-struct Vec;
 template <>
 struct Vec<float> : GenericVec<float, int, 4> {};
 template <>
@@ -78,11 +76,8 @@ struct Vec<double> : GenericVec<double, long long, 2> {
   static Reg widen(const float* p) { return Reg{p[0], p[1]}; }
 };
 
-template <class T>
-struct Narrow : Vec<T> {};
-
 /// Which of 32 words lack one of the bits.
-inline std::uint32_t other_than(const std::uint16_t* p, unsigned bits) {
+inline std::uint32_t other_than(const std::uint16_t (&p)[32], unsigned bits) {
   std::uint32_t found = 0;
   for (int i = 0; i < 32; ++i) found |= std::uint32_t{(p[i] & bits) != bits} << i;
   return found;
