@@ -1,0 +1,790 @@
+"""Layers with a horizon: a first-spike layer that is exactly a ReLU layer.
+
+Let every input of a layer spike by the input horizon T (as a spike value), and call
+
+    x_i = 1 - z_i / T  >= 0
+
+the *lead* of input i: how much earlier than the horizon it spikes. Give each neuron one more
+input, the *reference*, which spikes at T, and choose its weight so that all weights of the neuron
+sum to m. If the neuron spikes after T, all its inputs are causal, and equation (4) reads
+
+    z_j = (m T - T sum_i w_ji x_i) / (m - 1) = T' (1 - sum_i w_ji x_i / m),    T' = T m / (m - 1),
+
+so its own lead over the next horizon T' is ``x'_j = sum_i w_ji x_i / m``. A neuron that has not
+spiked by T' is made to spike then (an input with a large weight, which spikes at T'), and
+
+    x'_j = max(0, sum_i w_ji x_i) / m :
+
+a ReLU. The reference adds nothing to the sum, because its own lead is 0; padding spikes at the
+horizon, too. docs/horizon.md derives this and shows it.
+
+A neuron may spike before T only if the sum of its positive ``w_ji x_i`` comes near 1. Leads are
+therefore kept small (`HorizonConv2d`'s ``spread``), and every call checks a bound that rules such
+early spikes out. Where the bound holds, a dense product computes the spike times of equation (4);
+where it does not, the layer runs the ordinary spiking operator. Both give the same values.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ttfs_fast.functional import spiking_conv2d, spiking_max_pool2d
+from ttfs_fast.geometry import IntPair, pair
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+
+Model = TypeVar("Model", bound=nn.Module)
+Normalization = Literal["batch", "mean", "none"]
+
+
+class ReferenceSpikes(nn.Module):
+    """Spikes at a fixed time: for inputs that are late, for padding, and for one more input.
+
+    An input that has not spiked by the time ``t`` spikes then. ``padding`` rows and columns of
+    such spikes are put around a map, and one more channel (or feature) of them is appended: the
+    reference input of the layer that follows.
+
+    Parameters
+    ----------
+    t : float
+        The time, in units of tau.
+    padding : int or pair of int
+        Rows and columns on either side of a map.
+
+    Attributes
+    ----------
+    reference : float64 Tensor, shape ()
+        exp(t).
+
+    Notes
+    -----
+    Input (N, C, H, W) gives (N, C + 1, H + 2 p, W + 2 q); input (N, F) gives (N, F + 1). NaN stays
+    NaN.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.horizon import ReferenceSpikes
+    >>> ReferenceSpikes(0.0)(torch.tensor([[0.5, 2.0, torch.inf]]))
+    tensor([[0.5000, 1.0000, 1.0000, 1.0000]])
+    """
+
+    reference: Tensor
+
+    def __init__(self, t: float, padding: IntPair = 0) -> None:
+        super().__init__()
+        if not math.isfinite(t):
+            raise ValueError(f"t must be a finite time, in units of tau; got {t}")
+        self.padding = pair(padding)
+        if min(self.padding) < 0:
+            raise ValueError(f"padding must not be negative; got {padding}")
+        self.register_buffer("reference", torch.tensor(math.exp(t), dtype=torch.float64))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Spike values with the added spikes; shapes as in the notes of the class."""
+        if input.dim() == 2:
+            padded = F.pad(input, (0, 1), value=math.inf)
+        else:
+            rows, columns = self.padding
+            sides = (columns, columns, rows, rows, 0, 1)
+            padded = F.pad(input, sides, value=math.inf)
+        reference = self.reference.to(padded.dtype)
+        # Not torch.minimum: an input at the very time of the reference gets no gradient.
+        return torch.where(padded >= reference, reference, padded)
+
+    def extra_repr(self) -> str:
+        text = f"t={math.log(self.reference.item()):g}" if not self.reference.is_meta else ""
+        return text + (f", padding={self.padding}" if self.padding != (0, 0) else "")
+
+
+class _HorizonLayer(nn.Module):
+    """What convolution and fully connected layers with a horizon share."""
+
+    weight: nn.Parameter
+    shift: nn.Parameter
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        weight_shape: tuple[int, ...],
+        t_in: float,
+        weight_sum: float,
+        spread: float,
+        normalization: Normalization,
+        momentum: float,
+        eps: float,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(t_in) and t_in > 0):
+            raise ValueError(
+                f"t_in must be a finite time above 0, when the bias spikes; got {t_in}"
+            )
+        if not (math.isfinite(weight_sum) and weight_sum > 1):
+            raise ValueError(
+                f"weight_sum must be finite and above 1, or no neuron spikes; got {weight_sum}"
+            )
+        if not 0 < spread < 1:
+            raise ValueError(f"spread must be above 0 and below 1; got {spread}")
+        if normalization not in get_args(Normalization):
+            raise ValueError(
+                f"normalization must be one of {', '.join(get_args(Normalization))}; "
+                f"got {normalization!r}"
+            )
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum must be above 0 and at most 1; got {momentum}")
+        self.t_in, self.weight_sum, self.spread = float(t_in), float(weight_sum), float(spread)
+        self.normalization: Normalization = normalization
+        self.momentum, self.eps = momentum, eps
+        outputs = weight_shape[0]
+        self.weight = nn.Parameter(torch.empty(weight_shape, device=device, dtype=dtype))
+        self.shift = nn.Parameter(torch.empty(outputs, device=device, dtype=dtype))
+        statistics = torch.empty(outputs, device=device, dtype=dtype)
+        self.register_buffer("running_mean", torch.zeros_like(statistics))
+        self.register_buffer("running_var", torch.ones_like(statistics))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
+        self.fallbacks = 0
+        self.reset_parameters()
+
+    @property
+    def t_out(self) -> float:
+        """Horizon of the outputs, in units of tau: t_in + ln(m / (m - 1))."""
+        return self.t_in + math.log(self.weight_sum / (self.weight_sum - 1))
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs of a neuron, the reference and the bias not counted."""
+        return max(math.prod(self.weight.shape[1:]), 1)
+
+    def reset_parameters(self) -> None:
+        """Weights normal with deviation 1; shift 0; statistics as new."""
+        nn.init.normal_(self.weight)
+        nn.init.zeros_(self.shift)
+        self.running_mean.zero_()
+        self.running_var.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    @torch.no_grad()
+    def set_weights_(self, weight: Tensor, shift: Tensor) -> None:
+        """Set the layer to lead'_j / spread = sum_i weight_ji lead_i / spread + shift_j, in place.
+
+        Only for ``normalization="none"``: the other ones depend on the batch.
+        """
+        if self.normalization != "none":
+            raise ValueError(
+                f'set_weights_ is for normalization="none"; this layer has {self.normalization!r}'
+            )
+        self.weight.copy_(weight / (self.spread * self._scale))
+        self.shift.copy_(shift)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Spike values of the outputs; those later than ``t_out`` have not spiked by the horizon.
+
+        Parameters
+        ----------
+        input : Tensor
+            Spike values; a later or silent input counts as spiking at ``t_in``.
+        """
+        lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
+        product = self._product(lead, self.weight)
+        values, gain, offset = self._spikes(product)
+        if not self._certified(lead, gain, offset):
+            self.fallbacks += 1
+            if self.training:
+                gain, offset = self._affine(product)
+            return self._sweep(input, gain, offset)
+        return values
+
+    @property
+    def _scale(self) -> float:
+        """Factor on the product that brings normal weights and leads of one spread to gain sqrt 2.
+
+        Used where the deviation is not normalized.
+        """
+        return math.sqrt(2 / self.fan_in) / self.spread
+
+    def _spikes(self, product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Spike values where all inputs are causal; gain and offset of each channel."""
+        last = math.exp(self.t_out)
+        momentum = self.momentum
+        if self.training:
+            # The first batch sets them: leads are so small that 0 and 1 would be far off for long.
+            if int(self.num_batches_tracked) == 0:
+                momentum = 1.0
+            self.num_batches_tracked += 1
+        if self.normalization == "batch":
+            values, mean, inverse = _NormalizedSpikes.apply(  # type: ignore[no-untyped-call]
+                product,
+                self.shift,
+                self.running_mean,
+                self.running_var,
+                self.training,
+                momentum,
+                self.eps,
+                last,
+                self.spread,
+            )
+            if not self.training:
+                mean, inverse = self.running_mean, (self.running_var + self.eps).rsqrt()
+            return values, inverse, self.shift.detach() - mean * inverse
+        product = product.to(self.weight.dtype)
+        offset: Tensor = self.shift
+        if self.normalization == "mean":
+            mean = self.running_mean
+            if self.training:
+                mean = product.mean([0, *range(2, product.dim())])
+                with torch.no_grad():
+                    self.running_mean.lerp_(mean, momentum)
+            offset = offset - self._scale * mean
+        sizes = (-1, *[1] * (product.dim() - 2))
+        normalized = torch.add(offset.view(sizes), product, alpha=self._scale)
+        values = torch.rsub(normalized, last, alpha=last * self.spread)
+        return values, torch.full_like(offset, self._scale), offset.detach()
+
+    def _affine(self, product: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gain and offset of each channel, with gradients; of the running statistics by default."""
+        mean, variance = self.running_mean, self.running_var
+        if product is not None:
+            axes = [0, *range(2, product.dim())]
+            variance, mean = torch.var_mean(product.to(self.weight.dtype), axes, correction=0)
+        gain = torch.full_like(self.shift, self._scale)
+        if self.normalization == "batch":
+            gain = (variance + self.eps).rsqrt()
+        return gain, self.shift if self.normalization == "none" else self.shift - gain * mean
+
+    @torch.no_grad()
+    def _certified(self, lead: Tensor, gain: Tensor, offset: Tensor) -> bool:
+        """Whether no neuron can spike before the input horizon.
+
+        The membrane of neuron j at T (1 - x), less the threshold, is at most the sum of the
+        positive ``w_ji x_i``, bias included, less 1 - x, for any lead x at which an input has
+        spiked; the sum is at most the norm of the positive weights times that of the leads.
+        """
+        if lead.numel() == 0:
+            return True
+        positive = self.weight.clamp(min=0).flatten(1).norm(dim=1)
+        scale = self.weight_sum * self.spread
+        reach = positive * gain * self._largest_norm(lead) + offset.clamp(min=0)
+        return bool(scale * reach.max() + lead.max() < 1)
+
+    def plain_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights and bias of the plain spiking layer that this layer is, statistics folded in.
+
+        Returns
+        -------
+        weight : Tensor
+            Shape (outputs, inputs + 1, ...): the last input is the reference.
+        bias : Tensor
+            Shape (outputs,).
+        """
+        gain, offset = self._affine()
+        return self._plain(gain, offset)
+
+    def _plain(self, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.weight_sum * self.spread
+        sizes = (-1, *[1] * (self.weight.dim() - 1))
+        weight = self.weight * (scale * gain).view(sizes)
+        # The bias spikes at z = 1: its lead is 1 - 1 / T.
+        bias = offset * (scale / -math.expm1(-self.t_in))
+        total = weight.double().flatten(1).sum(1) + bias.double()
+        reference = torch.zeros_like(weight[:, :1])
+        taps = reference.flatten(1)
+        middle = taps.shape[1] // 2
+        taps[:, middle] = (self.weight_sum - total).to(weight.dtype)
+        return torch.cat([weight, reference], dim=1), bias
+
+    def _product(self, lead: Tensor, weight: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _largest_norm(self, lead: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _sweep(self, input: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def to_plain(self, *, last: bool = False) -> nn.Sequential:
+        """The same layer of plain modules: `ReferenceSpikes` and a spiking layer.
+
+        Parameters
+        ----------
+        last : bool
+            Leave the horizon out: every output spikes, as a network's answer needs.
+        """
+        raise NotImplementedError
+
+    def _describe(self) -> str:
+        return (
+            f"t_in={self.t_in:g}, weight_sum={self.weight_sum:g}, spread={self.spread:g}, "
+            f"normalization={self.normalization!r}"
+        )
+
+
+class _Lead(torch.autograd.Function):
+    """max(0, 1 - z / T), with one tensor kept for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, horizon: float) -> Tensor:
+        lead = torch.rsub(z, 1, alpha=1 / horizon).clamp_(min=0)
+        ctx.save_for_backward(lead)
+        ctx.horizon = horizon
+        return lead
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (lead,) = ctx.saved_tensors
+        passed = torch.ops.aten.threshold_backward(grad, lead, 0)
+        return passed.mul_(-1 / ctx.horizon), None
+
+
+class _NormalizedSpikes(torch.autograd.Function):
+    """T' (1 - spread u) of the batch-normalized u, in the layout and precision of the product.
+
+    The gradient of a first-spike pool is not channels_last; batch normalization of mixed layouts
+    takes many times as long.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        product: Tensor,
+        shift: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        training: bool,
+        momentum: float,
+        eps: float,
+        last: float,
+        spread: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        normalized, mean, inverse = torch.native_batch_norm(
+            product, None, shift, running_mean, running_var, training, momentum, eps
+        )
+        ctx.save_for_backward(product, running_mean, running_var, mean, inverse)
+        ctx.options = training, eps, -last * spread
+        ctx.mark_non_differentiable(mean, inverse)
+        values = torch.rsub(normalized.to(shift.dtype), last, alpha=last * spread)
+        return values, mean, inverse
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        product, running_mean, running_var, mean, inverse = ctx.saved_tensors
+        training, eps, factor = ctx.options
+        alike = torch.empty_like(product)
+        torch.mul(grad, factor, out=alike)
+        grad_product, _, grad_shift = torch.ops.aten.native_batch_norm_backward(
+            alike,
+            product,
+            None,
+            running_mean,
+            running_var,
+            mean,
+            inverse,
+            training,
+            eps,
+            [True, False, True],
+        )
+        return grad_product, grad_shift.to(running_mean.dtype), *(None,) * 7
+
+
+class HorizonConv2d(_HorizonLayer):
+    """Convolution of first-spike neurons with a horizon: a normalized ReLU convolution, exactly.
+
+    The leads of the outputs over their horizon, in units of ``spread``, are
+
+        u_j = (y_j - mean_j) / deviation_j + shift_j,      y_j = sum_i v_ji x_i,
+
+    with the trained weights v; mean and deviation are those of the batch in training and running
+    ones in evaluation, as in :class:`torch.nn.BatchNorm2d`. In terms of equation (4) the neuron has
+    the weights ``w_ji = m spread v_ji / deviation_j``, a bias, and a reference input; see
+    :meth:`to_plain`.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation
+        As :class:`torch.nn.Conv2d`; padding spikes at the input horizon.
+    pool : int or pair of int
+        First-spike pool of the outputs, windows of this size side by side; 1 for none. The
+        statistics are those of the pooled maps, which costs less than a pool behind the layer.
+    t_in : float
+        Input horizon, in units of tau; above 0. Inputs that are later or silent count as spiking
+        then.
+    weight_sum : float
+        m, the sum of each neuron's weights, reference and bias included; above 1. The outputs'
+        horizon ``t_out`` is t_in + ln(m / (m - 1)).
+    spread : float
+        Lead of an output one deviation before the horizon, as a fraction of the horizon; between 0
+        and 1. Small leads make the layer a dense product; with leads around 0.1 inputs begin to
+        come too late to be causal, and the layer runs the spiking operator.
+    normalization : {"batch", "mean", "none"}
+        Bring each channel's sums to mean 0 and deviation 1 over the batch; to mean 0 only; or leave
+        them, as a last layer does.
+    momentum, eps
+        As :class:`torch.nn.BatchNorm2d`.
+    device, dtype
+        As :class:`torch.nn.Conv2d`.
+
+    Attributes
+    ----------
+    weight : Parameter
+        v, shape (out_channels, in_channels, kernel height, kernel width); its scale does not matter
+        with ``normalization="batch"``.
+    shift : Parameter
+        Shape (out_channels,), in units of ``spread``.
+    t_out : float
+        Horizon of the outputs: ``t_in`` of the next layer.
+    fallbacks : int
+        Calls that ran the spiking operator because the bound did not hold.
+
+    Notes
+    -----
+    Input (N, C, H, W) and output are spike values. Outputs later than ``t_out`` are the late ones;
+    the next layer takes them as spiking at its ``t_in``, and a first-spike pool passes them on.
+
+    Source: equation (4) of Zhou et al. (AAAI 2021); a first-spike neuron as a ReLU: Rueckauer and
+    Liu (2018), Stanojevic et al. (2023).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.horizon import HorizonConv2d
+    >>> z = torch.rand(8, 3, 32, 32).mul(0.01).exp()
+    >>> layer = HorizonConv2d(3, 16, 3, padding=1, t_in=0.01)
+    >>> out = layer(z)
+    >>> out.shape, round((out.log() < layer.t_out).float().mean().item(), 1)
+    (torch.Size([8, 16, 32, 32]), 0.5)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: IntPair = 0,
+        dilation: IntPair = 1,
+        *,
+        pool: IntPair = 1,
+        t_in: float,
+        weight_sum: float = 4.0,
+        spread: float = 0.002,
+        normalization: Normalization = "batch",
+        momentum: float = 0.1,
+        eps: float = 1e-12,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride = pair(kernel_size), pair(stride)
+        self.padding, self.dilation, self.pool = pair(padding), pair(dilation), pair(pool)
+        super().__init__(
+            (out_channels, in_channels, *self.kernel_size),
+            t_in,
+            weight_sum,
+            spread,
+            normalization,
+            momentum,
+            eps,
+            device,
+            dtype,
+        )
+
+    def _product(self, lead: Tensor, weight: Tensor) -> Tensor:
+        product = F.conv2d(lead, weight, None, self.stride, self.padding, self.dilation)
+        # Its largest value is its first spike: every gain is positive.
+        return product if self.pool == (1, 1) else F.max_pool2d(product, self.pool)
+
+    def _largest_norm(self, lead: Tensor) -> Tensor:
+        squares = torch.linalg.vector_norm(lead, dim=1, keepdim=True).square_()
+        area = math.prod(self.kernel_size)
+        if self.dilation == (1, 1):
+            # A window never leaves the padded map by more than the kernel's half, as pools demand.
+            rows, columns = self.padding
+            squares = F.pad(squares, (columns, columns, rows, rows))
+            largest: Tensor = F.avg_pool2d(squares, self.kernel_size, 1).max()
+        else:
+            largest = squares.max()
+        return (largest * area).sqrt()
+
+    def _sweep(self, input: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+        weight, bias = self._plain(gain, offset)
+        prepared = ReferenceSpikes(self.t_in, self.padding).to(input.device)(input)
+        values = spiking_conv2d(prepared, weight, bias, self.stride, 0, self.dilation)
+        return values if self.pool == (1, 1) else spiking_max_pool2d(values, self.pool)
+
+    def to_plain(self, *, last: bool = False) -> nn.Sequential:
+        weight, bias = self.plain_weights()
+        layer = SpikingConv2d(
+            self.in_channels + 1,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            0,
+            self.dilation,
+            t_max=math.inf if last else self.t_out,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        _fill(layer, weight, bias)
+        reference = ReferenceSpikes(self.t_in, self.padding).to(weight.device)
+        pools = [] if self.pool == (1, 1) else [SpikingMaxPool2d(self.pool)]
+        return nn.Sequential(reference, layer, *pools)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}, padding={self.padding}"
+        if self.dilation != (1, 1):
+            text += f", dilation={self.dilation}"
+        if self.pool != (1, 1):
+            text += f", pool={self.pool}"
+        return f"{text}, {self._describe()}"
+
+
+class HorizonLinear(_HorizonLayer):
+    """Fully connected layer of first-spike neurons with a horizon.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        As :class:`torch.nn.Linear`.
+    t_in, weight_sum, spread, normalization, momentum, eps, device, dtype
+        As :class:`HorizonConv2d`.
+
+    Attributes
+    ----------
+    weight : Parameter
+        v, shape (out_features, in_features).
+    shift : Parameter
+        Shape (out_features,), in units of ``spread``.
+
+    Notes
+    -----
+    Input (N, in_features) and output (N, out_features) are spike values; see
+    :class:`HorizonConv2d`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        t_in: float,
+        weight_sum: float = 4.0,
+        spread: float = 0.002,
+        normalization: Normalization = "batch",
+        momentum: float = 0.1,
+        eps: float = 1e-12,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.in_features, self.out_features = in_features, out_features
+        super().__init__(
+            (out_features, in_features),
+            t_in,
+            weight_sum,
+            spread,
+            normalization,
+            momentum,
+            eps,
+            device,
+            dtype,
+        )
+
+    def _product(self, lead: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(lead, weight)
+
+    def _largest_norm(self, lead: Tensor) -> Tensor:
+        largest: Tensor = torch.linalg.vector_norm(lead, dim=1).max()
+        return largest
+
+    def _sweep(self, input: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+        weight, bias = self._plain(gain, offset)
+        prepared = ReferenceSpikes(self.t_in).to(input.device)(input)
+        # A fully connected layer is a convolution with one receptive field.
+        out = spiking_conv2d(prepared[:, :, None, None], weight[:, :, None, None], bias)
+        return out.flatten(1)
+
+    def to_plain(self, *, last: bool = False) -> nn.Sequential:
+        weight, bias = self.plain_weights()
+        layer = SpikingLinear(
+            self.in_features + 1,
+            self.out_features,
+            t_max=math.inf if last else self.t_out,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        _fill(layer, weight, bias)
+        return nn.Sequential(ReferenceSpikes(self.t_in).to(weight.device), layer)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, {self._describe()}"
+
+
+def _fill(layer: SpikingConv2d | SpikingLinear, weight: Tensor, bias: Tensor) -> None:
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+
+
+def horizon_layers(model: nn.Module) -> dict[str, _HorizonLayer]:
+    """The layers with a horizon of a model, by name; empty if there are none."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, _HorizonLayer)}
+
+
+def has_horizon_layers(model: nn.Module) -> bool:
+    """Whether a layer of the model is a `HorizonConv2d` or `HorizonLinear`."""
+    return bool(horizon_layers(model))
+
+
+@torch.no_grad()
+def fold_horizons_(model: Model) -> Model:
+    """Replace every layer with a horizon by plain modules, in place.
+
+    Statistics and shifts become weights and biases of :class:`~ttfs_fast.nn.SpikingConv2d` and
+    :class:`~ttfs_fast.nn.SpikingLinear`, each behind a `ReferenceSpikes`. Neurons that are late
+    stay silent; the next layer's `ReferenceSpikes` stands for them. The last layer keeps all its
+    spikes, so that the first of them is the answer.
+
+    Parameters
+    ----------
+    model : Module
+        Its layers with a horizon must be used in the order of its modules.
+
+    Returns
+    -------
+    Module
+        ``model``; the same object, or if it is itself such a layer, what replaces it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, fold_horizons_
+    >>> first = HorizonConv2d(1, 8, 3, t_in=0.01)
+    >>> last = HorizonLinear(8 * 36, 10, t_in=first.t_out, normalization="none")
+    >>> model = nn.Sequential(first, nn.Flatten(), last).eval()
+    >>> z = torch.rand(4, 1, 8, 8).mul(0.01).exp()
+    >>> before = model(z)
+    >>> torch.allclose(fold_horizons_(model)(z), before, rtol=1e-6)
+    True
+    """
+    layers = horizon_layers(model)
+    replaced: dict[int, nn.Module] = {}
+    for number, (name, layer) in enumerate(layers.items(), start=1):
+        plain = layer.to_plain(last=number == len(layers))
+        plain.train(layer.training)
+        if name == "":
+            return cast(Model, plain)
+        replaced[id(layer)] = plain
+    # A layer that is used at two places is one object under two names.
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if id(child) in replaced:
+                setattr(module, name, replaced[id(child)])
+    return model
+
+
+@torch.no_grad()
+def renormalize_horizons_(model: Model) -> Model:
+    """Bring the weights of each neuron in layers with a horizon back to deviation 1, in place.
+
+    With ``normalization="batch"`` their scale does not change the outputs, but a learning rate acts
+    on weights of one size only. Called after each step of the optimizer.
+    """
+    for layer in horizon_layers(model).values():
+        if layer.weight.requires_grad:
+            flat = layer.weight.flatten(1)
+            sizes = flat.norm(dim=1).clamp_(min=torch.finfo(flat.dtype).tiny)
+            sizes.mul_(1 / math.sqrt(layer.fan_in))
+            layer.weight.div_(sizes.view(-1, *[1] * (layer.weight.dim() - 1)))
+    return model
+
+
+@torch.no_grad()
+def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
+    """Take the running statistics of layers with a horizon anew, from batches, in place.
+
+    Averaged weights need it: the statistics that a run gathers are those of the weights it passes.
+
+    Parameters
+    ----------
+    model : Module
+        Holds layers with a horizon.
+    batches : iterable of Tensor
+        Inputs of ``model``; every batch counts alike.
+
+    Notes
+    -----
+    As :func:`torch.optim.swa_utils.update_bn` does for batch normalization.
+    """
+    layers = horizon_layers(model).values()
+    momenta = [layer.momentum for layer in layers]
+    was_training = model.training
+    model.train()
+    try:
+        for number, batch in enumerate(batches, start=1):
+            for layer in layers:
+                layer.momentum = 1 / number
+            model(batch)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        model.train(was_training)
+    return model
+
+
+@torch.no_grad()
+def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonConv2d:
+    """Fill a first convolution with the whitening filters of image patches, and freeze it.
+
+    The filters are the eigenvectors of the patches' covariance, each over the root of its
+    eigenvalue, with both signs: a ReLU pair keeps what both signs say.
+
+    Parameters
+    ----------
+    layer : HorizonConv2d
+        With twice as many output channels as a patch has values: 24 for 2 x 2 patches of a colour
+        image.
+    images : Tensor
+        Training images, intensities in [0, 1], shape (N, C, H, W).
+    eps : float
+        Added to the eigenvalues, so that rounding noise is not blown up.
+
+    Returns
+    -------
+    HorizonConv2d
+        ``layer``, whose ``weight`` no longer asks for a gradient.
+
+    Raises
+    ------
+    ValueError
+        If the layer's shape does not fit the patches.
+
+    Notes
+    -----
+    Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498.
+    """
+    outputs, channels, *kernel = layer.weight.shape
+    values = channels * math.prod(kernel)
+    if outputs != 2 * values or images.shape[1] != channels:
+        raise ValueError(
+            f"whitening {kernel[0]} x {kernel[1]} patches of {images.shape[1]} channels takes a "
+            f"convolution from {images.shape[1]} to {2 * images.shape[1] * math.prod(kernel)} "
+            f"channels; this one has {channels} and {outputs}"
+        )
+    patches = images.double().unfold(2, kernel[0], 1).unfold(3, kernel[1], 1)
+    flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, values)
+    eigenvalues, vectors = torch.linalg.eigh(torch.cov(flat.T))
+    filters = (vectors / (eigenvalues.clamp(min=0) + eps).sqrt()).T.reshape(-1, channels, *kernel)
+    # An eigenvector's sign is arbitrary; fix it, so that every machine starts alike.
+    signs = filters.flatten(1).gather(1, filters.flatten(1).abs().argmax(1, keepdim=True)).sign()
+    filters *= signs.view(-1, 1, 1, 1)
+    layer.weight.copy_(torch.cat([filters, -filters]))
+    layer.weight.requires_grad_(False)
+    return layer

@@ -1,0 +1,273 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ttfs_fast import reference
+from ttfs_fast.horizon import (
+    HorizonConv2d,
+    HorizonLinear,
+    ReferenceSpikes,
+    estimate_statistics_,
+    fold_horizons_,
+    has_horizon_layers,
+    renormalize_horizons_,
+    whiten_,
+)
+from ttfs_fast.models import HorizonNetwork, cifar_airbench, spiking_googlenet, vgg_stack
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+
+T_IN = 0.01
+
+
+def chain(spread: float, dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    options = {"spread": spread, "weight_sum": 2.0, "dtype": dtype}
+    one = HorizonConv2d(2, 8, 3, padding=1, pool=2, t_in=T_IN, **options)
+    two = HorizonConv2d(8, 12, 3, 2, (1, 0), 1, t_in=one.t_out, **options)
+    three = HorizonLinear(12 * 2 * 1, 16, t_in=two.t_out, **options)
+    last = HorizonLinear(16, 5, t_in=three.t_out, normalization="none", **options)
+    return nn.Sequential(one, two, nn.Flatten(), three, last)
+
+
+def spikes(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Spread over the input horizon, some exactly at it, some late, some silent."""
+    z = (T_IN * torch.rand(shape, dtype=dtype)).exp()
+    kind = torch.randint(12, shape)
+    z[kind == 0] = math.exp(T_IN)
+    z[kind == 1] = 3.0
+    z[kind == 2] = math.inf
+    return z
+
+
+def settled(model: nn.Sequential) -> nn.Sequential:
+    """With running statistics of their own, and shifts that are not 0."""
+    for layer in model:
+        if hasattr(layer, "shift"):
+            nn.init.normal_(layer.shift, std=0.3)
+    dtype = model[0].weight.dtype
+    estimate_statistics_(model, [spikes(16, 2, 8, 6, dtype=dtype) for _ in range(4)])
+    return model.eval()
+
+
+def leads(z: Tensor, t: float) -> Tensor:
+    return 1 - z.double() / math.exp(t)
+
+
+# Where spikes are wide apart, early ones cut the causal set, and the dense product is wrong.
+@pytest.mark.parametrize("spread", [0.001, 0.1, 0.4])
+def test_folded_network_has_the_same_outputs(spread: float, seed: int) -> None:
+    model = settled(chain(spread))
+    z = spikes(8, 2, 8, 6)
+    before = model(z)
+    ran = {n: m.fallbacks for n, m in model.named_modules() if hasattr(m, "fallbacks")}
+    assert all(calls == 0 for calls in ran.values()) == (spread == 0.001), ran
+    folded = fold_horizons_(copy.deepcopy(model))
+    assert not has_horizon_layers(folded)
+    assert has_horizon_layers(model)
+    after = folded(z)
+    scale = leads(before, model[-1].t_out).std()
+    assert torch.allclose(leads(after, 0) / scale, leads(before, 0) / scale, atol=1e-8)
+    hidden = folded[1](folded[0](z))
+    assert 0.2 < hidden.isfinite().double().mean() < 0.8  # late ones are silent
+    assert after.isfinite().all()
+
+
+def test_every_layer_is_the_relu_layer_of_its_leads(seed: int) -> None:
+    """Of the plain form, by the sorting reference: nothing of the layer's own forward."""
+    for normalization in ("batch", "mean", "none"):
+        layer = HorizonConv2d(
+            3, 7, 3, padding=1, t_in=T_IN, normalization=normalization, dtype=torch.float64
+        )
+        nn.init.normal_(layer.shift)
+        z = spikes(4, 3, 5, 5)
+        estimate_statistics_(layer, [z])
+        layer.eval()
+        x = leads(z, T_IN).clamp(min=0)
+        product = F.conv2d(x, layer.weight, padding=1)
+        if normalization == "batch":
+            normed = F.batch_norm(product, None, None, None, layer.shift, True, eps=1e-12)
+            assert layer(z).isfinite().all()
+            # A running variance is unbiased, the batch's is not.
+            count = product.numel() / 7
+            gain = (product.var((0, 2, 3), correction=1) + 1e-12).rsqrt().view(-1, 1, 1)
+            normed = (normed - layer.shift.view(-1, 1, 1)) * math.sqrt((count - 1) / count)
+            normed = normed + layer.shift.view(-1, 1, 1)
+            assert torch.allclose(
+                gain * product.std((0, 2, 3)).view(-1, 1, 1), torch.ones(1).double()
+            )
+        else:
+            factor = math.sqrt(2 / 27) / layer.spread
+            mean = product.mean((0, 2, 3), keepdim=True) if normalization == "mean" else 0
+            normed = factor * (product - mean) + layer.shift.view(-1, 1, 1)
+        plain = layer.to_plain()
+        prepared = plain[0](z)
+        out = reference.spiking_conv2d(prepared, plain[1].weight, plain[1].bias)
+        late = out > math.exp(layer.t_out)
+        assert 0.1 < late.double().mean() < 0.9
+        expected = math.exp(layer.t_out) * (1 - layer.spread * normed)
+        assert torch.allclose(out, expected, rtol=1e-9), normalization
+        assert torch.allclose(layer(z), expected, rtol=1e-9), normalization
+        assert torch.equal(plain(z).isinf(), late)
+        sums = plain[1].weight.flatten(1).sum(1) + plain[1].bias
+        assert torch.allclose(sums, torch.full_like(sums, 4.0))
+
+
+def test_fallback_and_dense_product_have_the_same_gradients(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = settled(chain(0.001)).train()
+    z = spikes(16, 2, 8, 6)
+    z = z.where(z != math.exp(T_IN), 1.001).requires_grad_()  # rounding decides at the horizon
+    found = []
+    for certified in (True, False):
+        monkeypatch.setattr(
+            "ttfs_fast.horizon._HorizonLayer._certified", lambda *_, answer=certified: answer
+        )
+        copied = copy.deepcopy(model)
+        out = copied(z)
+        out.log().square().sum().backward()
+        found.append([out.detach(), z.grad, *(p.grad for p in copied.parameters())])
+        z.grad = None
+    for one, other in zip(*found, strict=True):
+        assert one.abs().max() > 0
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-9 * float(one.abs().max()))
+
+
+def test_gradients_are_those_of_finite_differences(seed: int) -> None:
+    options = {"t_in": T_IN, "spread": 0.01, "dtype": torch.float64}
+    layer = HorizonConv2d(2, 3, 2, pool=2, **options).train()
+    z = (T_IN * torch.rand(3, 2, 5, 5, dtype=torch.float64)).exp().requires_grad_()
+
+    def run(z: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
+        parameters = {"weight": weight, "shift": shift}
+        return torch.func.functional_call(layer, parameters, (z,))
+
+    weight, shift = layer.weight.detach().clone(), layer.shift.detach().clone()
+    inputs = (z, weight.requires_grad_(), shift.requires_grad_())
+    assert torch.autograd.gradcheck(run, inputs, eps=1e-7, atol=1e-4, rtol=1e-3)
+
+
+def test_float32_decides_as_float64(seed: int) -> None:
+    model = settled(chain(0.001))
+    single = copy.deepcopy(model).float()
+    z = spikes(200, 2, 8, 6)
+    one, other = model(z), single(z.float())
+    folded = fold_horizons_(single)(z.float())
+    spread = leads(one, 0).std()
+    for out in (other, folded):
+        assert (leads(out, 0) - leads(one, 0)).abs().max() < 0.02 * spread
+        assert (out.argmin(1) == one.argmin(1)).double().mean() > 0.97
+
+
+def test_bfloat16_products_leave_spike_values_float32(seed: int) -> None:
+    model = chain(0.001, torch.float32).train()
+    z = spikes(32, 2, 8, 6, dtype=torch.float32)
+    exact = copy.deepcopy(model)(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(z)
+    assert out.dtype == torch.float32
+    spread = leads(exact, 0).std()
+    assert 0 < (leads(out, 0) - leads(exact, 0)).std() < 0.1 * spread
+    out.log().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_state_dict_brings_the_statistics_back(seed: int) -> None:
+    model = settled(chain(0.001))
+    z = spikes(4, 2, 8, 6)
+    fresh = chain(0.001).eval()
+    assert not torch.equal(fresh(z), model(z))
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(fresh(z), model(z))
+    folded = fold_horizons_(copy.deepcopy(model))
+    other = fold_horizons_(chain(0.001).eval())
+    other.load_state_dict(folded.state_dict())
+    assert torch.equal(other(z), folded(z))
+
+
+def test_statistics_are_means_over_the_batches(seed: int) -> None:
+    layer = HorizonLinear(6, 4, t_in=T_IN, dtype=torch.float64).train()
+    batches = [spikes(10, 6) for _ in range(3)]
+    estimate_statistics_(layer, batches)
+    products = [F.linear(leads(z, T_IN).clamp(min=0), layer.weight) for z in batches]
+    assert torch.allclose(layer.running_mean, torch.stack([p.mean(0) for p in products]).mean(0))
+    assert torch.allclose(layer.running_var, torch.stack([p.var(0) for p in products]).mean(0))
+    assert layer.momentum == 0.1
+    assert layer.training
+
+
+def test_renormalized_weights_have_deviation_one(seed: int) -> None:
+    model = chain(0.001)
+    before = model.train()[0](z := spikes(8, 2, 8, 6))
+    with torch.no_grad():
+        model[0].weight.mul_(torch.linspace(0.5, 40, 8).double().view(-1, 1, 1, 1))
+    renormalize_horizons_(model)
+    norms = model[0].weight.flatten(1).square().mean(1)
+    assert torch.allclose(norms, torch.ones_like(norms))
+    assert torch.allclose(leads(model[0](z), 0), leads(before, 0), rtol=1e-9)
+
+
+def test_whitening_filters_whiten(seed: int) -> None:
+    base = torch.rand(64, 1, 9, 9, dtype=torch.float64)
+    images = (0.7 * base + 0.3 * torch.rand(64, 3, 9, 9, dtype=torch.float64)).clamp(0, 1)
+    layer = whiten_(HorizonConv2d(3, 24, 2, t_in=T_IN, dtype=torch.float64), images, eps=0)
+    assert not layer.weight.requires_grad
+    out = F.conv2d(images, layer.weight).transpose(0, 1).flatten(1)
+    assert torch.allclose(torch.cov(out[:12]), torch.eye(12, dtype=torch.float64), atol=1e-8)
+    assert torch.equal(layer.weight[12:], -layer.weight[:12])
+    with pytest.raises(ValueError, match="takes a convolution from 3 to 24 channels; this one has"):
+        whiten_(HorizonConv2d(3, 16, 2, t_in=T_IN), images)
+
+
+def test_reference_spikes() -> None:
+    z = torch.tensor([[[[0.5, math.inf], [2.0, math.nan]]]])
+    out = ReferenceSpikes(0.0, padding=(1, 0))(z)
+    assert out.shape == (1, 2, 4, 2)
+    assert (out[0, 1] == 1).all()
+    assert (out[0, 0, [0, 3]] == 1).all()
+    assert out[0, 0, 1].tolist() == [0.5, 1.0]
+    assert out[0, 0, 2, 0] == 1
+    assert out[0, 0, 2, 1].isnan()
+
+
+def test_networks_with_horizons_follow_descriptions(seed: int) -> None:
+    description = cifar_airbench(width=1 / 16, image_size=16).description
+    model = HorizonNetwork(description, alpha=T_IN, weight_sum=2.0, spread=0.001)
+    assert [type(m).__name__ for m in model][:3] == ["HorizonConv2d"] * 3
+    z = (T_IN * torch.rand(8, 3, 16, 16)).exp()
+    model.train()(z)  # the first batch sets the statistics
+    out = model.eval()(z)
+    assert out.shape == (8, 10)
+    folded = copy.deepcopy(model).fold_()
+    kinds = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d)
+    assert [sum(isinstance(m, kind) for m in folded.modules()) for kind in kinds] == [7, 1, 3]
+    assert (folded(z).argmin(1) == out.argmin(1)).all()
+    with pytest.raises(ValueError, match=r"inception3a is an Inception module"):
+        HorizonNetwork(spiking_googlenet(device="meta").description, alpha=1.0)
+    deep = HorizonNetwork(vgg_stack(13, width=0.1).description, alpha=T_IN)
+    assert deep(torch.full((2, 3, 32, 32), 1.001)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t_in": 0.0}, "t_in must be a finite time above 0"),
+        ({"t_in": math.inf}, "t_in must be a finite time above 0"),
+        ({"weight_sum": 1.0}, "weight_sum must be finite and above 1"),
+        ({"spread": 0.0}, "spread must be above 0 and below 1"),
+        ({"spread": 1.5}, "spread must be above 0 and below 1"),
+        ({"normalization": "layer"}, "normalization must be one of batch, mean, none"),
+        ({"momentum": 0.0}, "momentum must be above 0"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HorizonLinear(3, 4, **{"t_in": 1.0, **change})
+
+
+def test_set_weights_is_refused_where_the_batch_decides() -> None:
+    with pytest.raises(ValueError, match="set_weights_ is for normalization"):
+        HorizonLinear(3, 4, t_in=1.0).set_weights_(torch.ones(4, 3), torch.zeros(4))
