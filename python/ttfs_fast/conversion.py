@@ -1,0 +1,351 @@
+"""From a ReLU network to first spikes, exactly.
+
+A layer with a horizon is a ReLU layer (`ttfs_fast.horizon`). So any network of convolutions, fully
+connected layers, batch normalization, ReLU and max-pooling is a network of the paper's neurons:
+activations become leads over the horizon, batch normalization folds into weights and biases, and
+each layer's scale is chosen on data so that its leads are as long as wanted.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast.geometry import pair
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
+from ttfs_fast.nn import SpikingMaxPool2d
+
+ALLOWED = (
+    "Conv2d, Linear, BatchNorm1d, BatchNorm2d, ReLU, MaxPool2d, Flatten, Dropout, Identity and "
+    "Sequential"
+)
+
+
+class LeadEncoding(nn.Module):
+    """Real numbers as spikes: the larger a number, the earlier its spike.
+
+    ``x`` in [low, high] spikes at ``z = T (1 - spread (x - low) / (high - low))``, where the
+    horizon T is such that the earliest spike comes at t = 0. Numbers below ``low`` spike at the
+    horizon.
+
+    Parameters
+    ----------
+    low, high : float
+        The range of the inputs.
+    spread : float
+        Lead of the largest input, as a fraction of the horizon.
+    """
+
+    def __init__(self, low: float, high: float, spread: float) -> None:
+        super().__init__()
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"low must be below high, both finite; got {low} and {high}")
+        if not 0 < spread < 1:
+            raise ValueError(f"spread must be above 0 and below 1; got {spread}")
+        self.low, self.high, self.spread = low, high, spread
+
+    @property
+    def t_out(self) -> float:
+        """The horizon, in units of tau."""
+        return -math.log1p(-self.spread)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Spike values, of the shape of the input."""
+        lead = (input - self.low) * (self.spread / (self.high - self.low))
+        return math.exp(self.t_out) * (1 - lead.clamp(min=0))
+
+    def spike_value(self, number: float) -> float:
+        """The spike value of one number."""
+        return float(self(torch.tensor(number, dtype=torch.float64)))
+
+    def extra_repr(self) -> str:
+        return f"low={self.low:g}, high={self.high:g}, spread={self.spread:g}"
+
+
+@dataclass
+class _Step:
+    """A convolution or fully connected layer, with what belongs to it up to the next one."""
+
+    name: str
+    layer: nn.Conv2d | nn.Linear
+    norm: nn.BatchNorm1d | nn.BatchNorm2d | None = None
+    relu: bool = False
+    pools: tuple[nn.Module, ...] = ()
+
+    def weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        """In float64, with the batch normalization folded in."""
+        weight = self.layer.weight.double()
+        bias = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
+        if self.layer.bias is not None:
+            bias = self.layer.bias.double()
+        if self.norm is None:
+            return weight, bias
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        gain = (self.norm.running_var.double() + self.norm.eps).rsqrt()
+        if self.norm.affine:
+            gain = gain * self.norm.weight.double()
+        bias = (bias - self.norm.running_mean.double()) * gain
+        if self.norm.affine:
+            bias = bias + self.norm.bias.double()
+        return weight * gain.view(-1, *[1] * (weight.dim() - 1)), bias
+
+
+@torch.no_grad()
+def from_relu(
+    model: nn.Module, images: Tensor, *, weight_sum: float = 2.0, spread: float = 0.0005
+) -> nn.Sequential:
+    """Turn a trained ReLU network into a network of first spikes that decides alike.
+
+    Parameters
+    ----------
+    model : Module
+        Sequential, nested or not, of Conv2d (no groups, zero padding), Linear, BatchNorm1d,
+        BatchNorm2d, ReLU, MaxPool2d and Flatten; Dropout and Identity are left out. Every layer but
+        the last ends with a ReLU. Batch normalization uses its running statistics.
+    images : Tensor
+        Some of its inputs, shape (N, C, H, W) or (N, features). They set the range of the inputs
+        and the scale of every layer.
+    weight_sum : float
+        m, the sum of every neuron's weights; see `ttfs_fast.horizon.HorizonConv2d`.
+    spread : float
+        Longest lead of a spike over its horizon on these images, as a fraction of the horizon.
+
+    Returns
+    -------
+    Sequential
+        From the same inputs to the spike values of the classes, (N, classes): the largest logit
+        spikes first. It begins with a `LeadEncoding`, its layers have horizons. It can be trained
+        further; `ttfs_fast.horizon.fold_horizons_` makes it one of plain modules.
+
+    Raises
+    ------
+    ValueError
+        If a module has no counterpart, the network does not begin and end as it should, the images
+        are not finite, or the outputs on the images do not agree with the network's; the message
+        names what.
+
+    Notes
+    -----
+    Exact to rounding: the leads of the outputs are the logits, over the largest absolute one on
+    ``images``, times ``spread``. In float32 a lead has about seven digits less those of
+    1 / ``spread``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from ttfs_fast.conversion import from_relu
+    >>> relu = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
+    >>> images = torch.randn(100, 20)
+    >>> spiking = from_relu(relu, images)
+    >>> bool((spiking(images).argmin(1) == relu(images).argmax(1)).all())
+    True
+    """
+    steps = list(_steps(model))
+    if not images.is_floating_point() or not bool(images.isfinite().all()) or len(images) == 0:
+        raise ValueError(
+            f"images must be finite floating point numbers, at least one image; got "
+            f"{tuple(images.shape)} of {images.dtype}"
+        )
+    was_training = model.training
+    model.eval()
+    try:
+        scales, outputs = _scales(model, steps, images)
+    finally:
+        model.train(was_training)
+    low, high = float(images.min()), float(images.max())
+    encoding = LeadEncoding(low, high if high > low else low + 1, spread)
+    modules: list[nn.Module] = [encoding]
+    t_in, size, offset = encoding.t_out, encoding.high - encoding.low, encoding.low
+    rank = images.dim()
+    for number, (step, scale) in enumerate(zip(steps, scales, strict=True)):
+        weight, bias = step.weight_and_bias()
+        layer = step.layer
+        # Activations are offset + size lead / spread.
+        bias = bias + offset * weight.flatten(1).sum(1)
+        options: dict[str, Any] = {"t_in": t_in, "weight_sum": weight_sum, "spread": spread}
+        made: HorizonConv2d | HorizonLinear
+        if isinstance(layer, nn.Conv2d):
+            padding = _padding(layer)
+            if number == 0 and offset != 0 and any(padding):
+                rows, columns = padding
+                zero = encoding.spike_value(max(0.0, low))
+                modules.append(nn.ConstantPad2d((columns, columns, rows, rows), zero))
+                padding = (0, 0)
+            made = HorizonConv2d(
+                layer.in_channels,
+                layer.out_channels,
+                pair(layer.kernel_size),
+                pair(layer.stride),
+                padding,
+                pair(layer.dilation),
+                normalization="none",
+                **options,
+            )
+        else:
+            if rank == 4:
+                modules.append(nn.Flatten())
+                rank = 2
+            made = HorizonLinear(
+                layer.in_features, layer.out_features, normalization="none", **options
+            )
+        made.to(weight.device, images.dtype)
+        made.set_weights_(weight * (size / scale), bias / scale)
+        modules += [made, *step.pools]
+        t_in, size, offset = made.t_out, scale, 0.0
+    converted = nn.Sequential(*modules).eval()
+    _check(converted, images, outputs, scales[-1], spread, made.t_out)
+    return converted
+
+
+def _steps(model: nn.Module) -> Iterator[_Step]:
+    step: _Step | None = None
+    for name, module in _leaves("", model):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if step is not None:
+                if not step.relu:
+                    raise ValueError(
+                        f"{step.name} and {name} follow each other without a ReLU; put one between "
+                        "them, or multiply them into one layer"
+                    )
+                yield step
+            _check_layer(name, module)
+            step = _Step(name, module)
+        elif step is None:
+            if not isinstance(module, nn.Flatten):
+                raise ValueError(
+                    f"{name} ({type(module).__name__}) comes before the first convolution or "
+                    "fully connected layer; the network must begin with one"
+                )
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            if step.relu or step.norm is not None or step.pools:
+                raise ValueError(
+                    f"{name} must follow a convolution or fully connected layer directly, to be "
+                    "folded into it"
+                )
+            if module.running_mean is None:
+                raise ValueError(
+                    f"{name} has no running statistics; it needs track_running_stats=True"
+                )
+            step.norm = module
+        elif isinstance(module, nn.ReLU):
+            step.relu = True
+        elif isinstance(module, nn.MaxPool2d):
+            if module.return_indices:
+                raise ValueError(f"{name} returns indices; a first-spike pool has none to give")
+            pool = SpikingMaxPool2d(
+                module.kernel_size,
+                module.stride,
+                module.padding,
+                module.dilation,
+                module.ceil_mode,
+            )
+            step.pools = (*step.pools, pool)
+        elif not isinstance(module, nn.Flatten):
+            raise ValueError(
+                f"{name} ({type(module).__name__}) has no counterpart in first spikes; allowed are "
+                f"{ALLOWED}"
+            )
+    if step is None:
+        raise ValueError("the model has no Conv2d and no Linear layer to convert")
+    if step.relu or step.pools:
+        raise ValueError(
+            f"the network ends with a ReLU or a pool behind {step.name}; it must end with the "
+            "layer whose outputs are the logits"
+        )
+    yield step
+
+
+def _leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a Sequential in the order in which they run, those without effect left out."""
+    if isinstance(module, nn.Sequential):
+        # named_children would leave out a module's second place.
+        for name, child in module._modules.items():
+            assert child is not None
+            yield from _leaves(f"{prefix}.{name}" if prefix else name, child)
+    elif not isinstance(module, nn.Dropout | nn.Dropout2d | nn.Identity):
+        yield prefix or type(module).__name__, module
+
+
+def _check_layer(name: str, layer: nn.Conv2d | nn.Linear) -> None:
+    if isinstance(layer, nn.Linear):
+        return
+    if layer.groups != 1:
+        raise ValueError(f"{name} has {layer.groups} groups; only convolutions of one convert")
+    if layer.padding_mode != "zeros":
+        raise ValueError(f'{name} pads with "{layer.padding_mode}"; only "zeros" converts')
+    _padding(layer)
+
+
+def _padding(layer: nn.Conv2d) -> tuple[int, int]:
+    if layer.padding == "valid":
+        return 0, 0
+    if layer.padding == "same":
+        reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        if any(r % 2 for r in reach):
+            raise ValueError(
+                f'padding "same" with a kernel of {layer.kernel_size} is not the same on both '
+                "sides; pad with a number"
+            )
+        return reach[0] // 2, reach[1] // 2
+    assert not isinstance(layer.padding, str)
+    return pair(layer.padding)
+
+
+def _scales(
+    model: nn.Module, steps: list[_Step], images: Tensor, batch: int = 256
+) -> tuple[list[float], Tensor]:
+    """Largest activation behind each step, and the outputs."""
+    largest = [0.0] * len(steps)
+    outputs = []
+
+    handles = [
+        (step.norm or step.layer).register_forward_hook(_Watch(largest, number))
+        for number, step in enumerate(steps)
+    ]
+    try:
+        for some in torch.split(images, batch):
+            outputs.append(model(some))
+    finally:
+        for handle in handles:
+            handle.remove()
+    whole = torch.cat(outputs)
+    largest[-1] = float(whole.abs().max())
+    # A layer that is silent on all images may have any scale.
+    return [value if value > 0 else 1.0 for value in largest], whole
+
+
+class _Watch:
+    """Keeps the largest output of a step."""
+
+    def __init__(self, largest: list[float], number: int) -> None:
+        self._largest, self._number = largest, number
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._largest[self._number] = max(self._largest[self._number], float(output.max()))
+
+
+def _check(
+    converted: nn.Sequential,
+    images: Tensor,
+    outputs: Tensor,
+    scale: float,
+    spread: float,
+    t_out: float,
+) -> None:
+    """Refuse a network whose outputs are not the logits."""
+    values = torch.cat([converted(some) for some in torch.split(images, 256)])
+    leads = 1 - values.double() / math.exp(t_out)
+    error = float((leads / spread - outputs.double() / scale).abs().max())
+    tolerance = 100 * torch.finfo(images.dtype).eps / spread
+    if not error <= tolerance:
+        raise ValueError(
+            f"the outputs differ from the ReLU network's by up to {error:.2g} of the largest "
+            f"logit, more than the {tolerance:.2g} that rounding explains: some neuron spikes "
+            f"before all its inputs have; give a spread smaller than {spread:g}, or float64 images "
+            "and weights"
+        )

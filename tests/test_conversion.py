@@ -1,0 +1,142 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ttfs_fast.conversion import LeadEncoding, from_relu
+from ttfs_fast.horizon import fold_horizons_, horizon_layers
+from ttfs_fast.models import relu_twin, vgg_stack
+
+
+def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
+    pool = nn.MaxPool2d(2)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        pool,
+        nn.Sequential(nn.Conv2d(8, 12, 3, 1, "same", bias=False), nn.BatchNorm2d(12), nn.ReLU()),
+        nn.Dropout(),
+        pool,
+        nn.Conv2d(12, 12, (3, 2), padding=(1, 0), dilation=(1, 2)),
+        nn.MaxPool2d(2, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12 * 3 * 1, 16, bias=False),
+        nn.BatchNorm1d(16, affine=False),
+        nn.ReLU(),
+        nn.Linear(16, 7),
+    ).to(dtype)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight)  # negative gains, too
+            nn.init.normal_(module.bias)
+    images = torch.randn(64, 3, 16, 16, dtype=dtype)
+    for _ in range(20):
+        model(images)
+    return model.eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_outputs_are_the_logits(dtype: torch.dtype, seed: int) -> None:
+    model = network(dtype)
+    images = torch.randn(200, 3, 16, 16, dtype=dtype)
+    spiking = from_relu(model, images)
+    folded = fold_horizons_(copy.deepcopy(spiking))
+    logits = model(images)
+    t_out = list(horizon_layers(spiking).values())[-1].t_out
+    for converted, tolerance in ((spiking, 1e-10), (folded, 1e-9)):
+        out = converted(images)
+        leads = (1 - out.double() / math.exp(t_out)) / 0.0005 * logits.abs().max()
+        if dtype == torch.float64:
+            assert torch.allclose(leads, logits.double(), atol=tolerance)
+            assert (out.argmin(1) == logits.argmax(1)).all()
+        else:
+            assert (leads - logits).abs().max() < 0.05 * logits.std()
+            assert (out.argmin(1) == logits.argmax(1)).float().mean() >= 0.95
+    assert all(layer.fallbacks == 0 for layer in horizon_layers(spiking).values())
+
+
+def test_wide_spikes_are_refused_where_they_change_the_answer(seed: int) -> None:
+    model = network()
+    images = torch.randn(50, 3, 16, 16, dtype=torch.float64)
+    with pytest.raises(ValueError, match="some neuron spikes before all its inputs have"):
+        from_relu(model, images, spread=0.5)
+
+
+def test_converted_networks_train(seed: int) -> None:
+    spiking = from_relu(network(), torch.randn(32, 3, 16, 16, dtype=torch.float64)).train()
+    images, target = torch.randn(32, 3, 16, 16, dtype=torch.float64), torch.arange(32) % 7
+    optimizer = torch.optim.Adam(spiking.parameters(), lr=0.03)
+    losses = []
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(spiking(images).log() * -2000, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_networks_of_the_package_convert(seed: int) -> None:
+    model = relu_twin(vgg_stack(4, width=0.25), batch_norm=True)
+    images = torch.rand(64, 3, 32, 32)
+    for _ in range(10):
+        model(images)
+    model.eval()
+    spiking = from_relu(model, images)
+    assert (spiking(images).argmin(1) == model(images).argmax(1)).float().mean() > 0.95
+
+
+def test_only_linear_layers(seed: int) -> None:
+    model = nn.Sequential(nn.Linear(9, 20), nn.ReLU(), nn.Linear(20, 4)).double()
+    x = torch.randn(30, 9, dtype=torch.float64)
+    assert (from_relu(model, x)(x).argmin(1) == model(x).argmax(1)).all()
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ([nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3)], r"1 \(GELU\) has no counterpart"),
+        ([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)], "0 and 1 follow each other without a ReLU"),
+        ([nn.Conv2d(3, 4, 3), nn.ReLU()], "ends with a ReLU or a pool behind 0"),
+        ([nn.ReLU(), nn.Conv2d(3, 4, 3)], r"0 \(ReLU\) comes before the first"),
+        ([nn.Flatten()], "no Conv2d and no Linear"),
+        ([nn.Conv2d(3, 3, 3, groups=3)], "0 has 3 groups"),
+        ([nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")], 'pads with "reflect"'),
+        ([nn.Conv2d(3, 4, 2, padding="same")], "not the same on both sides"),
+        ([nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)], "2 must follow a convolution"),
+        (
+            [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)],
+            "1 has no running statistics",
+        ),
+        (
+            [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 4, 1)],
+            r"2 \(AvgPool2d\) has no counterpart in first spikes; allowed are Conv2d, Linear",
+        ),
+    ],
+)
+def test_what_has_no_counterpart_is_named(modules: list[nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_relu(nn.Sequential(*modules), torch.rand(2, 3, 8, 8))
+
+
+def test_images_must_be_finite() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    for images in (torch.full((1, 2), math.nan), torch.rand(0, 2), torch.ones(1, 2).long()):
+        with pytest.raises(ValueError, match="images must be finite floating point numbers"):
+            from_relu(model, images)
+
+
+def test_encoding_is_linear() -> None:
+    encoding = LeadEncoding(-1.0, 3.0, 0.01)
+    z = encoding(torch.tensor([-2.0, -1.0, 1.0, 3.0], dtype=torch.float64))
+    last = math.exp(encoding.t_out)
+    assert torch.allclose(z / last, torch.tensor([1, 1, 0.995, 0.99], dtype=torch.float64))
+    assert z.min().item() == pytest.approx(1)
+    with pytest.raises(ValueError, match="low must be below high"):
+        LeadEncoding(1.0, 1.0, 0.1)
+    with pytest.raises(ValueError, match="spread must be above 0"):
+        LeadEncoding(0.0, 1.0, 0.0)
