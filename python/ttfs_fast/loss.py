@@ -28,6 +28,7 @@ def first_spike_cross_entropy(
     *,
     scale: float = 1.0,
     exclude_target: bool = False,
+    label_smoothing: float = 0.0,
     latest_time: float = LATEST_TIME,
     reduction: LossReduction = "mean",
 ) -> Tensor:
@@ -47,6 +48,9 @@ def first_spike_cross_entropy(
         Factor on the times, above 0: larger tells close spikes apart more sharply.
     exclude_target : bool
         Leave the target's class out of the sum.
+    label_smoothing : float
+        Share of the target that is spread evenly over all classes, from 0 to below 1, as in
+        :func:`torch.nn.functional.cross_entropy`.
     latest_time : float
         Horizon of the loss, in units of tau; finite. An output that is silent, or that spikes
         later than this, counts as spiking at ``latest_time`` and gets no gradient.
@@ -85,6 +89,12 @@ def first_spike_cross_entropy(
         if z.shape[-1] < 2:
             raise ValueError("exclude_target=True needs at least two classes; z has one")
         logits = logits.scatter(-1, target.unsqueeze(-1), -math.inf)
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be at least 0 and below 1; got {label_smoothing}")
+    if label_smoothing:
+        if exclude_target:
+            raise ValueError("label_smoothing and exclude_target contradict each other; give one")
+        target_logit = torch.lerp(target_logit, logits.mean(-1), label_smoothing)
     losses = logits.logsumexp(-1) - target_logit
     if reduction == "mean":
         return losses.mean()

@@ -26,6 +26,7 @@ class Model(StrEnum):
     MNIST_SCNN = "mnist_scnn"
     CIFAR_SCNN = "cifar_scnn"
     CIFAR_VGG = "cifar_vgg"
+    CIFAR_AIRBENCH = "cifar_airbench"
     VGG4 = "vgg4"
     VGG8 = "vgg8"
     VGG13 = "vgg13"
@@ -38,6 +39,7 @@ class Neuron(StrEnum):
     """What a network is made of."""
 
     SPIKING = "spiking"
+    HORIZON = "horizon"
     RELU = "relu"
     RELU_NORM = "relu-norm"
 
@@ -56,6 +58,20 @@ class Polarity(StrEnum):
     BRIGHT_FIRST = "bright-first"
     DARK_FIRST = "dark-first"
     BOTH = "both"
+
+
+class Precision(StrEnum):
+    """In what the dense products of layers with a horizon are computed."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class CropPadding(StrEnum):
+    """What is put around an image before it is cut."""
+
+    BLACK = "black"
+    REFLECT = "reflect"
 
 
 class Schedule(StrEnum):
@@ -101,8 +117,33 @@ def train(
     neuron: Annotated[
         Neuron | None,
         option(
-            "Spiking neurons, or the ReLU network of the same shape.",
+            "Spiking neurons; horizon: in layers with a horizon, see docs/horizon.md; or the ReLU "
+            "network of the same shape.",
             "neuron",
+            rich_help_panel="Network",
+        ),
+    ] = None,
+    horizon_spread: Annotated[
+        float | None,
+        option(
+            "With --neuron horizon: how early spikes come, as a fraction of the horizon.",
+            "horizon_spread",
+            rich_help_panel="Network",
+        ),
+    ] = None,
+    whitening: Annotated[
+        bool | None,
+        flag(
+            "--whitening/--no-whitening",
+            "With --neuron horizon: whitening filters as the first convolution, not trained.",
+            rich_help_panel="Network",
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None,
+        option(
+            "With --neuron horizon: precision of the dense products in training.",
+            "precision",
             rich_help_panel="Network",
         ),
     ] = None,
@@ -374,6 +415,14 @@ def train(
             rich_help_panel="Loss, equation (5)",
         ),
     ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        option(
+            "Share of the target that is spread evenly over all classes.",
+            "label_smoothing",
+            rich_help_panel="Loss, equation (5)",
+        ),
+    ] = None,
     teacher: Annotated[
         Path | None,
         option(
@@ -399,6 +448,14 @@ def train(
         option(
             "Put so many black pixels around each training image and cut a random piece out.",
             "crop",
+            rich_help_panel="Distortion of training images",
+        ),
+    ] = None,
+    crop_padding: Annotated[
+        CropPadding | None,
+        option(
+            "With --crop: black pixels, or reflect: the image mirrored at its borders.",
+            "crop_padding",
             rich_help_panel="Distortion of training images",
         ),
     ] = None,
@@ -470,6 +527,9 @@ def train(
         "model": None if model is None else str(model),
         "width": width,
         "neuron": None if neuron is None else str(neuron),
+        "horizon_spread": horizon_spread,
+        "whitening": whitening,
+        "precision": None if precision is None else str(precision),
         "workers": workers,
         "image_size": image_size,
         "accumulate": accumulate,
@@ -479,6 +539,7 @@ def train(
         "polarity": None if polarity is None else str(polarity),
         "whiten": whiten,
         "crop": crop,
+        "crop_padding": None if crop_padding is None else str(crop_padding),
         "flip": flip,
         "resized_crop": resized_crop,
         "train_images": train_images,
@@ -515,6 +576,7 @@ def train(
         "cost_reduction": None if cost_reduction is None else str(cost_reduction),
         "scale": scale,
         "exclude_target": exclude_target,
+        "label_smoothing": label_smoothing,
         "teacher": None if teacher is None else str(teacher),
         "teacher_share": teacher_share,
         "temperature": temperature,

@@ -1,12 +1,14 @@
 """Random changes of training images, by kornia, each decided by one explicit generator."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ttfs_fast._extras import require
+
+CropPadding = Literal["black", "reflect"]
 
 
 class Augmentation:
@@ -19,6 +21,8 @@ class Augmentation:
     crop : int
         Pixels of black that are put around the image before a piece of its own size is cut out at
         random; 0 for none.
+    crop_padding : {"black", "reflect"}
+        What is put around the image: black, or the image mirrored at its borders.
     flip : bool
         Mirror half of the images, left to right.
     resized_crop : pair of float, optional
@@ -38,12 +42,15 @@ class Augmentation:
         size: Sequence[int],
         *,
         crop: int = 0,
+        crop_padding: CropPadding = "black",
         flip: bool = False,
         resized_crop: tuple[float, float] | None = None,
         aspect: tuple[float, float] = (3 / 4, 4 / 3),
     ) -> None:
         if crop < 0:
             raise ValueError(f"crop must be a number of pixels, 0 or more; got {crop}")
+        if crop_padding not in get_args(CropPadding):
+            raise ValueError(f'crop_padding must be "black" or "reflect"; got {crop_padding!r}')
         if crop and resized_crop is not None:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if resized_crop is not None and not 0 < resized_crop[0] <= resized_crop[1] <= 1:
@@ -58,7 +65,12 @@ class Augmentation:
         if crop or flip or resized_crop is not None:
             kornia = require("kornia.augmentation", "train")
             if crop:
-                steps.append(kornia.RandomCrop(self.size, padding=crop, cropping_mode="slice"))
+                mode = "constant" if crop_padding == "black" else "reflect"
+                steps.append(
+                    kornia.RandomCrop(
+                        self.size, padding=crop, padding_mode=mode, cropping_mode="slice"
+                    )
+                )
             if resized_crop is not None:
                 steps.append(
                     kornia.RandomResizedCrop(

@@ -251,6 +251,49 @@ def cifar_vgg(
     return _load_shipped(model, "cifar_vgg") if pretrained else model
 
 
+def cifar_airbench(
+    *,
+    width: float = 1.0,
+    in_channels: int = 3,
+    image_size: IntPair = 32,
+    classes: int = 10,
+    bias: bool = True,
+    t_max: float = math.inf,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> SpikingNetwork:
+    """The network of airbench94: 24 (2x2), 64 P 64, 256 P 256, 256 P 256, first spike, FC 10.
+
+    All convolutions but the first are 3 x 3, "P" is a pool of 2 x 2. The first one has room for the
+    whitening filters of 2 x 2 patches, both signs (`ttfs_fast.horizon.whiten_`). Two million
+    weights, 118 million multiply-adds an image.
+
+    Parameters
+    ----------
+    width : float
+        Factor on the channels of all layers but the first and the last.
+    in_channels, image_size, classes, bias, t_max, device, dtype
+        As :func:`spiking_vgg16`, for images of at least 9 x 9.
+
+    Returns
+    -------
+    SpikingNetwork
+        From spike values (N, in_channels, H, W) to spike values (N, classes).
+
+    References
+    ----------
+    K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498.
+    """
+    layers: list[Layer] = [Conv(2, 2 * 4 * in_channels, padding=0)]
+    for channels in (64, 256, 256):
+        inner = max(1, round(channels * width))
+        layers += [Conv(3, inner), Pool(2, 2), Conv(3, inner)]
+    layers += [GlobalPool(), Dense(_positive("classes", classes))]
+    return _network(
+        "CIFAR airbench", layers, 1.0, in_channels, image_size, bias, t_max, device, dtype
+    )
+
+
 def spiking_googlenet(
     *,
     width: float = 1.0,

@@ -1,17 +1,20 @@
 """The spiking network and the ReLU network that a description stands for."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ttfs_fast.functional import spiking_max_pool2d
 from ttfs_fast.geometry import conv_axis
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, Normalization, fold_horizons_
 from ttfs_fast.models.description import (
     Conv,
     Dense,
     Description,
     GlobalPool,
+    Inception,
     Layer,
     Pool,
     count_layer,
@@ -113,6 +116,123 @@ def relu_twin(
     """
     description = network if isinstance(network, Description) else network.description
     return ReluNetwork(description, batch_norm=batch_norm, device=device, dtype=dtype)
+
+
+class HorizonNetwork(nn.Sequential):
+    """The network of the same shape whose layers have horizons; see `ttfs_fast.horizon`.
+
+    Input: spike values of images, shape (N, in_channels, height, width), none later than
+    ``alpha``. Output: spike values of the classes, shape (N, classes); the class is the output
+    that spikes first.
+
+    Parameters
+    ----------
+    description : Description
+        Its layers; Inception modules, whose branches have horizons of their own, are refused.
+    alpha : float
+        Latest time of an input spike, in units of tau.
+    weight_sum, spread : float
+        Of every layer; see `ttfs_fast.horizon.HorizonConv2d`.
+    device, dtype
+        Of the parameters.
+
+    Raises
+    ------
+    ValueError
+        If a layer has no counterpart with a horizon; the message names it.
+    """
+
+    def __init__(
+        self,
+        description: Description,
+        *,
+        alpha: float,
+        weight_sum: float = 4.0,
+        spread: float = 0.002,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.description = description
+        self.alpha = alpha
+        options: dict[str, Any] = {
+            "weight_sum": weight_sum,
+            "spread": spread,
+            "device": device,
+            "dtype": dtype,
+        }
+        shape: tuple[int, ...] = (description.in_channels, *description.image_size)
+        t_in = alpha
+        followers = [layer for _, layer in description.layers[1:]] + [None]
+        for (name, layer), after in zip(description.layers, followers, strict=True):
+            made: HorizonConv2d | HorizonLinear | None = None
+            if isinstance(layer, Conv):
+                pool = _window(after)
+                padding = _half_kernel(name, layer)
+                made = HorizonConv2d(
+                    shape[0],
+                    layer.channels,
+                    layer.kernel,
+                    layer.stride,
+                    padding,
+                    pool=pool,
+                    t_in=t_in,
+                    **options,
+                )
+            elif isinstance(layer, Dense):
+                if len(shape) > 1:
+                    self.add_module("flatten", nn.Flatten())
+                normalization: Normalization = "none" if after is None else "batch"
+                made = HorizonLinear(
+                    math.prod(shape),
+                    layer.outputs,
+                    t_in=t_in,
+                    normalization=normalization,
+                    **options,
+                )
+            elif isinstance(layer, GlobalPool):
+                self.add_module(name, FirstSpike())
+            elif isinstance(layer, Inception):
+                raise ValueError(
+                    f"{description.name}: {name} is an Inception module, which has no counterpart "
+                    "with a horizon: the branches differ in depth, so their spikes would meet with "
+                    "different horizons"
+                )
+            elif _window(layer) == 1 or not isinstance(self[-1], HorizonConv2d):
+                self.add_module(
+                    name,
+                    SpikingMaxPool2d(layer.kernel, layer.stride, layer.padding, 1, layer.ceil_mode),
+                )
+            if made is not None:
+                self.add_module(name, made)
+                t_in = made.t_out
+            shape = count_layer([], description.name, name, layer, shape)
+
+    def fold_(self) -> "HorizonNetwork":
+        """Make every layer one of plain modules, in place; see `fold_horizons_`."""
+        return fold_horizons_(self)
+
+
+def _window(layer: Layer | None) -> int:
+    """The window of a pool whose windows stand side by side; 1 for every other layer."""
+    if isinstance(layer, Pool) and layer.kernel == layer.stride and not layer.padding:
+        return 1 if layer.ceil_mode else layer.kernel
+    return 1
+
+
+def _half_kernel(name: str, layer: Conv) -> int:
+    """Padding "same" as a number, where all sides have the same."""
+    if not isinstance(layer.padding, str):
+        return layer.padding
+    if layer.padding == "valid":
+        return 0
+    if layer.stride != 1 or layer.kernel % 2 == 0:
+        raise ValueError(
+            f'{name}: a layer with a horizon takes padding "same" with stride 1 and an odd kernel '
+            f"only; this one has stride {layer.stride} and a kernel of {layer.kernel}: give the "
+            "padding as a number"
+        )
+    return layer.kernel // 2
 
 
 class Concatenation(nn.ModuleDict):

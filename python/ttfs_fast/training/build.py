@@ -11,8 +11,10 @@ from torch import nn
 from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.models import (
+    HorizonNetwork,
     OnSpikeValues,
     SpikingNetwork,
+    cifar_airbench,
     cifar_scnn,
     cifar_vgg,
     mnist_scnn,
@@ -66,7 +68,8 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
     shape : ImageShape
         The images it is for.
     centred : bool
-        With false, leave out the parametrisation of ``weight_sum``, to load folded weights.
+        With false, leave out the parametrisation of ``weight_sum`` and fold layers with a horizon,
+        to load folded weights.
 
     Returns
     -------
@@ -99,6 +102,15 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
             "t_max": config.t_max,
         }
         model = _deep(config.model, options)
+    if config.neuron == "horizon":
+        assert isinstance(model, SpikingNetwork)
+        network = HorizonNetwork(
+            model.description,
+            alpha=config.alpha,
+            weight_sum=config.weight_sum,
+            spread=config.horizon_spread,
+        )
+        return network if centred else network.fold_()
     if config.neuron != "spiking":
         assert isinstance(model, SpikingNetwork)
         return OnSpikeValues(
@@ -157,6 +169,8 @@ def load_pretrained(name: ShippedName = "mnist_scnn") -> tuple[nn.Module, TrainC
 def _deep(name: str, options: dict[str, Any]) -> SpikingNetwork:
     if name == "cifar_scnn":
         return cifar_scnn(**options)
+    if name == "cifar_airbench":
+        return cifar_airbench(**options)
     if name == "cifar_vgg":
         return cifar_vgg(**options)
     if name == "spiking_vgg16":

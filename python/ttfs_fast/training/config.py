@@ -9,16 +9,19 @@ from typing import Any, Literal, Self, get_args, get_origin
 
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.data import DatasetName
+from ttfs_fast.data.augment import CropPadding
 from ttfs_fast.encoding import Polarity
 from ttfs_fast.loss import CostReduction
 
 Schedule = Literal["linear", "cosine"]
-Neuron = Literal["spiking", "relu", "relu-norm"]
+Neuron = Literal["spiking", "horizon", "relu", "relu-norm"]
 Optimizer = Literal["adam", "muon", "sgd"]
+Precision = Literal["float32", "bfloat16"]
 ModelName = Literal[
     "mnist_scnn",
     "cifar_scnn",
     "cifar_vgg",
+    "cifar_airbench",
     "vgg4",
     "vgg8",
     "vgg13",
@@ -54,13 +57,23 @@ class TrainConfig:
         points. The digits need none, ``"folder"`` needs one.
     model : str
         The network: ``"mnist_scnn"``, or one of `ttfs_fast.models`: ``"cifar_scnn"``,
-        ``"cifar_vgg"``, ``"vgg4"``, ``"vgg8"``, ``"vgg13"``, ``"vgg17"``, ``"spiking_vgg16"``,
-        ``"spiking_googlenet"``.
+        ``"cifar_vgg"``, ``"cifar_airbench"``, ``"vgg4"``, ``"vgg8"``, ``"vgg13"``, ``"vgg17"``,
+        ``"spiking_vgg16"``, ``"spiking_googlenet"``.
     width : float
         Factor on the channels of its layers, but of the last; mnist_scnn has 1 only.
-    neuron : {"spiking", "relu", "relu-norm"}
-        Spiking neurons, or for comparison the ReLU network of the same shape, without or with
-        batch normalisation.
+    neuron : {"spiking", "horizon", "relu", "relu-norm"}
+        Spiking neurons; spiking neurons in layers with a horizon (`ttfs_fast.horizon`), which
+        train like a batch-normalized ReLU network and become plain spiking layers at the end; or
+        for comparison the ReLU network of the same shape, without or with batch normalisation.
+    horizon_spread : float
+        With ``neuron="horizon"``: how early the spikes of a layer come, as a fraction of its
+        horizon; see `ttfs_fast.horizon.HorizonConv2d`.
+    whitening : bool
+        With ``neuron="horizon"``: the first convolution holds the whitening filters of image
+        patches, and is not trained; see `ttfs_fast.horizon.whiten_`.
+    precision : {"float32", "bfloat16"}
+        With ``neuron="horizon"``: in which the dense products of training are computed. Spike
+        values, weights and every evaluation are float32.
     epochs, batch_size : int
         Passes over the training images, and images per step.
     accumulate : int
@@ -85,7 +98,8 @@ class TrainConfig:
         (AdamW). Unlike the squared weights of equation (5), Adam does not rescale it. 0 for none.
         With ``optimizer="sgd"``, torch's weight decay.
     weight_sum : float
-        Sum at which every neuron's weights are held, biases apart, see `ttfs_fast.centring`; above
+        With ``neuron="horizon"``, the sum m of every neuron's weights, above 1. Otherwise the sum
+        at which every neuron's weights are held, biases apart, see `ttfs_fast.centring`; above
         1, or 0 to leave the sums free and start with weights uniform in [0, 8 / N], as published.
     spread : float
         If the sums are held: norm of the deviations of a neuron's first weights from their mean.
@@ -117,6 +131,8 @@ class TrainConfig:
     crop : int
         Pixels of black that are put around a training image before a piece of its own size is cut
         out at random; 0 for none.
+    crop_padding : {"black", "reflect"}
+        What is put around it: black, or the image mirrored at its borders.
     flip : bool
         Mirror half of the training images.
     resized_crop : float
@@ -134,6 +150,8 @@ class TrainConfig:
         Factor on the spike times inside the classification term of the loss.
     exclude_target : bool
         Leave the target class out of the sum of equation (5), as printed.
+    label_smoothing : float
+        Share of the target that is spread evenly over all classes, from 0 to below 1.
     teacher : str or None
         File of a trained network whose answers are learned besides the classes; see
         `ttfs_fast.training.distillation`. None for none.
@@ -186,6 +204,9 @@ class TrainConfig:
     model: ModelName = "mnist_scnn"
     width: float = 1.0
     neuron: Neuron = "spiking"
+    horizon_spread: float = 0.002
+    whitening: bool = False
+    precision: Precision = "float32"
     epochs: int = 50
     batch_size: int = 10
     accumulate: int = 1
@@ -211,6 +232,7 @@ class TrainConfig:
     whiten: bool = False
     image_size: int = 224
     crop: int = 0
+    crop_padding: CropPadding = "black"
     flip: bool = False
     resized_crop: float = 0.0
     jitter: float = 0.0
@@ -221,6 +243,7 @@ class TrainConfig:
     elastic: float = 0.0
     scale: float = 1.0
     exclude_target: bool = False
+    label_smoothing: float = 0.0
     teacher: str | None = None
     teacher_share: float = 0.8
     temperature: float = 2.0
@@ -275,7 +298,7 @@ class TrainConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative; got {value}")
-        for name in ("adam_beta2", "average", "stretch", "momentum"):
+        for name in ("adam_beta2", "average", "stretch", "momentum", "label_smoothing"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1; got {value}")
@@ -284,9 +307,10 @@ class TrainConfig:
                 f"weight_sum must be finite and above 1, or no neuron spikes, or 0 to leave the "
                 f"sums free; got {self.weight_sum}"
             )
-        if self.weight_sum and self.neuron != "spiking":
+        if self.weight_sum and self.neuron not in ("spiking", "horizon"):
             raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
-        if self.relative_rate and not self.weight_sum:
+        self._check_horizon()
+        if self.relative_rate and (not self.weight_sum or self.neuron == "horizon"):
             raise ValueError("relative_rate needs a weight_sum, such as 4")
         if self.hold_spread and not self.relative_rate:
             raise ValueError("hold_spread needs relative_rate, and with it a weight_sum, such as 4")
@@ -307,6 +331,34 @@ class TrainConfig:
             raise ValueError("horizons are for spiking neurons")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be between 0 and 2**63 - 1; got {self.seed}")
+
+    def _check_horizon(self) -> None:
+        if self.neuron != "horizon":
+            for name, needed in (("whitening", False), ("precision", "float32")):
+                if getattr(self, name) != needed:
+                    raise ValueError(
+                        f'{name} is for neuron="horizon"; got {getattr(self, name)!r} with '
+                        f"neuron={self.neuron!r}"
+                    )
+            return
+        if not self.weight_sum:
+            raise ValueError(
+                'neuron="horizon" needs a weight_sum, the sum of every neuron\'s weights, such as 4'
+            )
+        if not 0 < self.horizon_spread < 1:
+            raise ValueError(
+                f"horizon_spread must be above 0 and below 1; got {self.horizon_spread}"
+            )
+        if self.accumulate > 1 or self.processes > 1:
+            raise ValueError(
+                'neuron="horizon" takes its statistics from whole batches; train it with one '
+                "process and accumulate=1"
+            )
+        if self.horizons or not math.isinf(self.t_max):
+            raise ValueError(
+                'with neuron="horizon" every layer has a horizon already; leave t_max and horizons '
+                "out"
+            )
 
     def learning_rate(self, epoch: int, share: float = 1.0) -> float:
         """Learning rate of a step.

@@ -88,7 +88,13 @@ def augmentation_of(config: TrainConfig, size: tuple[int, int]) -> Augmentation 
     if not (config.crop or config.flip or config.resized_crop):
         return None
     piece = (config.resized_crop, 1.0) if config.resized_crop else None
-    return Augmentation(size, crop=config.crop, flip=config.flip, resized_crop=piece)
+    return Augmentation(
+        size,
+        crop=config.crop,
+        crop_padding=config.crop_padding,
+        flip=config.flip,
+        resized_crop=piece,
+    )
 
 
 def make_batches(

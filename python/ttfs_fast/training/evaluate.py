@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Polarity, encode, standardise, values_to_times
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.training.spikes import SpikeCounter, predict, watch_layers
+from ttfs_fast.training.spikes import NEURONS, SpikeCounter, predict, watch_layers
 
 JOULE_PER_SPIKE = 10e-12
 """Energy of one spike in the paper's neuron circuit: 10 pJ."""
@@ -159,7 +158,7 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     classes = len(image_set.classes)
-    layers = [m for m in model.modules() if isinstance(m, SpikingConv2d | SpikingLinear)]
+    layers = [m for m in model.modules() if isinstance(m, NEURONS)]
     weight = next(model.parameters())
     counter = SpikeCounter()
     confusion = torch.zeros(classes * (classes + 1), dtype=torch.int64)

@@ -20,6 +20,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import ttfs_fast
 from ttfs_fast._files import remove_folder, remove_partials, replace_file
 from ttfs_fast.centring import fold_, hold_spread_
+from ttfs_fast.data import ImageSet
+from ttfs_fast.encoding import encode, standardise
+from ttfs_fast.horizon import (
+    HorizonConv2d,
+    estimate_statistics_,
+    fold_horizons_,
+    renormalize_horizons_,
+    whiten_,
+)
 from ttfs_fast.loss import (
     clip_gradient_,
     first_spike_cross_entropy,
@@ -260,6 +269,10 @@ class _Session:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = make_model(config, self.shape)
+            if config.whitening:
+                whiten_first_(self.model, train_set)
+            if config.neuron == "horizon":
+                self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.layers = [
                 module
                 for module in self.model.modules()
@@ -273,6 +286,10 @@ class _Session:
         self.optimizer = _optimizer(config, self.model)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.batches = make_batches(config, train_set, self.generator, fabric.global_rank)
+        self.precision = torch.autocast(
+            "cpu", torch.bfloat16, enabled=config.precision == "bfloat16"
+        )
+        self.sample = _sample(config, train_set) if self.averaged is not None else None
         self.latest = {} if self.layers else {"latest_time": LATEST_LOGIT}
 
     @property
@@ -440,6 +457,8 @@ class _Session:
                     optimizer.step()
                     if config.hold_spread:
                         hold_spread_(self.model)
+                    if config.neuron == "horizon":
+                        renormalize_horizons_(self.model)
                 else:
                     totals.skipped += 1
                 if self.averaged is not None:
@@ -462,11 +481,12 @@ class _Session:
             # The gradients of the processes are averaged with the last piece.
             wait = self.fabric.no_backward_sync(model, enabled=number < pieces)
             with wait, parametrize.cached():
-                if see is None:
-                    output = model(values)
-                else:
-                    with watch_layers(self.model, see):
+                with self.precision:
+                    if see is None:
                         output = model(values)
+                    else:
+                        with watch_layers(self.model, see):
+                            output = model(values)
                 terms = self._terms(output, values, labels, batch.whole)
                 # DistributedDataParallel takes the mean over the processes: of the first term it
                 # should be the sum, the others are the same in all. They count once a batch.
@@ -489,6 +509,7 @@ class _Session:
                 labels,
                 scale=config.scale,
                 exclude_target=config.exclude_target,
+                label_smoothing=config.label_smoothing,
                 reduction="sum",
                 **self.latest,
             )
@@ -552,11 +573,16 @@ class _Session:
         )
 
     def evaluate(self) -> EvaluationResult:
+        if self.sample is not None:
+            estimate_statistics_(self.network, torch.split(self.sample, 256))
         with parametrize.cached():
             return evaluate(self.network, self.test_set, **self.config.encoding)
 
     def _finish(self, evaluation: EvaluationResult) -> TrainResult:
-        network = fold_(copy.deepcopy(self.network))
+        network = fold_horizons_(fold_(copy.deepcopy(self.network)))
+        if self.config.neuron == "horizon" and self.fabric.global_rank == 0:
+            # The network that is exported, by the spiking operators; training took dense products.
+            evaluation = evaluate(network, self.test_set, **self.config.encoding)
         path, log = self.run / WEIGHTS, self.run / LOG
         if self.fabric.global_rank == 0:
             export_weights(
@@ -581,6 +607,30 @@ class _Session:
             facts,
         )
         return TrainResult(network, evaluation, self.records, path, log)
+
+
+def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor | None:
+    """Training images from which the statistics of averaged weights are taken."""
+    if config.neuron != "horizon":
+        return None
+    if not isinstance(images, ImageSet):
+        raise ValueError(
+            "the statistics of averaged weights are taken from training images in memory; for a "
+            "folder of images train with average=0"
+        )
+    pixels = torch.from_numpy(images.images[:count])
+    shown = standardise(pixels) if config.whiten else pixels
+    return encode(shown, alpha=config.alpha, polarity=config.polarity)
+
+
+def whiten_first_(model: nn.Module, images: DataSet, count: int = 5000) -> None:
+    """Fill the first convolution with whitening filters of the first training images."""
+    first = next(iter(model.children()), None)
+    if not isinstance(first, HorizonConv2d) or not isinstance(images, ImageSet):
+        raise ValueError(
+            "whitening needs a network that begins with a convolution, and images in memory"
+        )
+    whiten_(first, torch.from_numpy(images.images[:count]).double() / 255)
 
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """Watching the spiking layers of a network while it runs."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+
+NEURONS = SpikingConv2d | SpikingLinear | HorizonConv2d | HorizonLinear
+"""The modules that hold neurons."""
 
 
 def spiking_layers(model: nn.Module) -> dict[str, SpikingLinear | SpikingConv2d]:
@@ -34,19 +39,24 @@ def spiking_layers(model: nn.Module) -> dict[str, SpikingLinear | SpikingConv2d]
 
 @contextmanager
 def watch_layers(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``see(layer name, output spike values)`` after each spiking layer, inside the block."""
+    """Call ``see(layer name, output spike values)`` after each spiking layer, inside the block.
+
+    Neurons that a layer with a horizon would only make spike at its horizon count as silent, but
+    for those of the last layer, whose first spike is the answer however late.
+    """
+    named = {n: m for n, m in model.named_modules() if isinstance(m, NEURONS)}
+    last = next(reversed(named), None)
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            see(name, output.detach())
+            values = output.detach()
+            if isinstance(module, HorizonConv2d | HorizonLinear) and name != last:
+                values = values.masked_fill(values > math.exp(module.t_out), math.inf)
+            see(name, values)
 
         return hook
 
-    handles = [
-        module.register_forward_hook(hook_for(name))
-        for name, module in model.named_modules()
-        if isinstance(module, SpikingLinear | SpikingConv2d)
-    ]
+    handles = [module.register_forward_hook(hook_for(name)) for name, module in named.items()]
     try:
         yield
     finally:

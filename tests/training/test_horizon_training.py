@@ -1,0 +1,163 @@
+"""Training of networks whose layers have horizons."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ttfs_fast.data import load
+from ttfs_fast.encoding import encode
+from ttfs_fast.horizon import has_horizon_layers, horizon_layers
+from ttfs_fast.loss import first_spike_cross_entropy
+from ttfs_fast.training import TrainConfig, TrainResult, evaluate, train
+from ttfs_fast.training.build import ImageShape, load_model, make_model
+from ttfs_fast.training.loop import _Session
+
+SMALL = TrainConfig(
+    dataset="digits",
+    model="vgg4",
+    neuron="horizon",
+    weight_sum=2.0,
+    horizon_spread=0.001,
+    width=0.5,
+    alpha=0.01,
+    scale=1000.0,
+    label_smoothing=0.1,
+    optimizer="muon",
+    momentum=0.95,
+    lr_start=0.05,
+    lr_end=1e-4,
+    schedule="cosine",
+    average=0.9,
+    K=0.0,
+    lambda_=0.0,
+    epochs=3,
+    batch_size=50,
+    train_images=600,
+    test_images=300,
+    threads=1,
+)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(SMALL, tmp_path_factory.mktemp("horizon"), quiet=True)
+
+
+def test_network_learns_and_exports_plain_layers(result: TrainResult) -> None:
+    assert result.evaluation.accuracy > 0.9
+    # Late neurons stay silent in the plain network.
+    assert 0.2 < result.evaluation.sparsity < 0.8
+    assert not has_horizon_layers(result.model)
+    model, config = load_model(result.weights_path)
+    assert config == dataclasses.replace(SMALL, processes=1)
+    assert not has_horizon_layers(model)
+    images = load("digits", train=False)
+    images = dataclasses.replace(images, images=images.images[:300], labels=images.labels[:300])
+    again = evaluate(model, images, alpha=SMALL.alpha)
+    assert again.correct == result.evaluation.correct
+    assert again.sparsity_by_layer == result.evaluation.sparsity_by_layer
+
+
+def test_exported_network_decides_as_the_trained_one(result: TrainResult) -> None:
+    """Dense products in training, sorted spikes in the exported network: the same test accuracy."""
+    assert abs(result.records[-1].test_accuracy - result.evaluation.accuracy) <= 1 / 300
+    assert abs(result.records[-1].test_sparsity - result.evaluation.sparsity) < 0.15
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_resumed_run_has_the_same_bits(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
+    config = dataclasses.replace(
+        SMALL, precision=precision, epochs=2, train_images=200, crop=2, crop_padding="reflect"
+    )
+    whole = train(config, tmp_path / "whole", quiet=True)
+    save = _Session.save
+    calls = []
+
+    def stop(session: _Session) -> None:
+        save(session)
+        calls.append(session)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Session, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", quiet=True)
+    monkeypatch.setattr(_Session, "save", save)
+    assert len(calls) == 1
+    parts = train(config, tmp_path / "parts", quiet=True, resume=True)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, parts.model.state_dict()[name]), name
+    assert [dataclasses.replace(r, seconds=0) for r in whole.records] == [
+        dataclasses.replace(r, seconds=0) for r in parts.records
+    ]
+
+
+def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        SMALL,
+        model="cifar_airbench",
+        width=1 / 16,
+        whitening=True,
+        epochs=1,
+        train_images=100,
+        test_images=50,
+    )
+    result = train(config, tmp_path, quiet=True)
+    weight = result.model.conv1[1].weight[:, :-1].flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(weight[:4], weight[4:], dim=1)
+    assert torch.allclose(cosine, -torch.ones(4), atol=1e-5)  # both signs of each filter
+    other = dataclasses.replace(config, model="vgg4")
+    with pytest.raises(ValueError, match="whitening 3 x 3 patches of 1 channels takes a convol"):
+        train(other, tmp_path / "other", quiet=True)
+
+
+def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        SMALL, horizon_spread=0.2, alpha=0.5, scale=8.0, epochs=1, train_images=200, average=0.0
+    )
+    shape = ImageShape(1, 28, 28, 10)
+    model = make_model(config, shape)
+    z = encode(torch.rand(10, 1, 28, 28), alpha=0.5)
+    model(z)
+    assert sum(layer.fallbacks for layer in horizon_layers(model).values()) > 0
+    assert train(config, tmp_path, quiet=True).evaluation.accuracy > 0.18  # chance: 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight_sum": 0.0}, 'neuron="horizon" needs a weight_sum'),
+        ({"horizon_spread": 1.0}, "horizon_spread must be above 0 and below 1"),
+        ({"accumulate": 2}, "takes its statistics from whole batches"),
+        ({"processes": 2}, "takes its statistics from whole batches"),
+        ({"t_max": 3.0}, "every layer has a horizon already"),
+        ({"relative_rate": True}, "relative_rate needs a weight_sum"),
+        ({"neuron": "spiking", "precision": "bfloat16"}, 'precision is for neuron="horizon"'),
+        ({"neuron": "spiking", "whitening": True}, 'whitening is for neuron="horizon"'),
+        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
+        ({"crop_padding": "white"}, "crop_padding must be one of black, reflect"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_label_smoothing_is_torchs(seed: int) -> None:
+    z: Tensor = torch.rand(6, 4, dtype=torch.float64).exp()
+    target = torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = first_spike_cross_entropy(z, target, scale=3.0, label_smoothing=0.2)
+    expected = torch.nn.functional.cross_entropy(-3 * z.log(), target, label_smoothing=0.2)
+    assert torch.allclose(loss, expected)
+    with pytest.raises(ValueError, match="label_smoothing must be"):
+        first_spike_cross_entropy(z, target, label_smoothing=-0.1)
+    with pytest.raises(ValueError, match="contradict each other"):
+        first_spike_cross_entropy(z, target, label_smoothing=0.1, exclude_target=True)
