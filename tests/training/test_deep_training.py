@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import divisions
 import numpy as np
 import pytest
 import torch
@@ -126,6 +127,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(pieces: int, tmp_pat
         assert other.loss == pytest.approx(one.loss, rel=1e-4)
         assert other.loss_l2 == pytest.approx(one.loss_l2, rel=1e-4)
     assert whole.records[0].loss_weight_sum >= 0
+
+
+def test_no_division_of_a_batch_changes_the_step() -> None:
+    """Loss terms, gradients and weights are those of the whole batch, but for rounding."""
+    assert divisions.compare_with_whole_batches() == len(divisions.SIZES) * 16
 
 
 def test_resumed_with_everything_switched_on(
@@ -439,6 +445,15 @@ def test_two_processes_are_one_with_the_joint_batch(tmp_path: Path) -> None:
     refused = in_shell(torchrun(1, tmp_path / "run2", config, "--resume"))
     assert refused.returncode == 2
     assert "processes was 2, now 1" in refused.stderr
+
+
+def test_two_processes_divide_batches_without_changing_the_step() -> None:
+    """Shares and pieces of different sizes, and more pieces than one process has images."""
+    start = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = Path(__file__).with_name("divisions.py")
+    done = in_shell([sys.executable, "-m", *start, str(script)], limit=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("compared 72 divisions") == 2
 
 
 def test_a_killed_process_ends_the_job_and_it_resumes(tmp_path: Path) -> None:

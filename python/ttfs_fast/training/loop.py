@@ -474,8 +474,9 @@ class _Session:
         """Adds the gradients of a batch, piece by piece; returns the output."""
         outputs, losses = [], torch.zeros(3, dtype=torch.float64)
         pieces = min(self.config.accumulate, max(len(batch.labels), 1))
+        # Not torch.chunk, which may give fewer pieces than it is asked for: the last one counts.
         parts = zip(
-            torch.chunk(batch.values, pieces), torch.chunk(batch.labels, pieces), strict=True
+            batch.values.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True
         )
         for number, (values, labels) in enumerate(parts, start=1):
             # The gradients of the processes are averaged with the last piece.
