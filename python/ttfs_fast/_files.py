@@ -1,15 +1,17 @@
 """Writes that a crash, a full disk or a power cut leaves either undone or complete."""
 
+import fcntl
 import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 PARTIAL_PREFIX = ".partial-"
+LOCK = ".lock"
 
 
 def sync_directory(folder: Path) -> None:
@@ -81,6 +83,60 @@ def write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def use_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes, and other threads, from using a folder until the block ends.
+
+    The folder is made if it does not exist, and if it is empty at the end, it is removed again. The
+    lock is one of the system's, on an open file: it ends with the process, whatever ends that, and
+    the file that a killed process leaves is no obstacle.
+
+    Raises
+    ------
+    BlockingIOError
+        If the folder is in use.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with named_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with _locked_file(folder):
+            yield
+    finally:
+        for path in made:
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
+
+
+@contextmanager
+def _locked_file(folder: Path) -> Iterator[None]:
+    path = folder / LOCK
+    while True:
+        with named_errors(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                break
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BlockingIOError(
+                f"{folder} is in use by another run: wait until that has ended, or give another "
+                "folder"
+            ) from None
+        except FileNotFoundError:
+            pass
+        except OSError:  # a file system without locks, where nothing can be told
+            break
+        os.close(descriptor)  # of a file that its last user has removed meanwhile
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
 
 
 def remove_folder(folder: Path) -> None:

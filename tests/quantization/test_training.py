@@ -443,6 +443,35 @@ def test_tuning_moves_thresholds_after_the_last_stage(digits: nn.Module, tmp_pat
     assert accuracies[1] > accuracies[0] - 0.02
 
 
+def test_settings_of_several_processes_retrain_on_whole_batches(
+    digits: nn.Module, tmp_path: Path
+) -> None:
+    """The settings of a network that torchrun trained, on the one process that retrains it."""
+    training = dataclasses.replace(config().training, train_images=60)
+    settings = config(bits=8, epochs=1, training=training)
+    alone = quantization.quantize(digits, settings, tmp_path / "1", quiet=True)
+    training = dataclasses.replace(training, processes=2)
+    settings = dataclasses.replace(settings, training=training)
+    found = quantization.quantize(digits, settings, tmp_path / "2", quiet=True)
+    assert found[8].to_bytes() == alone[8].to_bytes()
+
+
+def test_other_images_are_not_resumed(
+    digits: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = dataclasses.replace(config().training, train_images=20, test_images=10)
+    settings = config(bits=8, epochs=1, training=training)
+    quantization.quantize(digits, settings, tmp_path, quiet=True)
+
+    def darker(*args: object, **more: object) -> object:
+        images = load("digits", train=bool(more["train"]))
+        return dataclasses.replace(images, images=images.images // 2)
+
+    monkeypatch.setattr("ttfs_fast.training.datasets.load", darker)
+    with pytest.raises(ValueError, match="another set of images than it began with"):
+        quantization.quantize(digits, settings, tmp_path, resume=True, quiet=True)
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 7])
 def test_a_stopped_run_continues_to_the_same_bits(
     digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import save_figure
+from ttfs_fast._files import save_figure, use_folder
 from ttfs_fast.centring import centre_weights_, hold_spread_, is_centred
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity, encode
@@ -201,6 +201,17 @@ def depth_study(
         The rows of the table that belong to the study.
     """
     folder = Path(out)
+    with use_folder(folder):
+        return _depth_study(study, folder, data_root, threads, say)
+
+
+def _depth_study(
+    study: DepthStudy,
+    folder: Path,
+    data_root: str | None,
+    threads: int | None,
+    say: Callable[[str], None],
+) -> list[Run]:
     path = folder / "depth.csv"
     runs = read_rows(path, Run) if path.is_file() else []
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)

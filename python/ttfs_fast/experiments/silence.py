@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import save_figure
+from ttfs_fast._files import save_figure, use_folder
 from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.experiments._tables import read_rows, write_rows
 from ttfs_fast.training import TrainConfig, evaluate, load_model
@@ -132,7 +132,19 @@ def silence_study(
     rows : list of Silenced
         One for each share.
     """
-    folder, path = Path(out), Path(out) / "silence.csv"
+    folder = Path(out)
+    with use_folder(folder):
+        return _silence_study(study, folder, data_root, threads, say)
+
+
+def _silence_study(
+    study: SilenceStudy,
+    folder: Path,
+    data_root: str | None,
+    threads: int | None,
+    say: Callable[[str], None],
+) -> list[Silenced]:
+    path = folder / "silence.csv"
     _, config = load_model(study.weights)
     config = dataclasses.replace(
         config,

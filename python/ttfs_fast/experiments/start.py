@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._extras import require
-from ttfs_fast._files import save_figure
+from ttfs_fast._files import save_figure, use_folder
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
@@ -89,21 +89,22 @@ def start_study(
     -------
     rows : list of LayerStart
     """
-    test_set = load("cifar10", data_root, train=False)
-    values = encode(test_set.images_as_tensor()[:images], 1.5, "both")
-    labels = test_set.labels_as_tensor()[:images]
-    rows: list[LayerStart] = []
-    for start in ("uniform", *map(str, spreads)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = vgg_stack(depth, in_channels=values.shape[1])
-            if start != "uniform":
-                centre_weights_(model, spread=float(start))
-            jitter = JITTER * torch.randn_like(values)
-        rows += _followed(start, model, values, labels, jitter)
     folder = Path(out)
-    write_rows(folder / "start.csv", LayerStart, rows)
-    save_figure(folder / "start.png", plot(rows), dpi=120)
+    with use_folder(folder):
+        test_set = load("cifar10", data_root, train=False)
+        values = encode(test_set.images_as_tensor()[:images], 1.5, "both")
+        labels = test_set.labels_as_tensor()[:images]
+        rows: list[LayerStart] = []
+        for start in ("uniform", *map(str, spreads)):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = vgg_stack(depth, in_channels=values.shape[1])
+                if start != "uniform":
+                    centre_weights_(model, spread=float(start))
+                jitter = JITTER * torch.randn_like(values)
+            rows += _followed(start, model, values, labels, jitter)
+        write_rows(folder / "start.csv", LayerStart, rows)
+        save_figure(folder / "start.png", plot(rows), dpi=120)
     return rows
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
-from ttfs_fast._files import replace_file
+from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.loss import SpikingLoss, clip_gradient_, weights_and_biases
 from ttfs_fast.quantization.conversion import calibrated_units, convert
@@ -33,11 +33,12 @@ from ttfs_fast.training import TrainConfig
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
+    list_checkpoints,
     load_checkpoint,
     remove_older,
     save_checkpoint,
 )
-from ttfs_fast.training.datasets import load_in_memory, make_batches
+from ttfs_fast.training.datasets import digest, load_in_memory, make_batches
 from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.report import Reporter
@@ -195,18 +196,32 @@ def quantize(
     ------
     FileExistsError
         If ``out_dir`` holds a run and ``resume`` is not given.
+    BlockingIOError
+        If another process works in ``out_dir``.
     ValueError
-        If the run to resume had other settings.
+        If the run to resume had other settings or other images.
 
     Notes
     -----
     Zhou et al., AAAI 2021, section 4.2: the forward pass uses the quantized weights, the gradient
     goes to the full-precision ones, and the bits fall from 32 over 8 and 4 to 2.
     """
-    run, reporter = Path(out_dir), Reporter(quiet=quiet)
-    text = config.to_json()
-    saved = run / CONFIG
-    if saved.exists() and not resume:
+    run = Path(out_dir)
+    with use_folder(run):
+        _check_settings(config, run, resume=resume)
+        threads = torch.get_num_threads()
+        try:
+            if config.training.threads is not None:
+                torch.set_num_threads(config.training.threads)
+            return _Run(model, config, run, Reporter(quiet=quiet)).all_stages()
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _check_settings(config: QuantizeConfig, run: Path, *, resume: bool) -> None:
+    """Refuse a folder that holds a run, or to resume, one that holds a run of other settings."""
+    text, saved = config.to_json(), run / CONFIG
+    if not resume and (saved.exists() or list_checkpoints(run)):
         raise FileExistsError(
             f"{run} already holds a run: give --resume to continue it, or another folder"
         )
@@ -215,14 +230,6 @@ def quantize(
             f"cannot resume {run} with other settings than {saved} holds: give those, or another "
             "folder"
         )
-    replace_file(saved, f"{text}\n".encode())
-    threads = torch.get_num_threads()
-    try:
-        if config.training.threads is not None:
-            torch.set_num_threads(config.training.threads)
-        return _Run(model, config, run, reporter).all_stages()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _settings(text: str) -> dict[str, Any]:
@@ -232,7 +239,11 @@ def _settings(text: str) -> dict[str, Any]:
         given = parse_json(text)
     except ValueError:
         given = None
-    return defaults | given if isinstance(given, dict) else {}
+    if not isinstance(given, dict):
+        return {}
+    if isinstance(given.get("training"), dict):
+        given["training"] = defaults["training"] | given["training"]
+    return defaults | given
 
 
 class _Run:
@@ -251,13 +262,16 @@ class _Run:
             mean = get_ema_multi_avg_fn(training.average)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
         self.generator = torch.Generator().manual_seed(training.seed)
-        self.batches = make_batches(training, self.train_set, self.generator)
+        # Whole batches, even with the settings of a network that several processes trained.
+        alone = dataclasses.replace(training, processes=1)
+        self.batches = make_batches(alone, self.train_set, self.generator)
         self.teacher = load_teacher(training)
         if config.float_teacher:
             self.teacher = Teacher(copy.deepcopy(model), training.scale, weights_digest(model))
         self.begun_with = {
             "network_sha256": weights_digest(model),
             "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
+            "data_sha256": digest(self.train_set, self.test_set),
         }
         self.loss = SpikingLoss(
             training.K,
@@ -281,6 +295,7 @@ class _Run:
         if checkpoint is not None:
             self._restore(checkpoint)
             remove_older(self.run, checkpoint.epoch)
+        replace_file(self.run / CONFIG, f"{self.config.to_json()}\n".encode())
         self._announce()
         networks = {}
         for stage, after in zip(stages, (*stages[1:], None), strict=True):
@@ -412,11 +427,16 @@ class _Run:
     def _restore(self, checkpoint: Checkpoint) -> None:
         for name, own in self.begun_with.items():
             if checkpoint.facts.get(name, own) != own:  # runs of older versions do not say
-                what = name.removesuffix("_sha256")
+                what = {"data_sha256": "set of images"}.get(name, name.removesuffix("_sha256"))
                 raise ValueError(
                     f"cannot resume {self.run} with another {what} than it began with: give that "
                     "one, or another folder"
                 )
+        if _settings(json.dumps(checkpoint.facts["config"])) != _settings(self.config.to_json()):
+            raise ValueError(
+                f"cannot resume {self.run}: its checkpoint is of a run with other settings than "
+                f"its {CONFIG}; give another folder"
+            )
         stages = self.config.stages
         self._enter(next((s for s in stages if checkpoint.epoch <= s.last), stages[-1]))
         checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import ttfs_fast
-from ttfs_fast._files import replace_file
+from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast.bench.timing import environment
 from ttfs_fast.reproduce import figure2, render, table1, table2, table3, table4
 from ttfs_fast.reproduce.part import Context, Part
@@ -123,6 +123,8 @@ def reproduce(
 
     Raises
     ------
+    BlockingIOError
+        If another process works in ``out``.
     ValueError
         If there is no such part.
     """
@@ -131,6 +133,15 @@ def reproduce(
     if unknown:
         raise ValueError(f"there is no part {unknown[0]!r}; the parts are: {', '.join(PARTS)}")
     context = Context(plan, found.subjects, out, torch.get_num_threads(), say)
+    with use_folder(out):
+        return _reproduce(context, found, only, command, progress)
+
+
+def _reproduce(
+    context: Context, found: Found, only: Sequence[str], command: str, progress: Progress | None
+) -> Path:
+    """`reproduce`, in a folder that is this process's alone."""
+    out = context.out
     clear_partials(out, out / UNITS, out / render.TABLES, out / render.PICTURES)
     log = RunLog(out / LOG, command)
     results: dict[str, Any] = {}
@@ -153,7 +164,7 @@ def reproduce(
     text = json.dumps(content, allow_nan=False, indent=1)
     replace_file(out / RESULTS, f"{text}\n".encode())
     log.save()
-    report = render.Report(TITLE, _lead(found), sections, _made(plan, log), missing)
+    report = render.Report(TITLE, _lead(found), sections, _made(context.plan, log), missing)
     render.write(report, out)
     return out / render.HTML
 

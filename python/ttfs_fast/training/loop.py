@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
-from ttfs_fast._files import remove_folder, remove_partials, replace_file
+from ttfs_fast._files import remove_folder, remove_partials, replace_file, use_folder
 from ttfs_fast.centring import fold_, hold_spread_
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import encode, standardise
@@ -133,6 +133,8 @@ def train(
         If ``out_dir`` holds a run and neither ``resume`` nor ``overwrite`` is given.
     FileNotFoundError
         If there is nothing to resume, or the data are not found.
+    BlockingIOError
+        If another process trains in ``out_dir``.
     ValueError
         If the run to resume had other settings or other data, or its checkpoint is damaged.
     FloatingPointError
@@ -151,23 +153,44 @@ def train(
     fabric = make_fabric()
     leads = fabric.global_rank == 0
     config = dataclasses.replace(config, processes=fabric.world_size)
-    reporter = Reporter(quiet=quiet or not leads)
+    with use_folder(run) if leads else nullcontext():
+        return _train(config, run, fabric, resume, overwrite, quiet or not leads, tensorboard)
+
+
+def _train(
+    config: TrainConfig,
+    run: Path,
+    fabric: Any,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+    tensorboard: bool,
+) -> TrainResult:
+    """`train`, in a folder that is this run's alone."""
+    leads = fabric.global_rank == 0
+    reporter = Reporter(quiet=quiet)
     saved = None
     if leads or resume:
         saved = _saved_config(run, resume=resume, overwrite=overwrite)
     if config.threads is None:
         threads = torch.get_num_threads() if saved is None else saved.threads
         config = dataclasses.replace(config, threads=threads)
-    if saved is not None and (names := config.differences(saved)):
+    if saved is not None and (others := _differences(config, saved)):
         raise ValueError(
-            f"cannot resume {run} with other settings: "
-            + "; ".join(f"{n} was {getattr(saved, n)}, now {getattr(config, n)}" for n in names)
-            + ". Give the same settings, or train into another folder"
+            f"cannot resume {run} with other settings: {others}. Give the same settings, or train "
+            "into another folder"
         )
     train_set, test_set = load_data(config, fabric.global_rank)
     digest = digest_of(train_set, test_set)
     teacher = load_teacher(config)
     checkpoint = load_checkpoint(run) if saved is not None else None
+    if checkpoint is not None:
+        begun_with = TrainConfig.from_json(json.dumps(checkpoint.facts["config"]))
+        if others := _differences(config, begun_with):
+            raise ValueError(
+                f"cannot resume {run}: its checkpoint is of a run with other settings than its "
+                f"{CONFIG}: {others}. Start anew with --overwrite, or train into another folder"
+            )
     if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
         raise ValueError(
             f"cannot resume {run}: its images are not those of {config.dataset} in "
@@ -677,6 +700,14 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _differences(config: TrainConfig, before: TrainConfig) -> str:
+    """The settings in which a run differs from what it was before; empty if in none."""
+    return "; ".join(
+        f"{name} was {getattr(before, name)}, now {getattr(config, name)}"
+        for name in config.differences(before)
+    )
 
 
 def _saved_config(run: Path, *, resume: bool, overwrite: bool) -> TrainConfig | None:

@@ -1,0 +1,134 @@
+"""A folder that a run works in: a second one is refused, and what is killed leaves no obstacle."""
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from ttfs_fast._files import LOCK, use_folder
+from ttfs_fast.experiments import (
+    DepthStudy,
+    SilenceStudy,
+    depth_study,
+    silence_study,
+    start_study,
+)
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.quantization import QuantizeConfig, quantize
+from ttfs_fast.reproduce import Plan, reproduce
+from ttfs_fast.reproduce.subjects import Found
+from ttfs_fast.training import TrainConfig, train
+from ttfs_fast.training.loop import ensure_trained
+
+SMALL = TrainConfig(dataset="digits", epochs=1, train_images=30, test_images=10, threads=1)
+RETRAINED = QuantizeConfig(bits=8, epochs=1, training=SMALL)
+
+WORK: dict[str, Callable[[Path], object]] = {
+    "train": lambda folder: train(SMALL, folder, quiet=True),
+    "train --resume": lambda folder: train(SMALL, folder, resume=True, quiet=True),
+    "train --overwrite": lambda folder: train(SMALL, folder, overwrite=True, quiet=True),
+    "train if need be": lambda folder: ensure_trained(SMALL, folder, quiet=True),
+    "quantize": lambda folder: quantize(nn.Identity(), RETRAINED, folder, quiet=True),
+    "quantize --resume": lambda folder: quantize(nn.Identity(), RETRAINED, folder, resume=True),
+    "reproduce": lambda folder: reproduce(Plan.quick(0), Found([], []), folder),
+    "study depth": lambda folder: depth_study(DepthStudy(), folder),
+    "study start": lambda folder: start_study(folder),
+    "study silence": lambda folder: silence_study(SilenceStudy(Path("none")), folder),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_a_second_run_in_a_folder_in_use_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(SMALL.to_json())
+    with use_folder(tmp_path):
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(BlockingIOError, match=r"is in use by another run: wait until .* ended"):
+            WORK[name](tmp_path)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_folder_is_in_use_in_other_processes_until_its_user_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, time; from ttfs_fast._files import use_folder\n"
+        "with use_folder(pathlib.Path(sys.argv[1])):\n"
+        "    print('using', flush=True); time.sleep(60)"
+    )
+    folder = tmp_path / "run"
+    user = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert user.stdout is not None
+    assert user.stdout.readline() == "using\n"
+    with pytest.raises(BlockingIOError, match="in use"), use_folder(folder):
+        pass
+    user.send_signal(signal.SIGKILL)
+    user.communicate()
+    assert (folder / LOCK).exists()
+    with use_folder(folder), pytest.raises(BlockingIOError, match="in use"), use_folder(folder):
+        pass
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "several" / "folders" / "deep"
+    with pytest.raises(FileNotFoundError), use_folder(folder):
+        raise FileNotFoundError
+    assert list(tmp_path.iterdir()) == []
+    with use_folder(folder):
+        (folder / "result").touch()
+    assert [path.name for path in folder.iterdir()] == ["result"]
+
+
+def test_a_file_system_without_locks_keeps_nobody_from_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_locks(descriptor: int, how: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    with use_folder(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+
+
+def test_the_checkpoint_of_another_training_run_is_not_continued(tmp_path: Path) -> None:
+    train(SMALL, tmp_path / "one", quiet=True)
+    train(dataclasses.replace(SMALL, seed=5, jitter=0.1), tmp_path / "other", quiet=True)
+    shutil.rmtree(tmp_path / "one" / "checkpoint-0001")
+    shutil.copytree(tmp_path / "other" / "checkpoint-0001", tmp_path / "one" / "checkpoint-0001")
+    weights = (tmp_path / "one" / "model.safetensors").read_bytes()
+    with pytest.raises(
+        ValueError,
+        match=r"its checkpoint is of a run with other settings than its config.json: "
+        r"jitter was 0\.1, now 0\.0; seed was 5, now 0\. Start anew with --overwrite",
+    ):
+        train(SMALL, tmp_path / "one", resume=True, quiet=True)
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == weights
+
+
+def test_the_checkpoint_of_another_retraining_is_not_continued(tmp_path: Path) -> None:
+    network = mnist_scnn(pretrained=True)
+    one, other = tmp_path / "one", tmp_path / "other"
+    quantize(network, RETRAINED, one, quiet=True)
+    seed = dataclasses.replace(SMALL, seed=5)
+    quantize(network, dataclasses.replace(RETRAINED, training=seed), other, quiet=True)
+    shutil.copytree(one / "checkpoint-0001", other / "checkpoint-0001", dirs_exist_ok=True)
+    with pytest.raises(ValueError, match=r"its checkpoint is of a run with other settings than"):
+        quantize(
+            network, dataclasses.replace(RETRAINED, training=seed), other, resume=True, quiet=True
+        )
+    # Nor is one whose settings are gone, nor that of a training, with --resume or without.
+    (other / "quantize.json").unlink()
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        quantize(network, RETRAINED, other, quiet=True)
+    train(SMALL, tmp_path / "trained", quiet=True)
+    names = {path.name for path in (tmp_path / "trained").iterdir()}
+    with pytest.raises(ValueError, match="is of a run with other settings"):
+        quantize(network, RETRAINED, tmp_path / "trained", resume=True, quiet=True)
+    assert {path.name for path in (tmp_path / "trained").iterdir()} == names
