@@ -166,3 +166,13 @@ def test_command(tmp_path: Path) -> None:
     assert "4 layers" in result.output
     wrong = testing.CliRunner().invoke(cli.app, ["study", "depth", "--depths", "5"])
     assert wrong.exit_code == 2
+
+
+def test_steps_without_a_finite_gradient_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms = iter((1.0, math.nan, math.inf, math.nan))
+    monkeypatch.setattr(module, "clip_gradient_", lambda *arguments, **more: next(norms))
+    study = dataclasses.replace(SMALL, depths=(4,), arms=("centred",), epochs=1)
+    with pytest.warns(UserWarning, match="centred, 4 layers, seed 0: 3 of 4 steps were left out"):
+        depth_study(study, tmp_path, threads=1, say=lambda text: None)

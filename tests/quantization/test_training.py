@@ -472,6 +472,31 @@ def test_other_images_are_not_resumed(
         quantization.quantize(digits, settings, tmp_path, resume=True, quiet=True)
 
 
+def test_steps_without_a_finite_gradient_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ttfs_fast.quantization import training
+    from ttfs_fast.training.checkpoint import load_checkpoint
+
+    clip, steps = training.clip_gradient_, 0
+
+    def sometimes_infinite(*arguments: object, **more: object) -> float:
+        nonlocal steps
+        steps += 1
+        return math.inf if steps in (1, 3, 6) else clip(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "clip_gradient_", sometimes_infinite)
+    images = dataclasses.replace(config().training, train_images=60, test_images=10)
+    settings = config(bits=8, epochs=2, training=images)
+    quantization.quantize(mnist_scnn(pretrained=True), settings, tmp_path)
+    first, second = (line for line in capsys.readouterr().out.splitlines() if "epoch " in line)
+    assert first.endswith("  2 steps left out")
+    assert second.endswith("  1 step left out")
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.facts["skipped_steps"] == [2, 1]
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 7])
 def test_a_stopped_run_continues_to_the_same_bits(
     digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch

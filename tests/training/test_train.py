@@ -296,3 +296,13 @@ def test_quiet_is_quiet(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "model.safetensors").exists()
+
+
+def test_steps_without_a_finite_gradient_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "clip_gradient_", lambda *arguments, **more: math.nan)
+    result = train(dataclasses.replace(SMALL, epochs=1), tmp_path)
+    assert result.records[0].skipped_steps == 9
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "epoch 1/1" in line)
+    assert line.endswith("  9 steps left out")

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -275,7 +276,7 @@ def train_one(
     )
     spiking = isinstance(model, nn.Sequential)
     losses: list[float] = []
-    half = math.nan
+    half, skipped = math.nan, 0
     for _ in range(study.epochs):
         for chunk in batches.epoch():
             for batch in chunk.batches:
@@ -291,10 +292,18 @@ def train_one(
                     optimizer.step()
                     if how.hold_spread:
                         hold_spread_(model)
+                else:
+                    skipped += 1
                 schedule.step()
                 losses.append(terms.cross_entropy.item())
                 if len(losses) == steps // 2:
                     half, _ = test(model, test_set, how)
+    if skipped:
+        warnings.warn(
+            f"{arm}, {depth} layers, seed {seed}: {skipped} of {steps} steps were left out, whose "
+            "gradients were not finite",
+            stacklevel=2,
+        )
     accuracy, firing = test(model, test_set, how)
     return Run(
         arm=arm,

@@ -41,7 +41,7 @@ from ttfs_fast.training.checkpoint import (
 from ttfs_fast.training.datasets import digest, load_in_memory, make_batches
 from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import weights_digest
-from ttfs_fast.training.report import Reporter
+from ttfs_fast.training.report import Reporter, left_out
 
 CONFIG = "quantize.json"
 CALIBRATION_IMAGES = 500
@@ -170,8 +170,9 @@ def quantize(
     """Retrain a network with quantized weights, stepping the bits down, and convert it.
 
     The folder receives the settings, a checkpoint an epoch, and after each stage the integer
-    network of so many bits, ``model-8bit.ttfs`` and so on. A run that was stopped continues from
-    its newest checkpoint with ``resume=True`` and ends with the same bits.
+    network of so many bits, ``model-8bit.ttfs`` and so on. A step whose gradient is not finite is
+    left out; the epoch's line and the checkpoint's ``state.json`` count them. A run that was
+    stopped continues from its newest checkpoint with ``resume=True`` and ends with the same bits.
 
     Parameters
     ----------
@@ -283,6 +284,7 @@ class _Run:
         )
         self.optimizer: torch.optim.Optimizer
         self.done = 0  # epochs, of all stages
+        self.skipped: list[int] = []  # steps without a finite gradient, by epoch
 
     @property
     def network(self) -> nn.Module:
@@ -319,6 +321,7 @@ class _Run:
                 self.done += 1
                 self._save()
                 figures = f"loss {loss:8.4f}  {time.perf_counter() - begin:.1f} s"
+                figures += left_out(self.skipped[-1])
                 self.reporter.say(f"{stage}, epoch {epoch + 1}/{stage.epochs}  {figures}")
             if ends:
                 networks[stage.bits] = self._finish(stage.bits)
@@ -348,7 +351,7 @@ class _Run:
 
     def _epoch(self, epoch: int, epochs: int) -> float:
         self.model.train()
-        total, steps = 0.0, 0
+        total, steps, skipped = 0.0, 0, 0
         for chunk in self.batches.epoch():
             refit_(self.model)
             for batch in chunk.batches:
@@ -365,6 +368,8 @@ class _Run:
                 )
                 if math.isfinite(norm):
                     self.optimizer.step()
+                else:
+                    skipped += 1
                 if self.averaged is not None:
                     self.averaged.update_parameters(self.model)
                 total += loss.item()
@@ -373,6 +378,7 @@ class _Run:
                 raise FloatingPointError(
                     f"the loss became {total} after {steps} steps: try a lower learning rate"
                 )
+        self.skipped.append(skipped)
         return total / steps
 
     def _loss(self, output: Tensor, batch: Batch) -> Tensor:
@@ -420,7 +426,11 @@ class _Run:
                 best={},
                 optimizer=self.optimizer.state_dict()["state"],
                 generator=self.generator.get_state(),
-                facts={"config": json.loads(self.config.to_json()), **self.begun_with},
+                facts={
+                    "config": json.loads(self.config.to_json()),
+                    "skipped_steps": self.skipped,
+                    **self.begun_with,
+                },
             ),
         )
 
@@ -441,6 +451,7 @@ class _Run:
         self._enter(next((s for s in stages if checkpoint.epoch <= s.last), stages[-1]))
         checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)
         self.done = checkpoint.epoch
+        self.skipped = list(checkpoint.facts.get("skipped_steps", []))
 
     def _announce(self) -> None:
         config, training = self.config, self.config.training

@@ -54,7 +54,7 @@ from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
 from ttfs_fast.training.muon import Muon
 from ttfs_fast.training.processes import EpochTotals, leave, lost_connection, make_fabric
-from ttfs_fast.training.report import Reporter
+from ttfs_fast.training.report import Reporter, left_out
 from ttfs_fast.training.spikes import SpikeCounter, watch_layers
 from ttfs_fast.training.tensorboard import FOLDER as TENSORBOARD
 from ttfs_fast.training.tensorboard import Scalars
@@ -691,6 +691,7 @@ def _line(record: EpochRecord, epochs: int) -> str:
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.loss:8.4f}  "
         f"train {record.train_accuracy:7.2%}  test {record.test_accuracy:7.2%}  "
         f"{'' if math.isnan(record.test_sparsity) else spikes}{_duration(record.seconds)}"
+        f"{left_out(record.skipped_steps)}"
     )
 
 

@@ -71,3 +71,8 @@ class Reporter:
         """Move the bar to ``done`` steps; does nothing where there is no bar."""
         if self._progress is not None:
             self._progress.update(self._task, description=title, completed=done, figures=figures)
+
+
+def left_out(steps: int) -> str:
+    """What the line of an epoch says of steps that were not made; nothing if there are none."""
+    return f"  {steps} {'step' if steps == 1 else 'steps'} left out" if steps else ""
