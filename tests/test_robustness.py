@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from ttfs_fast.centring import centre_weights_
 from ttfs_fast.data import load
@@ -207,11 +208,14 @@ def test_what_cannot_be_is_refused(make: Callable[[], Perturbation], message: st
 
 def test_computed_weights_are_refused() -> None:
     model = centre_weights_(vgg_stack(4))
-    with (
-        pytest.raises(ValueError, match="fold them first"),
-        perturbed(model, Perturbation(weight_snr=20.0), draw_generator(0, 0)),
-    ):
-        pass
+    pruned = vgg_stack(4)
+    prune.random_unstructured(pruned.fc1, "weight", 0.5)
+    for network in (model, pruned):
+        with (
+            pytest.raises(ValueError, match="fold them first"),
+            perturbed(network, Perturbation(weight_snr=20.0), draw_generator(0, 0)),
+        ):
+            pass
     with perturbed(model, Perturbation(dropped=0.5), draw_generator(0, 0)):
         pass  # spikes may be disturbed all the same
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ttfs_fast.geometry import tap_shares
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -327,7 +327,7 @@ def _plain_layers(model: nn.Module) -> dict[str, SpikingConv2d | SpikingLinear]:
     if not layers:
         raise ValueError(f"{type(model).__name__} has no SpikingLinear or SpikingConv2d layer")
     for name, layer in layers.items():
-        if parametrize.is_parametrized(layer):
+        if is_computed(layer, "weight") or is_computed(layer, "bias"):
             raise ValueError(f"the weights of {name} are parametrised already; call fold_ first")
     return layers
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
+from torch.nn.utils import parametrize
 
 from ttfs_fast import functional
 
@@ -75,6 +76,18 @@ def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 0:
             raise ValueError(f"{name} is {size}; it must not be negative")
+
+
+def is_computed(layer: nn.Module, name: str) -> bool:
+    """Whether a layer's ``weight`` or ``bias`` is computed from other tensors, not a parameter.
+
+    A parametrization does that (:mod:`torch.nn.utils.parametrize`), and a hook of
+    :mod:`torch.nn.utils.prune` and the like.
+    """
+    if parametrize.is_parametrized(layer, name):
+        return True
+    value = getattr(layer, name)
+    return value is not None and not isinstance(value, nn.Parameter)
 
 
 class _SpikingLayer(nn.Module):

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Polarity
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
 from ttfs_fast.training.spikes import spiking_layers
 
@@ -212,10 +211,10 @@ def _noisy_weights(
     if snr == math.inf:
         return []
     for name, layer in layers.items():
-        if parametrize.is_parametrized(layer):
+        if is_computed(layer, "weight") or is_computed(layer, "bias"):
             raise ValueError(
-                f"{name}: its weights are computed from others; fold them first (fold_ or "
-                "dequantize_), then disturb them"
+                f"{name}: its weights are computed from others; fold them first (fold_, "
+                "dequantize_, prune.remove), then disturb them"
             )
     saved = []
     with torch.no_grad():

@@ -5,16 +5,21 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.parametrizations import weight_norm
 
 from ttfs_fast import quantization
+from ttfs_fast.centring import centre_weights_, fold_
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.loss import clip_gradient_
@@ -34,6 +39,86 @@ from ttfs_fast.quantization import (
 from ttfs_fast.training import TrainConfig, predict
 
 LEVELS = {8: 127, 4: 7, 2: 2}
+
+
+def two_layers() -> nn.Sequential:
+    return nn.Sequential(SpikingLinear(12, 9), SpikingLinear(9, 4))
+
+
+def centred() -> nn.Module:
+    return centre_weights_(two_layers())
+
+
+def normalised() -> nn.Module:
+    """A weight computed from two tensors."""
+    model = two_layers()
+    weight_norm(model[1])
+    return model
+
+
+def pruned() -> nn.Module:
+    """A weight that a hook computes anew before each forward pass."""
+    model = two_layers()
+    prune.random_unstructured(model[1], "weight", 0.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (centred, r"weight of 0 is computed by CentredWeight: .*fold_"),
+        (normalised, r"weight of 1 is computed by _WeightNorm: .*remove_parametrizations"),
+        (pruned, r"weight of 1 is computed by a hook: .*prune.remove"),
+    ],
+)
+def test_weights_that_are_computed_are_not_quantized(
+    make: Callable[[], nn.Module], message: str
+) -> None:
+    model = make()
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=message):
+        quantize_(model)
+    assert model.state_dict().keys() == before.keys()
+    if make is centred:
+        plain = fold_(model)
+        weights = [layer.weight.detach().clone() for layer in plain]
+        quantize_(plain)
+        for layer, weight in zip(plain, weights, strict=True):
+            torch.testing.assert_close(
+                layer.weight, weight, atol=float(weight.abs().max()) / 90, rtol=0
+            )
+
+
+def test_a_quantized_weight_has_no_other_parametrization() -> None:
+    model = quantize_(two_layers())
+    parametrize.register_parametrization(model[0], "weight", nn.Softplus())
+    for use in (quantize_, refit_, hold_codes_, dequantize_, convert):
+        with pytest.raises(ValueError, match="parametrized by FakeQuantize, Softplus"):
+            use(model, **({"input_size": (12, 1, 1)} if use is convert else {}))
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_a_state_dict_carries_the_bits(bits: int, held: bool) -> None:
+    """Loaded into a network of other bits, weights are what they were."""
+    torch.manual_seed(bits)
+    model = quantize_(two_layers(), QuantizationConfig(bits))
+    z = torch.rand(40, 12).exp()
+    if held:
+        hold_codes_(model)
+    for other_bits in (8, 4, 2):
+        other = quantize_(two_layers(), QuantizationConfig(other_bits))
+        if held:
+            hold_codes_(other)
+        state = safetensors.torch.load(safetensors.torch.save(model.state_dict()))
+        other.load_state_dict(state)
+        assert torch.equal(other(z), model(z))
+        assert torch.equal(other[0].weight, model[0].weight)
+        nets = [convert(network, input_size=(12, 1, 1)) for network in (other, model)]
+        assert nets[0].to_bytes() == nets[1].to_bytes()
+    del state["0.parametrizations.weight.0._extra_state"]
+    with pytest.raises(RuntimeError, match="_extra_state"):
+        other.load_state_dict(state)
 
 
 @given(st.sampled_from([8, 4, 2]), st.integers(0, 2**31), st.sampled_from([1e-3, 0.3, 40.0, 1e4]))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
 
 BITS = (8, 4, 2)
 MAX_THETA = 1 << 20
@@ -39,7 +39,19 @@ class QuantizationConfig:
             raise ValueError(f"bits must be one of 8, 4 and 2; got {self.bits}")
 
 
-class FakeQuantize(nn.Module):
+class _OfBits(nn.Module):
+    """What weights depend on besides tensors: their bits, which a state_dict carries too."""
+
+    bits: int
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.bits, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.bits = QuantizationConfig(int(state)).bits
+
+
+class FakeQuantize(_OfBits):
     """Rounds a weight to the levels that an integer network has, as a parametrization.
 
     An output channel j has the threshold theta_j, an integer, and its weights the values
@@ -58,6 +70,10 @@ class FakeQuantize(nn.Module):
     ----------
     theta : Tensor
         Shape (outputs,), the thresholds, whole numbers.
+
+    Notes
+    -----
+    A state_dict holds the bits, too: loaded into a layer of other bits, it changes them.
     """
 
     theta: Tensor
@@ -80,7 +96,7 @@ class FakeQuantize(nn.Module):
         return f"bits={self.bits}"
 
 
-class HeldCodes(nn.Module):
+class HeldCodes(_OfBits):
     """Keeps the integer weights of a layer as they are; its thresholds are trained instead.
 
     What :func:`hold_codes_` puts in the place of a :class:`FakeQuantize`. A weight is W / theta_j,
@@ -206,12 +222,46 @@ def spiking_layers_of(model: nn.Module) -> list[SpikingLinear | SpikingConv2d]:
 
 
 def quantizer_of(layer: nn.Module) -> FakeQuantize | HeldCodes | None:
-    """The quantizer that :func:`quantize_` put on a layer's weight; None if there is none."""
-    if not parametrize.is_parametrized(layer, "weight"):
-        return None
-    parametrizations = layer.parametrizations["weight"]  # type: ignore[index]
-    found = [module for module in parametrizations if isinstance(module, FakeQuantize | HeldCodes)]
+    """The quantizer that :func:`quantize_` put on a layer's weight; None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If the weight has another parametrization besides it.
+    """
+    steps = _parametrizations(layer)
+    found = [module for module in steps if isinstance(module, FakeQuantize | HeldCodes)]
+    if found and len(steps) > 1:
+        raise ValueError(
+            f"the weight of a layer is parametrized by {_names(steps)}: thresholds and codes are "
+            "those of weights that are quantized and nothing else; remove the other "
+            "parametrization (torch.nn.utils.parametrize.remove_parametrizations)"
+        )
     return found[0] if found else None
+
+
+def _parametrizations(layer: nn.Module) -> list[nn.Module]:
+    if not parametrize.is_parametrized(layer, "weight"):
+        return []
+    return list(layer.parametrizations["weight"])  # type: ignore[index]
+
+
+def _names(modules: list[nn.Module]) -> str:
+    return ", ".join(type(module).__name__ for module in modules)
+
+
+def _refuse_computed_weights(model: nn.Module) -> None:
+    """What would be quantized is what a weight is computed from, not the weight."""
+    for name, layer in model.named_modules():
+        if not isinstance(layer, SpikingLinear | SpikingConv2d) or quantizer_of(layer) is not None:
+            continue
+        if is_computed(layer, "weight"):
+            how = _names(_parametrizations(layer)) or "a hook"
+            raise ValueError(
+                f"the weight of {name or type(layer).__name__} is computed by {how}: make it a "
+                "plain one first, by ttfs_fast.centring.fold_ where it is centred, else by "
+                "torch.nn.utils.parametrize.remove_parametrizations or prune.remove; then quantize"
+            )
 
 
 def _hold(layer: nn.Module, quantizer: FakeQuantize) -> None:
@@ -266,7 +316,8 @@ def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
     Raises
     ------
     ValueError
-        If the model has no spiking layer, or a weight is not finite.
+        If the model has no spiking layer, a weight is not finite, or it is computed from other
+        tensors, such as a centred one.
 
     Notes
     -----
@@ -274,7 +325,9 @@ def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
     every step.
     """
     config = config or QuantizationConfig()
-    for layer in spiking_layers_of(model):
+    layers = spiking_layers_of(model)
+    _refuse_computed_weights(model)
+    for layer in layers:
         quantizer = quantizer_of(layer)
         if quantizer is None:
             quantizer = FakeQuantize(config.bits, layer.weight.shape[0]).to(layer.weight)
