@@ -1,4 +1,5 @@
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -134,6 +135,38 @@ def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
     assert done.returncode == 1
     # (torch's own handler of a child's death may cut into the printing of the traceback.)
     assert f"a process that reads the images of {folder.path} died or hangs" in done.stderr
+
+
+def test_a_script_without_a_guard_is_told_to_have_one(folder: ImageFolder, tmp_path: Path) -> None:
+    """Worker processes import the script of the process that starts them."""
+    for split in ("train", "val"):
+        (tmp_path / split).symlink_to(folder.path)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from ttfs_fast.training import TrainConfig, train\n"
+        "config = TrainConfig(\n"
+        f"    dataset='folder', data_root={str(tmp_path)!r}, model='vgg4', width=0.25,\n"
+        "    image_size=32, epochs=1, workers=1, threads=1,\n"
+        ")\n"
+        f"train(config, {str(tmp_path / 'run')!r}, overwrite=True, quiet=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "this process was started to read images" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "ended as it started, with the error above" in last
+    assert 'must stand under if __name__ == "__main__":' in last
+    assert "memory" not in done.stderr
+
+
+def test_a_starting_worker_starts_none(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RuntimeError, match='put what the script does under if __name__ == "__m'):
+        StreamedImages(folder, 4, 16, workers=1)
 
 
 def test_wrong_settings(folder: ImageFolder) -> None:

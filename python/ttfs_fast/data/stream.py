@@ -1,6 +1,7 @@
 """Images read from disk while the network trains, by worker processes."""
 
 import multiprocessing
+import multiprocessing.process
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,24 @@ from ttfs_fast.data.folders import Corrupt, ImageError, ImageFolder, centre_squa
 WAIT = 300.0
 """Seconds after which a worker that delivers nothing is given up."""
 
+GUARD = 'if __name__ == "__main__":'
+
 Item = tuple[Tensor, int] | str
+
+
+def refuse_in_starting_worker() -> None:
+    """Stop a worker process that, while it starts, does the work of its script once more.
+
+    Raises
+    ------
+    RuntimeError
+        If this process has been started to read images and is still importing the script.
+    """
+    if getattr(multiprocessing.process.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "this process was started to read images, and on its way there it runs the script "
+            f"that started it again: put what the script does under {GUARD}"
+        )
 
 
 class StreamedImages:
@@ -94,6 +112,7 @@ class StreamedImages:
         self._seen: set[int] = set()
         worker_settings: dict[str, Any] = {}
         if workers:
+            refuse_in_starting_worker()
             # Not "fork": a copied process inherits locks that other threads hold at that moment.
             # Not "forkserver": torch notices at once only its own children's death.
             worker_settings = {
@@ -160,7 +179,17 @@ class StreamedImages:
             raise
         except (RuntimeError, OSError, EOFError) as error:
             # What a dead worker looks like depends on what it was doing.
+            started = self._loader._iterator
+            codes = [worker.exitcode for worker in getattr(started, "_workers", ())]
             self._loader._iterator = None  # the next epoch starts new ones
+            # Python ends so on an error outside our code, which a worker only meets as it starts.
+            if 1 in codes or isinstance(error, BrokenPipeError):
+                raise RuntimeError(
+                    f"a process that reads the images of {self._items.path} ended as it started, "
+                    "with the error above: each imports the script that starts it, so that what a "
+                    f"script does must stand under {GUARD} Or give workers=0, which reads in this "
+                    "process"
+                ) from error
             raise RuntimeError(
                 f"a process that reads the images of {self._items.path} died or hangs ({error}); "
                 "is there enough memory? workers=0 reads in this process"

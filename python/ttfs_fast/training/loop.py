@@ -21,6 +21,7 @@ import ttfs_fast
 from ttfs_fast._files import remove_folder, remove_partials, replace_file, use_folder
 from ttfs_fast.centring import fold_, hold_spread_
 from ttfs_fast.data import ImageSet
+from ttfs_fast.data.stream import refuse_in_starting_worker
 from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.horizon import (
     HorizonConv2d,
@@ -141,6 +142,9 @@ def train(
         If the loss stops being a finite number.
     ConnectionError
         If another process that trains with this one has died.
+    RuntimeError
+        If a process that reads images dies; with ``config.workers`` above 0, a script must call
+        this function under ``if __name__ == "__main__":``.
     KeyboardInterrupt
         On Ctrl-C, after saying how to continue.
 
@@ -149,6 +153,7 @@ def train(
     Source: Zhou et al. (AAAI 2021), section 4.1 (schedule, gradient limit, noise) and
     equation (5) (loss).
     """
+    refuse_in_starting_worker()
     run = Path(out_dir)
     fabric = make_fabric()
     leads = fabric.global_rank == 0
