@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,9 @@ from ttfs_fast import cli  # noqa: E402
 from ttfs_fast._extras import require  # noqa: E402
 from ttfs_fast.cli._common import COMMANDS  # noqa: E402
 from ttfs_fast.data import ImageSet, load  # noqa: E402
+from ttfs_fast.experiments._tables import read_rows, write_rows  # noqa: E402
 from ttfs_fast.models import mnist_scnn  # noqa: E402
-from ttfs_fast.training import TrainConfig, evaluate, train  # noqa: E402
+from ttfs_fast.training import TrainConfig, evaluate, read_log, train  # noqa: E402
 
 
 def run(*arguments: str):  # type: ignore[no-untyped-def]
@@ -49,6 +52,53 @@ def test_help_tells_the_defaults_of_the_settings(monkeypatch: pytest.MonkeyPatch
     output = run("train", "--help").output
     assert "Default: 50." in output
     assert "Default: 0.001." in output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["info"], ["train", "--help"], ["eval", "--pretrained", "--dataset", "digits"]]
+)
+def test_a_reader_that_has_seen_enough_is_no_error(arguments: list[str]) -> None:
+    """As with ``ttfs-fast info | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "ttfs_fast", *arguments],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_settings_may_begin_with_a_byte_order_mark(trained: Path, tmp_path: Path) -> None:
+    run_folder = shutil.copytree(trained, tmp_path / "run")
+    config = run_folder / "config.json"
+    log = run_folder / "log.csv"
+    recipe = tmp_path / "recipe.toml"
+    records = read_log(log)
+    rows = [Row("a", 1)]
+    table = tmp_path / "table.csv"
+    write_rows(table, Row, rows)
+    recipe.write_text("epochs = 1\n")
+    for path in (config, log, recipe, table):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_log(log) == records
+    assert read_rows(table, Row) == rows
+    assert TrainConfig.from_json(config.read_text("utf-8")).alpha == 2.5
+    more = ("--out", str(run_folder), "--resume")
+    result = run("train", "--config", str(recipe), *more)
+    assert result.exit_code == 0, result.output
+
+
+@dataclasses.dataclass
+class Row:
+    """A row of a table."""
+
+    name: str
+    number: int
 
 
 def test_train_and_resume(tmp_path: Path) -> None:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A JSON text's value; ValueError also where it is nested too deeply."""
+    """A JSON text's value; ValueError also where it is nested too deeply.
+
+    A byte order mark, which editors on Windows put first, is passed over.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

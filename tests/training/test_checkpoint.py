@@ -1,4 +1,6 @@
+import json
 import os
+import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from torch import nn
 
 from ttfs_fast import _files
 from ttfs_fast.training.checkpoint import (
+    FORMAT,
     Checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -69,6 +72,25 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, damage: str) -
         data[len(data) // 2] ^= 0x80
         (folder / name).write_bytes(data[:-9] if damage == "cut" else data)
     with pytest.raises(ValueError, match="checkpoint-0004"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("format", [FORMAT - 1, FORMAT + 1])
+@pytest.mark.parametrize("version", ["9.8.7", None])
+def test_a_checkpoint_of_another_format_is_not_called_damaged(
+    tmp_path: Path, format: int, version: str | None
+) -> None:
+    path = save_checkpoint(tmp_path, some_checkpoint(4)) / "state.json"
+    state = json.loads(path.read_text()) | {"format": format}
+    if version:
+        state["facts"]["ttfs_fast_version"] = version
+    path.write_text(json.dumps(state))
+    written_by = f" ({version})" if version else ""
+    with pytest.raises(
+        ValueError,
+        match=rf"checkpoint-0004 has format {format}, .* reads format {FORMAT}: resume with the "
+        rf"version that wrote it{re.escape(written_by)}, or start a new run in another folder$",
+    ):
         load_checkpoint(tmp_path)
 
 

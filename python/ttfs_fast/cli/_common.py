@@ -136,6 +136,9 @@ def friendly_errors(debug: bool) -> Iterator[None]:
     """Turn what a user can mend into one line on standard error and exit status 2."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # who read the output, such as head, has gone: click ends without a word
     except KeyboardInterrupt:
         if debug:
             raise

@@ -591,7 +591,7 @@ def train(
         saved = folder / training.loop.CONFIG
         base = TrainConfig()
         if resume and saved.is_file():
-            base = TrainConfig.from_json(saved.read_text())
+            base = TrainConfig.from_json(saved.read_text("utf-8"))
         chosen = dataclasses.replace(base, **settings)
         if download:
             download_data(chosen.dataset, chosen.data_root)

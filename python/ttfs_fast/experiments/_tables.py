@@ -25,7 +25,7 @@ def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
         for field in fields(kind)  # type: ignore[arg-type]
     }
     rows = []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != list(kinds):
             raise ValueError(f"{path} is not a table of this study: its first line is another")

@@ -226,7 +226,7 @@ def _check_settings(config: QuantizeConfig, run: Path, *, resume: bool) -> None:
         raise FileExistsError(
             f"{run} already holds a run: give --resume to continue it, or another folder"
         )
-    if resume and saved.exists() and _settings(saved.read_text()) != _settings(text):
+    if resume and saved.exists() and _settings(saved.read_text("utf-8")) != _settings(text):
         raise ValueError(
             f"cannot resume {run} with other settings than {saved} holds: give those, or another "
             "folder"
@@ -427,6 +427,7 @@ class _Run:
                 optimizer=self.optimizer.state_dict()["state"],
                 generator=self.generator.get_state(),
                 facts={
+                    "ttfs_fast_version": str(ttfs_fast.__version__),
                     "config": json.loads(self.config.to_json()),
                     "skipped_steps": self.skipped,
                     **self.begun_with,

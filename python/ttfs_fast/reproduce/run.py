@@ -12,6 +12,7 @@ import torch
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
+from ttfs_fast._untrusted import parse_json
 from ttfs_fast.bench.timing import environment
 from ttfs_fast.reproduce import figure2, render, table1, table2, table3, table4
 from ttfs_fast.reproduce.part import Context, Part
@@ -46,7 +47,7 @@ class RunLog:
         self._log: dict[str, Any] = {"seconds": {}, "sessions": []}
         if path.is_file():
             try:
-                self._log = json.loads(path.read_text())
+                self._log = parse_json(path.read_bytes())
             except ValueError as error:
                 raise ValueError(f"{path} is not JSON ({error}); remove it") from error
         self._log["sessions"].append(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ttfs_fast._files import remove_partials, replace_file
+from ttfs_fast._untrusted import parse_json
 
 FLUSH_EVERY = 1.0
 """Seconds of work that a kill may cost, beyond the unit under way."""
@@ -111,7 +112,7 @@ def clear_partials(*folders: Path) -> None:
 
 def _read(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_bytes())
         units = found["units"]
         if found["settings"] != settings or not isinstance(units, dict):
             raise TypeError("its settings are others than its name says")

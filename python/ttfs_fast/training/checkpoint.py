@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import ttfs_fast
 from ttfs_fast._extras import require
 from ttfs_fast._files import new_folder, remove_folder, remove_partials, write_durably
 from ttfs_fast._untrusted import parse_json, parse_safetensors
@@ -144,7 +145,8 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     Raises
     ------
     ValueError
-        If the newest checkpoint is damaged; the message names the file.
+        If the newest checkpoint is damaged, or was written by a version of ttfs_fast with
+        another format; the message names the folder.
     """
     found = list_checkpoints(run)
     if not found:
@@ -153,8 +155,14 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
     advice = "remove this folder to continue from an earlier checkpoint, or start a new run"
     try:
         state = parse_json((folder / STATE).read_bytes())
-        if state["format"] != FORMAT or state["epoch"] != epoch:
-            raise ValueError(f"format {state['format']}, epoch {state['epoch']}")
+        found_format = state["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the checkpoint {folder} is damaged ({error}); {advice}") from error
+    if found_format != FORMAT:
+        raise ValueError(_other_format(folder, state))
+    try:
+        if state["epoch"] != epoch:
+            raise ValueError(f"it is of epoch {state['epoch']}")
         tensors = {}
         for name in (WEIGHTS, OPTIMIZER):
             data = (folder / name).read_bytes()
@@ -183,6 +191,16 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint {folder} is damaged ({error}); {advice}") from error
+
+
+def _other_format(folder: Path, state: dict[str, Any]) -> str:
+    facts = state.get("facts")
+    writer = facts.get("ttfs_fast_version") if isinstance(facts, dict) else None
+    return (
+        f"the checkpoint {folder} has format {state['format']}, and this version of ttfs_fast "
+        f"({ttfs_fast.__version__}) reads format {FORMAT}: resume with the version that wrote it"
+        f"{f' ({writer})' if writer else ''}, or start a new run in another folder"
+    )
 
 
 def list_checkpoints(run: Path) -> list[tuple[int, Path]]:

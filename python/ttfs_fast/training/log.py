@@ -78,7 +78,7 @@ def read_log(path: str | Path) -> list[EpochRecord]:
     """
     fields = dataclasses.fields(EpochRecord)
     records = []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != [field.name for field in fields]:
             raise ValueError(f"{path} is not a training log: its first line names other columns")

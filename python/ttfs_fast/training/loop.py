@@ -259,7 +259,9 @@ def ensure_trained(config: TrainConfig, out_dir: str | Path, *, quiet: bool = Fa
     """
     run = Path(out_dir)
     saved = run / CONFIG
-    same = saved.is_file() and not config.differences(TrainConfig.from_json(saved.read_text()))
+    same = saved.is_file() and not config.differences(
+        TrainConfig.from_json(saved.read_text("utf-8"))
+    )
     if same and (run / WEIGHTS).is_file():
         return run / WEIGHTS
     return train(config, run, resume=same, overwrite=not same, quiet=quiet).weights_path
@@ -726,7 +728,7 @@ def _saved_config(run: Path, *, resume: bool, overwrite: bool) -> TrainConfig | 
             raise FileNotFoundError(
                 f"{run} holds no training run to resume; leave out --resume to start one"
             )
-        return TrainConfig.from_json(path.read_text())
+        return TrainConfig.from_json(path.read_text("utf-8"))
     if not overwrite and (path.exists() or list_checkpoints(run)):
         raise FileExistsError(
             f"{run} already holds a training run: give --resume to continue it, "

@@ -46,7 +46,7 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
             f"come with the package: {', '.join(names())}"
         )
     try:
-        settings = tomllib.loads(content.decode())
+        settings = tomllib.loads(content.decode("utf-8-sig"))
         check_fields(settings, "it")
         TrainConfig(**settings)
     except (ValueError, RecursionError) as error:  # also tomllib's and UTF-8's errors
