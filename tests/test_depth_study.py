@@ -176,3 +176,10 @@ def test_steps_without_a_finite_gradient_are_told(
     study = dataclasses.replace(SMALL, depths=(4,), arms=("centred",), epochs=1)
     with pytest.warns(UserWarning, match="centred, 4 layers, seed 0: 3 of 4 steps were left out"):
         depth_study(study, tmp_path, threads=1, say=lambda text: None)
+
+
+def test_a_single_image_over_is_refused_with_batch_normalisation(tmp_path: Path) -> None:
+    study = dataclasses.replace(SMALL, train_images=65)
+    with pytest.raises(ValueError, match="65 images in batches of 16 leave one over"):
+        depth_study(study, tmp_path / "run", say=lambda text: None)
+    assert not (tmp_path / "run").exists()

@@ -108,6 +108,28 @@ def test_every_kind_of_network_trains(
     assert evaluate(network, load("digits", train=False), alpha=1.5).accuracy >= 0
 
 
+def test_a_single_image_is_left_out_with_batch_normalisation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last batch of an epoch; its answer counts, and nothing is learned from it."""
+    config = dataclasses.replace(
+        DEEP,
+        neuron="relu-norm",
+        polarity="bright-first",
+        weight_sum=0.0,
+        relative_rate=False,
+        epochs=2,
+        train_images=61,
+    )
+    result = train(config, tmp_path / "a")
+    assert [record.skipped_steps for record in result.records] == [1, 1]
+    assert capsys.readouterr().out.count("  1 step left out\n") == 2
+    share = result.records[0].train_accuracy * 61
+    assert share == pytest.approx(round(share))
+    relu = train(dataclasses.replace(config, neuron="relu"), tmp_path / "b", quiet=True)
+    assert [record.skipped_steps for record in relu.records] == [0, 0]
+
+
 def test_sgd_with_momentum(tmp_path: Path) -> None:
     config = dataclasses.replace(DEEP, optimizer="sgd", momentum=0.9, lr_start=0.5, epochs=3)
     result = train(config, tmp_path / "a", quiet=True)
@@ -346,6 +368,8 @@ def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) ->
         ({"resized_crop": 1.5}, "resized_crop must be from 0 to 1"),
         ({"neuron": "relu", "polarity": "both"}, "sees each pixel once"),
         ({"neuron": "relu-norm", "processes": 2}, "batch normalisation counts on one process"),
+        ({"neuron": "relu-norm", "accumulate": 2}, "over whole batches; accumulate must be 1"),
+        ({"neuron": "relu-norm", "batch_size": 1}, "needs a batch_size of at least 2"),
         ({"relative_rate": True}, "relative_rate needs a weight_sum"),
         ({"weight_sum": 4.0, "hold_spread": True}, "hold_spread needs relative_rate"),
         ({"weight_sum": 4.0, "neuron": "relu"}, "weight_sum is for spiking neurons"),

@@ -217,6 +217,11 @@ def _depth_study(
     runs = read_rows(path, Run) if path.is_file() else []
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)
     test_set = _first(load("cifar10", data_root, train=False), study.test_images)
+    if "relu-norm" in study.arms and len(train_set) % study.batch_size == 1:
+        raise ValueError(
+            f"{len(train_set):,} images in batches of {study.batch_size} leave one over, which "
+            "batch normalisation (relu-norm) cannot learn from; give another number of either"
+        )
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)

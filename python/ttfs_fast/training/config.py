@@ -323,6 +323,13 @@ class TrainConfig:
             raise ValueError('a ReLU network sees each pixel once; polarity must not be "both"')
         if self.neuron == "relu-norm" and self.processes > 1:
             raise ValueError("batch normalisation counts on one process; train it with one")
+        if self.neuron == "relu-norm" and self.accumulate > 1:
+            raise ValueError(
+                f"batch normalisation counts over whole batches; accumulate must be 1 with neuron "
+                f"relu-norm, got {self.accumulate}"
+            )
+        if self.neuron == "relu-norm" and self.batch_size == 1:
+            raise ValueError("batch normalisation needs a batch_size of at least 2; got 1")
         if math.isnan(self.t_max):
             raise ValueError("t_max must be a time in units of tau, or inf; got nan")
         if self.horizons and not math.isinf(self.t_max):

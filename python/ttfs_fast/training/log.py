@@ -36,7 +36,8 @@ class EpochRecord:
     first_spike_time : float
         Mean time of the first output spike over the test images, in units of tau.
     skipped_steps : int
-        Steps left out because a gradient was not finite.
+        Steps left out: a gradient was not finite, or with batch normalisation, the batch held a
+        single image.
     seconds : float
         Duration of the epoch, its evaluation included.
     """

@@ -476,6 +476,11 @@ class _Session:
         for chunk in self.batches.epoch(epoch):
             outputs: list[Tensor] = []
             for batch in chunk.batches:
+                if len(batch.labels) == 1 and config.neuron == "relu-norm":
+                    # Nothing to normalise by; it is the last batch, or images were unreadable.
+                    outputs.append(self._answer(batch, model))
+                    totals.skipped += 1
+                    continue
                 rate = config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -497,6 +502,14 @@ class _Session:
             totals.join()
             self._report(epoch, totals)
         return totals
+
+    def _answer(self, batch: Batch, model: nn.Module) -> Tensor:
+        """The output of a batch that is not learned from."""
+        model.eval()
+        with torch.no_grad():
+            output: Tensor = model(batch.values)
+        model.train()
+        return output
 
     def _backward(
         self, batch: Batch, model: nn.Module, totals: EpochTotals, see: SpikeCounter | None
