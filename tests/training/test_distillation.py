@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ttfs_fast.training import TrainConfig, TrainResult, train
+from ttfs_fast.models.shipped import shipped_weights
+from ttfs_fast.training import TrainConfig, TrainResult, load_pretrained, train
 from ttfs_fast.training.distillation import distillation_loss, load_teacher
+from ttfs_fast.training.export import weights_digest
 
 TAUGHT = TrainConfig(
     dataset="digits",
@@ -105,6 +107,33 @@ def test_a_resumed_run_needs_the_teacher_it_began_with(
     changed = dataclasses.replace(config, teacher=str(other.weights_path))
     with pytest.raises(ValueError, match="not the teacher it began with"):
         train(changed, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_a_network_that_ships_teaches_and_starts_by_its_name(tmp_path: Path) -> None:
+    shipped, settings = load_pretrained("mnist_scnn")
+    config = dataclasses.replace(
+        TAUGHT,
+        alpha=settings.alpha,
+        weight_sum=0.0,
+        lr_start=1e-9,
+        lr_end=1e-9,
+        epochs=1,
+        start="mnist_scnn",
+        teacher="mnist_scnn",
+    )
+    teacher = load_teacher(config)
+    assert teacher is not None
+    assert weights_digest(teacher.network) == weights_digest(shipped)
+    result = train(config, tmp_path / "run", quiet=True)
+    for name, value in shipped.state_dict().items():
+        torch.testing.assert_close(result.model.state_dict()[name], value, atol=1e-6, rtol=0)
+    train(config, tmp_path / "run", resume=True, quiet=True)
+    with shipped_weights("mnist_scnn") as file:
+        by_file = dataclasses.replace(config, start=str(file), teacher=str(file))
+        train(by_file, tmp_path / "run", resume=True, quiet=True)
+    unknown = dataclasses.replace(config, start="mnist_cnn")
+    with pytest.raises(FileNotFoundError, match=r"no weights at mnist_cnn: .*that ships: mnist_s"):
+        train(unknown, tmp_path / "other", quiet=True)
 
 
 def test_a_teacher_that_is_not_there_or_sees_other_spikes(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ttfs_fast.cli._common import (
+    OR_SHIPPED,
     DataRoot,
     Debug,
     Threads,
@@ -82,7 +83,7 @@ def depth(
 
 @study.command()
 def silence(
-    weights: Annotated[Path, option("The trained network: a model.safetensors.")],
+    weights: Annotated[Path, option(f"The trained network: a model.safetensors, {OR_SHIPPED}.")],
     out: Annotated[
         Path, option("Folder of silence.csv, silence.png and the runs; what is there is kept.")
     ] = Path("runs/silence"),
@@ -97,7 +98,10 @@ def silence(
     ] = None,
     teacher: Annotated[
         Path | None,
-        option("Weights of a network whose answers are learned then.", show_default=False),
+        option(
+            f"Weights of a network whose answers are learned then, {OR_SHIPPED}.",
+            show_default=False,
+        ),
     ] = None,
     data_root: DataRoot = None,
     threads: Threads = None,

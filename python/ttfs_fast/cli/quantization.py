@@ -112,7 +112,8 @@ def quantize(
     teacher: Annotated[
         Path | None,
         option(
-            "Weights of a trained network whose answers are learned besides the classes.",
+            "Weights of a trained network whose answers are learned besides the classes, "
+            f"{OR_SHIPPED}.",
             show_default=False,
         ),
     ] = None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ttfs_fast.cli._common import (
+    OR_SHIPPED,
     DataRoot,
     Dataset,
     Debug,
@@ -213,7 +214,7 @@ def train(
     start: Annotated[
         Path | None,
         option(
-            "Weights of a trained network of the same shape to begin with.",
+            f"Weights of a trained network of the same shape to begin with, {OR_SHIPPED}.",
             show_default=False,
             rich_help_panel="Learning",
         ),
@@ -426,7 +427,8 @@ def train(
     teacher: Annotated[
         Path | None,
         option(
-            "Weights of a trained network whose answers are learned besides the classes.",
+            "Weights of a trained network whose answers are learned besides the classes, "
+            f"{OR_SHIPPED}.",
             show_default=False,
             rich_help_panel="Teacher",
         ),

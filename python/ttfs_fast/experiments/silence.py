@@ -14,6 +14,7 @@ from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure, use_folder
 from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.experiments._tables import read_rows, write_rows
+from ttfs_fast.models.shipped import weights_file
 from ttfs_fast.training import TrainConfig, evaluate, load_model
 from ttfs_fast.training.datasets import load_in_memory
 from ttfs_fast.training.horizons import find_horizons, set_horizons_
@@ -36,7 +37,7 @@ class SilenceStudy:
     Attributes
     ----------
     weights : path
-        The trained network, as `train` exported it.
+        The trained network, as `train` exported it, or the name of one that ships.
     shares : tuple of float
         Shares of each layer's neurons that may spike, the last layer apart.
     epochs : int
@@ -192,8 +193,12 @@ def _silence_study(
 def _digest(config: TrainConfig) -> str:
     """Of the settings, with the contents of the files that they name in place of the names."""
     sha = hashlib.sha256()
-    for path in (config.start, config.teacher):
-        sha.update(Path(path).read_bytes() if path else b"-")
+    for source in (config.start, config.teacher):
+        if source is None:
+            sha.update(b"-")
+            continue
+        with weights_file(source) as path:
+            sha.update(path.read_bytes())
     nameless = dataclasses.replace(config, start=None, teacher=None, data_root=None)
     sha.update(nameless.to_json().encode())
     return sha.hexdigest()[:12]

@@ -1,6 +1,7 @@
 """The trained weights that come with the package."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,3 +24,14 @@ def shipped_name(path: Path) -> ShippedName | None:
     """The network that a path means: one of this name, where no file has it."""
     names = {Path(name): name for name in SHIPPED}
     return None if path.exists() else names.get(path)
+
+
+@contextmanager
+def weights_file(path: str | Path) -> Iterator[Path]:
+    """The file that a path means: itself, or the weights of a network that ships by this name."""
+    name = shipped_name(Path(path))
+    if name is None:
+        yield Path(path)
+        return
+    with shipped_weights(name) as file:
+        yield file

@@ -23,7 +23,7 @@ from ttfs_fast.models import (
     spiking_vgg16,
     vgg_stack,
 )
-from ttfs_fast.models.shipped import ShippedName, shipped_weights
+from ttfs_fast.models.shipped import SHIPPED, ShippedName, shipped_weights, weights_file
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config
 from ttfs_fast.training.horizons import set_horizons_
@@ -132,16 +132,24 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
 def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
     """The network in a file that `train` exported, with the settings that made it.
 
-    A file without settings is taken for weights of mnist_scnn.
+    A file without settings is taken for weights of mnist_scnn. The name of a network that ships
+    trained, such as ``"cifar_vgg"``, means its file, where no other file has that name.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If there is no such file, or it does not hold the weights of the network it names.
     """
-    path = Path(path)
+    with weights_file(path) as file:
+        return _load(file)
+
+
+def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: give a .safetensors file")
+        raise FileNotFoundError(
+            f"no weights at {path}: give a .safetensors file, or the name of a trained network "
+            f"that ships: {', '.join(SHIPPED)}"
+        )
     config = read_config(path) or TrainConfig()
     shape = MNIST_SHAPE
     if (text := read_metadata(path).get("images")) is not None:

@@ -153,8 +153,8 @@ class TrainConfig:
     label_smoothing : float
         Share of the target that is spread evenly over all classes, from 0 to below 1.
     teacher : str or None
-        File of a trained network whose answers are learned besides the classes; see
-        `ttfs_fast.training.distillation`. None for none.
+        File of a trained network, or the name of one that ships, whose answers are learned besides
+        the classes; see `ttfs_fast.training.distillation`. None for none.
     teacher_share : float
         Share of its answers in the classification term, from 0 to 1.
     temperature : float
@@ -168,8 +168,8 @@ class TrainConfig:
         A horizon for each spiking layer, in their order, in place of ``t_max``; empty for none.
         `ttfs_fast.training.horizons` finds those that silence a given share of the neurons.
     start : str or None
-        File of a trained network, of the same shape, whose weights are the first ones; for
-        training it further under other conditions. None starts anew.
+        File of a trained network, or the name of one that ships, of the same shape, whose weights
+        are the first ones; for training it further under other conditions. None starts anew.
     seed : int
         Seed of the weights, the order of the images and the noise.
     threads : int or None

@@ -6,13 +6,13 @@ and how much. A small network that cannot fit hard labels of distorted images fi
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ttfs_fast.loss import LATEST_TIME
+from ttfs_fast.models.shipped import SHIPPED, weights_file
 from ttfs_fast.training.build import load_model
 from ttfs_fast.training.config import TrainConfig
 
@@ -131,17 +131,19 @@ def load_teacher(config: TrainConfig) -> Teacher | None:
     """
     if config.teacher is None:
         return None
-    path = Path(config.teacher)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no teacher at {path}: train it first, or name its model.safetensors with --teacher"
-        )
-    network, settings = load_model(path)
+    with weights_file(config.teacher) as path:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no teacher at {path}: train it first, and name its model.safetensors with "
+                f"--teacher, or a trained network that ships: {', '.join(SHIPPED)}"
+            )
+        network, settings = load_model(path)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     for name, own in config.encoding.items():
         its = getattr(settings, name)
         if own != its:
             raise ValueError(
-                f"the teacher {path} was trained with {name} {its}, this network is to be with "
-                f"{own}: both see the same spikes, so they must agree"
+                f"the teacher {config.teacher} was trained with {name} {its}, this network is to "
+                f"be with {own}: both see the same spikes, so they must agree"
             )
-    return Teacher(network, settings.scale, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Teacher(network, settings.scale, sha256)
