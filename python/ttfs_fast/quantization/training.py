@@ -92,7 +92,7 @@ class QuantizeConfig:
         Learning rate of Adam, falling as half a cosine, anew for each number of bits.
     training : TrainConfig
         Data, loss, batches, distortions, noise, weight decay, averaging, seed and threads, as for
-        training; its ``epochs`` and learning rate do not count here.
+        training; its ``epochs``, learning rate, ``accumulate`` and ``processes`` do not count here.
     last_epochs : int, optional
         ``epochs`` of the last number of bits, which is the hardest to train, if it differs.
     tune_epochs : int
