@@ -347,16 +347,30 @@ def _shares(
     for name, layer in convolutions.items():
         if name not in sizes:
             raise ValueError(f"{name} is not used when the model runs; its borders are not known")
-        shares[name] = tap_shares(
-            sizes[name], layer.kernel_size, layer.stride, layer.padding, layer.dilation
-        )
+        shares[name] = _share(layer, sizes[name])
     return shares
+
+
+def _share(layer: SpikingConv2d, sizes: dict[tuple[int, int], int]) -> tuple[float, float]:
+    """Share of the taps that have an input, over the outputs at all places of a convolution."""
+    found = {
+        size: tap_shares(size, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        for size in sizes
+    }
+    least = min(share[1] for share in found.values())
+    if len(found) == 1:
+        return next(iter(found.values()))[0], least
+    means = sum(sizes[size] * share[0] for size, share in found.items())
+    return means / sum(sizes.values()), least
 
 
 def _input_sizes(
     model: nn.Module, convolutions: dict[str, SpikingConv2d], image_shape: Sequence[int] | None
-) -> dict[str, tuple[int, int]]:
-    """Height and width of each convolution's input, from a run on one silent image."""
+) -> dict[str, dict[tuple[int, int], int]]:
+    """For each convolution the height and width of its inputs, and how many outputs it has there.
+
+    From a run on one silent image, in which a layer may run at several places.
+    """
     if image_shape is None:
         description = getattr(model, "description", None)
         if description is None:
@@ -367,12 +381,12 @@ def _input_sizes(
         image_shape = (description.in_channels, *description.image_size)
     if len(image_shape) != 3:
         raise ValueError(f"image_shape must be (channels, height, width); got {image_shape}")
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, dict[tuple[int, int], int]] = {}
 
     def hook_for(name: str) -> "_Hook":
         return _Hook(name, sizes)
 
-    handles = [layer.register_forward_pre_hook(hook_for(n)) for n, layer in convolutions.items()]
+    handles = [layer.register_forward_hook(hook_for(n)) for n, layer in convolutions.items()]
     weight = next(iter(convolutions.values())).weight
     silence = torch.full((1, *image_shape), math.inf, dtype=weight.dtype, device=weight.device)
     try:
@@ -385,14 +399,15 @@ def _input_sizes(
 
 
 class _Hook:
-    """Notes the size of a module's input."""
+    """Notes the size of a module's input, and how many outputs it has."""
 
-    def __init__(self, name: str, sizes: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, name: str, sizes: dict[str, dict[tuple[int, int], int]]) -> None:
         self._name, self._sizes = name, sizes
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         height, width = inputs[0].shape[-2:]
-        self._sizes[self._name] = (height, width)
+        outputs = self._sizes.setdefault(self._name, {})
+        outputs[height, width] = outputs.get((height, width), 0) + math.prod(output.shape[-2:])
 
 
 def _check_positive(name: str, value: float) -> None:

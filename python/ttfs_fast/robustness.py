@@ -7,7 +7,7 @@ MNIST network bears.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,9 @@ from torch import Tensor, nn
 
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Polarity
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
+from ttfs_fast.nn import is_computed
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
-from ttfs_fast.training.spikes import spiking_layers
-
-Layer = SpikingLinear | SpikingConv2d
+from ttfs_fast.training.spikes import Layer, hook_runs, layer_places, spiking_layers
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,8 @@ def perturbed(
     Parameters
     ----------
     model : Module
-        Maps spike values to spike values; its spiking layers run in the order of its modules.
+        Maps spike values to spike values; its spiking layers run in the order of its modules. A
+        layer that stands at two places has neurons of its own at each, and its weights once.
     perturbation : Perturbation
         What goes wrong.
     generator : torch.Generator
@@ -119,27 +118,25 @@ def perturbed(
     ------
     ValueError
         If the model has no spiking layer, or weights are to be disturbed that are computed from
-        others (quantized or centred ones): fold them first.
+        others (quantized or centred ones): fold them first. In a pass through the model, if
+        another layer than the last of the modules runs last.
     """
     layers = spiking_layers(model)
-    last = list(layers)[-1]
-    handles: list[Any] = []
+    last = list(layer_places(model))[-1]
     horizons = {name: layer.t_max for name, layer in layers.items()}
     saved = _noisy_weights(layers, perturbation.weight_snr, generator)
+    disturb = _OutputHook(perturbation, generator, last)
+    at_input = _input_hook(perturbation, generator)
     try:
         for layer in layers.values():
             layer.t_max = min(layer.t_max, perturbation.t_max)
-        at_input = _input_hook(perturbation, generator)
-        if at_input is not None:
-            handles.append(model.register_forward_pre_hook(at_input))
-        for name, layer in layers.items():
-            hook = _output_hook(perturbation, generator, hidden=name != last)
-            if hook is not None:
-                handles.append(layer.register_forward_hook(hook))
-        yield
+        with ExitStack() as handles:
+            if at_input is not None:
+                handles.callback(model.register_forward_pre_hook(at_input).remove)
+            handles.enter_context(hook_runs(model, disturb))
+            handles.callback(model.register_forward_hook(disturb.check_last).remove)
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
         for name, layer in layers.items():
             layer.t_max = horizons[name]
         with torch.no_grad():
@@ -216,18 +213,19 @@ def _noisy_weights(
                 f"{name}: its weights are computed from others; fold them first (fold_, "
                 "dequantize_, prune.remove), then disturb them"
             )
-    saved = []
+    saved: dict[nn.Parameter, Tensor] = {}
     with torch.no_grad():
         for layer in layers.values():
-            parameters = [p for p in (layer.weight, layer.bias) if p is not None]
+            # Layers that share a parameter get its noise once.
+            parameters = [p for p in (layer.weight, layer.bias) if p is not None and p not in saved]
             count = sum(p.numel() for p in parameters)
             power = sum(map(_power, parameters)) / max(count, 1)
             deviation = math.sqrt(power / 10 ** (snr / 10))
             for parameter in parameters:
-                saved.append((parameter, parameter.clone()))
+                saved[parameter] = parameter.clone()
                 noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
                 parameter.add_(noise.to(parameter.device), alpha=deviation)
-    return saved
+    return list(saved.items())
 
 
 def _input_hook(p: Perturbation, generator: torch.Generator) -> Callable[..., Any] | None:
@@ -243,31 +241,41 @@ def _input_hook(p: Perturbation, generator: torch.Generator) -> Callable[..., An
     return hook
 
 
-def _output_hook(
-    p: Perturbation, generator: torch.Generator, *, hidden: bool
-) -> Callable[..., Any] | None:
-    stuck = hidden and (p.stuck_silent or p.stuck_early)
-    drops = hidden and p.dropped
-    if not (stuck or drops or p.output_jitter):
-        return None
-    fate: Tensor | None = None
+class _OutputHook:
+    """Disturbs the spikes of a layer, after each of its runs in a pass."""
 
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        nonlocal fate
-        values = output
+    def __init__(self, p: Perturbation, generator: torch.Generator, last: str) -> None:
+        self._p, self._generator, self._last = p, generator, last
+        self._ran = ""
+        self._fates: dict[str, Tensor] = {}  # of the neurons, by the name of the run
+
+    def __call__(
+        self, name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor:
+        p, generator, values = self._p, self._generator, output
+        self._ran = name
         if p.output_jitter:
             # t (1 + s n) is z^(1 + s n); a silent neuron stays silent.
             factor = 1 + p.output_jitter * _normal(values, generator)
             values = torch.where(values.isfinite(), values**factor, values)
-        if stuck:
-            if fate is None:
-                fate = torch.rand(values.shape[1:], generator=generator)
+        if name == self._last:
+            return values
+        if p.stuck_silent or p.stuck_early:
+            if name not in self._fates:
+                self._fates[name] = torch.rand(values.shape[1:], generator=generator)
+            fate = self._fates[name]
             values = values.masked_fill((fate < p.stuck_silent).to(values.device), math.inf)
             early = (fate >= 1 - p.stuck_early).to(values.device)
             values = values.masked_fill(early, 1.0)
-        return _drop(values, p.dropped, generator) if drops else values
+        return _drop(values, p.dropped, generator)
 
-    return hook
+    def check_last(self, model: nn.Module, inputs: Any, output: Any) -> None:
+        """Refuses a pass in which another layer ran last than the one that is left whole."""
+        if self._ran != self._last:
+            raise ValueError(
+                f"the last spiking layer of the modules is {self._last}, but the last to run is "
+                f"{self._ran}: register the layers in the order in which they run, one for each run"
+            )
 
 
 def _normal(values: Tensor, generator: torch.Generator) -> Tensor:

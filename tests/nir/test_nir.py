@@ -28,6 +28,15 @@ def small(**options: Any) -> nn.Sequential:
     return nn.Sequential(SpikingConv2d(2, 3, 3, **options))
 
 
+def shared() -> nn.Sequential:
+    conv, pool, dense = (
+        SpikingConv2d(3, 3, 3, padding=1),
+        SpikingMaxPool2d(2),
+        SpikingLinear(27, 27),
+    )
+    return nn.Sequential(conv, pool, conv, pool, nn.Flatten(), dense, dense, SpikingLinear(27, 4))
+
+
 def horizons(model: nn.Module, *times: float) -> nn.Module:
     layers = [layer for layer in model if isinstance(layer, SpikingConv2d | SpikingLinear)]
     for layer, t_max in zip(layers, times, strict=True):
@@ -46,6 +55,7 @@ def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         "stack without bias": (vgg_stack(4, image_size=16, width=0.5, bias=False), (3, 16, 16)),
         "centred": (centre_weights_(vgg_stack(4, image_size=16, width=0.5)), (3, 16, 16)),
         "flat": (nn.Sequential(SpikingLinear(6, 8), SpikingLinear(8, 4, bias=False)), (6,)),
+        "modules at two places": (shared(), (3, 12, 12)),
         "holes": (small(dilation=2, padding=2, stride=2), (2, 9, 9)),
         "even kernel": (
             nn.Sequential(SpikingConv2d(1, 4, 4, padding="same"), SpikingMaxPool2d(3, 2, 1)),

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +20,8 @@ from ttfs_fast.encoding import Polarity, encode
 from ttfs_fast.functional import _conv_sizes, spiking_conv2d, spiking_linear
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.reference import _pad
-from ttfs_fast.training.spikes import predict, spiking_layers
+from ttfs_fast.training.spikes import Layer, hook_runs, layer_places, predict, spiking_layers
 
-Layer = SpikingLinear | SpikingConv2d
 LATEST = 8.0
 """Default length of a simulation, in units of tau: what has not fired by then is silent."""
 
@@ -333,43 +331,40 @@ def simulate_network(
     if total < 1 or batch_size < 1:
         raise ValueError(f"images and batch_size must be at least 1; got {total}, {batch_size}")
     base = parameters or CircuitParameters()
-    layers = spiking_layers(network)
-    weight = next(iter(layers.values())).weight
+    weight = next(iter(spiking_layers(network).values())).weight
     pixels, labels = image_set.images_as_tensor()[:total], image_set.labels_as_tensor()[:total]
 
     def values_of(part: slice) -> Tensor:
         shown = pixels[part].to(weight.dtype).div_(255.0)
         return encode(shown, alpha=alpha, polarity=polarity)
 
-    found: dict[str, list[LayerResult]] = {name: [] for name in layers}
+    found: dict[str, list[LayerResult]] = {}
+    numbers = {name: number for number, name in enumerate(layer_places(network))}
     fitted: dict[str, CircuitParameters] = {}
     done = 0
 
-    def hook_for(name: str, number: int) -> Any:
-        def hook(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            if name not in fitted:
-                fitted[name] = fit_to_layer(base, module, inputs[0][:5], latest=latest)
-            per_image = output[0].numel()
-            result = simulate_layer(
-                fitted[name],
-                module,
-                inputs[0],
-                name=name,
-                noise=noise,
-                model=model,
-                latest=latest,
-                seed=seed + number,
-                first_trial=done * per_image,
-                threads=threads,
-            )
-            found[name].append(result)
-            values = torch.from_numpy(result.circuit).exp().to(output.dtype)
-            if output.ndim == 4:
-                n, c, h, w = output.shape
-                return values.view(n, h, w, c).permute(0, 3, 1, 2).contiguous()
-            return values.view(output.shape)
-
-        return hook
+    def hook(name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if name not in fitted:
+            fitted[name] = fit_to_layer(base, layer, inputs[0][:5], latest=latest)
+        per_image = output[0].numel()
+        result = simulate_layer(
+            fitted[name],
+            layer,
+            inputs[0],
+            name=name,
+            noise=noise,
+            model=model,
+            latest=latest,
+            seed=seed + numbers.setdefault(name, len(numbers)),
+            first_trial=done * per_image,
+            threads=threads,
+        )
+        found.setdefault(name, []).append(result)
+        values = torch.from_numpy(result.circuit).exp().to(output.dtype)
+        if output.ndim == 4:
+            n, c, h, w = output.shape
+            return values.view(n, h, w, c).permute(0, 3, 1, 2).contiguous()
+        return values.view(output.shape)
 
     right = {"ideal": 0, "circuit": 0, "same": 0}
     was_training = network.training
@@ -380,10 +375,7 @@ def simulate_network(
             values, truth = values_of(part), labels[part]
             with torch.no_grad():
                 ideal = predict(network(values))
-                with ExitStack() as hooks:
-                    for number, (name, layer) in enumerate(layers.items()):
-                        handle = layer.register_forward_hook(hook_for(name, number))
-                        hooks.callback(handle.remove)
+                with hook_runs(network, hook):
                     circuit = predict(network(values))
             right["ideal"] += int((ideal == truth).sum())
             right["circuit"] += int((circuit == truth).sum())

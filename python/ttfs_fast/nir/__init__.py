@@ -65,7 +65,8 @@ def to_graph(
     ----------
     model : torch.nn.Sequential
         Of SpikingConv2d, SpikingLinear, SpikingMaxPool2d and Flatten modules, of one type. Centred
-        weights (:mod:`ttfs_fast.centring`) are written as the plain ones they stand for.
+        weights (:mod:`ttfs_fast.centring`) are written as the plain ones they stand for. A module
+        that stands at two places is written, and read back, as two.
     input_shape : sequence of int
         Shape of one input, (channels, height, width) or (features,).
     tau : float
@@ -111,7 +112,7 @@ def to_graph(
         )
     if not isinstance(model, nn.Sequential) or len(model) == 0:
         raise TypeError(f"model must be a Sequential with layers; got a {type(model).__name__}")
-    layers = dict(model.named_children())
+    layers = model._modules  # named_children leaves out the second place of a module
     descriptions = [describe(name, layer) for name, layer in layers.items()]
     types = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
     if len(types) > 1:

@@ -31,7 +31,7 @@ from ttfs_fast.reproduce.store import Unit, digest
 from ttfs_fast.reproduce.subjects import Subject
 from ttfs_fast.robustness import signal_to_noise
 from ttfs_fast.training import TrainConfig, evaluate, read_recipe
-from ttfs_fast.training.spikes import spiking_layers
+from ttfs_fast.training.spikes import layer_places, spiking_layers
 
 NAME, TITLE = "table4", "Table 4: few bits"
 FULL = 32
@@ -223,7 +223,7 @@ def float_twin(network: IntegerNetwork, like: nn.Module) -> nn.Module:
     twin = copy.deepcopy(like)
     infos = [(i, info) for i, info in enumerate(network.layer_infos()) if info.kind == "neurons"]
     with torch.no_grad():
-        for layer, (i, info) in zip(spiking_layers(twin).values(), infos, strict=True):
+        for layer, (i, info) in zip(layer_places(twin).values(), infos, strict=True):
             assert info.theta is not None
             theta = torch.from_numpy(info.theta).double()
             codes = torch.from_numpy(network.weight_codes(i)).double()

@@ -13,7 +13,7 @@ from ttfs_fast._extras import require
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.training.spikes import spiking_layers
+from ttfs_fast.training.spikes import Layer, hook_runs, spiking_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ class LayerDiagnosis:
     Attributes
     ----------
     name : str
-        Name of the module.
+        Name of the module; of one that runs at several places, that of the place.
     neurons : int
         Outputs for one image.
     firing : float
@@ -73,7 +73,7 @@ class LayerDiagnosis:
         Share of the spikes with D below 0.05.
     weight_gradient : float
         Norm of the gradient of weights and bias, over the number of rows: what the paper limits
-        to 10.
+        to 10. A module that runs at several places has one for all.
     time_gradient : float
         Norm of the loss's gradient by the spike times of the layer, over all images.
     complaints : tuple of str
@@ -277,42 +277,38 @@ def diagnose(
             f"{values.shape[0]}"
         )
     layers = spiking_layers(model)
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    seen: dict[str, tuple[Layer, Tensor, Tensor]] = {}
 
-    def hook_for(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            output.retain_grad()
-            seen[name] = (inputs[0].detach(), output)
-
-        return hook
+    def note(name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.retain_grad()
+        seen[name] = (layer, inputs[0].detach(), output)
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     kept = [parameter.grad for parameter in parameters]
     for parameter in parameters:
         parameter.grad = None
-    handles = [layer.register_forward_hook(hook_for(name)) for name, layer in layers.items()]
-    gradients: dict[str, float] = {}
+    gradients: dict[Layer, float] = {}
     try:
         with torch.enable_grad():
-            output = model(values)
+            with hook_runs(model, note):
+                output = model(values)
             loss = first_spike_cross_entropy(output, target, scale=scale)
             torch.autograd.backward(loss)
-        for name, layer in layers.items():
+        for layer in layers.values():
             own = [p.grad for p in layer.parameters() if p.grad is not None]
             norms = [float(torch.linalg.vector_norm(g, dtype=torch.float64)) for g in own]
-            gradients[name] = math.hypot(*norms) / max(layer.weight.shape[0], 1) if norms else 0.0
+            gradients[layer] = math.hypot(*norms) / max(layer.weight.shape[0], 1) if norms else 0.0
     finally:
-        for handle in handles:
-            handle.remove()
         for parameter, grad in zip(parameters, kept, strict=True):
             parameter.grad = grad
-    missing = [name for name in layers if name not in seen]
+    ran = {layer for layer, _, _ in seen.values()}
+    missing = [name for name, layer in layers.items() if layer not in ran]
     if missing:
         raise ValueError(f"the layer {missing[0]} does not run when the model does")
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     rows = [
-        _measure(name, layers[name], *seen[name], gradients[name], source)
-        for name in seen  # in the order in which they ran
+        _measure(name, layer, inputs, output, gradients[layer], source)
+        for name, (layer, inputs, output) in seen.items()  # in the order in which they ran
     ]
     return Diagnosis(_judged(rows), float(loss.detach()), len(values))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Polarity, encode, standardise, values_to_times
-from ttfs_fast.training.spikes import NEURONS, SpikeCounter, predict, watch_layers
+from ttfs_fast.training.spikes import Neurons, SpikeCounter, hook_runs, predict
 
 JOULE_PER_SPIKE = 10e-12
 """Energy of one spike in the paper's neuron circuit: 10 pJ."""
@@ -44,7 +44,8 @@ class EvaluationResult:
     silent_images : int
         Images without an output spike.
     weights : int
-        Weights of the spiking layers, biases not counted.
+        Weights of the spiking layers that ran, biases not counted. A layer that runs at two places
+        counts twice, as its neurons do.
     neurons : int
         Neurons of the spiking layers.
     spikes_per_image : float
@@ -158,16 +159,22 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     classes = len(image_set.classes)
-    layers = [m for m in model.modules() if isinstance(m, NEURONS)]
     weight = next(model.parameters())
     counter = SpikeCounter()
+    weights: dict[str, int] = {}
+
+    def count(name: str, layer: Neurons, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        counter(name, output)
+        if name not in weights:
+            weights[name] = layer.weight.numel()
+
     confusion = torch.zeros(classes * (classes + 1), dtype=torch.int64)
     time_sum, images, correct, silent = 0.0, 0, 0, 0
     was_training = model.training
     model.eval()
     begin = time.perf_counter()
     try:
-        with torch.no_grad(), watch_layers(model, counter):
+        with torch.no_grad(), hook_runs(model, count):
             batches = encoded_batches(
                 image_set,
                 batch_size,
@@ -211,9 +218,9 @@ def evaluate(
         confusion=confusion.view(classes, classes + 1).numpy(),
         sparsity=counter.sparsity,
         sparsity_by_layer=counter.sparsity_by_layer,
-        first_spike_time=time_sum / (images - silent) if layers and silent < images else math.nan,
+        first_spike_time=time_sum / (images - silent) if weights and silent < images else math.nan,
         silent_images=silent,
-        weights=sum(layer.weight.numel() for layer in layers),
+        weights=sum(weights.values()),
         neurons=sum(counter.neurons.values()) // images,
         spikes_per_image=sum(counter.spikes.values()) / images,
         images_per_second=images / seconds,

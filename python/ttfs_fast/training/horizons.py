@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast.training.spikes import spiking_layers
+from ttfs_fast.training.spikes import Layer, hook_runs, spiking_layers
 
 
 def set_horizons_(model: nn.Module, horizons: Sequence[float]) -> None:
@@ -21,7 +21,8 @@ def set_horizons_(model: nn.Module, horizons: Sequence[float]) -> None:
     model : Module
         Holds spiking layers.
     horizons : sequence of float
-        One for each, in the order of the modules, in units of tau.
+        One for each, in the order of the modules, in units of tau. A layer that stands at two
+        places has one for both.
 
     Raises
     ------
@@ -61,15 +62,25 @@ def find_horizons(model: nn.Module, values: Tensor, share: float) -> list[float]
     Raises
     ------
     ValueError
-        If ``share`` is outside its range, or no layer spikes.
+        If ``share`` is outside its range, a layer runs more than once, or no output spikes.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1; got {share}")
-    layers = list(spiking_layers(model).values())
-    horizons = [layer.t_max for layer in layers]
+    layers = spiking_layers(model)
+    names = list(layers)
+    horizons = [layer.t_max for layer in layers.values()]
+    ran: set[Layer] = set()
 
-    def limit(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        place = layers.index(layer)  # type: ignore[arg-type]
+    def limit(name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if layer in ran:
+            raise ValueError(
+                f"the layer {name} runs more than once, but has one horizon for all its runs; give "
+                "each place a layer of its own (copy.deepcopy)"
+            )
+        ran.add(layer)
+        place = names.index(name)
+        if place == len(names) - 1:
+            return output
         keep = int(share * output.numel())
         spikes = output[output.isfinite()]
         if len(spikes) <= keep:
@@ -78,13 +89,8 @@ def find_horizons(model: nn.Module, values: Tensor, share: float) -> list[float]
         horizons[place] = float(latest.log())
         return output.masked_fill(output > latest, torch.inf)
 
-    handles = [layer.register_forward_hook(limit) for layer in layers[:-1]]
-    try:
-        with torch.no_grad():
-            output = model(values)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), hook_runs(model, limit):
+        output = model(values)
     if not output.isfinite().any():
         raise ValueError(f"with a share of {share} no output spikes; take a larger one")
     return horizons

@@ -1,8 +1,9 @@
 """Watching the spiking layers of a network while it runs."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,20 +12,28 @@ from torch import Tensor, nn
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
-NEURONS = SpikingConv2d | SpikingLinear | HorizonConv2d | HorizonLinear
-"""The modules that hold neurons."""
+Layer = SpikingLinear | SpikingConv2d
+Neurons = Layer | HorizonLinear | HorizonConv2d
+"""The modules that hold neurons, those with a horizon before they are folded, too."""
 
 
-def spiking_layers(model: nn.Module) -> dict[str, SpikingLinear | SpikingConv2d]:
+def spiking_layers(model: nn.Module) -> dict[str, Layer]:
     """The layers of a network that hold neurons, by name, in the order of the modules.
 
-    Pooling layers hold none: they pass spikes on.
+    Pooling layers hold none: they pass spikes on. A layer that stands at two places is named once,
+    by the first.
 
     Raises
     ------
     ValueError
-        If the model has no such layer.
+        If the model has no such layer, or one with a horizon that is not folded.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, HorizonLinear | HorizonConv2d):
+            raise ValueError(
+                f"{name or type(model).__name__} is a layer with a horizon in its training form; "
+                "call ttfs_fast.horizon.fold_horizons_ on the model first"
+            )
     layers = {
         name: module
         for name, module in model.named_modules()
@@ -37,31 +46,80 @@ def spiking_layers(model: nn.Module) -> dict[str, SpikingLinear | SpikingConv2d]
     return layers
 
 
+def layer_places(model: nn.Module) -> dict[str, Layer]:
+    """Every place of a network that holds a spiking layer, by name, in the order of the modules.
+
+    Unlike :func:`spiking_layers` it names a layer that stands at two places twice.
+    """
+    return {n: m for n, m in neuron_places(model).items() if isinstance(m, Layer)}
+
+
+def neuron_places(model: nn.Module) -> dict[str, Neurons]:
+    """The same of all modules that hold neurons."""
+    return {
+        name: module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, Neurons)
+    }
+
+
+@contextmanager
+def hook_runs(
+    model: nn.Module, hook: Callable[[str, Any, tuple[Tensor, ...], Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Call ``hook(name, layer, inputs, output)`` after each run of a layer with neurons.
+
+    Each run in a pass through the model has a name of its own. A layer that stands at several
+    places has their names in turn; one that runs more often than that has "NAME (run 2)" and so on.
+    What the hook returns, if not None, takes the place of the output. Neurons that a layer with a
+    horizon would make spike at its horizon are silent in what the hook sees, but for those of the
+    last layer, whose first spike is the answer however late.
+    """
+    names: dict[Neurons, list[str]] = {}
+    last = ""
+    for name, layer in neuron_places(model).items():
+        names.setdefault(layer, []).append(name)
+        last = name
+    runs: Counter[Neurons] | None = None  # None: somebody runs a part of the model by itself
+
+    def begin(module: nn.Module, inputs: Any) -> None:
+        nonlocal runs
+        runs = Counter()
+
+    def end(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal runs
+        runs = None
+
+    def run(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        own, before = names[module], 0
+        if runs is not None:
+            before = runs[module]
+            runs[module] += 1
+        name = own[before] if before < len(own) else f"{own[0]} (run {before + 1})"
+        if isinstance(module, HorizonConv2d | HorizonLinear) and name != last:
+            output = output.masked_fill(output > math.exp(module.t_out), math.inf)
+        return hook(name, module, inputs, output)
+
+    with ExitStack() as handles:
+        handles.callback(model.register_forward_pre_hook(begin).remove)
+        for layer in names:
+            handles.callback(layer.register_forward_hook(run).remove)
+        handles.callback(model.register_forward_hook(end).remove)
+        yield
+
+
 @contextmanager
 def watch_layers(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call ``see(layer name, output spike values)`` after each spiking layer, inside the block.
 
-    Neurons that a layer with a horizon would only make spike at its horizon count as silent, but
-    for those of the last layer, whose first spike is the answer however late.
+    A layer that runs at several places of the model has the name of each place in turn.
     """
-    named = {n: m for n, m in model.named_modules() if isinstance(m, NEURONS)}
-    last = next(reversed(named), None)
 
-    def hook_for(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            values = output.detach()
-            if isinstance(module, HorizonConv2d | HorizonLinear) and name != last:
-                values = values.masked_fill(values > math.exp(module.t_out), math.inf)
-            see(name, values)
+    def hook(name: str, layer: Neurons, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        see(name, output.detach())
 
-        return hook
-
-    handles = [module.register_forward_hook(hook_for(name)) for name, module in named.items()]
-    try:
+    with hook_runs(model, hook):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class SpikeCounter:

@@ -1,0 +1,199 @@
+"""A module that stands at two places of a network counts as two layers."""
+
+import copy
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast import quantization
+from ttfs_fast.centring import centre_weights_
+from ttfs_fast.circuit.network import simulate_network
+from ttfs_fast.data import ImageSet
+from ttfs_fast.geometry import tap_shares
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.plotting import _record
+from ttfs_fast.reproduce.table4 import float_twin
+from ttfs_fast.robustness import Perturbation, draw_generator, perturbed
+from ttfs_fast.training import SpikeCounter, diagnose, evaluate, spike_timing, watch_layers
+from ttfs_fast.training.horizons import find_horizons, set_horizons_
+
+LAYERS = ["0", "2", "5", "6", "7"]
+
+
+def network() -> nn.Sequential:
+    """A convolution and a pool at two places, then a dense layer at two."""
+    conv, pool, dense = SpikingConv2d(2, 2, 3, padding=1), SpikingMaxPool2d(2), SpikingLinear(8, 8)
+    model = nn.Sequential(conv, pool, conv, pool, nn.Flatten(), dense, dense, SpikingLinear(8, 10))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.uniform_(0.1, 0.5)
+    return model
+
+
+def twin(model: nn.Sequential) -> nn.Sequential:
+    """The same network with a module of its own at each place."""
+    return nn.Sequential(*map(copy.deepcopy, model))
+
+
+@pytest.fixture
+def image_set(seed: int) -> ImageSet:
+    pixels = torch.randint(0, 256, (6, 2, 8, 8), dtype=torch.uint8).numpy()
+    return ImageSet(pixels, np.arange(6), "noise", tuple("abcdefghij"))
+
+
+def spikes(images: int = 6) -> Tensor:
+    return (1.5 * torch.rand(images, 2, 8, 8)).exp()
+
+
+def test_evaluation_counts_both_places(image_set: ImageSet) -> None:
+    model = network()
+    found, expected = (evaluate(m, image_set).to_dict() for m in (model, twin(model)))
+    del found["images_per_second"], expected["images_per_second"]
+    assert list(found["sparsity_by_layer"]) == LAYERS
+    assert found["neurons"] == 2 * 64 + 2 * 16 + 8 + 8 + 10
+    assert found["weights"] == 2 * 36 + 2 * 64 + 80
+    assert found == expected
+
+
+def test_spike_timing_and_pictures_show_both_places(image_set: ImageSet) -> None:
+    model = network()
+    found, expected = (dataclasses.asdict(spike_timing(m, image_set)) for m in (model, twin(model)))
+    np.testing.assert_equal(found, expected)
+    pixels = image_set.images[0]
+    drawn, wanted = (_record(m, pixels, 3.0, "bright-first") for m in (model, twin(model)))
+    assert [name for name, _ in drawn] == ["input", *LAYERS]
+    np.testing.assert_equal(drawn, wanted)
+
+
+def test_diagnosis_has_a_row_for_each_place(seed: int) -> None:
+    model, batch = network(), (spikes(), torch.arange(6))
+    rows, expected = diagnose(model, batch).layers, diagnose(twin(model), batch).layers
+    assert [row.name for row in rows] == LAYERS
+    for row, other in zip(rows, expected, strict=True):
+        same = dataclasses.replace(row, weight_gradient=other.weight_gradient, complaints=())
+        assert same == dataclasses.replace(other, complaints=())
+    assert rows[0].weight_gradient == rows[1].weight_gradient
+
+
+def test_integer_network_is_that_of_two_layers(image_set: ImageSet) -> None:
+    model = network()
+    with torch.no_grad():  # spike values grow by 1.1 / (1.1 - 1) with every convolution
+        model[0].weight.copy_(1.1 * nn.init.dirac_(torch.empty(2, 2, 3, 3)))
+        model[0].bias.zero_()
+    how = {"input_size": (2, 8, 8), "bits": 8}
+    units = quantization.calibrated_units(model, image_set.images, 8)
+    assert units == quantization.calibrated_units(twin(model), image_set.images, 8)
+    assert len(set(units)) > 1  # so that it matters which layer has which
+    net = quantization.convert(model, time_bits=8, units=units, **how)  # type: ignore[arg-type]
+    other = quantization.convert(twin(model), time_bits=8, units=units, **how)  # type: ignore[arg-type]
+    assert net.to_bytes() == other.to_bytes()
+    assert (net(image_set.images) < net.silent).any()
+    values = spikes()
+    assert torch.equal(float_twin(net, model)(values), float_twin(net, twin(model))(values))
+
+
+def test_circuits_take_both_places_apart(image_set: ImageSet) -> None:
+    model = network()
+    found, expected = (simulate_network(m, image_set, images=2) for m in (model, twin(model)))
+    assert list(found.layers) == LAYERS
+    np.testing.assert_equal(dataclasses.asdict(found), dataclasses.asdict(expected))
+
+
+@pytest.mark.parametrize(
+    "disturbance",
+    [
+        Perturbation(stuck_silent=0.3, stuck_early=0.2),
+        Perturbation(dropped=0.3, output_jitter=0.1, t_max=1.5),
+    ],
+)
+def test_disturbances_meet_both_places(disturbance: Perturbation, seed: int) -> None:
+    model, values = network(), spikes()
+    outputs = []
+    for m in (model, twin(model)):
+        with torch.no_grad(), perturbed(m, disturbance, draw_generator(1, 2)):
+            outputs.append(m(values))
+    assert torch.equal(*outputs)
+    assert not torch.equal(outputs[0], model(values))
+
+
+def test_the_output_at_a_second_place_is_left_whole(seed: int) -> None:
+    layer = SpikingLinear(8, 8)
+    model = nn.Sequential(layer, SpikingLinear(8, 8), layer)
+    values = torch.rand(5, 8).exp()
+    with torch.no_grad(), perturbed(model, Perturbation(stuck_early=1.0), draw_generator(1, 2)):
+        found = model(values)
+    assert torch.equal(found, layer(torch.ones(5, 8)))
+
+
+def test_disturbing_a_network_whose_last_layer_is_not_the_last_to_run_is_refused() -> None:
+    class Reversed(nn.Sequential):
+        def forward(self, z: Tensor) -> Tensor:
+            for layer in reversed(list(self)):
+                z = layer(z)
+            return z
+
+    model = Reversed(SpikingLinear(8, 8), SpikingLinear(8, 8))
+    with (
+        pytest.raises(ValueError, match=r"modules is 1, but the last to run is 0: register"),
+        perturbed(model, Perturbation(dropped=0.5), draw_generator(1, 2)),
+    ):
+        model(torch.rand(5, 8).exp())
+
+
+def test_noise_on_weights_that_layers_share_leaves_no_trace(seed: int) -> None:
+    model = nn.Sequential(SpikingLinear(8, 8), SpikingLinear(8, 8))
+    model[1].weight = model[0].weight
+    before = copy.deepcopy(model.state_dict())
+    with perturbed(model, Perturbation(weight_snr=0.0), draw_generator(1, 2)):
+        assert not torch.equal(model[0].weight, before["0.weight"])
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_horizons_of_a_layer_that_runs_twice_are_refused(seed: int) -> None:
+    model = network()
+    with pytest.raises(ValueError, match=r"^the layer 2 runs more than once, but has one horizon"):
+        find_horizons(model, spikes(), 0.5)
+    set_horizons_(model, [1.0, 2.0, math.inf])  # one a layer, whatever its places
+    assert [layer.t_max for layer in (model[2], model[6], model[7])] == [1.0, 2.0, math.inf]
+
+
+def test_centred_weights_know_the_borders_of_both_places() -> None:
+    conv = SpikingConv2d(2, 2, 3, padding=1)
+    centre_weights_(nn.Sequential(conv, SpikingMaxPool2d(2), conv), (2, 8, 8), total=4.0)
+    (wide, _), (narrow, _) = (tap_shares((size, size), 3, padding=1) for size in (8, 4))
+    share = (64 * wide + 16 * narrow) / 80
+    assert conv.weight.sum((1, 2, 3)).tolist() == pytest.approx([4 / share] * 2)
+
+
+def test_each_run_has_a_name() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = SpikingLinear(4, 4)
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.fc(self.fc(self.fc(z)))  # type: ignore[no-any-return]
+
+    model, counter = Loop(), SpikeCounter()
+    with torch.no_grad(), watch_layers(model, counter):
+        for _ in range(2):
+            model(torch.rand(3, 4).exp())
+        model.fc(torch.rand(5, 4).exp())  # a part of the model, by itself
+    assert counter.neurons == {"fc": 24 + 20, "fc (run 2)": 24, "fc (run 3)": 24}
+
+
+def test_hooks_are_gone_after_the_block() -> None:
+    model = network()
+
+    def fail(*arguments: Any) -> None:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError), watch_layers(model, fail):
+        model(spikes())
+    assert model(spikes()).shape == (6, 10)
