@@ -141,6 +141,16 @@ def test_jitter_of_the_output_is_a_share_of_its_time() -> None:
     assert float(share) == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
 
 
+def test_a_spike_jittered_beyond_its_layer_s_horizon_is_none(seed: int) -> None:
+    model = chain(400, 1)
+    values = torch.full((50, 400), math.e)
+    free = times(model, values, Perturbation(output_jitter=0.1))
+    model[0].t_max = 1.05 * (1 + LN2)  # half a standard deviation behind the spikes
+    found = times(model, values, Perturbation(output_jitter=0.1))
+    assert float(found.isfinite().float().mean()) == pytest.approx(0.69, abs=0.02)
+    assert torch.equal(found, free.masked_fill(free > model[0].t_max, math.inf))
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_spikes_are_lost_on_the_way_into_each_layer(layers: int) -> None:
     found = times(chain(50, layers), torch.ones(400, 50), Perturbation(dropped=0.1))

@@ -37,7 +37,7 @@ class Perturbation:
     output_jitter : float
         Standard deviation of Gaussian noise on the time of every neuron's spike, as a share of
         that time. The paper's measure of jitter, the mean of |t - t0| / t0, is sqrt(2 / pi) = 0.80
-        of it.
+        of it. A spike that comes to lie behind its layer's horizon is none.
     dropped : float
         Probability, from 0 to 1, that a spike is lost on its way to the next layer: of the inputs,
         and of every layer but the last. Drawn for every image anew.
@@ -47,7 +47,8 @@ class Perturbation:
     stuck_early : float
         Likewise, neurons that spike at t = 0 whatever they receive.
     t_max : float
-        Horizon: a neuron that would spike later does not. In units of tau; inf for none.
+        Horizon: a neuron that would spike later does not. In units of tau; inf for none. Layers
+        with an earlier horizon of their own keep it.
 
     Raises
     ------
@@ -258,6 +259,8 @@ class _OutputHook:
             # t (1 + s n) is z^(1 + s n); a silent neuron stays silent.
             factor = 1 + p.output_jitter * _normal(values, generator)
             values = torch.where(values.isfinite(), values**factor, values)
+            if layer.t_max < math.inf:
+                values = values.masked_fill(values.log() > layer.t_max, math.inf)
         if name == self._last:
             return values
         if p.stuck_silent or p.stuck_early:

@@ -1,10 +1,19 @@
 """``ttfs-fast circuit``: tables, CSV, pictures, refusals."""
 
 import csv
+import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from ttfs_fast.circuit.network import simulate_network
+from ttfs_fast.data import load
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.training import TrainConfig, evaluate, export_weights
+from ttfs_fast.training.horizons import set_horizons_
 
 typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
 
@@ -95,6 +104,41 @@ def test_settings_reach_the_circuit() -> None:
     assert "tau 25 ns" in result.output
     assert "phase_noise -120" in result.output
     assert "bank_offset" in result.output
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_layer_sees_images_as_the_weights_were_trained_to(whiten: bool, tmp_path: Path) -> None:
+    config = TrainConfig(
+        dataset="digits", alpha=1.5, polarity="dark-first", whiten=whiten, horizons=(2.0, 2.5, 3.0)
+    )
+    network = mnist_scnn()
+    set_horizons_(network, config.horizons)
+    with torch.no_grad():
+        network.fc.weight.normal_(0.01, 0.05)
+    path = export_weights(network, tmp_path / "model.safetensors", config, test_accuracy=0.5)
+    table = tmp_path / "l.csv"
+    done = run("layer", "--images", "8", "--weights", str(path), "--out", str(table))
+    assert done.exit_code == 0, done.output
+    assert f"{path} on 8 images of digits" in " ".join(done.output.split())
+    digits = load("digits", train=False)
+    some = dataclasses.replace(digits, images=digits.images[:8], labels=digits.labels[:8])
+    expected = evaluate(network, some, **config.encoding)
+    assert f"closed form {expected.accuracy:.2%}" in done.output
+    found = simulate_network(network, some, **config.encoding)
+    rows = list(csv.DictReader(table.open()))
+    assert [int(row["both fire"]) for row in rows] == [
+        layer.both.sum() for layer in found.layers.values()
+    ]
+    shares = {name: np.isfinite(layer.ideal).mean() for name, layer in found.layers.items()}
+    assert shares["conv1"] == pytest.approx(expected.sparsity_by_layer["conv1"], abs=1e-4)
+
+
+def test_layer_takes_networks_by_name_and_the_authors_folder(data_root: Path) -> None:
+    for weights, source in (("mnist_scnn", "the trained mnist_scnn"), (None, "authors-mnist")):
+        path = weights or str(data_root / "authors-mnist")
+        done = run("layer", "--images", "1", "--weights", path, "--data-root", str(data_root))
+        assert done.exit_code == 0, done.output
+        assert source in done.output
 
 
 def test_layer(data_root: Path, tmp_path: Path) -> None:

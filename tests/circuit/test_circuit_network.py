@@ -12,6 +12,7 @@ from torch import nn
 
 from ttfs_fast.circuit import CircuitParameters, Nonidealities, closed_form
 from ttfs_fast.circuit.network import (
+    LATEST,
     fit_to_layer,
     receptive_fields,
     simulate_layer,
@@ -90,6 +91,46 @@ def test_the_loop_stays_in_its_detector_s_range_after_fitting(seed: int) -> None
     assert_allclose(after.circuit[fired], before.circuit[fired], rtol=1e-9)
     again = fit_to_layer(fitted, layer, values)
     assert again.phase_per_weight == pytest.approx(fitted.phase_per_weight, rel=1e-12)
+    layer.t_max = 0.05  # currents are still small
+    assert fit_to_layer(wide, layer, values).phase_per_weight > 1.5 * fitted.phase_per_weight
+
+
+def test_a_layer_of_circuits_keeps_its_horizon(seed: int) -> None:
+    layer = SpikingConv2d(2, 6, 3, padding="same")
+    with torch.no_grad():
+        layer.weight.normal_(0.2, 0.25)
+    values = spike_values(3, 2, 5, 5)
+    whole = simulate_layer(FAST_LOOP, layer, values)
+    layer.t_max = float(np.median(whole.circuit[whole.both]))
+    result = simulate_layer(FAST_LOOP, layer, values)
+    before = whole.circuit <= layer.t_max
+    assert before.sum() > 50
+    assert_allclose(result.circuit, np.where(before, whole.circuit, np.inf), rtol=1e-12)
+    assert result.latest == layer.t_max
+    assert result.lost + result.extra <= 1  # the neuron whose time is the horizon
+    assert result.energy.spikes == before.sum()
+    assert result.energy.total < whole.energy.total  # nobody waits behind the horizon
+    layer.t_max = 20.0
+    assert simulate_layer(FAST_LOOP, layer, values).latest == LATEST
+    layer.t_max = 0.0
+    with pytest.raises(ValueError, match=r"has the horizon 0.0; a circuit's time begins at t = 0"):
+        simulate_layer(FAST_LOOP, layer, values)
+
+
+def test_a_network_of_circuits_keeps_its_horizons() -> None:
+    digits = load("digits", train=False)
+    torch.manual_seed(3)
+    network = nn.Sequential(
+        nn.Flatten(), SpikingLinear(digits.images[0].size, 40), SpikingLinear(40, 10)
+    )
+    free = simulate_network(network, digits, FAST_LOOP, images=5)
+    network[1].t_max = float(np.quantile(free.layers["1"].ideal, 0.2))
+    found = simulate_network(network, digits, FAST_LOOP, images=5)
+    spikes = np.isfinite(found.layers["1"].circuit)
+    assert spikes.mean() == pytest.approx(0.2, abs=0.02)
+    assert found.layers["1"].circuit[spikes].max() <= network[1].t_max
+    assert found.layers["1"].energy.total < free.layers["1"].energy.total
+    assert found.same_answer == 5
 
 
 def test_a_grouped_convolution_is_refused() -> None:

@@ -351,6 +351,10 @@ def test_what_cannot_be_converted() -> None:
         convert(mnist_scnn(), bits=5)
     with pytest.raises(ValueError, match="time_bits"):
         convert(mnist_scnn(), time_bits=12)
+    with pytest.raises(
+        ValueError, match=r"^the horizon of a SpikingConv2d, t_max=-6, comes before"
+    ):
+        convert(mnist_scnn(t_max=-6.0))
     with pytest.raises(ValueError, match="does not whiten images"):
         QuantizeConfig(training=TrainConfig(dataset="cifar10", whiten=True))
     wide = SpikingConv2d(45000, 1, 1)
@@ -670,6 +674,10 @@ def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixtu
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
     assert "uint8" in run("predict", path, tmp_path / "wrong.npy", code=2)
     assert "exactly one" in run("quantize", code=2)
+    (tmp_path / "other.toml").write_text("alpha = 2.0\n")
+    told = run("quantize", *arguments, "--config", tmp_path / "other.toml", code=2)
+    assert "the network was trained with alpha 3.0" in told
+    assert "says 2.0" in told
 
 
 def test_an_integer_network_is_tested_on_images_of_its_size(

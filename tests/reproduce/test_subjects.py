@@ -11,6 +11,8 @@ from ttfs_fast.cli import app
 from ttfs_fast.data import ImageSet
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.reproduce import Plan, Subject, find_subjects, run
+from ttfs_fast.reproduce.part import Context
+from ttfs_fast.reproduce.table4 import _retraining
 from ttfs_fast.training import TrainConfig
 
 
@@ -124,3 +126,11 @@ def test_the_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.Monke
     text = (out / "report" / "report.md").read_text()
     assert "## Table 1" in text
     assert "short version" in text
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "digits"])
+def test_retraining_keeps_the_encoding_of_its_network(dataset: str, tmp_path: Path) -> None:
+    config = TrainConfig(dataset=dataset, alpha=2.0, polarity="dark-first")
+    subject = Subject("own", "Own", "own", mnist_scnn(), config, None)
+    context = Context(Plan(), [subject], tmp_path, 1, print)
+    assert _retraining(context, subject).training.encoding == subject.encoding

@@ -79,7 +79,9 @@ def test_what_cannot_be() -> None:
         TrainConfig(horizons=(math.nan,))
 
 
-def test_a_run_that_goes_on_from_another_with_horizons(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_from_another_with_horizons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = train(DIGITS, tmp_path / "first", quiet=True)
     values = (3 * torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(2))).exp()
     horizons = tuple(find_horizons(first.model, values, 0.6))
@@ -91,7 +93,12 @@ def test_a_run_that_goes_on_from_another_with_horizons(tmp_path: Path) -> None:
         lr_start=1e-9,
         lr_end=1e-9,
     )
-    second = train(further, tmp_path / "second", quiet=True)
+    capsys.readouterr()
+    second = train(further, tmp_path / "second")
+    told = f"model.safetensors was trained with horizons (); this run goes on with {horizons}\n"
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert printed.count("was trained with") == 1
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
     assert second.evaluation.sparsity < 0.8 < first.evaluation.sparsity

@@ -16,7 +16,7 @@ from ttfs_fast.circuit.energy import NetworkEnergy, simulated_energy
 from ttfs_fast.circuit.parameters import CircuitParameters, Nonidealities
 from ttfs_fast.circuit.simulation import Model, simulate
 from ttfs_fast.data import ImageSet
-from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.encoding import Polarity, encode, standardise
 from ttfs_fast.functional import _conv_sizes, spiking_conv2d, spiking_linear
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.reference import _pad
@@ -41,7 +41,7 @@ class LayerResult:
         Largest phase error of each neuron's loop, rad; above pi / 2 a real detector folds over.
     energy : NetworkEnergy
     latest : float
-        Length of the simulation, in units of tau.
+        Length of the simulation, in units of tau: at most the layer's horizon.
     """
 
     layer: str
@@ -172,7 +172,7 @@ def fit_to_layer(
     layer, values
         See `receptive_fields`; the spikes of typical images.
     latest : float
-        Time simulated, in units of tau.
+        Time simulated, in units of tau, or the layer's horizon if that comes before.
 
     Returns
     -------
@@ -180,6 +180,7 @@ def fit_to_layer(
         Whose phase errors stay below 95 % of pi / 2 for these spikes.
     """
     times, weights = receptive_fields(layer, values)
+    latest = _end(layer, latest)
     peak = 0.0
     for start in range(0, len(times), max(1, _NEURONS_PER_CALL // len(weights))):
         part = times[start : start + max(1, _NEURONS_PER_CALL // len(weights))]
@@ -223,7 +224,8 @@ def simulate_layer(
     noise, model, seed, first_trial, threads, progress
         See `simulate`. The chip of a neuron is its place in the layer, the same for every image.
     latest : float
-        Time simulated, in units of tau; what fires later counts as silent.
+        Time simulated, in units of tau, or the layer's horizon if that comes before; what would
+        fire later is silent.
 
     Returns
     -------
@@ -231,6 +233,7 @@ def simulate_layer(
         Neurons in the order of the layer's output, channels last: field by field.
     """
     times, weights = receptive_fields(layer, values)
+    latest = _end(layer, latest)
     count = len(times) * len(weights)
     chosen = np.arange(count)
     if neurons is not None and neurons < count:
@@ -293,6 +296,7 @@ def simulate_network(
     latest: float = LATEST,
     alpha: float = 3.0,
     polarity: Polarity = "bright-first",
+    whiten: bool = False,
     batch_size: int = 20,
     seed: int = 0,
     threads: int | None = None,
@@ -314,9 +318,11 @@ def simulate_network(
     noise, model, seed, threads
         See `simulate`.
     latest : float
-        Time simulated in each layer, in units of tau.
+        Time simulated in each layer, in units of tau, or its horizon if that comes before.
     alpha, polarity
         How pixels become spike times; see `ttfs_fast.encoding.encode`.
+    whiten : bool
+        Standardise each image first; see `ttfs_fast.encoding.standardise`.
     batch_size : int
         Images at a time.
     progress : callable, optional
@@ -336,7 +342,7 @@ def simulate_network(
 
     def values_of(part: slice) -> Tensor:
         shown = pixels[part].to(weight.dtype).div_(255.0)
-        return encode(shown, alpha=alpha, polarity=polarity)
+        return encode(standardise(shown) if whiten else shown, alpha=alpha, polarity=polarity)
 
     found: dict[str, list[LayerResult]] = {}
     numbers = {name: number for number, name in enumerate(layer_places(network))}
@@ -408,6 +414,16 @@ def _simulate_fields(
         weight_rows=rows % len(weights),
         duration=float(parameters.seconds(latest)),
     )
+
+
+def _end(layer: Layer, latest: float) -> float:
+    """When a layer's circuits stop, in units of tau: nothing fires behind its horizon."""
+    if not layer.t_max > 0:
+        raise ValueError(
+            f"a layer has the horizon {layer.t_max}; a circuit's time begins at t = 0, so its "
+            "horizon must be later"
+        )
+    return min(latest, layer.t_max)
 
 
 def _in_double(layer: Layer, values: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ttfs_fast.cli._common import (
+    OR_SHIPPED,
     DataRoot,
     Debug,
     Threads,
+    choose_network,
     console,
     counting_bar,
     flag,
@@ -205,8 +207,8 @@ def layer(
     weights: Annotated[
         Path | None,
         option(
-            "A model.safetensors, or the folder of the authors' weights; by default the trained "
-            "network that comes with the package.",
+            "A model.safetensors that training wrote, the folder of the authors' weights, "
+            f"{OR_SHIPPED}; by default the trained network for MNIST that comes with the package.",
             show_default=False,
         ),
     ] = None,
@@ -220,23 +222,28 @@ def layer(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Run the MNIST network with every neuron a circuit: spike times, accuracy, energy.
+    """Run a trained network with every neuron a circuit: spike times, accuracy, energy.
 
-    Each layer receives the spikes that the circuits of the layer before sent.
+    Each layer receives the spikes that the circuits of the layer before sent. Images become spikes
+    as the network was trained with, and are those of its data set.
     """
     with friendly_errors(debug):
         import numpy as np
 
         from ttfs_fast.circuit.network import simulate_network
         from ttfs_fast.data import load
-        from ttfs_fast.models import mnist_scnn
 
         set_threads(threads)
         p, noise = _settings(settings)
-        network = mnist_scnn(weights=weights) if weights else mnist_scnn(pretrained=True)
-        image_set = load("mnist", None if data_root is None else str(data_root), train=False)
+        is_folder = weights is not None and weights.is_dir()
+        network, config, source = choose_network(
+            None if is_folder else weights, weights is None, weights if is_folder else None
+        )
+        root = None if data_root is None else str(data_root)
+        image_set = load(config.dataset, root, train=False)
         images = min(images, len(image_set))
-        _announce(p, noise, f"{images:,} images of {image_set.name}, {model.value}", seed)
+        what = f"{source} on {images:,} images of {image_set.name}, {model.value}"
+        _announce(p, noise, what, seed)
         with counting_bar(images, show=True) as advance:
             result = simulate_network(
                 network,
@@ -245,6 +252,7 @@ def layer(
                 images=images,
                 noise=noise,
                 model=model.value,
+                **config.encoding,
                 latest=latest,
                 seed=seed,
                 progress=advance,

@@ -161,7 +161,14 @@ def quantize(
             "test_images": test_images,
         }
         settings |= {name: value for name, value in given.items() if value is not None}
+        known = base.spike_settings
         base = dataclasses.replace(base, **settings)
+        for name, its in known.items():
+            if (asked := base.spike_settings[name]) != its:
+                raise ValueError(
+                    f"the network was trained with {name} {its}, {config} says {asked}: it is "
+                    f"retrained for the spikes that it knows, so leave {name} out of the settings"
+                )
         networks = quantization.quantize(
             model,
             quantization.QuantizeConfig(

@@ -64,7 +64,8 @@ def convert(
     TypeError
         If the network holds another kind of layer.
     ValueError
-        If bits, sizes or units are not allowed, or a layer could overflow.
+        If bits, sizes or units are not allowed, a horizon lies before the first spike code, or a
+        layer could overflow.
 
     Examples
     --------
@@ -208,6 +209,11 @@ def _add_neurons(
     latest = silent - 1
     if layer.t_max < math.log(latest * unit_out):
         latest = math.floor(math.exp(layer.t_max) / unit_out)
+        if latest < 1:
+            raise ValueError(
+                f"the horizon of a {type(layer).__name__}, t_max={layer.t_max:g}, comes before the "
+                f"first spike code, z = {unit_out:g}; give its layer a smaller unit"
+            )
     network.add_neurons(
         _integers(codes, np.int8),
         bits,
@@ -215,7 +221,7 @@ def _add_neurons(
         bias,
         _code(1.0, unit_in, silent),
         _ratio(unit_in, unit_out),
-        max(latest, 1),
+        latest,
         stride,
         padding,
         dilation,

@@ -99,7 +99,7 @@ def _draws(context: Context, subject: Subject, kind: str) -> int:
 
 def _circuit_levels(context: Context, subject: Subject) -> tuple[float, ...]:
     fits = subject.is_small and isinstance(subject.test_set, ImageSet)
-    return context.plan.phase_noise if fits and not subject.config.whiten else ()
+    return context.plan.phase_noise if fits else ()
 
 
 def _circuit_key(context: Context, subject: Subject, level: float) -> str:
@@ -157,8 +157,7 @@ def _circuits(context: Context, subject: Subject, phase_noise: float) -> dict[st
         CircuitParameters(),
         images=context.plan.circuit_images,
         noise=Nonidealities(phase_noise=phase_noise),
-        alpha=subject.config.alpha,
-        polarity=subject.config.polarity,
+        **subject.encoding,
         seed=context.plan.seed,
     )
     return {

@@ -244,6 +244,7 @@ def _retraining(context: Context, subject: Subject) -> QuantizeConfig:
         training = TrainConfig(**read_recipe("quantize-2bit"))
     training = dataclasses.replace(
         training,
+        **subject.encoding,
         data_root=subject.config.data_root,
         train_images=context.plan.retrain_images,
         test_images=None,

@@ -395,6 +395,11 @@ class TrainConfig:
         return {"alpha": self.alpha, "polarity": self.polarity, "whiten": self.whiten}
 
     @property
+    def spike_settings(self) -> dict[str, Any]:
+        """The spikes that the weights are trained for: encoding and horizons."""
+        return {**self.encoding, "t_max": self.t_max, "horizons": tuple(self.horizons)}
+
+    @property
     def distortion(self) -> dict[str, float]:
         """The limits of the random distortion of training images, by name."""
         return {name: getattr(self, name) for name in DISTORTIONS}

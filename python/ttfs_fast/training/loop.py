@@ -375,6 +375,11 @@ class _Session:
                 f"{path} holds another network, {settings.model} of width {settings.width:g} for "
                 f"{settings.dataset}: its weights cannot be the first ones of this run"
             )
+        for name, own in self.config.spike_settings.items():
+            if (its := settings.spike_settings[name]) != own:
+                self.reporter.say(
+                    f"  {path} was trained with {name} {its}; this run goes on with {own}"
+                )
         with torch.no_grad():
             for name, value in found.items():
                 owner, _, key = name.rpartition(".")
