@@ -351,9 +351,7 @@ def test_what_cannot_be_converted() -> None:
         convert(mnist_scnn(), bits=5)
     with pytest.raises(ValueError, match="time_bits"):
         convert(mnist_scnn(), time_bits=12)
-    with pytest.raises(
-        ValueError, match=r"^the horizon of a SpikingConv2d, t_max=-6, comes before"
-    ):
+    with pytest.raises(ValueError, match=r"^the horizon of layer 0, t_max=-6, comes before"):
         convert(mnist_scnn(t_max=-6.0))
     with pytest.raises(ValueError, match="does not whiten images"):
         QuantizeConfig(training=TrainConfig(dataset="cifar10", whiten=True))
@@ -361,6 +359,53 @@ def test_what_cannot_be_converted() -> None:
     nn.init.ones_(wide.weight)
     with pytest.raises(ValueError, match="overflow"):
         convert(nn.Sequential(wide), input_size=(45000, 1, 1))
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-3])
+def test_a_large_bias_beside_small_weights(size: float, bits: int, prepared: bool) -> None:
+    """The bias alone fires the neuron, as in float: z = b / (b - 1)."""
+    layer = SpikingLinear(4, 6)
+    with torch.no_grad():
+        layer.weight.fill_(size)
+        layer.bias.copy_(torch.tensor([4.5, 40.0, 3000.0, -3.5, 0.5, 2.0]))
+    model = nn.Sequential(nn.Flatten(), layer)
+    if prepared:
+        quantize_(model, QuantizationConfig(bits))
+    net = convert(model, bits, input_size=(1, 2, 2), units=1 / 1024)
+    codes = net(np.full((1, 1, 2, 2), 40, np.uint8))[0]
+    expected = [4.5 / 3.5, 40 / 39, 3000 / 2999, math.inf, math.inf, 2.0]
+    found = np.where(codes == net.silent, np.inf, codes / 1024)
+    assert found == pytest.approx(expected, rel=0.01)
+    theta = net.layer_infos()[0].theta
+    assert theta is not None
+    if size < 1e-3:
+        assert theta[5] == 1 << 20  # where there is room, thresholds stay as fine as they were
+
+
+def test_numbers_that_no_integer_stands_for_are_named() -> None:
+    def dense(**values: float) -> nn.Sequential:
+        layer = SpikingLinear(4, 3)
+        with torch.no_grad():
+            for name, value in values.items():
+                layer.get_parameter(name)[1] = value
+        return nn.Sequential(nn.Flatten(), layer)
+
+    for value in (math.nan, math.inf):
+        for name in ("weight", "bias"):
+            with pytest.raises(ValueError, match=f"^layer 0 has a {name} that is NaN or infinite"):
+                convert(dense(**{name: value}), input_size=(1, 2, 2))
+    for value in (1e7, -1e30):
+        with pytest.raises(
+            ValueError, match=r"^layer 0 has a bias of .*; an integer network holds"
+        ):
+            convert(dense(bias=value), input_size=(1, 2, 2))
+    spoilt = quantize_(dense())
+    with torch.no_grad():
+        spoilt[1].parametrizations.weight.original[0, 0] = math.nan  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"^layer 0 has a weight that is NaN"):
+        convert(spoilt, input_size=(1, 2, 2))
 
 
 def test_both_polarities(data_root: Path) -> None:

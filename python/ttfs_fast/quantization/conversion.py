@@ -13,13 +13,21 @@ from ttfs_fast import _core
 from ttfs_fast.encoding import Polarity, encode, pixels_to_times
 from ttfs_fast.functional import _conv_sizes, _pair
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.quantization.fake import BITS, fit_thresholds, quantizer_of, weight_codes
+from ttfs_fast.quantization.fake import (
+    BITS,
+    fit_thresholds,
+    integer_weights,
+    quantizer_of,
+    weight_codes,
+)
 from ttfs_fast.quantization.network import IntegerNetwork
 from ttfs_fast.training.spikes import SpikeRecorder, watch_layers
 
 LATEST_PIXEL = {16: 1 << 13, 8: 1 << 7}
 """The latest pixel's code is at most this, unless units are given."""
 MAX_RATIO = 1 << 23
+MAX_SUM = 1 << 22
+"""What the integer weights of one sign of a channel may sum to, bias and threshold included."""
 
 
 def convert(
@@ -64,8 +72,8 @@ def convert(
     TypeError
         If the network holds another kind of layer.
     ValueError
-        If bits, sizes or units are not allowed, a horizon lies before the first spike code, or a
-        layer could overflow.
+        If bits, sizes or units are not allowed, a weight or bias is not finite, a horizon lies
+        before the first spike code, or a layer could overflow.
 
     Examples
     --------
@@ -182,11 +190,25 @@ def _add_neurons(
 ) -> None:
     quantizer = quantizer_of(layer)
     weight = layer.weight.detach().double()
+    given = None if layer.bias is None else layer.bias.detach().double()
+    for what, values in (("weight", weight), ("bias", given)):
+        if values is not None and not bool(values.isfinite().all()):
+            raise ValueError(
+                f"layer {network.layer_count} has a {what} that is NaN or infinite; there is no "
+                "integer for it"
+            )
+    if given is not None and bool((given.abs() > MAX_SUM).any()):
+        raise ValueError(
+            f"layer {network.layer_count} has a bias of {given[given.abs().argmax()]:g}; an "
+            "integer network holds at most 2^22, so give it a smaller one"
+        )
     if quantizer is not None and bits in (None, quantizer.bits):
         bits, theta = quantizer.bits, quantizer.theta.double()
     else:
         bits = bits or 8
         theta = fit_thresholds(weight, bits)
+    if given is not None:
+        theta = _with_room(theta, weight, given, bits)
     codes = weight_codes(weight * theta.view(-1, *[1] * (weight.dim() - 1)), bits)
     if isinstance(layer, SpikingLinear):
         # A convolution whose kernel covers the input: flattened, its weights are in this order.
@@ -204,15 +226,15 @@ def _add_neurons(
                 f"{size[0]}"
             )
     bias = None
-    if layer.bias is not None and bool((layer.bias != 0).any()):
-        bias = _integers(layer.bias.detach().double() * theta, np.int32)
+    if given is not None and bool((given != 0).any()):
+        bias = _integers((given * theta).clamp(-2 * MAX_SUM, 2 * MAX_SUM), np.int32)
     latest = silent - 1
     if layer.t_max < math.log(latest * unit_out):
         latest = math.floor(math.exp(layer.t_max) / unit_out)
         if latest < 1:
             raise ValueError(
-                f"the horizon of a {type(layer).__name__}, t_max={layer.t_max:g}, comes before the "
-                f"first spike code, z = {unit_out:g}; give its layer a smaller unit"
+                f"the horizon of layer {network.layer_count}, t_max={layer.t_max:g}, comes before "
+                f"the first spike code, z = {unit_out:g}; give the layer a smaller unit"
             )
     network.add_neurons(
         _integers(codes, np.int8),
@@ -228,6 +250,27 @@ def _add_neurons(
         groups,
         output,
     )
+
+
+def _with_room(theta: Tensor, weight: Tensor, bias: Tensor, bits: int) -> Tensor:
+    """Thresholds as low as a channel's bias needs, to fit beside its weights.
+
+    The finer a channel's steps 1 / theta, the larger the integer of its bias. A channel whose
+    weights are small, or 0, has the finest, and room for a bias of 4.
+    """
+    weight = weight.flatten(1)
+    while True:
+        integers = integer_weights(weight * theta[:, None], bits)
+        positive = integers.clamp(min=0).sum(1)
+        negative = theta - integers.clamp(max=0).sum(1)
+        added = (bias * theta).round()
+        sums = torch.maximum(positive + added.clamp(min=0), negative - added.clamp(max=0))
+        # Without its bias a channel must fit as it is: whether it does is for the core to say.
+        fits = torch.maximum(positive, negative) <= MAX_SUM
+        over = fits & (sums > MAX_SUM) & (theta > 1)
+        if not bool(over.any()):
+            return theta
+        theta = torch.where(over, (theta * (MAX_SUM / sums)).floor().clamp(min=1), theta)
 
 
 def _add_pooling(
