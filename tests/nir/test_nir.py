@@ -97,6 +97,18 @@ def test_a_file_comes_back_as_the_same_network(name: str, tmp_path: Path, seed: 
     assert [path.name for path in tmp_path.iterdir()] == ["network.nir"]
 
 
+@pytest.mark.parametrize("name", ["a/b", "/", "a\0b", "\ud800", "a%2Fb", "ä b"])
+def test_every_name_that_torch_allows_comes_back(name: str, tmp_path: Path, seed: int) -> None:
+    model = nn.Sequential()
+    model.add_module(name, SpikingConv2d(1, 2, 3))
+    model.add_module("flat/ten", nn.Flatten())
+    model.add_module("f/c", SpikingLinear(8, 2))
+    again = read(write(tmp_path / "network.nir", model, (1, 4, 4)))
+    z = spikes(3, 1, 4, 4)
+    assert torch.equal(again(z), model(z))
+    assert list(again.state_dict()) == list(model.state_dict())
+
+
 def test_a_graph_is_valid_and_says_what_it_should(seed: int) -> None:
     model = mnist_scnn()
     nn.init.constant_(model.conv1.bias, 0.25)
@@ -192,6 +204,11 @@ def test_numbers_and_names_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
     taken = nn.Sequential()
     taken.add_module("input", SpikingLinear(3, 2))
+    alike = nn.Sequential()
+    alike.add_module("a/b", SpikingLinear(3, 3))
+    alike.add_module("a%2Fb", SpikingLinear(3, 3))
+    with pytest.raises(ValueError, match="two nodes of the graph would be called 'a%2Fb'"):
+        to_graph(alike, (3,))
     with pytest.raises(ValueError, match="two nodes of the graph would be called 'input'"):
         to_graph(taken, (3,))
 

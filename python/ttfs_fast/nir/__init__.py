@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
 from ttfs_fast.encoding import check_spike_values
-from ttfs_fast.nir._layers import BIAS, Builder, Clock, build, clocks_of, describe, fill
+from ttfs_fast.nir._layers import BIAS, Builder, Clock, build, clocks_of, describe, fill, node_name
 
 __all__ = [
     "first_spikes",
@@ -159,7 +159,7 @@ def from_graph(graph: Any) -> nn.Sequential:
         model = nn.Sequential()
         for facts, clocks in zip(notes["layers"], _clocks(notes["layers"])[:-1], strict=True):
             layer = build(facts)
-            fill(layer, facts, graph.nodes[facts["name"]], clocks)
+            fill(layer, facts, graph.nodes[node_name(facts["name"])], clocks)
             model.add_module(facts["name"], layer)
         scales = {key: notes[key] for key in ("tau", "dt", "encoding")}
         same = _equal(to_graph(model, notes["input_shape"], **scales), graph)

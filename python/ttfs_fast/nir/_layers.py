@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,14 @@ from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, nn.Flatten)
 NO_LEAK = 1e8
 """The membrane's time constant, in tau."""
+
+
+def node_name(name: str) -> str:
+    """The node of a module: its name, with "%2F" for a slash, which would divide it in a file.
+
+    Likewise for a zero and for halves of characters, which HDF5 does not hold.
+    """
+    return re.sub("[/\0\ud800-\udfff]", lambda found: f"%{ord(found.group()):02X}", name)
 
 
 def describe(name: str, layer: nn.Module) -> dict[str, Any]:
@@ -239,8 +248,9 @@ class Builder:
     def add(self, facts: Mapping[str, Any], layer: nn.Module, clocks: list[Clock]) -> None:
         """Adds a layer, with one more neuron for each clock that later layers need."""
         name, kind = facts["name"], facts["kind"]
+        node = node_name(name)
         if kind == "flatten":
-            self._add(name, self._nir.Flatten(self._wide(), start_dim=0, end_dim=-1))
+            self._add(node, self._nir.Flatten(self._wide(), start_dim=0, end_dim=-1))
             self.shape = (math.prod(self.shape),)
             return
         if kind == "pool":
@@ -261,7 +271,7 @@ class Builder:
             wide[:outputs, :inputs] = weight
             for index, column in enumerate(more.values()):
                 wide[:, inputs + index * self._copies] = column
-            self._add(name, self._nir.Linear(wide))
+            self._add(node, self._nir.Linear(wide))
             self.shape = (outputs,)
         else:
             window = Window.of(facts, (self.shape[1], self.shape[2]))
@@ -271,7 +281,7 @@ class Builder:
                 # The tap that lies inside the map for every output.
                 wide[:, inputs + index, window.padding[0], window.padding[1]] = column
             self._add(
-                name,
+                node,
                 self._nir.Conv2d(
                     (self.shape[1], self.shape[2]),
                     wide,
@@ -284,7 +294,7 @@ class Builder:
             )
             self.shape = (outputs, *window.outputs)
         self._clocks, self._copies = clocks, math.prod(self.shape[1:])
-        self._add(f"{name}_neurons", self._neurons(wide))
+        self._add(f"{node}_neurons", self._neurons(wide))
 
     def _column(
         self,
