@@ -2,7 +2,9 @@ import copy
 import io
 import math
 import pickle
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -181,3 +183,53 @@ def test_a_small_network_learns_to_spike_at_given_times(seed: int) -> None:
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("two", "three"),
+    [
+        (np.int64(2), np.int64(3)),
+        (np.uint8(2), np.int8(3)),
+        (np.array([2, 2]), np.array([3, 3])),
+        ((np.int64(2), 2), [np.int32(3)]),
+    ],
+    ids=["int64", "bytes", "arrays", "pairs"],
+)
+def test_sizes_may_be_numpy_s_numbers(two: Any, three: Any, seed: int) -> None:
+    z = torch.rand(2, 4, 9, 9).exp()
+    whole = np.int64(4)
+    conv = SpikingConv2d(whole, whole, three, two, three, two, groups=np.int64(2))
+    same = SpikingConv2d(4, 4, 3, 2, 3, 2, groups=2)
+    same.load_state_dict(conv.state_dict())
+    pool = SpikingMaxPool2d(three, two, padding=np.int64(1), ceil_mode=np.bool_(True))
+    plain = SpikingMaxPool2d(3, 2, padding=1, ceil_mode=True)
+    dense = SpikingLinear(whole, np.int64(5), t_max=np.float32(2.5))
+    assert torch.equal(conv(z), same(z))
+    assert torch.equal(pool(z), plain(z))
+    assert dense(torch.ones(3, 4)).shape == (3, 5)
+    assert repr(conv) == repr(same)
+    for module in (conv, pool, dense):
+        assert "np." not in repr(module)
+        assert {type(value).__module__ for value in module.__dict__.values()} <= {
+            "builtins",
+            "collections",
+        }
+    weight = conv.weight
+    expected = ttfs_fast.spiking_conv2d(z, weight, None, 2, 3, 2, 2)
+    assert torch.equal(
+        ttfs_fast.spiking_conv2d(z, weight, None, two, three, two, np.int64(2)), expected
+    )  # type: ignore[arg-type]
+    assert torch.equal(
+        ttfs_fast.spiking_max_pool2d(z, three, two), ttfs_fast.spiking_max_pool2d(z, 3, 2)
+    )
+
+
+def test_sizes_that_are_not_whole_are_refused() -> None:
+    z = torch.rand(1, 1, 8, 8).exp()
+    for size in (2.5, np.float64(2), (2, 2.5)):
+        with pytest.raises(TypeError, match=r"kernel_size is .*; it must be a whole number or two"):
+            ttfs_fast.spiking_max_pool2d(z, size)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a size is one whole number or two; got"):
+            SpikingConv2d(1, 1, size)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"one whole number or two; got \(2, 2, 2\)"):
+        SpikingConv2d(1, 1, (2, 2, 2))

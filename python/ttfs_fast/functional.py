@@ -13,15 +13,13 @@ H. Mostafa, "Supervised learning based on temporal coding in spiking neural netw
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from ttfs_fast import ops
-
-IntPair = int | Sequence[int]
+from ttfs_fast.geometry import IntPair, whole_numbers
 
 
 def spiking_linear(
@@ -158,6 +156,7 @@ def spiking_conv2d(
             f"{tuple(input.shape)} and {tuple(weight.shape)}"
         )
     steps, holes = _pair(name, "stride", stride, 1), _pair(name, "dilation", dilation, 1)
+    (groups,) = whole_numbers(groups)
     if groups < 1:
         raise RuntimeError(f"{name}: groups is {groups}; it must be at least 1")
     channels, outputs = input.shape[-3], weight.shape[0]
@@ -226,8 +225,8 @@ def spiking_max_pool2d(
             f"{name} takes an input of shape (N, C, H, W) or (C, H, W); got {tuple(input.shape)}"
         )
     kernel = _pair(name, "kernel_size", kernel_size, 1)
-    no_stride = stride is None or (not isinstance(stride, int) and len(stride) == 0)
-    steps = kernel if no_stride else _pair(name, "stride", stride, 1)  # type: ignore[arg-type]
+    given = [] if stride is None else whole_numbers(stride)
+    steps = _pair(name, "stride", given, 1) if given else kernel
     before, holes = _pair(name, "padding", padding, 0), _pair(name, "dilation", dilation, 1)
     if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(before, kernel, holes, strict=True)):
         raise RuntimeError(f"{name}: padding {before} must be at most half of the window {kernel}")
@@ -284,7 +283,9 @@ def _conv_sizes(
 
 
 def _pair(name: str, what: str, value: IntPair, least: int) -> tuple[int, int]:
-    both = [value, value] if isinstance(value, int) else list(value)
+    both = whole_numbers(value)
+    if any(isinstance(number, float) for number in both):
+        raise TypeError(f"{name}: {what} is {value}; it must be a whole number or two")
     if len(both) == 1:
         both *= 2
     if len(both) != 2:

@@ -3,15 +3,34 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 IntPair = int | Sequence[int]
+
+_OF_NUMPY = (np.ndarray, np.generic)  # torch.compile does not follow a union of the two
+
+
+def whole_numbers(value: IntPair) -> list[int]:
+    """A size as it is given, one number or several, as a list of Python's numbers.
+
+    Numpy's own count too: ``np.int64(2)``, a tuple of them, an array.
+    """
+    if isinstance(value, _OF_NUMPY):
+        value = value.tolist()
+    numbers = [value] if isinstance(value, int | float) else list(value)
+    return [number.item() if isinstance(number, np.generic) else number for number in numbers]
 
 
 def pair(value: IntPair) -> tuple[int, int]:
-    """One number or two, as two."""
-    if isinstance(value, int):
-        return value, value
-    first, second = (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
-    return int(first), int(second)
+    """One whole number or two, as two."""
+    both = whole_numbers(value)
+    if len(both) == 1:
+        both *= 2
+    if len(both) != 2:
+        raise ValueError(f"a size is one whole number or two; got {value}")
+    if any(isinstance(number, float) for number in both):
+        raise TypeError(f"a size is one whole number or two; got {value}")
+    return both[0], both[1]
 
 
 def conv_axis(
@@ -72,7 +91,7 @@ def tap_shares(
     mean, least : float
         Between 0 and 1; 1 without padding.
     """
-    kernels, steps, holes = pair(kernel), pair(stride), pair(dilation)
+    size, kernels, steps, holes = pair(size), pair(kernel), pair(stride), pair(dilation)
     pads: tuple[int | str, int | str]
     pads = (padding, padding) if isinstance(padding, str) else pair(padding)
     inside = [

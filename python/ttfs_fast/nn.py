@@ -1,16 +1,15 @@
 """Spiking layers as modules, mirroring torch.nn: same parameters, same state_dict keys."""
 
 import math
-from collections.abc import Sequence
+from operator import index
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 from torch.nn.utils import parametrize
 
 from ttfs_fast import functional
-
-IntPair = int | Sequence[int]
+from ttfs_fast.geometry import IntPair, pair, whole_numbers
 
 
 def uniform_firing_(weight: Tensor, total: float = 8.0) -> Tensor:
@@ -90,6 +89,12 @@ def is_computed(layer: nn.Module, name: str) -> bool:
     return value is not None and not isinstance(value, nn.Parameter)
 
 
+def _plain(size: IntPair) -> IntPair:
+    """A size in the form in which it was given, with Python's numbers for numpy's."""
+    numbers = whole_numbers(size)
+    return numbers[0] if np.ndim(size) == 0 else tuple(numbers)
+
+
 class _SpikingLayer(nn.Module):
     """What fully connected and convolution layers share: a weight, a bias, and their start."""
 
@@ -107,7 +112,7 @@ class _SpikingLayer(nn.Module):
         super().__init__()
         if math.isnan(t_max):
             raise ValueError("t_max is NaN; it must be a time, or inf for no horizon")
-        self.t_max = t_max
+        self.t_max = float(t_max)
         self.weight = nn.Parameter(torch.empty(weight_shape, device=device, dtype=dtype))
         if bias:
             self.bias = nn.Parameter(torch.empty(weight_shape[0], device=device, dtype=dtype))
@@ -170,6 +175,7 @@ class SpikingLinear(_SpikingLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         _check_sizes(in_features=in_features, out_features=out_features)
+        in_features, out_features = index(in_features), index(out_features)
         self.in_features, self.out_features = in_features, out_features
         super().__init__((out_features, in_features), bias, t_max, device, dtype)
 
@@ -237,11 +243,12 @@ class SpikingConv2d(_SpikingLayer):
                 f"in_channels ({in_channels}) and out_channels ({out_channels}) must be divisible "
                 f"by groups ({groups})"
             )
+        in_channels, out_channels, groups = index(in_channels), index(out_channels), index(groups)
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size: tuple[int, int] = _pair(kernel_size)
-        self.stride: tuple[int, int] = _pair(stride)
-        self.padding = padding if isinstance(padding, str) else _pair(padding)
-        self.dilation: tuple[int, int] = _pair(dilation)
+        self.kernel_size: tuple[int, int] = pair(kernel_size)
+        self.stride: tuple[int, int] = pair(stride)
+        self.padding = padding if isinstance(padding, str) else pair(padding)
+        self.dilation: tuple[int, int] = pair(dilation)
         self.groups = groups
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         super().__init__(shape, bias, t_max, device, dtype)
@@ -294,11 +301,11 @@ class SpikingMaxPool2d(nn.Module):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
-        self.dilation = dilation
-        self.ceil_mode = ceil_mode
+        self.kernel_size = _plain(kernel_size)
+        self.stride = self.kernel_size if stride is None else _plain(stride)
+        self.padding = _plain(padding)
+        self.dilation = _plain(dilation)
+        self.ceil_mode = bool(ceil_mode)
 
     def forward(self, input: Tensor) -> Tensor:
         return functional.spiking_max_pool2d(

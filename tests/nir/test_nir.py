@@ -97,6 +97,35 @@ def test_a_file_comes_back_as_the_same_network(name: str, tmp_path: Path, seed: 
     assert [path.name for path in tmp_path.iterdir()] == ["network.nir"]
 
 
+def test_numbers_of_numpy_and_torch_are_written_as_numbers(tmp_path: Path, seed: int) -> None:
+    two, eight = np.int64(2), np.int64(8)
+    model = nn.Sequential(
+        SpikingConv2d(two, eight, np.int64(3), t_max=np.float32(4.5)), SpikingMaxPool2d(two)
+    )
+    encoding = {"alpha": np.float32(1.5), "whiten": np.bool_(False), "mean": np.array([0.25, 0.5])}
+    path = write(
+        tmp_path / "network.nir",
+        model,
+        (two, eight, eight),
+        tau=np.float32(0.5),  # type: ignore[arg-type]
+        dt=np.float32(0.125),  # type: ignore[arg-type]
+        encoding=encoding | {"deviation": torch.tensor(2.0)},
+    )
+    assert torch.equal(read(path)(z := spikes(2, 2, 8, 8)), model(z))
+    notes = metadata(nir.read(path))
+    assert (notes["tau"], notes["dt"], notes["input_shape"]) == (0.5, 0.125, [2, 8, 8])
+    assert notes["encoding"] == {
+        "alpha": 1.5,
+        "whiten": False,
+        "mean": [0.25, 0.5],
+        "deviation": 2.0,
+    }
+    for value, kind in ((object(), "object"), ({1}, "set")):
+        with pytest.raises(TypeError, match=f"^encoding must hold what JSON knows.*got a {kind}"):
+            write(path, model, (2, 8, 8), encoding={"alpha": value})
+    assert read(path)[0].t_max == 4.5  # the file that was there is there
+
+
 @pytest.mark.parametrize("name", ["a/b", "/", "a\0b", "\ud800", "a%2Fb", "ä b"])
 def test_every_name_that_torch_allows_comes_back(name: str, tmp_path: Path, seed: int) -> None:
     model = nn.Sequential()

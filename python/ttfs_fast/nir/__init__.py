@@ -103,6 +103,7 @@ def to_graph(
     ['Input', 'Conv2d', 'CubaLIF', 'Conv2d']
     """
     nir = require("nir", "nir")
+    tau, dt = float(tau), float(dt)
     if not 0 < dt < tau < math.inf:
         raise ValueError(f"dt must be above 0 and below tau; got dt={dt} and tau={tau} seconds")
     shape = tuple(int(size) for size in input_shape)
@@ -132,7 +133,13 @@ def to_graph(
         "encoding": None if encoding is None else dict(encoding),
         "layers": descriptions,
     }
-    return builder.graph({"ttfs_fast": json.dumps(notes)})
+    try:
+        text = json.dumps(notes, default=_plain)
+    except TypeError as error:
+        raise TypeError(
+            f"encoding must hold what JSON knows, numbers, texts and lists of them: {error}"
+        ) from error
+    return builder.graph({"ttfs_fast": text})
 
 
 def from_graph(graph: Any) -> nn.Sequential:
@@ -351,6 +358,13 @@ def first_spikes(graph: Any, trains: Tensor) -> Tensor:
     first = spiked.to(torch.uint8).argmax(0).double()
     z = (first * (notes["dt"] / notes["tau"])).exp()
     return torch.where(spiked.any(0), z, torch.inf)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy and torch as Python's, for JSON."""
+    if isinstance(value, np.generic | np.ndarray | Tensor):
+        return value.tolist()
+    raise TypeError(f"got a {type(value).__name__}")
 
 
 def _clocks(layers: Sequence[Mapping[str, Any]]) -> list[list[Clock]]:

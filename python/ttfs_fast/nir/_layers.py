@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ttfs_fast.geometry import conv_axis, pool_axis
+from ttfs_fast.geometry import conv_axis, pair, pool_axis
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 
 CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, nn.Flatten)
@@ -64,10 +64,10 @@ def describe(name: str, layer: nn.Module) -> dict[str, Any]:
         return {
             "name": name,
             "kind": "pool",
-            "kernel": _both(layer.kernel_size),
-            "stride": _both(layer.stride),
-            "padding": _both(layer.padding),
-            "dilation": _both(layer.dilation),
+            "kernel": list(pair(layer.kernel_size)),
+            "stride": list(pair(layer.stride)),
+            "padding": list(pair(layer.padding)),
+            "dilation": list(pair(layer.dilation)),
             "ceil_mode": layer.ceil_mode,
         }
     if isinstance(layer, nn.Flatten):
@@ -370,10 +370,6 @@ def fill(layer: nn.Module, facts: Mapping[str, Any], node: Any, clocks: list[Clo
     layer.weight = nn.Parameter(torch.from_numpy(weight.copy()))
     if layer.bias is not None:
         layer.bias = nn.Parameter(torch.from_numpy(bias[:, 0].copy()))
-
-
-def _both(value: Any) -> list[int]:
-    return [value, value] if isinstance(value, int) else [int(size) for size in value]
 
 
 def _horizon(name: str, t_max: float) -> float | None:

@@ -299,7 +299,7 @@ def _units(
     layers = sum(isinstance(module, SpikingConv2d | SpikingLinear) for module in chain)
     if units is None:
         units = 2.0 ** math.ceil(alpha * math.log2(math.e) - math.log2(LATEST_PIXEL[time_bits]))
-    given = [float(units)] if isinstance(units, int | float) else [float(u) for u in units]
+    given = [float(unit) for unit in np.atleast_1d(units).tolist()]
     if len(given) == 1:
         given *= layers + 1
     if len(given) != layers + 1:
