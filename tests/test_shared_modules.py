@@ -143,6 +143,8 @@ def test_disturbing_a_network_whose_last_layer_is_not_the_last_to_run_is_refused
         perturbed(model, Perturbation(dropped=0.5), draw_generator(1, 2)),
     ):
         model(torch.rand(5, 8).exp())
+    with perturbed(model, Perturbation(output_jitter=0.1), draw_generator(1, 2)):
+        assert model(torch.rand(5, 8).exp()).shape == (5, 8)  # disturbs all layers alike
 
 
 def test_noise_on_weights_that_layers_share_leaves_no_trace(seed: int) -> None:

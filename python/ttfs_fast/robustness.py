@@ -83,6 +83,11 @@ class Perturbation:
                 f"got {self.stuck_silent} and {self.stuck_early}"
             )
 
+    @property
+    def spares_outputs(self) -> bool:
+        """Whether something goes wrong in every layer but the last, so that it matters which is."""
+        return bool(self.stuck_silent or self.stuck_early or self.dropped)
+
 
 def draw_generator(seed: int, draw: int) -> torch.Generator:
     """The source of randomness of one draw: a function of the two numbers alone.
@@ -120,7 +125,8 @@ def perturbed(
     ValueError
         If the model has no spiking layer, or weights are to be disturbed that are computed from
         others (quantized or centred ones): fold them first. In a pass through the model, if
-        another layer than the last of the modules runs last.
+        spikes are lost or neurons stuck in every layer but the last, and another layer than the
+        last of the modules runs last.
     """
     layers = spiking_layers(model)
     last = list(layer_places(model))[-1]
@@ -135,7 +141,8 @@ def perturbed(
             if at_input is not None:
                 handles.callback(model.register_forward_pre_hook(at_input).remove)
             handles.enter_context(hook_runs(model, disturb))
-            handles.callback(model.register_forward_hook(disturb.check_last).remove)
+            if perturbation.spares_outputs:
+                handles.callback(model.register_forward_hook(disturb.check_last).remove)
             yield
     finally:
         for name, layer in layers.items():
