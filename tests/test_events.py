@@ -79,6 +79,46 @@ def test_events_outside_the_sensor_are_named(change: dict[str, int], message: st
         events_to_values(events, (7, 5, 2), 10_000)
 
 
+@pytest.mark.parametrize(("name", "value"), [("x", -0.9), ("y", 1.5), ("x", math.nan), ("p", 0.5)])
+def test_events_between_two_pixels_are_refused(name: str, value: float) -> None:
+    kind = np.dtype([("x", np.float32), ("y", np.float64), ("t", np.int64), ("p", np.float16)])
+    events = stream(np.random.default_rng(0), 10)
+    whole = events.astype(kind)
+    expected = events_to_values(events, (7, 5, 2), 10_000)
+    assert torch.equal(events_to_values(whole, (7, 5, 2), 10_000), expected)
+    whole[name][3] = value
+    with pytest.raises(ValueError, match=rf"event 3 has {name} = .*, between two pixels: round"):
+        events_to_values(whole, (7, 5, 2), 10_000)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+@pytest.mark.parametrize("of_numpy", [False, True])
+def test_nanoseconds_since_1970_keep_their_digits(kind: type, of_numpy: bool) -> None:
+    begin = 1_700_000_000_123_456_789  # float64 counts in steps of 256 there
+    later = np.array([1, 2, 300, 1000, -1])
+    events = np.zeros(5, [("x", np.int16), ("y", np.int16), ("t", kind), ("p", np.bool_)])
+    events["x"], events["t"] = np.arange(5), [begin + int(t) for t in later]
+    start, stop = (np.int64(begin), np.int64(begin + 1000)) if of_numpy else (begin, begin + 1000)
+    z = events_to_values(events, (5, 1, 2), 100, start=start, stop=stop, dtype=torch.float64)
+    assert z[0, 0].log().tolist() == pytest.approx([0.01, 0.02, 3.0, math.inf, math.inf])
+    back = values_to_events(z, 100, start=start)
+    assert (back["t"] - begin).tolist() == [1, 2, 300]
+
+
+def test_whole_and_other_times_have_the_same_window() -> None:
+    times = np.array([-3, -2, -1, 0, 1, 2, 3])
+    for start, stop in ((-2.5, 2.5), (-2, 2), (0.5, math.inf), (-1e30, 1e30), (-(2**63), 2**64)):
+        found = []
+        for kind in (np.int8, np.int64, np.float64):
+            events = np.zeros(7, [("x", np.int64), ("t", kind)])
+            events["x"], events["t"] = np.arange(7), times
+            scale = max(1.0, -float(start))
+            found.append(events_to_values(events, (7, 1, 1), scale, start=start, stop=stop))
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[0], found[2])
+        assert found[0].isfinite().sum() == sum(start <= t < stop for t in times.tolist())
+
+
 def test_what_cannot_be_meant_is_refused() -> None:
     events = stream(np.random.default_rng(0), 10)
     size = (7, 5, 2)
@@ -97,6 +137,9 @@ def test_what_cannot_be_meant_is_refused() -> None:
         events_to_values(events.reshape(2, 5), size, 10_000)
     with pytest.raises(ValueError, match=r"time constants after start has no spike value"):
         events_to_values(events, size, 10.0)
+    named = events.astype([("x", "S3"), ("y", "i2"), ("t", "M8[ns]"), ("p", "i1")])
+    with pytest.raises(TypeError, match=r"field x must hold numbers; got \|S3"):
+        events_to_values(named, size, 10_000)
     for bad in ((7, 5), (7, 0, 2)):
         with pytest.raises(ValueError, match="sensor_size must be"):
             events_to_values(events, bad, 10_000)
@@ -121,5 +164,8 @@ def test_values_that_are_none_are_refused() -> None:
             values_to_events(torch.ones(shape), 1.0)
     with pytest.raises(ValueError, match="must be above 0"):
         values_to_events(torch.zeros(1, 2, 2), 1.0)
+    for start, time_constant in ((1e19, 1.0), (9.2e18, 1e18), (0.0, 1e300)):
+        with pytest.raises(ValueError, match="do not fit into int64: lower time_constant or start"):
+            values_to_events(torch.full((1, 1, 1), math.e), time_constant, start=start)
     with pytest.raises(ValueError, match="1 of the values are NaN"):
         values_to_events(torch.tensor([[[1.0, math.nan]]]), 1.0)

@@ -6,6 +6,7 @@ each input, so what remains of a stream is the first event of each pixel and pol
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ from ttfs_fast.encoding import check_spike_values
 
 EVENT_TYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.bool_)])
 """One event as tonic has it: column, row, time in microseconds, polarity."""
+
+TIME_LIMITS = np.iinfo(np.int64)
+"""Limits of a time in such an event."""
 
 
 def events_to_values(
@@ -43,7 +47,8 @@ def events_to_values(
         microseconds.
     start, stop : float
         The window, in the unit of t: events before `start`, and at `stop` or later, are left out.
-        `start` is where t = 0, and z = 1, is: when the bias of a layer spikes.
+        `start` is where t = 0, and z = 1, is: when the bias of a layer spikes. Whole times and a
+        whole `start` keep all their digits, such as nanoseconds since 1970 have.
     dtype : torch.dtype
         float32 or float64.
 
@@ -56,10 +61,11 @@ def events_to_values(
     Raises
     ------
     TypeError
-        If `events` is no structured array with these fields, or `dtype` is another.
+        If `events` is no structured array with these fields, they are no numbers, or `dtype` is
+        another.
     ValueError
-        If an event lies outside the sensor or has no finite time, a number is out of its range, or
-        a spike value would exceed `dtype`.
+        If an event lies outside the sensor or between its pixels, or has no finite time, a number
+        is out of its range, or a spike value would exceed `dtype`.
 
     See Also
     --------
@@ -76,18 +82,16 @@ def events_to_values(
             [[2.0138, 1.0000]]])
     """
     shape = _shape(sensor_size)
+    start, stop = _exact(start), _exact(stop)
     _check_scale(time_constant, start)
     if not stop > start:
         raise ValueError(f"the window is empty: stop is {stop} and start {start}")
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
     pixel = _pixels(events, shape)
-    times = events["t"].astype(np.float64)
-    if not np.isfinite(times).all():
-        raise ValueError(f"event {int(np.argmin(np.isfinite(times)))} has no finite time")
-    inside = (times >= start) & (times < stop)
+    inside, elapsed = _window(events["t"], start, stop)
     first = np.full(math.prod(shape), np.inf)
-    np.minimum.at(first, pixel[inside], (times[inside] - start) / time_constant)
+    np.minimum.at(first, pixel[inside], elapsed / time_constant)
     spiking = np.isfinite(first)
     largest = math.log(torch.finfo(dtype).max)
     if spiking.any() and (latest := first[spiking].max()) > largest:
@@ -122,8 +126,8 @@ def values_to_events(values: Tensor, time_constant: float, *, start: float = 0.0
     TypeError
         If `values` is not a tensor of float32 or float64.
     ValueError
-        If a value is zero, negative or NaN, the shape is another, or the sensor is larger than
-        int16 counts.
+        If a value is zero, negative or NaN, the shape is another, the sensor is larger than int16
+        counts, or a time is beyond int64.
     """
     if not isinstance(values, Tensor) or values.dtype not in (torch.float32, torch.float64):
         kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
@@ -133,6 +137,7 @@ def values_to_events(values: Tensor, time_constant: float, *, start: float = 0.0
             "values must have the shape (polarities, height, width) of one sample, with at most "
             f"two polarities; got {tuple(values.shape)}"
         )
+    start = _exact(start)
     _check_scale(time_constant, start)
     check_spike_values(values)
     array = values.detach().cpu().double().numpy()
@@ -141,7 +146,18 @@ def values_to_events(values: Tensor, time_constant: float, *, start: float = 0.0
     polarity, row, column = np.nonzero(np.isfinite(array))
     events = np.empty(len(row), EVENT_TYPE)
     events["x"], events["y"], events["p"] = column, row, polarity
-    events["t"] = np.rint(start + time_constant * np.log(array[polarity, row, column]))
+    # The whole part of start is added to whole numbers: a sum of floats would round its digits.
+    whole = math.floor(start)
+    times = np.rint(float(start - whole) + time_constant * np.log(array[polarity, row, column]))
+    ends = [0.0, times.min(initial=0.0), times.max(initial=0.0)]
+    if not all(
+        abs(float(whole) + end) < TIME_LIMITS.max and abs(end) < TIME_LIMITS.max for end in ends
+    ):
+        raise ValueError(
+            f"times of {max(map(abs, ends)):.4g} after a start of {start:.4g} do not fit into "
+            "int64: lower time_constant or start"
+        )
+    events["t"] = times.astype(np.int64) + whole
     return events[np.argsort(events["t"], kind="stable")]
 
 
@@ -153,6 +169,11 @@ def _shape(sensor_size: Sequence[int]) -> tuple[int, int, int]:
         )
     width, height, polarities = sizes
     return polarities, height, width
+
+
+def _exact(time: float) -> float:
+    """A number of Python; a whole one keeps all its digits, which math takes from numpy's."""
+    return int(time) if isinstance(time, numbers.Integral) else float(time)
 
 
 def _check_scale(time_constant: float, start: float) -> None:
@@ -174,10 +195,19 @@ def _pixels(events: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[np.int
         )
     if events.ndim != 1:
         raise ValueError(f"events must have the shape (events,) of one stream; got {events.shape}")
+    for name in needed:
+        if events[name].dtype.kind not in "biuf":
+            raise TypeError(f"the field {name} must hold numbers; got {events[name].dtype}")
     index = np.zeros(len(events), np.intp)
     for name, size in sizes.items():
         # One polarity is often recorded as p = 1 throughout, and one row without a y.
-        position = events[name].astype(np.intp) if name in needed else np.zeros_like(index)
+        position = events[name] if name in needed else np.zeros_like(index)
+        if position.dtype.kind == "f" and (between := position != np.rint(position)).any():
+            worst = int(np.argmax(between))
+            raise ValueError(
+                f"event {worst} has {name} = {position[worst]}, between two pixels: round the "
+                "coordinates first, so that each names a pixel"
+            )
         outside = (position < 0) | (position >= size)
         if outside.any():
             worst = int(np.argmax(outside))
@@ -186,5 +216,28 @@ def _pixels(events: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[np.int
                 f"event {worst} has {name} = {position[worst]}, outside 0 to {size - 1} of a "
                 f"sensor of {shape[2]} x {shape[1]} with {shape[0]} polarities{hint}"
             )
-        index = index * size + position
+        index = index * size + position.astype(np.intp)
     return index
+
+
+def _window(
+    times: NDArray[Any], start: float, stop: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which events fall into the window, and how long after its start these do."""
+    if times.dtype.kind == "f":
+        if not np.isfinite(times).all():
+            raise ValueError(f"event {int(np.argmin(np.isfinite(times)))} has no finite time")
+        exact = times.astype(np.float64)
+        inside = (exact >= start) & (exact < stop)
+        return inside, exact[inside] - float(start)
+    # Whole numbers above 2**53, such as nanoseconds since 1970, lose digits as float64.
+    signed = times.dtype.kind != "u"
+    first = math.ceil(start)
+    inside = times >= first
+    if math.isfinite(stop):
+        inside &= times < math.ceil(stop)
+    if first < (TIME_LIMITS.min if signed else 0):
+        return inside, times[inside].astype(np.float64) - float(start)
+    # Modulo 2**64, in which these differences, none below 0, are exact.
+    whole = times[inside].astype(np.int64 if signed else np.uint64).astype(np.uint64)
+    return inside, (whole - np.uint64(first % 2**64)).astype(np.float64) + float(first - start)
