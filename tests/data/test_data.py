@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import importlib.util
 import os
+import pwd
 import struct
 import sys
 import threading
@@ -20,9 +21,11 @@ from ttfs_fast.data import (
     DownloadError,
     IdxError,
     ImageSet,
+    download_cifar10,
     download_mnist,
     find_data_root,
     load,
+    load_cifar10,
     load_digits,
     load_mnist,
     mnist,
@@ -319,17 +322,63 @@ def test_mnist_is_found_through_the_environment(
         monkeypatch.setenv("TTFS_FAST_DATA", str(folder))
         assert find_data_root() == folder
         assert len(load_mnist()) == 12
-        assert len(load_mnist(tmp_path / "elsewhere", train=False)) == 5
+
+
+@pytest.mark.usefixtures("no_folders")
+def test_a_given_folder_is_the_only_one_looked_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other data set stands in for the one whose name was mistyped."""
+    write_small_mnist(tmp_path / "sets" / "mnist")
+    write_small_mnist(tmp_path / "cache" / "ttfs_fast" / "mnist")
+    assert len(load_mnist()) == 12
+    monkeypatch.setenv("TTFS_FAST_DATA", str(tmp_path / "sets"))
+    (tmp_path / "empty").mkdir()
+    for load_set in (load_mnist, load_cifar10):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder .*/stes: name the folder"):
+            load_set(tmp_path / "stes")
+        with pytest.raises(FileNotFoundError, match=r"looked in [^,]*/empty, each"):
+            load_set(tmp_path / "empty")
+    monkeypatch.setenv("TTFS_FAST_DATA", str(tmp_path / "stes"))
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/stes, which TTFS_FAST_DATA names"):
+        load_mnist()
+    assert len(load_mnist(tmp_path / "sets")) == 12
+
+
+@pytest.mark.usefixtures("no_folders")
+def test_a_user_without_a_home_reads_data_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as a number which no account has."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    write_small_mnist(tmp_path / "sets" / "mnist")
+    assert len(load_mnist(tmp_path / "sets")) == 12
+    with pytest.raises(FileNotFoundError, match="looked in no folder"):
+        load_mnist()
+    with pytest.raises(FileNotFoundError, match="no folder ~/sets"):
+        load_mnist("~/sets")
+    for download in (download_mnist, download_cifar10):
+        with pytest.raises(DownloadError, match=r"no home folder .* pass a folder as root, or set"):
+            download()
+    monkeypatch.setenv("TTFS_FAST_DATA", str(tmp_path / "sets"))
+    assert len(load_mnist()) == 12
 
 
 @pytest.mark.usefixtures("no_folders")
 def test_missing_mnist_says_where_it_looked_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TTFS_FAST_DATA", str(tmp_path / "unset"))
+    (tmp_path / "named").mkdir()
+    monkeypatch.setenv("TTFS_FAST_DATA", str(tmp_path / "named"))
     with pytest.raises(FileNotFoundError) as caught:
-        load_mnist(tmp_path / "given")
-    for part in ("given", "unset", "cache", "MNIST/raw", "download=True", "TTFS_FAST_DATA"):
+        load_mnist()
+    for part in ("named", "cache", "MNIST/raw", "download=True", "TTFS_FAST_DATA"):
         assert part in str(caught.value)
 
 
@@ -471,6 +520,33 @@ def test_real_mnist_passes_the_download_checks(mirror: tuple[str, Path], tmp_pat
         write_idx(served / f"{source.name}.gz", read_idx(paths[0]))
     download_mnist(tmp_path, train=False, mirrors=[address])
     assert len(load_mnist(tmp_path, train=False)) == 10_000
+
+
+def test_an_image_set_feeds_torchs_loader() -> None:
+    digits = load("digits")
+    assert isinstance(digits, torch.utils.data.Dataset)
+    loader = torch.utils.data.DataLoader(digits, batch_size=500)
+    batches = list(loader)
+    assert torch.equal(torch.cat([images for images, _ in batches]), digits.images_as_tensor())
+    assert torch.equal(torch.cat([labels for _, labels in batches]), digits.labels_as_tensor())
+    image, label = digits[np.int64(-1)]
+    assert torch.equal(image, digits.images_as_tensor()[-1])
+    assert label == digits.labels[-1]
+    assert sum(1 for _ in digits) == len(digits)
+    with pytest.raises(TypeError):
+        digits[:3]  # type: ignore[index]
+
+
+def test_classes_are_found_by_name() -> None:
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    pets = ImageSet(images, np.array([0, 1, 2, 2, 1, 0]), "pets", ("cat", "dog", "eel"))
+    known = ("ape", "eel", "cat", "fox", "dog")
+    found = pets.with_classes(known)
+    assert found.classes == known
+    assert found.labels.tolist() == [2, 4, 1, 1, 4, 2]
+    assert found.images is images
+    with pytest.raises(ValueError, match=r"pets: the classes eel are not among the 2 .*, dog, cat"):
+        pets.with_classes(("dog", "cat"))
 
 
 def test_load_knows_its_names() -> None:

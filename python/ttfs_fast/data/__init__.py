@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from ttfs_fast.data._sources import DownloadError, find_data_root
 from ttfs_fast.data.augment import Augmentation
-from ttfs_fast.data.cifar import CifarError, download_cifar10, load_cifar10
+from ttfs_fast.data.cifar import CIFAR10_CLASSES, CifarError, download_cifar10, load_cifar10
 from ttfs_fast.data.digits import load_digits
 from ttfs_fast.data.folders import ImageError, ImageFolder, load_images
 from ttfs_fast.data.idx import IdxError, read_idx, write_idx
@@ -40,6 +40,13 @@ __all__ = [
 ]
 
 DatasetName = Literal["mnist", "digits", "cifar10", "folder"]
+
+CLASS_NAMES: dict[DatasetName, tuple[str, ...]] = {
+    "mnist": tuple("0123456789"),
+    "digits": tuple("0123456789"),
+    "cifar10": CIFAR10_CLASSES,
+}
+"""Classes of the data sets whose classes are always the same."""
 
 
 def load(

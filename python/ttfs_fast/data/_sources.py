@@ -3,7 +3,7 @@
 import os
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,19 +28,71 @@ def find_data_root() -> Path | None:
         there; None if the variable is not set.
     """
     value = os.environ.get(DATA_ROOT_VARIABLE)
-    return Path(value).expanduser() if value else None
+    return folder_path(value) if value else None
 
 
-def cache_folder() -> Path:
-    """The user's cache folder of this package; it need not be there."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "ttfs_fast"
+def folder_path(path: str | os.PathLike[str]) -> Path:
+    """The path, ``~`` replaced by the user's home folder; left as it is where there is none."""
+    return Path(os.path.expanduser(path))
 
 
-def data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
-    """Folders to look for a data set in, first to last."""
-    given = Path(root).expanduser() if root is not None else None
-    return [base for base in (given, find_data_root(), cache_folder()) if base is not None]
+def cache_folder() -> Path | None:
+    """The user's cache folder of this package; it need not be there. None without a home folder."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if cache:
+        return Path(cache) / "ttfs_fast"
+    home = folder_path("~")
+    return home / ".cache" / "ttfs_fast" if home.is_absolute() else None
+
+
+def data_folders(root: str | os.PathLike[str] | None, *, download: bool = False) -> list[Path]:
+    """Folders to look for a data set in, first to last: a folder that is given is the only one.
+
+    Parameters
+    ----------
+    root : path or None
+        The folder that is given.
+    download : bool
+        Files are to be fetched into it, so it need not be there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder that is given, or that TTFS_FAST_DATA names, is not there.
+    """
+    given = None if root is None else folder_path(root)
+    named = find_data_root() if given is None else None
+    for folder, source in ((given, ""), (named, f", which {DATA_ROOT_VARIABLE} names")):
+        if folder is not None and not download and not folder.is_dir():
+            raise FileNotFoundError(
+                f"there is no folder {folder}{source}: name the folder that holds the data sets, "
+                "or none to look in the default places"
+            )
+    if given is not None:
+        return [given]
+    return [folder for folder in (named, cache_folder()) if folder is not None]
+
+
+def places(folders: Sequence[Path]) -> str:
+    """The folders that were looked in, for an error message."""
+    return ", ".join(map(str, folders)) or "no folder (none is named, and this user has no home)"
+
+
+def download_folder(root: str | os.PathLike[str] | None) -> Path:
+    """Folder that fetched data sets go to.
+
+    Raises
+    ------
+    DownloadError
+        If none is named, and this user has no home folder.
+    """
+    folder = folder_path(root) if root is not None else find_data_root() or cache_folder()
+    if folder is None:
+        raise DownloadError(
+            "there is no home folder to keep the data in: pass a folder as root, or set "
+            f"{DATA_ROOT_VARIABLE} to one"
+        )
+    return folder
 
 
 def fetch(url: str, limit: int) -> bytes:

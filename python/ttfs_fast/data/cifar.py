@@ -16,10 +16,10 @@ from ttfs_fast._files import replace_file
 from ttfs_fast.data._sources import (
     DATA_ROOT_VARIABLE,
     DownloadError,
-    cache_folder,
     data_folders,
+    download_folder,
     fetch,
-    find_data_root,
+    places,
 )
 from ttfs_fast.data.folders import ImageFolder, load_images
 from ttfs_fast.data.imageset import ImageSet
@@ -63,9 +63,9 @@ def load_cifar10(
     ----------
     root : path, optional
         Folder with the binary files (``data_batch_1.bin`` to ``data_batch_5.bin`` and
-        ``test_batch.bin``). Looked at are ``root``, ``root/cifar10`` and
-        ``root/cifar-10-batches-bin``, then the same within TTFS_FAST_DATA and within the user's
-        cache folder. If none holds them, a file ``cifar10-images.zip`` in one of these folders,
+        ``test_batch.bin``): ``root``, ``root/cifar10`` or ``root/cifar-10-batches-bin``. Without it
+        the same are looked for within TTFS_FAST_DATA and within the user's cache folder. If none of
+        these holds them, a file ``cifar10-images.zip`` in ``root``, or in one of these two folders,
         with images as ``train/CLASS/NAME.jpg`` and ``test/CLASS/NAME.jpg``, is read instead; that
         needs Pillow.
     train : bool
@@ -81,7 +81,8 @@ def load_cifar10(
     Raises
     ------
     FileNotFoundError
-        If nothing is found and ``download`` is false; says where it looked.
+        If nothing is found and ``download`` is false, or there is no folder ``root``; says where it
+        looked.
     DownloadError
         As for :func:`download_cifar10`.
     CifarError
@@ -89,7 +90,7 @@ def load_cifar10(
     ImageError
         If an image in the zip file cannot be read.
     """
-    bases = data_folders(root)
+    bases = data_folders(root, download=download)
     found = _find(train, bases)
     packed = next((base / IMAGES_ZIP for base in bases if (base / IMAGES_ZIP).is_file()), None)
     if found is None and packed is None and download:
@@ -108,7 +109,7 @@ def load_cifar10(
         return _shuffled(load_images(folder, name=name, corrupt="refuse"), train)
     raise FileNotFoundError(
         f"CIFAR-10's {', '.join(_FILES[train])} were not found; looked in "
-        f"{', '.join(map(str, bases))}, each with its subfolders cifar10 and "
+        f"{places(bases)}, each with its subfolders cifar10 and "
         f"cifar-10-batches-bin, and for a {IMAGES_ZIP} there. Pass download=True to fetch them, or "
         f"put the files into a folder and pass it as root or set {DATA_ROOT_VARIABLE} to it"
     )
@@ -141,8 +142,7 @@ def download_cifar10(
         If the archive cannot be had or the files cannot be written; says what was tried and what to
         do.
     """
-    base = Path(root).expanduser() if root is not None else find_data_root() or cache_folder()
-    folder = base / "cifar10"
+    folder = download_folder(root) / "cifar10"
     wanted = [*_FILES[True], *_FILES[False], _NAMES]
     missing = [name for name in wanted if not (folder / name).is_file()]
     if not missing:

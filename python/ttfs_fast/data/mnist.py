@@ -17,10 +17,10 @@ from ttfs_fast._files import replace_file
 from ttfs_fast.data._sources import (
     DATA_ROOT_VARIABLE,
     DownloadError,
-    cache_folder,
     data_folders,
+    download_folder,
     fetch,
-    find_data_root,
+    places,
 )
 from ttfs_fast.data.idx import IdxError, read_idx
 from ttfs_fast.data.imageset import ImageSet
@@ -84,9 +84,9 @@ def load_mnist(
     Parameters
     ----------
     root : path, optional
-        Folder with the IDX files. Looked at are ``root``, ``root/mnist`` and ``root/MNIST/raw``,
-        then the same within TTFS_FAST_DATA and within the user's cache folder. File names are the
-        published ones, with or without ``.gz``, also with a dot before ``idx``.
+        Folder with the IDX files: ``root``, ``root/mnist`` or ``root/MNIST/raw``. Without it the
+        same are looked for within TTFS_FAST_DATA and within the user's cache folder. File names
+        are the published ones, with or without ``.gz``, also with a dot before ``idx``.
     train : bool
         The 60,000 training images, or the 10,000 test images.
     download : bool
@@ -100,13 +100,14 @@ def load_mnist(
     Raises
     ------
     FileNotFoundError
-        If the files are not found and ``download`` is false; says where it looked.
+        If the files are not found and ``download`` is false, or there is no folder ``root``; says
+        where it looked.
     DownloadError
         As for :func:`download_mnist`.
     IdxError
         If a file is damaged or is not what its name says; names the file.
     """
-    bases = data_folders(root)
+    bases = data_folders(root, download=download)
     sources = (_IMAGES[train], _LABELS[train])
     found = _find(sources, bases)
     if found is None and download:
@@ -115,7 +116,7 @@ def load_mnist(
     if found is None:
         raise FileNotFoundError(
             f"MNIST's {sources[0].name} and {sources[1].name} (with or without .gz) were not "
-            f"found; looked in {', '.join(map(str, bases))}, each with its subfolders mnist and "
+            f"found; looked in {places(bases)}, each with its subfolders mnist and "
             "MNIST/raw. Pass download=True to fetch them, or put the files into a folder and pass "
             f"it as root or set {DATA_ROOT_VARIABLE} to it. The digits data set needs no files."
         )
@@ -163,8 +164,7 @@ def download_mnist(
         If a file cannot be had from any mirror, or cannot be written; says what was tried and
         what to do.
     """
-    base = Path(root).expanduser() if root is not None else find_data_root() or cache_folder()
-    folder = base / "mnist"
+    folder = download_folder(root) / "mnist"
     splits = (True, False) if train is None else (train,)
     try:
         for source in (files[split] for split in splits for files in (_IMAGES, _LABELS)):
