@@ -1,11 +1,17 @@
 import copy
+import functools
 import io
 import multiprocessing
+import os
+import struct
+import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ttfs_fast.data import ImageError, ImageFolder, load_images
 from ttfs_fast.data.folders import centre_square
@@ -72,6 +78,231 @@ def test_folder_without_split_and_grey_images(tmp_path: Path) -> None:
     assert np.array_equal(images.images[0, 0], images.images[0, 2])
 
 
+def tiff(bits: int, photometric: int, width: int, content: bytes) -> bytes:
+    """A grey TIFF of one row."""
+    entries = [(256, width), (257, 1), (258, bits), (259, 1), (262, photometric), (273, 122)]
+    entries += [(277, 1), (278, 1), (279, len(content))]
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    table = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in entries)
+    return header + table + struct.pack("<I", 0) + content
+
+
+def stored(root: Path, picture: Any, name: str = "1.png", **how: Any) -> np.ndarray[Any, Any]:
+    """The picture, written into a class folder and read back."""
+    (root / "a").mkdir(exist_ok=True)
+    content = io.BytesIO()
+    picture.save(content, Path(name).suffix[1:].replace("tif", "tiff"), **how)
+    for file in (root / "a").iterdir():
+        file.unlink()
+    (root / "a" / name).write_bytes(content.getvalue())
+    return ImageFolder(root).read(0)
+
+
+SHADES = [0, 1, 127, 128, 254, 255]
+
+
+@pytest.mark.parametrize("name", ["1.png", "1.tif", "1.ppm"])
+def test_16_bits_are_scaled_by_their_own_range(tmp_path: Path, name: str) -> None:
+    wide = pillow.fromarray((np.array([SHADES]) * 257).astype(np.uint16))
+    assert wide.mode == "I;16"
+    image = stored(tmp_path, wide, name)
+    assert image.shape == (3, 1, 6)
+    assert image.tolist() == [[SHADES]] * 3
+
+
+def test_grey_of_12_bits_and_of_dark_zeros(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "a" / "1.tif"
+    folder_of = {
+        tiff(12, 1, 2, b"\x80\x0f\xff"): [128, 255],  # 0x800, 0xfff
+        tiff(16, 0, 2, struct.pack("<2H", 0, 65535)): [255, 0],
+        tiff(8, 0, 2, bytes([0, 255])): [255, 0],
+        tiff(4, 1, 2, bytes([0x1F])): [17, 255],
+        tiff(1, 1, 2, bytes([0x40])): [0, 255],
+    }
+    for content, expected in folder_of.items():
+        path.write_bytes(content)
+        assert ImageFolder(tmp_path).read(0).tolist() == [[expected]] * 3
+
+
+def test_each_mode_of_pillow_keeps_its_shades(tmp_path: Path) -> None:
+    grey = pillow.fromarray(np.array([SHADES], np.uint8))
+    for mode in ("L", "LA", "P", "RGB", "RGBA"):
+        assert stored(tmp_path, grey.convert(mode)).tolist() == [[SHADES]] * 3, mode
+    black = grey.point(lambda shade: 255 * (shade > 127), "1")
+    assert stored(tmp_path, black).tolist() == [[[0, 0, 0, 255, 255, 255]]] * 3
+    # Alpha is left out; inks are mixed as Pillow mixes them, without a color profile.
+    clear = pillow.fromarray(np.array([[[10, 20, 30, 0], [40, 50, 60, 255]]], np.uint8))
+    assert stored(tmp_path, clear)[:, 0].tolist() == [[10, 40], [20, 50], [30, 60]]
+    inks = pillow.fromarray(np.array([[[255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8), "CMYK")
+    assert stored(tmp_path, inks, "1.tif")[:, 0].tolist() == [[0, 0], [255, 0], [255, 0]]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_images_of_unknown_range_are_refused(tmp_path: Path, kind: type) -> None:
+    with pytest.raises(ImageError, match=r"1.tif .* mode [FI], whose range .* 8 or 16 bits"):
+        stored(tmp_path, pillow.fromarray(np.ones((2, 3), kind)), "1.tif")
+
+
+@pytest.mark.parametrize("name", ["1.png", "1.tif", "1.webp"])
+def test_orientation_is_applied(tmp_path: Path, name: str) -> None:
+    upright = np.array([[10, 20, 30], [40, 50, 60]], np.uint8)
+    on_file = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright, -1),
+    }
+    for orientation, pixels in on_file.items():
+        exif = pillow.Exif()
+        exif[0x112] = orientation
+        how = {"lossless": True} if name == "1.webp" else {}
+        rgb = pillow.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+        found = stored(tmp_path, rgb, name, exif=exif, **how)
+        assert found.tolist() == [upright.tolist()] * 3, orientation
+    # Of 16 bits, too; and metadata that cannot be read turn nothing.
+    wide = pillow.fromarray(upright[::-1, ::-1].astype(np.uint16) * 257)
+    if name == "1.png":
+        exif[0x112] = 3
+        assert stored(tmp_path, wide, name, exif=exif).tolist() == [upright.tolist()] * 3
+        rgb = pillow.fromarray(upright).convert("RGB")
+        found = stored(tmp_path, rgb, name, exif=b"Exif\0\0no such thing")
+        assert found.tolist() == [upright.tolist()] * 3
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_class_without_images_is_refused(tmp_path: Path, zipped: bool) -> None:
+    """Left out, it would shift the numbers of the classes after it."""
+    root = tmp_path / "images"
+    tree(root)
+    (root / "val" / "bat").mkdir()
+    (root / "val" / "bat" / "1.heic").write_bytes(b"another ending")
+    (root / "val" / ".cache").mkdir()
+    with pytest.raises(ImageError, match=r"val: the class folders bat hold no images as val/CLASS"):
+        ImageFolder(packed(root) if zipped else root, "val")
+    (root / "val" / "bat" / "1.heic").unlink()
+    if not zipped:
+        with pytest.raises(ImageError, match="the class folders bat hold no images"):
+            ImageFolder(root, "val")
+
+
+@pytest.mark.parametrize("ending", ["tif", "TIFF", "ppm", "gif", "webp", "pgm"])
+def test_endings_of_images(tmp_path: Path, ending: str) -> None:
+    tree(tmp_path)
+    kind = {"tif": "tiff", "pgm": "ppm"}.get(ending, ending.lower())
+    (tmp_path / "val" / "bat").mkdir()
+    (tmp_path / "val" / "bat" / f"1.{ending}").write_bytes(picture(value=90, kind=kind))
+    folder = ImageFolder(tmp_path, "val")
+    assert folder.classes == ("ape", "bat", "bee", "cow")
+    image = folder.read(folder.files.index(f"val/bat/1.{ending}"))
+    assert abs(int(image[0, -1, 0]) - 90) <= 2
+
+
+def test_class_folders_that_are_links(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    files = tree(tmp_path / "store")
+    (root / "val").mkdir(parents=True)
+    for name in ("ape", "bee", "cow"):
+        (root / "val" / name).symlink_to(tmp_path / "store" / "val" / name)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "9.png").write_bytes(picture(value=9))
+    (tmp_path / "store" / "val" / "bee" / "more").symlink_to("../../../more")
+    folder = ImageFolder(root, "val")
+    assert folder.classes == ("ape", "bee", "cow")
+    assert sorted(folder.files) == sorted([*files, "val/bee/more/9.png"])
+    assert folder.labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
+    assert folder.read(folder.files.index("val/bee/more/9.png"))[0, -1, 0] == 9
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    files = tree(root)
+    for place, target in (
+        ("val/ape/again", "."),
+        ("val/ape/up", ".."),  # holds other classes
+        ("val/ape/top", "../.."),
+        ("val/ape/inner", "deep"),
+        ("val/ape/deep/back", "../../ape"),
+    ):
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / place).symlink_to(target)
+    (tmp_path / "elsewhere" / "dog").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "dog" / "1.png").write_bytes(picture())
+    (tmp_path / "elsewhere" / "dog" / "up").symlink_to("..")
+    (tmp_path / "elsewhere" / "other.png").write_bytes(picture())
+    (root / "val" / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
+    folder = ImageFolder(root, "val")
+    assert sorted(folder.files) == sorted([*files, "val/dog/1.png"])
+    (root / "val" / "eel").symlink_to(root)
+    with pytest.raises(ImageError, match="class folders eel hold no images"):
+        ImageFolder(root, "val")
+    (root / "val" / "eel").unlink()
+    (root / "val" / "eel").symlink_to("eel")
+    with pytest.raises(ImageError, match=r"val/eel is a link to what is not there"):
+        ImageFolder(root, "val")
+
+
+def test_a_class_folder_that_may_not_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path)
+    scanned = {"listdir": os.listdir, "scandir": os.scandir}
+
+    def refuse(name: str, path: Path) -> Any:
+        if Path(path).name == "bee":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scanned[name](path)
+
+    for name in scanned:  # root may read every folder: the error is made here
+        monkeypatch.setattr(os, name, functools.partial(refuse, name))
+    with pytest.raises(PermissionError, match="bee"):
+        ImageFolder(tmp_path, "val")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_labels_follow_the_names_that_are_given(tmp_path: Path, zipped: bool) -> None:
+    root = tmp_path / "images"
+    tree(root)
+    path = packed(root) if zipped else root
+    folder = ImageFolder(path, "val", ("fox", "cow", "ape", "bee"))
+    assert folder.classes == ("fox", "cow", "ape", "bee")
+    assert folder.labels.tolist() == [2, 2, 3, 3, 1, 1]
+    assert load_images(folder).labels.tolist() == folder.labels.tolist()
+    with pytest.raises(ValueError, match=r"val: the classes bee are not among the 2 .* ape, cow"):
+        ImageFolder(path, "val", ("ape", "cow"))
+
+
+def test_a_folder_feeds_torchs_loader(tmp_path: Path) -> None:
+    tree(tmp_path)
+    folder = ImageFolder(tmp_path, "val", size=4)
+    assert isinstance(folder, torch.utils.data.Dataset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as torch's, of memory that may not be written
+        (images, labels), last = torch.utils.data.DataLoader(folder, batch_size=5)
+    assert images.shape == (5, 3, 4, 4)
+    assert images.dtype == torch.uint8
+    assert [*labels.tolist(), *last[1].tolist()] == folder.labels.tolist()
+    assert images[0].numpy().tolist() == centre_square(folder.read(0), 4).tolist()
+    whole, label = ImageFolder(tmp_path, "val")[-1]
+    assert whole.shape == (3, 6, 8)
+    assert label == 2
+    assert sum(1 for _ in folder) == 6
+    with pytest.raises(ValueError, match="size must be at least 1; got 0"):
+        ImageFolder(tmp_path, "val", size=0)
+
+
+def test_a_class_none_of_whose_images_can_be_read_is_an_error(tmp_path: Path) -> None:
+    tree(tmp_path)
+    for name in ("0.png", "1.JPEG"):
+        (tmp_path / "val" / "bee" / name).write_bytes(b"no image")
+    with pytest.raises(ImageError, match="no image of the classes bee can be read: mend them"):
+        load_images(ImageFolder(tmp_path, "val"), corrupt="skip")
+
+
 def test_corrupt_images_are_refused_or_counted(tmp_path: Path) -> None:
     tree(tmp_path)
     whole = (tmp_path / "val/ape/1.JPEG").read_bytes()
@@ -114,7 +345,6 @@ def test_damage_anywhere_is_an_image_error(tmp_path: Path, damage: int) -> None:
 
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
     """A few bytes that announce ten thousand million pixels."""
-    import struct
     import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:

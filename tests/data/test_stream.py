@@ -105,6 +105,60 @@ def test_corrupt_images(tmp_path: Path, folder: ImageFolder, workers: int) -> No
         assert len(everything(skipping_again, 0)[1]) == 20
 
 
+def test_a_class_none_of_whose_images_can_be_read_is_an_error(
+    tmp_path: Path, folder: ImageFolder
+) -> None:
+    for name, label in zip(folder.files, folder.labels, strict=True):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(b"no image" if label else (folder.path / name).read_bytes())
+    stream = StreamedImages(ImageFolder(tmp_path), 3, 16, corrupt="skip")
+    with pytest.raises(ImageError, match="no image of the classes b can be read"):
+        everything(stream, 0)
+
+
+def test_crop_and_flip_change_the_scaled_image(folder: ImageFolder) -> None:
+    """Trained on and tested on, an image has the same size."""
+    plain, _ = everything(StreamedImages(folder, 6, 16), 0)
+    flip, crop = (Augmentation((16, 16), **how) for how in ({"flip": True}, {"crop": 3}))
+    flipped, _ = everything(StreamedImages(folder, 6, 16, augmentation=flip), 0)
+    mirrored = [torch.equal(one, other.flip(2)) for one, other in zip(flipped, plain, strict=True)]
+    assert 0 < sum(mirrored) < 20
+    assert all(
+        torch.equal(one, other) or turned
+        for one, other, turned in zip(flipped, plain, mirrored, strict=True)
+    )
+    moved, _ = everything(StreamedImages(folder, 6, 16, augmentation=crop), 0)
+    assert moved.shape == plain.shape
+    for one, other in zip(moved, plain, strict=True):
+        padded = torch.nn.functional.pad(other, (3, 3, 3, 3))
+        places = [(row, column) for row in range(7) for column in range(7)]
+        assert any(torch.equal(one, padded[:, r : r + 16, c : c + 16]) for r, c in places)
+    with pytest.raises(ValueError, match=r"must give images of \(16, 16\).*it gives \(8, 8\)"):
+        StreamedImages(folder, 6, 16, augmentation=Augmentation((8, 8), flip=True))
+
+
+@pytest.mark.parametrize("how", [{}, {"crop": 2, "flip": True}, {"resized_crop": (0.3, 1.0)}])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_have_the_default_dtype(
+    folder: ImageFolder, how: dict[str, object], workers: int
+) -> None:
+    change = Augmentation((16, 16), **how) if how else None  # type: ignore[arg-type]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        stream = StreamedImages(folder, 20, 16, augmentation=change, workers=workers)
+        pixels, _ = everything(stream, 0)
+        shares = Augmentation((2, 2), flip=True)(
+            torch.arange(4, dtype=torch.uint8).view(1, 1, 2, 2), generator(0)
+        )
+    finally:
+        torch.set_default_dtype(before)
+    assert pixels.dtype == shares.dtype == torch.float64
+    assert sorted((shares * 255).flatten().tolist()) == [0, 1, 2, 3]
+    assert pixels.std() > 0.1
+
+
 def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
     """The program ends with a message; it does not wait for ever."""
     program = textwrap.dedent(
@@ -234,6 +288,13 @@ def test_no_augmentation_is_none() -> None:
     same = generator(1)
     assert torch.equal(Augmentation((8, 8))(images, same), images.float() / 255)
     assert torch.equal(same.get_state(), generator(1).get_state())
+
+
+def test_images_of_another_size_are_neither_cropped_nor_flipped() -> None:
+    images = torch.zeros(1, 3, 40, 30, dtype=torch.uint8)
+    for how in ({"crop": 4}, {"flip": True}, {}):
+        with pytest.raises(ValueError, match=r"keep the size.* \(16, 16\); got .* \(40, 30\)"):
+            Augmentation((16, 16), **how)(images, generator(0))
 
 
 def test_imagenet_samples_stream(imagenet_zip: Path) -> None:

@@ -17,7 +17,7 @@ class Augmentation:
     Parameters
     ----------
     size : pair of int
-        Height and width of the result.
+        Height and width of the result; without ``resized_crop`` also those of the images given.
     crop : int
         Pixels of black that are put around the image before a piece of its own size is cut out at
         random; 0 for none.
@@ -60,7 +60,7 @@ class Augmentation:
             )
         if not 0 < aspect[0] <= aspect[1]:
             raise ValueError(f"aspect must be two ratios, 0 < least <= largest; got {aspect}")
-        self.size = (int(size[0]), int(size[1]))
+        self.size, self.resized_crop = (int(size[0]), int(size[1])), resized_crop
         steps: list[Any] = []
         if crop or flip or resized_crop is not None:
             kornia = require("kornia.augmentation", "train")
@@ -97,10 +97,21 @@ class Augmentation:
         Returns
         -------
         Tensor
-            Images (N, C, *size), intensities in [0, 1], float32 if ``pixels`` are uint8.
+            Images (N, C, *size), intensities in [0, 1]; torch's default dtype if ``pixels`` are
+            uint8.
+
+        Raises
+        ------
+        ValueError
+            If the images have another size, and no ``resized_crop`` scales them.
         """
+        if self.resized_crop is None and tuple(pixels.shape[-2:]) != self.size:
+            raise ValueError(
+                f"crop and flip keep the size of an image, {self.size}; got images of "
+                f"{tuple(pixels.shape[-2:])}: scale them first, or give resized_crop"
+            )
         if pixels.dtype == torch.uint8:
-            pixels = pixels.float() / 255
+            pixels = pixels.to(torch.get_default_dtype()) / 255
         if not self._steps:
             return pixels
         seed = int(torch.randint(2**62, (), generator=generator))

@@ -4,6 +4,7 @@ import multiprocessing
 import multiprocessing.process
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +12,30 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ttfs_fast.data.augment import Augmentation
-from ttfs_fast.data.folders import Corrupt, ImageError, ImageFolder, centre_square, check_corrupt
+from ttfs_fast.data.folders import (
+    Corrupt,
+    ImageError,
+    ImageFolder,
+    centre_square,
+    check_classes,
+    check_corrupt,
+)
 
 WAIT = 300.0
 """Seconds after which a worker that delivers nothing is given up."""
 
 GUARD = 'if __name__ == "__main__":'
 
-Item = tuple[Tensor, int] | str
+
+@dataclass(frozen=True)
+class _Broken:
+    """An image that cannot be read, and what is wrong with it."""
+
+    index: int
+    error: str
+
+
+Item = tuple[Tensor, int] | _Broken
 
 
 def refuse_in_starting_worker() -> None:
@@ -51,9 +68,10 @@ class StreamedImages:
     batch_size : int
         Images in a batch; the last batch of an epoch may hold fewer.
     size : int
-        Height and width that the images are brought to.
+        Height and width that the images are brought to: the middle square, scaled.
     augmentation : Augmentation, optional
-        Random change of each image, for training; by default the middle square, scaled.
+        Random change of each image, for training, with results of this size. It gets the scaled
+        square; one with a ``resized_crop`` gets the whole image, which it cuts and scales itself.
     shuffle : bool
         A new order in each epoch.
     seed : int
@@ -102,11 +120,17 @@ class StreamedImages:
                 raise ValueError(f"{name} must be at least {least}; got {value}")
         if not 0 <= rank < ranks:
             raise ValueError(f"rank must be 0..{ranks - 1}; got {rank}")
+        if augmentation is not None and augmentation.size != (size, size):
+            raise ValueError(
+                f"the augmentation must give images of {(size, size)}, as size says; it gives "
+                f"{augmentation.size}"
+            )
         self.name = f"{folder.path.name}{'/' + folder.split if folder.split else ''}"
         self.classes, self.images = folder.classes, len(folder)
         self.batch_size, self.size = batch_size, size
         self.folder = folder
         self.skipped: list[str] = []
+        self._broken: set[int] = set()
         self._items = _Items(folder, size, augmentation, seed, corrupt == "skip")
         self._order = _Order(len(folder), batch_size, shuffle, seed, rank, ranks)
         self._seen: set[int] = set()
@@ -145,24 +169,28 @@ class StreamedImages:
         Yields
         ------
         pixels, labels : Tensor
-            Intensities (b, 3, size, size) in [0, 1], float32, and classes (b,), int64. A batch all
-            of whose images are unreadable is left out, but with several processes it comes empty.
+            Intensities (b, 3, size, size) in [0, 1], of what was torch's default dtype when this
+            object was made, and classes (b,), int64. A batch all of whose images are unreadable is
+            left out, but with several processes it comes empty.
 
         Raises
         ------
         ImageError
-            If an image cannot be read and ``corrupt`` is ``"refuse"``.
+            If an image cannot be read and ``corrupt`` is ``"refuse"``, or no image of a class can.
         RuntimeError
             If a worker process dies or hangs.
         """
         self._order.epoch = number
         before = len(self.skipped)
         for pixels, labels, broken in self._batches():
-            self.skipped += broken
+            if broken:
+                self.skipped += [item.error for item in broken]
+                self._broken |= {item.index for item in broken}
+                check_classes(self.folder, self._broken)
             if len(labels):
                 yield pixels, labels
             elif self._order.ranks > 1:  # the other processes may have some, and wait for this one
-                yield torch.empty(0, 3, self.size, self.size), labels
+                yield torch.empty(0, 3, self.size, self.size, dtype=self._items.dtype), labels
         new = len(self.skipped) - before
         if new and number not in self._seen:
             self._seen.add(number)
@@ -172,7 +200,7 @@ class StreamedImages:
                 stacklevel=2,
             )
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, list[_Broken]]]:
         try:
             yield from self._loader
         except ImageError:
@@ -210,6 +238,7 @@ class _Items(Dataset[Item]):
         self._folder, self._size, self._augmentation = folder, size, augmentation
         self._seed, self._skip = seed, skip
         self.path = folder.path
+        self.dtype = torch.get_default_dtype()  # worker processes start with another one
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
@@ -217,15 +246,18 @@ class _Items(Dataset[Item]):
             image = self._folder.read(index)
         except ImageError as error:
             if self._skip:
-                return str(error)
+                return _Broken(index, str(error))
             raise
         label = int(self._folder.labels[index])
-        if self._augmentation is None:
-            square = torch.from_numpy(centre_square(image, self._size))
-            return square.float() / 255, label
+        change = self._augmentation
+        if change is None or change.resized_crop is None:
+            image = centre_square(image, self._size)
+        pixels = torch.from_numpy(image).to(self.dtype) / 255
+        if change is None:
+            return pixels, label
         generator = torch.Generator()
         generator.manual_seed(_mixed(self._seed, epoch, index))
-        return self._augmentation(torch.from_numpy(image)[None], generator)[0], label
+        return change(pixels[None], generator)[0], label
 
 
 class _Order:
@@ -250,11 +282,11 @@ class _Order:
             yield [(self.epoch, int(i)) for i in batch[self._rank :: self.ranks]]
 
 
-def _joined(items: list[Item]) -> tuple[Tensor, Tensor, list[str]]:
-    good = [item for item in items if not isinstance(item, str)]
+def _joined(items: list[Item]) -> tuple[Tensor, Tensor, list[_Broken]]:
+    good = [item for item in items if not isinstance(item, _Broken)]
     labels = torch.tensor([label for _, label in good], dtype=torch.int64)
     pixels = torch.stack([image for image, _ in good]) if good else torch.empty(0)
-    return pixels, labels, [item for item in items if isinstance(item, str)]
+    return pixels, labels, [item for item in items if isinstance(item, _Broken)]
 
 
 def _mixed(seed: int, epoch: int, index: int) -> int:

@@ -130,7 +130,7 @@ class TrainConfig:
         Height and width that the images of ``dataset="folder"`` are brought to.
     crop : int
         Pixels of black that are put around a training image before a piece of its own size is cut
-        out at random; 0 for none.
+        out at random; 0 for none. Images of a folder are scaled first.
     crop_padding : {"black", "reflect"}
         What is put around it: black, or the image mirrored at its borders.
     flip : bool
