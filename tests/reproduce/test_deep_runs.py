@@ -1,13 +1,14 @@
 """Networks that are given: of other data sets than MNIST, deep, and not made for integers."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from small_reproduction import SMALL, results
-from ttfs_fast.data import ImageSet
+from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.reproduce import find_subjects, reproduce
 from ttfs_fast.training import TrainConfig, train
 
@@ -61,6 +62,17 @@ def test_a_network_of_a_folder_of_images(coloured: Path, tmp_path: Path) -> None
     )
     (subject,) = [s for s in found.subjects if s.config.dataset == "folder"]
     found = dataclasses.replace(found, subjects=[subject])
+    assert isinstance(subject.test_set, StreamedImages)
+    assert set(subject.test_set.folder.labels.tolist()) == {0, 1, 2}
+    # Classes of other folders are found by their names.
+    shutil.copytree(coloured / "val" / "green", tmp_path / "other" / "val" / "green")
+    how = {"quick": False, "out": out, "seed": 0, "data_root": tmp_path, "runs": (run,)}
+    test_set = find_subjects(**how, images=tmp_path / "other").subjects[-1].test_set
+    assert isinstance(test_set, StreamedImages)
+    assert set(test_set.folder.labels.tolist()) == {1}
+    shutil.copytree(coloured / "val" / "red", tmp_path / "other" / "val" / "white")
+    with pytest.raises(FileNotFoundError, match="the classes white are not among the 3"):
+        find_subjects(**how, images=tmp_path / "other")
     assert not subject.comparable  # three classes, not a thousand
     plan = dataclasses.replace(SMALL, deep_images=10)
     reproduce(plan, found, out, only=("table2", "table4", "figure2"), say=lambda text: None)

@@ -43,6 +43,18 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         find_subjects(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "nothing",))
 
 
+def test_folders_that_are_not_there_are_refused(digits_run: Path, tmp_path: Path) -> None:
+    for named in ("data_root", "images"):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder .*elsewhere"):
+            find_subjects(
+                quick=False,
+                out=tmp_path,
+                seed=0,
+                runs=(digits_run,),
+                **{named: tmp_path / "elsewhere"},  # type: ignore[arg-type]
+            )
+
+
 def test_mnist_and_the_authors_weights(data_root: Path, tmp_path: Path) -> None:
     found = find_subjects(quick=False, out=tmp_path, seed=0, data_root=data_root)
     keys = [subject.key for subject in found.subjects]

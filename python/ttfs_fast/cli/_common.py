@@ -18,11 +18,14 @@ except ModuleNotFoundError as error:
         'install it with: pip install "ttfs_fast[train]"'
     )
 
-from ttfs_fast.models.shipped import SHIPPED, shipped_name
+from ttfs_fast.models.shipped import SHIPPED, shipped_name, shipped_weights
 from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from ttfs_fast.data import ImageSet
+    from ttfs_fast.training.build import ImageShape
 
 COMMANDS = (
     "demo",
@@ -101,6 +104,37 @@ def choose_network(
     if weights is not None:
         return *training.load_model(weights), str(weights)
     return *training.load_pretrained(), "the pretrained weights"
+
+
+def images_of_network(weights: Path | None) -> tuple["ImageShape", tuple[str, ...] | None]:
+    """The images that the network of `choose_network` takes, and its class names, if known.
+
+    Without ``weights`` it is the network for MNIST, the package's or the authors'.
+    """
+    from ttfs_fast.training import read_classes
+    from ttfs_fast.training.build import read_image_shape
+
+    name = "mnist_scnn" if weights is None else shipped_name(weights)
+    if name is not None:
+        with shipped_weights(name) as path:
+            return read_image_shape(path), read_classes(path)
+    assert weights is not None
+    return read_image_shape(weights), read_classes(weights)
+
+
+def fit_to_network(images: "ImageSet", weights: Path | None, source: str) -> "ImageSet":
+    """The images with their classes counted as the network of `choose_network` counts them.
+
+    Raises
+    ------
+    ValueError
+        If it takes images of another shape, or does not know a class.
+    """
+    from ttfs_fast.training.datasets import check_shape
+
+    shape, classes = images_of_network(weights)
+    check_shape(images, shape, source)
+    return images if classes is None else images.with_classes(classes)
 
 
 def group(name: str, text: str) -> typer.Typer:

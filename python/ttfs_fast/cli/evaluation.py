@@ -1,6 +1,7 @@
 """``ttfs-fast eval`` and ``diagnose``; how results are printed."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +17,10 @@ from ttfs_fast.cli._common import (
     choose_network,
     counting_bar,
     download_data,
+    fit_to_network,
     flag,
     friendly_errors,
+    images_of_network,
     option,
     rich,
     set_threads,
@@ -116,6 +119,7 @@ def evaluate(
         import ttfs_fast
         from ttfs_fast import training
         from ttfs_fast.data import ImageFolder, ImageSet, StreamedImages, load
+        from ttfs_fast.training.datasets import check_shape
 
         set_threads(threads)
         model, config, source = choose_network(weights, pretrained, authors)
@@ -127,16 +131,24 @@ def evaluate(
         if name == "folder":
             if root is None:
                 raise ValueError("dataset folder needs --data-root: the folder or zip file")
+            shape, classes = images_of_network(weights)
+            if classes is None:
+                print(
+                    f"{source} does not name its classes: they are taken for the class folders, in "
+                    "the order of their names",
+                    file=sys.stderr,
+                )
             image_set = StreamedImages(
-                ImageFolder(root, "train" if train_split else "val"),
+                ImageFolder(root, "train" if train_split else "val", classes),
                 batch_size,
-                config.image_size,
+                shape.height,
                 workers=config.workers,
                 corrupt="skip",
             )
+            check_shape(image_set, shape, source)
             count = image_set.images
         else:
-            image_set = load(name, root, train=train_split)
+            image_set = fit_to_network(load(name, root, train=train_split), weights, source)
             count = len(image_set)
         if not as_json:
             print(
@@ -196,12 +208,14 @@ def diagnose(
             raise ValueError("give one of --config RECIPE and --weights FILE")
         set_threads(threads)
         if weights is not None:
-            model, chosen, _ = choose_network(weights, False, None)
+            model, chosen, source = choose_network(weights, False, None)
         else:
             chosen = TrainConfig(**training.read_recipe(str(config)))
         root = chosen.data_root if data_root is None else str(data_root)
         image_set = load(chosen.dataset, root, train=True)
-        if weights is None:
+        if weights is not None:
+            image_set = fit_to_network(image_set, weights, source)
+        else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(chosen.seed)
                 model = training.make_model(chosen, image_shape(image_set))

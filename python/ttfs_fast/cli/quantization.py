@@ -16,6 +16,7 @@ from ttfs_fast.cli._common import (
     app,
     choose_network,
     counting_bar,
+    fit_to_network,
     flag,
     friendly_errors,
     option,
@@ -146,7 +147,7 @@ def quantize(
         from ttfs_fast import quantization, training
         from ttfs_fast.training.datasets import load_in_memory
 
-        model, base, _ = choose_network(weights, pretrained, authors)
+        model, base, source = choose_network(weights, pretrained, authors)
         base = dataclasses.replace(base, teacher=None, start=None)
         settings: dict[str, Any] = training.read_recipe(config) if config is not None else {}
         given = {
@@ -169,6 +170,7 @@ def quantize(
                     f"the network was trained with {name} {its}, {config} says {asked}: it is "
                     f"retrained for the spikes that it knows, so leave {name} out of the settings"
                 )
+        test_set = fit_to_network(load_in_memory(base)[1], weights, source)
         networks = quantization.quantize(
             model,
             quantization.QuantizeConfig(
@@ -185,7 +187,6 @@ def quantize(
             out,
             resume=resume,
         )
-        test_set = load_in_memory(base)[1]
         set_threads(threads)
         for number, network in networks.items():
             comparison = quantization.compare(

@@ -266,7 +266,7 @@ class _Run:
         # Whole batches, even with the settings of a network that several processes trained.
         alone = dataclasses.replace(training, processes=1)
         self.batches = make_batches(alone, self.train_set, self.generator)
-        self.teacher = load_teacher(training)
+        self.teacher = load_teacher(training, self.train_set)
         if config.float_teacher:
             self.teacher = Teacher(copy.deepcopy(model), training.scale, weights_digest(model))
         self.begun_with = {

@@ -12,13 +12,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, load
-from ttfs_fast.data._sources import data_folders
+from ttfs_fast.data._sources import data_folders, folder_path
 from ttfs_fast.data.folders import centre_square
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.models.shipped import ShippedName
 from ttfs_fast.reproduce.store import digest
-from ttfs_fast.training import TrainConfig, load_model, load_pretrained, read_recipe
-from ttfs_fast.training.datasets import count
+from ttfs_fast.training import (
+    TrainConfig,
+    load_model,
+    load_pretrained,
+    read_classes,
+    read_recipe,
+)
+from ttfs_fast.training.build import read_image_shape
+from ttfs_fast.training.datasets import check_shape, count
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.loop import CONFIG, LOG, WEIGHTS, ensure_trained
@@ -50,6 +57,8 @@ class Subject:
         Folder of the data set; for ``dataset="folder"`` the folder or zip file of the images.
     log : Path, optional
         The log of its training.
+    weights : Path, optional
+        The file of its weights, which may say what images it takes, and the names of its classes.
     """
 
     def __init__(
@@ -61,23 +70,39 @@ class Subject:
         config: TrainConfig,
         data_root: Path | None = None,
         log: Path | None = None,
+        weights: Path | None = None,
     ) -> None:
         self.key, self.title, self.origin = key, title, origin
         self._read: dict[int, ImageSet] = {}
         self.model, self.log = model, log
+        self._shape = None if weights is None else read_image_shape(weights)
+        self._classes = None if weights is None else read_classes(weights)
         self.config = dataclasses.replace(
             config, data_root=None if data_root is None else str(data_root)
         )
 
     @cached_property
     def test_set(self) -> ImageSet | StreamedImages:
-        """The test images; of a folder, those of ``val``."""
+        """The test images, of the classes of the network; of a folder, those of ``val``.
+
+        Raises
+        ------
+        OSError, ValueError
+            If they are not there, are of another shape than the network's or of other classes.
+        """
+        images = self._load()
+        if self._shape is not None:
+            check_shape(images, self._shape, self.title)
+        return images
+
+    def _load(self) -> ImageSet | StreamedImages:
         if self.config.dataset != "folder":
-            return load(self.config.dataset, self.config.data_root, train=False)
+            image_set = load(self.config.dataset, self.config.data_root, train=False)
+            return image_set if self._classes is None else image_set.with_classes(self._classes)
         if self.config.data_root is None:
             raise ValueError(f"{self.title} needs a folder or zip file of images")
         return StreamedImages(
-            ImageFolder(self.config.data_root, "val"),
+            ImageFolder(self.config.data_root, "val", self._classes),
             50,
             self.config.image_size,
             workers=self.config.workers,
@@ -224,8 +249,12 @@ def find_subjects(
     Raises
     ------
     FileNotFoundError, ValueError
-        If a run that was named does not exist, or is not one.
+        If a run or a folder that was named does not exist, or is not one.
     """
+    if data_root is not None:
+        data_folders(data_root)
+    if images is not None and not folder_path(images).exists():
+        raise FileNotFoundError(f"there is no folder and no zip file of images at {images}")
     named = _distinct([_run(path, data_root, images) for path in runs])
     if quick:
         wrong = [s.title for s in named if s.config.dataset != "digits"]
@@ -342,6 +371,7 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
         config,
         root,
         log if has_log else None,
+        weights,
     )
 
 

@@ -10,7 +10,7 @@ from ttfs_fast.training.build import load_model, load_pretrained, make_model
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.diagnose import Diagnosis, LayerDiagnosis, diagnose
 from ttfs_fast.training.evaluate import EvaluationResult, evaluate
-from ttfs_fast.training.export import export_weights, read_config
+from ttfs_fast.training.export import export_weights, read_classes, read_config
 from ttfs_fast.training.latency import SpikeTiming, spike_timing
 from ttfs_fast.training.log import EpochRecord, read_log
 from ttfs_fast.training.loop import TrainResult, train
@@ -34,6 +34,7 @@ __all__ = [
     "load_pretrained",
     "make_model",
     "predict",
+    "read_classes",
     "read_config",
     "read_log",
     "read_metadata",

@@ -150,13 +150,7 @@ def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
             f"no weights at {path}: give a .safetensors file, or the name of a trained network "
             f"that ships: {', '.join(SHIPPED)}"
         )
-    config = read_config(path) or TrainConfig()
-    shape = MNIST_SHAPE
-    if (text := read_metadata(path).get("images")) is not None:
-        try:
-            shape = ImageShape(**parse_json(text))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: its metadata name no shape of images: {error}") from error
+    config, shape = read_config(path) or TrainConfig(), read_image_shape(path)
     state = read_safetensors(path)
     # Made without memory: a file may name a network larger than any machine's.
     try:
@@ -166,6 +160,23 @@ def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
     except (RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{path}: not the weights of {config.model}: {error}") from error
     return model.to(torch.get_default_dtype()), config
+
+
+def read_image_shape(path: str | Path) -> ImageShape:
+    """The images that the network in a file takes; those of MNIST if the file does not say.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or what it holds there is no shape of images.
+    """
+    text = read_metadata(path).get("images")
+    if text is None:
+        return MNIST_SHAPE
+    try:
+        return ImageShape(**parse_json(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: its metadata name no shape of images: {error}") from error
 
 
 def load_pretrained(name: ShippedName = "mnist_scnn") -> tuple[nn.Module, TrainConfig]:

@@ -61,9 +61,8 @@ def _stream(config: TrainConfig, rank: int) -> tuple[StreamedImages, StreamedIma
     for name in ("holdout", "train_images", "test_images"):
         if getattr(config, name):
             raise ValueError(f"{name} is for data sets in memory; leave it out for a folder")
-    splits = [ImageFolder(config.data_root, split) for split in ("train", "val")]
-    if splits[0].classes != splits[1].classes:
-        raise ValueError(f"{config.data_root}: train and val do not hold the same classes")
+    train = ImageFolder(config.data_root, "train")
+    splits = [train, ImageFolder(config.data_root, "val", train.classes)]
     batch_size = min(config.batch_size, 64)
     return (
         StreamedImages(
@@ -142,6 +141,17 @@ def image_shape(images: DataSet) -> ImageShape:
     return ImageShape(channels, height, width, len(images.classes))
 
 
+def check_shape(images: DataSet, shape: ImageShape, network: str) -> None:
+    """Raise ValueError if a network, called ``network``, takes images of another shape."""
+    found = image_shape(images)
+    own, wanted = (f"{s.channels} x {s.height} x {s.width}" for s in (found, shape))
+    if own != wanted:
+        raise ValueError(
+            f"{network} takes images of {wanted} (channels, rows, columns), and those of "
+            f"{images.name} have {own}: choose another data set, or another network"
+        )
+
+
 def count(images: DataSet) -> int:
     """Images of a data set; of a folder, unreadable ones too."""
     return images.images if isinstance(images, StreamedImages) else len(images)
@@ -158,7 +168,7 @@ def digest(*image_sets: DataSet) -> str:
     sha = hashlib.sha256()
     for image_set in image_sets:
         if isinstance(image_set, StreamedImages):
-            sha.update("\n".join(image_set.folder.files).encode())
+            sha.update("\n".join(image_set.folder.files).encode(errors="surrogateescape"))
             continue
         sha.update(image_set.images.data)
         sha.update(image_set.labels.data)

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ttfs_fast.data.imageset import listed
 from ttfs_fast.loss import LATEST_TIME
 from ttfs_fast.models.shipped import SHIPPED, weights_file
-from ttfs_fast.training.build import load_model
+from ttfs_fast.training.build import load_model, read_image_shape
 from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.datasets import DataSet, check_shape
+from ttfs_fast.training.export import read_classes
 
 LATEST_TIME_OF_TEACHER = 60.0
 """Latest output time of a teacher, in tau: beyond what a ReLU network's logits become."""
@@ -119,15 +122,23 @@ class Teacher:
         return torch.lerp(losses, taught, config.teacher_share)
 
 
-def load_teacher(config: TrainConfig) -> Teacher | None:
+def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher | None:
     """The teacher that a configuration names; None if it names none.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings.
+    images : ImageSet or StreamedImages, optional
+        The training images: the teacher must take such ones, and know their classes in this order.
 
     Raises
     ------
     FileNotFoundError
         If its file is not there.
     ValueError
-        If it is not a network's, or that network takes its images as other spikes.
+        If it is not a network's, or that network takes other images, has other classes, or takes
+        its images as other spikes.
     """
     if config.teacher is None:
         return None
@@ -138,6 +149,7 @@ def load_teacher(config: TrainConfig) -> Teacher | None:
                 f"--teacher, or a trained network that ships: {', '.join(SHIPPED)}"
             )
         network, settings = load_model(path)
+        shape, known = read_image_shape(path), read_classes(path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     for name, own in config.encoding.items():
         its = getattr(settings, name)
@@ -145,5 +157,13 @@ def load_teacher(config: TrainConfig) -> Teacher | None:
             raise ValueError(
                 f"the teacher {config.teacher} was trained with {name} {its}, this network is to "
                 f"be with {own}: both see the same spikes, so they must agree"
+            )
+    if images is not None:
+        check_shape(images, shape, f"the teacher {config.teacher}")
+        if known is not None and known != images.classes:
+            raise ValueError(
+                f"the teacher {config.teacher} knows the classes {listed(known)}, and "
+                f"{images.name} has {listed(images.classes)}: its answers are learned by their "
+                "order, so the classes must be the same; choose another teacher"
             )
     return Teacher(network, settings.scale, sha256)

@@ -1,13 +1,16 @@
 """Trained weights as one safetensors file that says where they come from."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
-from ttfs_fast._untrusted import read_metadata
+from ttfs_fast._untrusted import parse_json, read_metadata
+from ttfs_fast.data import CLASS_NAMES
 from ttfs_fast.training.config import TrainConfig
 
 
@@ -27,12 +30,13 @@ def export_weights(
     *,
     test_accuracy: float,
     images: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Path:
     """Write the weights of a network, with the settings that made them.
 
     The file holds the network's ``state_dict``; its metadata hold ``config`` (JSON of the
-    `TrainConfig`), ``test_accuracy`` and ``ttfs_fast_version``. A file that is already there is
-    replaced in one step.
+    `TrainConfig`), ``test_accuracy``, ``ttfs_fast_version`` and, where they are given, ``images``
+    and ``classes``. A file that is already there is replaced in one step.
 
     Parameters
     ----------
@@ -46,6 +50,8 @@ def export_weights(
         Share of test images that the network classifies correctly.
     images : str, optional
         Shape of the images it takes, as `ttfs_fast.training.build.ImageShape.to_json` has it.
+    classes : sequence of str, optional
+        Names of the classes in the order of its outputs.
 
     Returns
     -------
@@ -63,6 +69,8 @@ def export_weights(
     }
     if images is not None:
         metadata["images"] = images
+    if classes is not None:
+        metadata["classes"] = json.dumps(list(classes))
     weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     path = Path(path)
     replace_file(path, safetensors.save(weights, metadata))
@@ -73,3 +81,36 @@ def read_config(path: str | Path) -> TrainConfig | None:
     """The settings recorded in a file that `export_weights` wrote; None if there are none."""
     text = read_metadata(path).get("config")
     return None if text is None else TrainConfig.from_json(text)
+
+
+def read_classes(path: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes that a network tells apart, in the order of its outputs.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that `export_weights` wrote.
+
+    Returns
+    -------
+    classes : tuple of str or None
+        None if the file does not name them, as those of older versions, and the data set that it
+        was trained on may have any.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or what it holds there are no class names.
+    """
+    text = read_metadata(path).get("classes")
+    if text is None:
+        return CLASS_NAMES.get((read_config(path) or TrainConfig()).dataset)
+    try:
+        names = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata name no classes: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: its metadata name no classes: they must be a list of strings")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path}: its metadata name a class twice")
+    return tuple(names)

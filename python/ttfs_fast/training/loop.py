@@ -187,7 +187,7 @@ def _train(
         )
     train_set, test_set = load_data(config, fabric.global_rank)
     digest = digest_of(train_set, test_set)
-    teacher = load_teacher(config)
+    teacher = load_teacher(config, train_set)
     checkpoint = load_checkpoint(run) if saved is not None else None
     if checkpoint is not None:
         begun_with = TrainConfig.from_json(json.dumps(checkpoint.facts["config"]))
@@ -295,7 +295,7 @@ class _Session:
         self.digest, self.teacher, self.reporter = digest, teacher, reporter
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
-        self.shape = image_shape(train_set)
+        self.shape, self.classes = image_shape(train_set), train_set.classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = make_model(config, self.shape)
@@ -640,6 +640,7 @@ class _Session:
                 self.config,
                 test_accuracy=evaluation.accuracy,
                 images=self.shape.to_json(),
+                classes=self.classes,
             )
         facts = {
             "accuracy": f"{evaluation.accuracy:.2%} "
