@@ -198,7 +198,18 @@ def test_a_network_that_ships_goes_by_its_name(
     generator = np.random.default_rng(2)
     images = generator.integers(0, 256, (30, 3, 32, 32), dtype=np.uint8)
     labels = np.arange(30, dtype=np.int64) % 10
-    names = ("airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    names = (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
     monkeypatch.setattr(
         "ttfs_fast.data.load", lambda *_, **__: ImageSet(images, labels, "CIFAR-10", names)
     )
