@@ -1,5 +1,6 @@
 """Training of networks whose layers have horizons."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -7,13 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.horizon import has_horizon_layers, horizon_layers
 from ttfs_fast.loss import first_spike_cross_entropy
+from ttfs_fast.nir import to_graph
+from ttfs_fast.robustness import Perturbation, evaluate_perturbed
 from ttfs_fast.training import TrainConfig, TrainResult, evaluate, train
 from ttfs_fast.training.build import ImageShape, load_model, make_model
+from ttfs_fast.training.diagnose import diagnose
 from ttfs_fast.training.loop import _Session
+from ttfs_fast.training.spikes import spiking_layers
 
 SMALL = TrainConfig(
     dataset="digits",
@@ -135,6 +141,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"horizon_spread": 1.0}, "horizon_spread must be above 0 and below 1"),
         ({"accumulate": 2}, "takes its statistics from whole batches"),
         ({"processes": 2}, "takes its statistics from whole batches"),
+        ({"start": "model.safetensors"}, "starts anew"),
         ({"t_max": 3.0}, "every layer has a horizon already"),
         ({"relative_rate": True}, "relative_rate needs a weight_sum"),
         ({"neuron": "spiking", "precision": "bfloat16"}, 'precision is for neuron="horizon"'),
@@ -149,6 +156,37 @@ def test_settings_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **change)
+
+
+def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> None:
+    model, shape = result.model, (1, 28, 28)
+    with pytest.raises(TypeError, match="conv1 is a Sequential, which a NIR graph cannot carry"):
+        to_graph(model, shape)
+    with pytest.raises(TypeError, match="got ReferenceSpikes"):
+        quantization.convert(model, bits=8, input_size=shape, alpha=SMALL.alpha)
+    with pytest.raises(ValueError, match="networks with horizons cannot be quantized"):
+        quantization.quantize_(copy.deepcopy(model))
+    unfolded = make_model(SMALL, ImageShape(1, 28, 28, 10))
+    for use in (spiking_layers, quantization.quantize_):
+        with pytest.raises(ValueError, match="layer with a horizon"):
+            use(unfolded)
+
+
+def test_noise_and_diagnosis_take_the_exported_network(result: TrainResult) -> None:
+    images = load("digits", train=False)
+    images = dataclasses.replace(images, images=images.images[:100], labels=images.labels[:100])
+    clean = evaluate_perturbed(result.model, images, Perturbation(), alpha=SMALL.alpha)
+    assert clean.accuracy > 0.85
+    noisy = evaluate_perturbed(
+        result.model, images, Perturbation(output_jitter=0.001), alpha=SMALL.alpha
+    )
+    assert noisy.accuracy < clean.accuracy  # spikes lie within a thousandth of tau
+    z = encode(images.images_as_tensor(), alpha=SMALL.alpha)
+    diagnosis = diagnose(result.model, (z, images.labels_as_tensor()))
+    firing = [layer.firing for layer in diagnosis.layers]
+    assert len(firing) == 4
+    assert all(0.1 < share < 0.9 for share in firing[:-1])
+    assert firing[-1] == 1
 
 
 def test_label_smoothing_is_torchs(seed: int) -> None:

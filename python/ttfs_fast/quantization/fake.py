@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
 
 BITS = (8, 4, 2)
@@ -250,9 +251,15 @@ def _names(modules: list[nn.Module]) -> str:
     return ", ".join(type(module).__name__ for module in modules)
 
 
-def _refuse_computed_weights(model: nn.Module) -> None:
-    """What would be quantized is what a weight is computed from, not the weight."""
+def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
+    """Weights that are computed from others, and layers with a horizon."""
     for name, layer in model.named_modules():
+        if isinstance(layer, ReferenceSpikes | HorizonConv2d | HorizonLinear):
+            raise ValueError(
+                f"{name or type(layer).__name__} belongs to a layer with a horizon: rounded "
+                "weights would lose the sum that its reference input completes, and with it the "
+                "horizon; networks with horizons cannot be quantized"
+            )
         if not isinstance(layer, SpikingLinear | SpikingConv2d) or quantizer_of(layer) is not None:
             continue
         if is_computed(layer, "weight"):
@@ -325,8 +332,8 @@ def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
     every step.
     """
     config = config or QuantizationConfig()
+    _refuse_what_cannot_be_quantized(model)
     layers = spiking_layers_of(model)
-    _refuse_computed_weights(model)
     for layer in layers:
         quantizer = quantizer_of(layer)
         if quantizer is None:

@@ -361,6 +361,11 @@ class TrainConfig:
                 'neuron="horizon" takes its statistics from whole batches; train it with one '
                 "process and accumulate=1"
             )
+        if self.start is not None:
+            raise ValueError(
+                'neuron="horizon" starts anew: the statistics of a trained network are folded into '
+                "its weights; leave start out"
+            )
         if self.horizons or not math.isinf(self.t_max):
             raise ValueError(
                 'with neuron="horizon" every layer has a horizon already; leave t_max and horizons '
