@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/neuron.md, with the package's own operators."""
+"""Draws the pictures of docs/neuron.md and docs/horizon.md, with the package's own operators."""
 
 import math
 from pathlib import Path
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 import ttfs_fast
 from ttfs_fast.data import load_digits
 from ttfs_fast.encoding import encode
+from ttfs_fast.horizon import HorizonLinear
 from ttfs_fast.models import mnist_scnn
 
 IMAGES = Path(__file__).parent / "images"
@@ -31,6 +32,7 @@ def main() -> None:
         ("neuron", neuron()),
         ("neuron-response", response()),
         ("neuron-layers", layers()),
+        ("horizon", horizon()),
     ):
         path = IMAGES / f"{name}.png"
         figure.savefig(path, dpi=110)
@@ -132,6 +134,59 @@ def neuron() -> Figure:
     axis.set_xlim(1, math.exp(2.7))
     axis.set_ylim(-2, 4)
     plain(axis, "F(z): straight between input spikes", "z = exp(t)", "")
+    return figure
+
+
+def horizon() -> Figure:
+    """Membranes of three neurons with a reference input; leads out against leads in."""
+    figure = blank(9.5, 4.2)
+    left, right = figure.subplots(1, 2)
+    total, horizon_in = 2.0, 1.0
+    next_horizon = horizon_in * total / (total - 1)
+    leads = np.array([0.32, 0.2, 0.09])
+    z = np.linspace(0.6, 2.6, 1500)
+    for weights, colour, name in (
+        ((0.9, 0.7, -0.4), EXCITING, "early"),
+        ((-0.2, 0.2, 0.4), INK, "at the horizon"),
+        ((-0.9, -0.5, 0.8), INHIBITING, "late: made to spike at T'"),
+    ):
+        every = np.append(weights, total - sum(weights))  # the last is the reference
+        times = horizon_in * (1 - np.append(leads, 0.0))
+        f = (every * np.clip(z[:, None] - times, 0, None)).sum(1) - z
+        spike = float(
+            ttfs_fast.spiking_linear(torch.from_numpy(times), torch.from_numpy(every)[None])
+        )
+        left.plot(z[z <= spike], f[z <= spike], color=colour, lw=2, label=name)
+        left.plot(spike, 0, "*", color=colour, ms=12, zorder=3)
+    for at, text in ((horizon_in, "T"), (next_horizon, "T'")):
+        left.axvline(at, color=FAINT, lw=1, ls="--", zorder=0)
+        left.text(at + 0.02, 0.1, text, color=INK, fontsize=12)
+    for lead in leads:
+        left.axvline(1 - lead, color=LATE, lw=1, ls=":", zorder=0)
+    left.axhline(0, color=FAINT, lw=1)
+    left.set_ylim(-1.5, 0.3)
+    left.legend(frameon=False, fontsize=9, loc="lower right")
+    plain(left, "Behind T every slope is m - 1", "spike value z", "F(z), threshold at 0")
+
+    generator = torch.Generator().manual_seed(0)
+    for spread, colour, size in ((0.4, INHIBITING, 9), (0.001, EXCITING, 9)):
+        layer = HorizonLinear(
+            64, 400, t_in=0.1, weight_sum=total, spread=spread, normalization="none"
+        ).double()
+        with torch.no_grad():
+            layer.weight.normal_(generator=generator)
+            layer.shift.zero_()
+            x = spread * torch.rand(1, 64, generator=generator, dtype=torch.float64)
+            plain_layer = layer.eval().to_plain(last=True)
+            out = plain_layer(math.exp(0.1) * (1 - x))
+            lead = (1 - out / math.exp(layer.t_out)).clamp(min=0) / spread
+            drive = (x @ layer.weight.T) * math.sqrt(2 / 64) / spread
+        right.plot(drive[0], lead[0], ".", color=colour, ms=size, alpha=0.6, label=f"{spread:g}")
+    right.plot([-3, 0, 3], [0, 0, 3], color=INK, lw=1, zorder=0)
+    right.set_xlim(-2.5, 2.5)
+    right.set_ylim(-0.2, 3)
+    right.legend(title="spread of the spikes / T", frameon=False, fontsize=9, loc="upper left")
+    plain(right, "Lead of the output: a ReLU", "sum of w x / (m spread)", "lead / spread")
     return figure
 
 
