@@ -7,11 +7,15 @@ profiler of torch counts the operators; the rest is everything else.
     python bench/training_step.py                     # SpikingVGG16, batch 32, one thread
     python bench/training_step.py --model vgg8 --batch 64 --dense
     python bench/training_step.py --model spiking_googlenet --size 224 --batch 4 --dense
+    python bench/training_step.py --config cifar10-airbench --dense
 
---dense times a step of the ReLU network of the same shape in turn, and prints the ratio.
+--config takes network, optimizer and batch from a recipe. --dense times a step of the ReLU network
+of the same shape in turn, in float32 and channels_last, and prints the ratio. Where layers have
+horizons, the ReLU network has batch normalization, and spiking steps are timed in both precisions.
 """
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -23,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import ttfs_fast
 from ttfs_fast.data import ImageSet
-from ttfs_fast.training import TrainConfig, loop
+from ttfs_fast.training import TrainConfig, loop, read_recipe
 from ttfs_fast.training.processes import make_fabric
 
 
@@ -51,22 +55,8 @@ class Steps(loop._Session):
         self._epoch(0, *self.ready)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="spiking_vgg16")
-    parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dense", action="store_true", help="also the ReLU network")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    shape = (options.batch, 3, options.size, options.size)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    images = ImageSet(pixels, np.arange(options.batch) % 10, "random", tuple("0123456789"))
-    config = TrainConfig(
+def _config(options: argparse.Namespace) -> TrainConfig:
+    return TrainConfig(
         dataset="cifar10",
         model=options.model,
         width=options.width,
@@ -80,24 +70,67 @@ def main() -> None:
         scale=16.0,
         crop=4,
         flip=True,
-        batch_size=options.batch,
+        batch_size=options.batch or 32,
         lr_start=0.02,
         threads=options.threads,
     )
+
+
+def _recipe(options: argparse.Namespace) -> TrainConfig:
+    config = TrainConfig(**read_recipe(options.config))
+    batch = options.batch or config.batch_size
+    return dataclasses.replace(config, batch_size=batch, threads=options.threads)
+
+
+def _dense(config: TrainConfig) -> TrainConfig:
+    """The ReLU network of the same shape: with batch normalization where layers have horizons."""
+    if config.neuron == "horizon":
+        return dataclasses.replace(
+            config,
+            neuron="relu-norm",
+            whitening=False,
+            precision="float32",
+            weight_sum=0.0,
+            scale=1.0,
+        )
+    return TrainConfig(
+        dataset=config.dataset,
+        model=config.model,
+        width=config.width,
+        neuron="relu",
+        crop=config.crop,
+        flip=config.flip,
+        batch_size=config.batch_size,
+        threads=config.threads,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="spiking_vgg16")
+    parser.add_argument("--config", help="a recipe, in place of the options for the network")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dense", action="store_true", help="also the ReLU network")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    config = _recipe(options) if options.config else _config(options)
+    options.batch, options.model, options.width = config.batch_size, config.model, config.width
+    shape = (options.batch, 3, options.size, options.size)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    images = ImageSet(pixels, np.arange(options.batch) % 10, "random", tuple("0123456789"))
     spiking = Steps(config, images)
     steps = {"spiking": spiking}
     if options.dense:
-        relu = TrainConfig(
-            dataset="cifar10",
-            model=options.model,
-            width=options.width,
-            neuron="relu",
-            crop=4,
-            flip=True,
-            batch_size=options.batch,
-            threads=options.threads,
-        )
-        steps["ReLU"] = Steps(relu, images)
+        if config.precision == "bfloat16":
+            single = dataclasses.replace(config, precision="float32")
+            steps["float32"] = Steps(single, images)
+        steps["ReLU"] = Steps(_dense(config), images)
+        steps["ReLU"].model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for step in steps.values():
         step.run_one()  # warm up
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -124,11 +157,11 @@ def main() -> None:
     for name, values in times.items():
         median = statistics.median(values)
         print(f"{name:8} {median:.3f} s a step, {options.batch / median:.1f} images/s")
-    if options.dense:
-        ratio = statistics.median(
-            a / b for a, b in zip(times["spiking"], times["ReLU"], strict=True)
-        )
-        print(f"spiking / ReLU: {ratio:.2f}")
+    dense = times.pop("ReLU", None)
+    for name, values in times.items():
+        if dense is not None:
+            ratio = statistics.median(a / b for a, b in zip(values, dense, strict=True))
+            print(f"{name} / ReLU: {ratio:.2f}")
     print(f"outside the spiking operators: {1 - inside / whole:.1%} of a step of {whole:.3f} s")
 
 

@@ -19,6 +19,10 @@ BENCH = Path(__file__).parents[2] / "bench"
             r"spiking / ReLU: \d+\.\d+\n(.*\n)*outside the spiking operators: \d+\.\d% ",
         ),
         (
+            "training_step.py --config cifar10-airbench --batch 2 --repeats 1 --dense",
+            r"spiking / ReLU: \d+\.\d+\nfloat32 / ReLU: \d+\.\d+\noutside the spiking oper",
+        ),
+        (
             "integer.py --threads 1 --repeats 1 --batch 1 --only 512->10",
             r"fc 512->10 b1 +\d+% +\d+\.\d+ ms",
         ),
