@@ -1,6 +1,9 @@
 """Import of the packages that only some parts of ttfs_fast need."""
 
 import importlib
+import os
+import sys
+from contextlib import suppress
 from types import ModuleType
 
 
@@ -25,10 +28,12 @@ def require(module_name: str, extra: str) -> ModuleType:
         If the package is not installed. A module that is installed but fails to import for
         another reason raises its own error.
     """
+    package = module_name.partition(".")[0]
     try:
+        if package == "matplotlib" and package not in sys.modules:
+            _import_matplotlib()
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        package = module_name.partition(".")[0]
         if error.name != package:
             raise
         raise ImportError(
@@ -36,3 +41,20 @@ def require(module_name: str, extra: str) -> ModuleType:
             f'install it with: pip install "ttfs_fast[{extra}]"',
             name=error.name,
         ) from error
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib, whatever MPLBACKEND says: this package only draws files with it.
+
+    The variable names what shows figures on a screen. A notebook sets it for every process that it
+    starts, and where that backend is not installed, matplotlib refuses to be imported.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        matplotlib = importlib.import_module("matplotlib")
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend  # as it would have done itself

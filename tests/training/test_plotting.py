@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -84,3 +86,29 @@ def test_curve_of_a_log(tmp_path: Path) -> None:
 
 def test_pyplot_is_not_touched() -> None:
     assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "backend", ["module://matplotlib_inline.backend_inline", "no-such-backend", "svg", None]
+)
+def test_files_are_drawn_whatever_mplbackend_says(backend: str | None, tmp_path: Path) -> None:
+    environment = {name: v for name, v in os.environ.items() if name != "MPLBACKEND"}
+    if backend is not None:
+        environment["MPLBACKEND"] = backend
+    path = tmp_path / "empty.png"
+    code = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from ttfs_fast._extras import require\n"
+        "from ttfs_fast._files import save_figure\n"
+        f"save_figure(Path({str(path)!r}), require('matplotlib.figure', 'plot').Figure())\n"
+        f"assert os.environ.get('MPLBACKEND') == {backend!r}\n"
+        "import matplotlib\n"
+        "print(matplotlib.rcParams._get('backend'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert (done.stdout == "svg\n") == (backend == "svg")  # one that is known is kept
