@@ -4,7 +4,7 @@ Spiking layers whose neurons spike at most once, the time of the spike being the
 operators with compiled kernels: :func:`spiking_linear`, :func:`spiking_conv2d` and
 :func:`spiking_max_pool2d` stand where their namesakes of torch.nn.functional stood. Modules are in
 :mod:`ttfs_fast.nn`, networks in :mod:`ttfs_fast.models`, integer networks, which run without
-torch, in :mod:`ttfs_fast.quantization`.
+torch, in :mod:`ttfs_fast.quantization`. ``import ttfs_fast`` is enough to use any of them.
 """
 
 import importlib
@@ -32,6 +32,31 @@ __all__ = [
 ]
 
 # Names are looked up when they are first used: the operators need torch, the rest does not.
+_SUBMODULES = frozenset(
+    {
+        "bench",
+        "centring",
+        "circuit",
+        "cli",
+        "data",
+        "encoding",
+        "events",
+        "experiments",
+        "functional",
+        "geometry",
+        "loss",
+        "models",
+        "nir",
+        "nn",
+        "ops",
+        "plotting",
+        "quantization",
+        "reference",
+        "reproduce",
+        "robustness",
+        "training",
+    }
+)
 _MODULES = {
     "__version__": "_core",
     "instruction_set": "_core",
@@ -44,8 +69,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "quantization":
-        return importlib.import_module("ttfs_fast.quantization")
+    if name in _SUBMODULES:
+        return importlib.import_module(f"ttfs_fast.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'ttfs_fast' has no attribute {name!r}")
     if _MODULES[name] == "_core":
@@ -56,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -4,6 +4,9 @@ A simulator of the circuit of Zhou et al. (AAAI 2021), section 3.1, with the ave
 with the switching waveforms; see docs/circuit.md.
 """
 
+import importlib
+from typing import Any
+
 from ttfs_fast.circuit.energy import (
     NetworkEnergy,
     energy,
@@ -48,3 +51,10 @@ __all__ = [
     "simulate",
     "simulated_energy",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # No simulation needs these, and some of them need torch or matplotlib.
+    if name in ("convergence", "network", "plots", "spice"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
