@@ -1,5 +1,6 @@
 """The command ``ttfs-fast``: parse, call, print. One module a group of commands."""
 
+from ttfs_fast._terminal import escape_unknown_characters
 from ttfs_fast.cli import (  # each adds its commands
     bench,
     circuit,
@@ -32,4 +33,5 @@ __all__ = [
 
 def main() -> None:
     """Run the command ``ttfs-fast``."""
+    escape_unknown_characters()
     app()

@@ -1,5 +1,6 @@
 """What the commands share: the application, common options, errors, tables."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ except ModuleNotFoundError as error:
         'install it with: pip install "ttfs_fast[train]"'
     )
 
+from ttfs_fast import _terminal
 from ttfs_fast.models.shipped import SHIPPED, shipped_name, shipped_weights
 from ttfs_fast.training.config import TrainConfig
 
@@ -44,17 +46,34 @@ COMMANDS = (
 """In the order of ``ttfs-fast --help``: as one meets them."""
 
 
-class InOrder(typer.core.TyperGroup):
-    """Lists the commands in the order of `COMMANDS`, not in that in which they were added."""
+class Commands(typer.core.TyperGroup):
+    """All commands, listed in the order of `COMMANDS`, not in that in which they were added."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the commands."""
         return sorted(super().list_commands(ctx), key=COMMANDS.index)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments of whichever command it is."""
+        return super().parse_args(ctx, [with_home(argument) for argument in args])
+
+
+def with_home(argument: str) -> str:
+    """Put the home folder for a ~ after an option's equals sign, where shells leave it alone."""
+    name, equals, value = argument.partition("=")
+    if not (name.startswith("--") and value.startswith("~")):
+        return argument
+    found = os.path.expanduser(value)
+    if found.partition("/")[0] == "~":
+        raise typer.BadParameter(
+            f"{argument}: this user has no home folder; write the folder in place of ~"
+        )
+    return f"{name}{equals}{found}"
+
 
 app = typer.Typer(
     name="ttfs-fast",
-    cls=InOrder,
+    cls=Commands,
     help="Train and examine spiking networks that compute with the time of the first spike.",
     no_args_is_help=True,
     add_completion=False,
@@ -188,7 +207,7 @@ def friendly_errors(debug: bool) -> Iterator[None]:
 @contextmanager
 def counting_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, and nothing elsewhere."""
-    terminal = console()
+    terminal = _terminal.console(sys.stdout)
     if not (show and terminal.is_terminal):
         yield lambda done: None
         return

@@ -1,14 +1,15 @@
 """``ttfs-fast bench``: spiking layers and networks against dense ones."""
 
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from ttfs_fast._terminal import console, print_line
 from ttfs_fast.cli._common import (
     Debug,
     app,
-    console,
     flag,
     friendly_errors,
     option,
@@ -18,6 +19,10 @@ from ttfs_fast.cli._common import (
 
 if TYPE_CHECKING:
     from ttfs_fast.bench import GroupResult, Settings
+
+
+SPINNER = "line"
+"""One that every terminal has the characters of."""
 
 
 class BenchGroup(StrEnum):
@@ -75,7 +80,7 @@ def bench(
         )
         names = chosen(only, plain=plain, threads=count)
         benchmarks.load(out)  # a folder that cannot be used is refused before the work
-        terminal = console()
+        terminal = console(sys.stdout)
         print(benchmarks.described(benchmarks.measured_on(settings)))
         print(f"Groups: {', '.join(names)}. Results go to {out}.")
         for name in names:
@@ -101,14 +106,14 @@ def _measured(name: str, settings: "Settings", terminal: Any) -> "GroupResult":
     from ttfs_fast.bench import GROUPS, Row, run
 
     title = GROUPS[name].title
-    with terminal.status(title) as status:
+    with terminal.status(title, spinner=SPINNER) as status:
 
         def show(row: Row) -> None:
             line = f"{title}: {row['layer']}"
             if terminal.is_terminal:
                 status.update(line)
             else:
-                print(line, flush=True)
+                print_line(line)
 
         return run(name, settings, show)
 

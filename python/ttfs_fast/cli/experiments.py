@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from ttfs_fast._terminal import print_line
 from ttfs_fast.cli._common import (
     OR_SHIPPED,
     DataRoot,
@@ -61,9 +62,7 @@ def depth(
             epochs=epochs,
         )
         root = None if data_root is None else str(data_root)
-        runs = depth_study(
-            chosen, out, data_root=root, threads=threads, say=lambda text: print(text, flush=True)
-        )
+        runs = depth_study(chosen, out, data_root=root, threads=threads, say=print_line)
         table = rich("table").Table(title="test accuracy: mean and deviation over the seeds")
         table.add_column("network")
         columns = sorted({run.depth for run in runs})
@@ -120,7 +119,7 @@ def silence(
             out,
             data_root=None if data_root is None else str(data_root),
             threads=threads,
-            say=lambda text: print(text, flush=True),
+            say=print_line,
         )
         table = rich("table").Table(title="what silence costs")
         for head in ("may spike", "spike", "accuracy", "not trained: spike", "accuracy", "answer"):

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from ttfs_fast import _terminal
 from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
     Threads,
     app,
-    console,
     flag,
     friendly_errors,
     option,
@@ -107,7 +107,7 @@ def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = 
                 only=only,
                 command=shlex.join(["ttfs-fast", *sys.argv[1:]]),
                 progress=progress,
-                say=lambda text: print(text, flush=True),
+                say=_terminal.print_line,
             )
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -120,14 +120,14 @@ def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Bars on a terminal; elsewhere a line when a part begins and after every tenth of it."""
-    terminal = console()
+    terminal = _terminal.console(sys.stdout)
     if not terminal.is_terminal:
         said: set[tuple[str, int]] = set()
 
         def line(part: str, done: int, total: int) -> None:
             if (key := (part, 10 * done // total if total else 10)) not in said:
                 said.add(key)
-                print(f"{part}: {done} of {total}", flush=True)
+                _terminal.print_line(f"{part}: {done} of {total}")
 
         yield line
         return

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ttfs_fast._terminal import Unfailing, console
+
 DATA_ROOT_VARIABLE = "TTFS_FAST_DATA"
 _TIMEOUT = 30.0
 _CHUNK = 1 << 16
@@ -124,16 +126,15 @@ def fetch(url: str, limit: int) -> bytes:
 def _progress(url: str, total: int | None) -> Iterator[Progress]:
     """A progress bar if rich is installed, else a line of text."""
     try:
-        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
         from rich.progress import Progress as Bar
     except ImportError:
         size = f" ({total} bytes)" if total is not None else ""
-        print(f"fetching {url}{size}", file=sys.stderr)
+        print(f"fetching {url}{size}", file=Unfailing(sys.stderr))
         yield lambda count: None
-        print(f"fetched {url}", file=sys.stderr)
+        print(f"fetched {url}", file=Unfailing(sys.stderr))
         return
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=console(sys.stderr)) as bar:
         task = bar.add_task(url.rsplit("/", 1)[-1], total=total)
         yield lambda count: bar.update(task, advance=count)

@@ -3,6 +3,7 @@
 import io
 import operator
 import os
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ttfs_fast._extras import require
+from ttfs_fast._terminal import console
 from ttfs_fast.data._sources import folder_path
 from ttfs_fast.data.imageset import ImageSet, class_numbers, listed
 
@@ -401,8 +403,7 @@ class _bar:
         self._progress: Any = None
         if show:
             rich = require("rich.progress", "train")
-            console = require("rich.console", "train").Console(stderr=True)
-            self._progress = rich.Progress(console=console, transient=True)
+            self._progress = rich.Progress(console=console(sys.stderr), transient=True)
             self._task = self._progress.add_task(title, total=total)
 
     def __enter__(self) -> Any:

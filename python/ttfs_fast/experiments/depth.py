@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure, use_folder
+from ttfs_fast._terminal import print_line
 from ttfs_fast.centring import centre_weights_, hold_spread_, is_centred
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity, encode
@@ -175,7 +176,7 @@ def depth_study(
     *,
     data_root: str | None = None,
     threads: int | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
 ) -> list[Run]:
     """Train every network of a study, or those that its table does not hold yet.
 

@@ -12,6 +12,7 @@ import torch
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure, use_folder
+from ttfs_fast._terminal import print_line
 from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.experiments._tables import read_rows, write_rows
 from ttfs_fast.models.shipped import weights_file
@@ -108,7 +109,7 @@ def silence_study(
     *,
     data_root: str | None = None,
     threads: int | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
 ) -> list[Silenced]:
     """Give a trained network horizons, train it further, and test it, for each share.
 

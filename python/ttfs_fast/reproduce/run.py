@@ -12,6 +12,7 @@ import torch
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
+from ttfs_fast._terminal import print_line
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.bench.timing import environment
 from ttfs_fast.reproduce import figure2, render, table1, table2, table3, table4
@@ -91,7 +92,7 @@ def reproduce(
     only: Sequence[str] = (),
     command: str = "ttfs_fast.reproduce.reproduce",
     progress: Progress | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
 ) -> Path:
     """Compute what is missing, and write the report.
 

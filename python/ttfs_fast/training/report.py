@@ -6,10 +6,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from ttfs_fast._extras import require
+from ttfs_fast._terminal import console
 
 
 class Reporter:
     """Prints to a terminal with a progress bar, and to anything else a line an epoch.
+
+    What cannot be shown is escaped or left out; it never ends the training.
 
     Parameters
     ----------
@@ -18,9 +21,7 @@ class Reporter:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = require("rich.console", "train").Console(
-            file=sys.stdout, quiet=quiet, highlight=False, soft_wrap=True
-        )
+        self._console = console(sys.stdout, quiet=quiet, soft_wrap=True)
         self._progress: Any = None
         self._task: Any = None
 
