@@ -1,10 +1,15 @@
 """Files of integer networks; what is needed to run one."""
 
+import copy
+import multiprocessing
 import os
+import pickle
 import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +21,7 @@ import ttfs_fast
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import IntegerNetwork, convert, is_integer_file, load
+from ttfs_fast.quantization.network import MOST_THREADS, default_threads
 
 ENCODERS = 20 + 4 + 8 + 12 + 4
 """Where they begin in a file."""
@@ -147,6 +153,93 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(net: IntegerNetwork) ->
         IntegerNetwork.from_bytes(extra)
 
 
+def bytes_path(folder: Path) -> Path:
+    """A path that is not UTF-8."""
+    return Path(os.fsdecode(os.fsencode(folder) + b"/net-\xff\xe9.ttfs"))
+
+
+def test_load_reads_the_paths_that_save_writes(net: IntegerNetwork, tmp_path: Path) -> None:
+    path = bytes_path(tmp_path)
+    assert load(net.save(path)).to_bytes() == net.to_bytes()
+    assert load(os.fsencode(path)).to_bytes() == net.to_bytes()  # type: ignore[arg-type]
+    assert is_integer_file(path)
+    path.write_bytes(net.to_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"net-\\xff\\xe9.ttfs is not an integer network.*short"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.copy,
+        copy.deepcopy,
+        *(
+            lambda net, protocol=protocol: ForkingPickler.loads(ForkingPickler.dumps(net, protocol))
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+        ),
+    ],
+)
+def test_copies_and_pickles_are_the_network(
+    net: IntegerNetwork, copied: Callable[[IntegerNetwork], IntegerNetwork]
+) -> None:
+    again = copied(net)
+    assert type(again) is IntegerNetwork
+    assert again.to_bytes() == net.to_bytes()
+    assert np.array_equal(again(images(net)), net(images(net)))
+    assert (again(images(net)) < net.silent).any()
+
+
+def test_a_pickled_subclass_keeps_its_attributes(net: IntegerNetwork) -> None:
+    named = NamedNetwork.from_bytes(net.to_bytes())
+    named.title = "digits"
+    again = ForkingPickler.loads(ForkingPickler.dumps(named))
+    assert type(again) is NamedNetwork
+    assert again.title == "digits"
+    assert again.to_bytes() == net.to_bytes()
+
+
+class NamedNetwork(IntegerNetwork):
+    title = ""
+
+
+def test_integer_networks_run_in_other_processes(net: IntegerNetwork) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (classes,) = pool.map(net.classify, [images(net)])
+    assert classes.tolist() == net.classify(images(net)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("3", 3),
+        ("1,1", 1),
+        (" 5 , 2,1", 5),
+        ("+4", 4),
+        ("99999999", MOST_THREADS),
+        ("", None),
+        ("0", None),
+        ("-1", None),
+        ("two", None),
+        ("1,", None),
+        ("3,two", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_omp_num_threads_is_read_as_openmp_reads_it(
+    value: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(7)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert default_threads(None) == (7 if expected is None else expected)
+    assert default_threads(2) == 2
+
+
+def test_no_number_of_threads_is_too_large(net: IntegerNetwork) -> None:
+    few = net(images(net, 1), threads=1)
+    assert default_threads(1 << 40) == MOST_THREADS
+    assert np.array_equal(net(images(net, 1), threads=1 << 40), few)
+
+
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     source = str(Path(ttfs_fast.__file__).parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
@@ -198,6 +291,34 @@ def test_one_openmp_runtime_when_torch_comes_later(tmp_path: Path) -> None:
     files = {line.split()[-1] for line in done.stdout.splitlines() if ".so" in line}
     runtimes = {f for f in files if any(n in Path(f).name for n in ("gomp", "iomp", "libomp"))}
     assert len(runtimes) == 1, runtimes
+
+
+PACKAGES = ("ttfs_fast", "ttfs_fast.circuit", "ttfs_fast.quantization")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_submodule_resolves(package: str) -> None:
+    done = run(
+        "import importlib, pkgutil, ttfs_fast\n"
+        "package = ttfs_fast\n"
+        f"for name in {package.split('.')[1:]!r}: package = getattr(package, name)\n"
+        "names = {m.name for m in pkgutil.iter_modules(package.__path__)}\n"
+        "names = sorted(name for name in names if not name.startswith('_'))\n"
+        "for name in names: getattr(package, name)\n"
+        "print(len(names))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 5
+
+
+def test_submodules_are_imported_when_they_are_used() -> None:
+    done = run(
+        "import sys, ttfs_fast\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert {'nn', 'models', 'loss'} <= set(dir(ttfs_fast))\n"
+        "print(ttfs_fast.nn.SpikingLinear.__module__)\n"
+    )
+    assert done.stdout == "ttfs_fast.nn\n", done.stderr
 
 
 def test_names_of_the_package() -> None:

@@ -1,6 +1,7 @@
 """Integer networks: numpy in, numpy out, and no torch."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,8 @@ from ttfs_fast._files import replace_file
 from ttfs_fast._native import _core
 
 MAGIC = b"TTFSINT\n"
+MOST_THREADS = 1 << 16
+"""More are never started: a layer has fewer pieces of work."""
 Codes = NDArray[np.uint16]
 
 
@@ -174,6 +177,13 @@ class IntegerNetwork:
         except RuntimeError as error:
             raise ValueError(str(error)) from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy keep: the content of the file in place of the core's network."""
+        return self.__dict__ | {"_core": self.to_bytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _core=_core.IntegerNetwork.parse(state["_core"]))
+
     @property
     def time_bits(self) -> int:
         """Bits of a spike code: 16 or 8."""
@@ -286,7 +296,9 @@ def load(path: str | os.PathLike[str]) -> IntegerNetwork:
     if not os.path.exists(path):
         raise FileNotFoundError(f"no integer network at {path}")
     try:
-        return IntegerNetwork(_core.IntegerNetwork.load(path))
+        return IntegerNetwork(_core.IntegerNetwork.load(os.fsencode(path)))
+    except UnicodeDecodeError as error:  # the core's message, with a path that is not UTF-8
+        raise ValueError(error.object.decode(errors="backslashreplace")) from None
     except RuntimeError as error:
         raise ValueError(str(error)) from error
 
@@ -308,15 +320,18 @@ def first_spikes(codes: Codes, silent: int) -> NDArray[np.int32]:
 
 
 def default_threads(threads: int | None) -> int:
-    """The number asked for, or as many as OMP_NUM_THREADS or the processors of this process."""
+    """The number asked for, or as many as OMP_NUM_THREADS or the processors of this process.
+
+    OMP_NUM_THREADS may be a list, a number for each level of nested parallel regions; there is one
+    level here. As in OpenMP, a value that is none counts as not set.
+    """
     if threads is not None:
         if threads < 1:
             raise ValueError(f"threads must be at least 1; got {threads}")
-        return threads
-    try:
-        return max(1, int(os.environ.get("OMP_NUM_THREADS", "")))
-    except ValueError:
-        pass
+        return min(threads, MOST_THREADS)
+    levels = [level.strip() for level in os.environ.get("OMP_NUM_THREADS", "").split(",")]
+    if all(re.fullmatch(r"\+?0*[1-9][0-9]{0,8}", level) for level in levels):
+        return min(int(levels[0]), MOST_THREADS)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
