@@ -12,7 +12,7 @@ import torch
 
 typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
 
-from ttfs_fast import cli  # noqa: E402
+from ttfs_fast import cli, nir  # noqa: E402
 from ttfs_fast._extras import require  # noqa: E402
 from ttfs_fast.cli._common import COMMANDS  # noqa: E402
 from ttfs_fast.data import ImageSet, load  # noqa: E402
@@ -225,6 +225,68 @@ def test_a_network_that_ships_goes_by_its_name(
     result = run("eval", "--weights", "cifar_scnn")
     assert result.exit_code == 2
     assert "cifar_scnn" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("eval", "--weights=~/none.x"), "no weights at {home}/none.x"),
+        (("eval", "--weights=~"), "no weights at {home}"),
+        (("circuit", "layer", "--weights=~/none.x"), "{home}/none.x"),
+        (("train", "--config=~/none.toml"), "no settings at {home}/none.toml"),
+        (("eval", "--weights", "~/none.x"), "no weights at ~/none.x"),  # given so by quotes only
+        (("eval", "--weights=./~/none.x"), "no weights at ~/none.x"),
+        (("eval", "--weights=~nobody-has-this-name/x"), "no weights at ~nobody-has-this-name/x"),
+    ],
+)
+def test_a_tilde_after_an_equals_sign_is_the_home_folder(
+    arguments: tuple[str, ...], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert wanted.format(home=tmp_path) in result.stderr.replace("\n", "")
+
+
+def test_what_is_written_goes_to_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    assert run("circuit", "waveform", "--out=~/a/wave.csv").exit_code == 0
+    assert [p.name for p in (home / "a").iterdir()] == ["wave.csv"]
+    assert list(here.iterdir()) == []
+
+
+def test_a_tilde_without_a_home_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setenv("COLUMNS", "200")
+    result = run("eval", "--weights=~/x")
+    assert result.exit_code == 2
+    assert "--weights=~/x: this user has no home folder" in result.stderr
+
+
+def test_paths_that_are_not_utf8(trained: Path, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run-\xff\xe9"))
+    shutil.copytree(trained, folder)
+    weights, graph = folder / "model.safetensors", folder / "net.nir"
+    done = subprocess.run(
+        [sys.executable, "-m", "ttfs_fast", "export", str(graph), "--weights", str(weights)],
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "run-\\udcff\\udce9/net.nir: " in done.stdout
+    assert len(nir.read(graph)) > 3
+    weights.write_bytes(b"")
+    result = run("eval", "--weights", str(weights))
+    assert result.exit_code == 2
+    assert "run-\\udcff\\udce9/model.safetensors is not a safetensors file" in result.stderr
 
 
 def test_eval_wants_exactly_one_network(trained: Path) -> None:

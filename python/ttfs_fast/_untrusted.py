@@ -5,6 +5,7 @@ export, and all of them mean that the file is no good.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,12 @@ def read_safetensors(path: Path) -> "dict[str, Tensor]":
     """The same from a file that is there; the ValueError names it."""
     safetensors = require("safetensors.torch", "train")
     try:
-        tensors: dict[str, Tensor] = safetensors.load_file(path)
+        # The library takes every path as UTF-8, whatever its bytes in the file system are.
+        tensors: dict[str, Tensor] = (
+            safetensors.load_file(path)
+            if os.fsencode(path) == str(path).encode(errors="replace")
+            else safetensors.load(path.read_bytes())
+        )
     except Exception as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     return tensors

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from ttfs_fast.data import ImageError, ImageFolder, load_images
+from ttfs_fast.data import ImageError, ImageFolder, StreamedImages, load_images
 from ttfs_fast.data.folders import centre_square
+from ttfs_fast.training.datasets import digest
 
 pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
 
@@ -301,6 +302,19 @@ def test_a_class_none_of_whose_images_can_be_read_is_an_error(tmp_path: Path) ->
         (tmp_path / "val" / "bee" / name).write_bytes(b"no image")
     with pytest.raises(ImageError, match="no image of the classes bee can be read: mend them"):
         load_images(ImageFolder(tmp_path, "val"), corrupt="skip")
+
+
+def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path / "images")
+    digests = []
+    for name in (b"\xff.png", b"\xfe.png"):
+        path = Path(os.fsdecode(root + name + b"/val/ape/" + name))
+        path.parent.mkdir(parents=True)
+        path.write_bytes(picture((8, 6), 7))
+        folder = ImageFolder(path.parents[2], "val")
+        assert folder.read(0).shape == (3, 6, 8)
+        digests.append(digest(StreamedImages(folder, 1, 8)))
+    assert digests[0] != digests[1]
 
 
 def test_corrupt_images_are_refused_or_counted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import csv
 import re
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,14 @@ def test_a_cell_cannot_break_the_page() -> None:
     assert "<script>" not in text
     assert "&lt;i&gt;|x" in text
     assert "<i>/x" in render.as_markdown(report)
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
+    report = render.Report("T", ["the run \udcff"], [], [])
+    written = render.write(report, tmp_path)
+    assert {path.suffix for path in written} == {".md", ".html"}
+    for path in written:
+        assert "the run \\udcff" in path.read_text(encoding="utf-8")
 
 
 def test_columns_without_a_value_are_left_out() -> None:

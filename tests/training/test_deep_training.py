@@ -252,6 +252,19 @@ def test_tensorboard_has_the_log(tmp_path: Path) -> None:
     assert not (tmp_path / "tensorboard").exists()
 
 
+def test_tensorboard_refuses_paths_it_cannot_write_to_before_a_run_is_replaced(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra ttfs_fast[tensorboard]")
+    run = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run-\xff"))
+    run.mkdir()
+    (run / "config.json").write_text("a run of before")
+    with pytest.raises(ValueError, match=r"run-\\udcff/tensorboard is not: choose another"):
+        train(DEEP, run, quiet=True, tensorboard=True, overwrite=True)
+    assert (run / "config.json").read_text() == "a run of before"
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+
+
 @pytest.fixture(scope="module")
 def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images whose class is their colour, in class folders."""

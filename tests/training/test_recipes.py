@@ -21,6 +21,16 @@ def test_a_file(tmp_path: Path) -> None:
     assert TrainConfig(**read_recipe(str(path))).shift == 2.0
 
 
+def test_a_tilde_in_the_paths_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "mine.toml"
+    path.write_text('data_root = "~/a"\nstart = "~/b"\nteacher = "/c/~"\nteacher_share = 0.5\n')
+    settings = read_recipe(path)
+    assert settings["data_root"] == str(tmp_path / "a")
+    assert settings["start"] == str(tmp_path / "b")
+    assert settings["teacher"] == "/c/~"
+
+
 @pytest.mark.parametrize("name", ["no-such-recipe", "no/such/file.toml", "", "."])
 def test_neither_recipe_nor_file(name: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"recipes that come with the package: .*mnist"):

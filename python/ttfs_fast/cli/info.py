@@ -42,7 +42,10 @@ def openmp_runtimes() -> list[str]:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return []
-    paths = (line.split(maxsplit=5)[5:] for line in maps.read_text().splitlines())
+    paths = (
+        line.split(maxsplit=5)[5:]
+        for line in maps.read_text(errors="backslashreplace").splitlines()
+    )
     names = ("libgomp", "libiomp", "libomp")
     return sorted({p[0] for p in paths if p and Path(p[0]).name.startswith(names)})
 

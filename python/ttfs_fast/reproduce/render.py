@@ -93,15 +93,20 @@ def write(report: Report, folder: Path) -> list[Path]:
     pictures = [picture for section in report.sections for picture in section.pictures]
     pngs = {picture.name: png(picture.figure) for picture in pictures}
     contents = {folder / PICTURES / f"{name}.png": content for name, content in pngs.items()} | {
-        folder / TABLES / f"{table.name}.csv": as_csv(table).encode()
+        folder / TABLES / f"{table.name}.csv": _utf8(as_csv(table))
         for section in report.sections
         for table in section.tables
     }
-    contents[folder / MARKDOWN] = as_markdown(report).encode()
-    contents[folder / HTML] = as_html(report, pngs).encode()
+    contents[folder / MARKDOWN] = _utf8(as_markdown(report))
+    contents[folder / HTML] = _utf8(as_html(report, pngs))
     for path, content in contents.items():
         replace_file(path, content)
     return list(contents)
+
+
+def _utf8(text: str) -> bytes:
+    """The text as a file has it; names of files that are not UTF-8 are escaped."""
+    return text.encode(errors="backslashreplace")
 
 
 def as_html(report: Report, pngs: dict[str, bytes]) -> str:

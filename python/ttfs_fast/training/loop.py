@@ -174,6 +174,7 @@ def _train(
     """`train`, in a folder that is this run's alone."""
     leads = fabric.global_rank == 0
     reporter = Reporter(quiet=quiet)
+    curves = Scalars(run, write=tensorboard and leads)  # refuses before anything is replaced
     saved = None
     if leads or resume:
         saved = _saved_config(run, resume=resume, overwrite=overwrite)
@@ -208,7 +209,7 @@ def _train(
         _remove_run(run)
         replace_file(run / CONFIG, f"{config.to_json()}\n".encode())
 
-    with _threads(config.threads), Scalars(run, write=tensorboard and leads) as scalars:
+    with _threads(config.threads), curves as scalars:
         session = _Session(
             config, run, train_set, test_set, digest, teacher, reporter, fabric, scalars
         )

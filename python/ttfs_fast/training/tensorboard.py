@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,11 @@ class Scalars:
         Folder of the run; the files go to ``tensorboard`` inside.
     write : bool
         With false, nothing is written and the package tensorboard is not needed.
+
+    Raises
+    ------
+    ValueError
+        If the folder's path is not UTF-8, which TensorBoard cannot write to.
     """
 
     def __init__(self, run: Path, *, write: bool) -> None:
@@ -30,6 +36,7 @@ class Scalars:
         self._written = 0
         if write:
             require("tensorboard", "tensorboard")
+            _check_folder(self._folder)
         self._wanted = write
 
     def __enter__(self) -> Self:
@@ -60,3 +67,14 @@ class Scalars:
                     self._writer.add_scalar(f"{group}/{name}", value, record.epoch)
         self._written = len(records)
         self._writer.flush()
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        os.fspath(folder).encode()
+    except UnicodeEncodeError as error:
+        name = os.fspath(folder).encode(errors="backslashreplace").decode()
+        raise ValueError(
+            f"TensorBoard takes paths in UTF-8 only, and {name} is not: choose another folder "
+            "with --out, or leave out --tensorboard"
+        ) from error

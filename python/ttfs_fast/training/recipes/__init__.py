@@ -1,5 +1,6 @@
 """Settings of published training runs, as TOML files that ship with the package."""
 
+import os
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -26,6 +27,7 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
     -------
     settings : dict of str to object
         Fields of `TrainConfig` with their values; fields that are not named keep their defaults.
+        In paths, ``~`` stands for the home folder.
 
     Raises
     ------
@@ -48,6 +50,9 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
     try:
         settings = tomllib.loads(content.decode("utf-8-sig"))
         check_fields(settings, "it")
+        for name in ("data_root", "start", "teacher"):
+            if isinstance(value := settings.get(name), str):
+                settings[name] = os.path.expanduser(value)
         TrainConfig(**settings)
     except (ValueError, RecursionError) as error:  # also tomllib's and UTF-8's errors
         raise ValueError(f"{text} holds no training settings: {error}") from error
