@@ -180,3 +180,12 @@ def test_standardise_by_channel() -> None:
         standardise(pixels, reach=0)
     with pytest.raises(ValueError, match="must be"):
         standardise(pixels[0, 0])
+
+
+def test_encoding_of_the_meta_device_has_shapes_only() -> None:
+    pixels = torch.empty(2, 3, 4, 4, device="meta")
+    colours = torch.empty(3, device="meta")
+    z = encode(standardise(standardise(pixels, colours, colours)), polarity="both")
+    assert z.is_meta
+    assert values_to_times(z).shape == (2, 6, 4, 4)
+    assert times_to_values(z).shape == (2, 6, 4, 4)

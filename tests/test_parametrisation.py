@@ -1,5 +1,6 @@
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from ttfs_fast.centring import (
     is_centred,
 )
 from ttfs_fast.geometry import tap_shares
+from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import cifar_scnn, mnist_scnn, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
@@ -286,6 +288,38 @@ def test_compiled_training_step(seed: int) -> None:
     torch.compile(model, backend="aot_eager")(z).sum().backward()
     for name, p in model.named_parameters():
         assert torch.allclose(p.grad, eager[name], rtol=1e-5), name
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("relative", [True, False])
+def test_centred_networks_are_exported_as_they_are(
+    strict: bool, relative: bool, seed: int, tmp_path: Path
+) -> None:
+    model = nn.Sequential(SpikingConv2d(2, 3, 3), nn.Flatten(), SpikingLinear(48, 5))
+    centre_weights_(model, (2, 6, 6), relative=relative)
+    z = torch.rand(4, 2, 6, 6).exp()
+    batch = torch.export.Dim("batch")
+    shapes = ({0: batch},)
+    program = torch.export.export(model, (z,), dynamic_shapes=shapes, strict=strict)
+    torch.export.save(program, tmp_path / "network.pt2")
+    exported = torch.export.load(tmp_path / "network.pt2").module()
+    with torch.no_grad():
+        for images in (z, z[:3]):
+            assert torch.equal(exported(images), model(images))
+        assert model(z).isfinite().all()
+
+
+def test_centred_networks_run_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        model = vgg_stack(4, width=0.1)
+    z = torch.empty(2, 3, 32, 32, device="meta")
+    assert centre_weights_(model)(z).shape == (2, 10)
+    moved = centre_weights_(vgg_stack(4, width=0.1)).to("meta")
+    loss = SpikingLoss()(moved(z), torch.zeros(2, dtype=torch.int64, device="meta"), moved)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.is_meta for p in moved.parameters())
+    torch.optim.SGD(moved.parameters(), lr=0.1).step()
+    assert hold_spread_(moved) is moved
 
 
 def test_folding_a_copy_leaves_the_original_as_it_was() -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ttfs_fast import ops
 from ttfs_fast.geometry import tap_shares
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
 
@@ -63,9 +64,9 @@ class CentredWeight(nn.Module):
 
     def forward(self, v: Tensor) -> Tensor:
         """Weights of the shape of ``v``, (outputs, inputs, ...)."""
-        share = float(self.total) / max(math.prod(v.shape[1:]), 1)
-        weight: Tensor = _Centred.apply(v, float(self.gain), share)  # type: ignore[no-untyped-call]
-        return weight
+        if ops.in_trace():
+            return ops.traced_centred(v, self.gain, self.total)
+        return centred(v, self.gain, self.total)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """v that gives ``weight``, or if its sums differ, the nearest weights that have them."""
@@ -99,18 +100,27 @@ class _Centred(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(v: Tensor, gain: float, share: float) -> Tensor:
+    def forward(v: Tensor, gain: Tensor, share: Tensor) -> Tensor:
         means = _means(v)
         return torch.mul(v, gain).add_(means.mul_(-gain).add_(share))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
-        ctx.gain = inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        centred: Tensor = _Centred.apply(grad, ctx.gain, 0.0)  # type: ignore[no-untyped-call]
-        return centred, None, None
+        (gain,) = ctx.saved_tensors
+        nothing = torch.zeros_like(gain)
+        grad_v: Tensor = _Centred.apply(grad, gain, nothing)  # type: ignore[no-untyped-call]
+        return grad_v, None, None
+
+
+def centred(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
+    """gain centre(v) + total / N, for N inputs of each neuron."""
+    share = total / max(math.prod(v.shape[1:]), 1)
+    weight: Tensor = _Centred.apply(v, gain, share)  # type: ignore[no-untyped-call]
+    return weight
 
 
 def _means(v: Tensor) -> Tensor:
@@ -276,7 +286,7 @@ def hold_spread_(model: Model) -> Model:
             v, held = weight.original, weight[0]
             rest = centre(v)
             sizes = rest.flatten(1).square().mean(1).sqrt_().clamp_(min=torch.finfo(v.dtype).tiny)
-            size = float(held.spread / held.gain) / math.sqrt(max(v[0].numel(), 1))
+            size = held.spread / held.gain / math.sqrt(max(v[0].numel(), 1))
             v.copy_(rest.div_(sizes.div_(size).reshape(-1, *[1] * (v.dim() - 1))))
     return model
 

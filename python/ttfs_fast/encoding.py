@@ -10,9 +10,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ttfs_fast._overrides import overridable
+
 Polarity = Literal["bright-first", "dark-first", "both"]
 
 
+@overridable
 def pixels_to_times(
     pixels: Tensor, alpha: float = 3.0, polarity: Polarity = "bright-first"
 ) -> Tensor:
@@ -63,6 +66,7 @@ def pixels_to_times(
     return alpha * (1 - intensity) if polarity == "bright-first" else alpha * intensity
 
 
+@overridable
 def standardise(
     pixels: Tensor,
     mean: Tensor | None = None,
@@ -117,13 +121,14 @@ def standardise(
                 f"mean and deviation must have shape ({channels},), one for each channel; got "
                 f"{tuple(mean.shape)} and {tuple(deviation.shape)}"
             )
-        if not bool((deviation > 0).all()):
+        if has_values(deviation) and not bool((deviation > 0).all()):
             raise ValueError(f"deviations must be above 0; got {deviation.tolist()}")
         mean = mean.to(intensity)[:, None, None]
         deviation = deviation.to(intensity)[:, None, None]
     return ((intensity - mean) / (2 * reach * deviation) + 0.5).clamp(0, 1)
 
 
+@overridable
 def times_to_values(times: Tensor) -> Tensor:
     """Turn spike times into spike values, z = exp(t).
 
@@ -147,7 +152,7 @@ def times_to_values(times: Tensor) -> Tensor:
     """
     _check_float(times, "times")
     values = times.exp()
-    if not torch.compiler.is_compiling() and bool((values == 0).any()):
+    if has_values(values) and bool((values == 0).any()):
         raise ValueError(
             f"a spike time of {times.min().item():g} is too early for {times.dtype}: its spike "
             "value exp(t) rounds to 0; shift the times later or use float64"
@@ -155,6 +160,7 @@ def times_to_values(times: Tensor) -> Tensor:
     return values
 
 
+@overridable
 def values_to_times(values: Tensor) -> Tensor:
     """Turn spike values into spike times, t = ln(z).
 
@@ -181,6 +187,7 @@ def values_to_times(values: Tensor) -> Tensor:
     return values.log()
 
 
+@overridable
 def encode(
     pixels: Tensor,
     alpha: float = 3.0,
@@ -236,9 +243,16 @@ def encode(
     return times_to_values(times)
 
 
+def has_values(tensor: Tensor) -> bool:
+    """Whether checks may read a tensor: not on the meta device, nor while torch makes a graph."""
+    if tensor.is_meta or torch.compiler.is_compiling():
+        return False
+    return not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+
+
 def check_spike_values(values: Tensor) -> None:
-    """Raise ValueError if a spike value is 0 or negative (not while compiling)."""
-    if not torch.compiler.is_compiling() and bool((values <= 0).any()):
+    """Raise ValueError if a spike value is 0 or negative, where there are values to look at."""
+    if has_values(values) and bool((values <= 0).any()):
         raise ValueError(
             "spike values are exp(t) and must be above 0 (+inf where silent); got "
             f"{values.min().item():g}; if these are spike times, pass times.exp()"
@@ -269,7 +283,7 @@ def _intensity(pixels: Tensor) -> Tensor:
         raise TypeError(
             f"pixels must be uint8 in 0..255, or float32 or float64 in [0, 1]; got {pixels.dtype}"
         )
-    if pixels.numel() > 0 and not torch.compiler.is_compiling():
+    if has_values(pixels) and pixels.numel() > 0:
         low, high = (bound.item() for bound in torch.aminmax(pixels.detach()))
         if not (low >= 0 and high <= 1):
             raise ValueError(

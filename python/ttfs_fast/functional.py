@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ttfs_fast import ops
+from ttfs_fast._overrides import overridable
 from ttfs_fast.geometry import IntPair, whole_numbers
 
 
+@overridable
 def spiking_linear(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, *, t_max: float = math.inf
 ) -> Tensor:
@@ -72,6 +74,8 @@ def spiking_linear(
     >>> ttfs_fast.spiking_linear(z, torch.tensor([[2.0, 1.0], [0.5, 0.25]]))
     tensor([2., inf])
     """
+    if ops.in_trace():
+        return ops.traced_linear(input, weight, bias, t_max)
     input, weight, bias, t_max = _checked("spiking_linear", input, weight, bias, t_max)
     if input.dim() == 0 or weight.dim() != 2:
         raise RuntimeError(
@@ -92,6 +96,7 @@ def spiking_linear(
     return z if input.dim() == 2 else z.reshape(*input.shape[:-1], weight.shape[0])
 
 
+@overridable
 def spiking_conv2d(
     input: Tensor,
     weight: Tensor,
@@ -148,6 +153,9 @@ def spiking_conv2d(
     >>> ttfs_fast.spiking_conv2d(z, weight, padding=1).shape
     torch.Size([8, 64, 32, 32])
     """
+    if ops.in_trace():
+        mode, pads = (padding, 0) if isinstance(padding, str) else ("", padding)
+        return ops.traced_conv2d(input, weight, bias, stride, pads, mode, dilation, groups, t_max)
     name = "spiking_conv2d"
     input, weight, bias, t_max = _checked(name, input, weight, bias, t_max)
     if input.dim() not in (3, 4) or weight.dim() != 4:
@@ -176,6 +184,7 @@ def spiking_conv2d(
     return z if input.dim() == 4 else z[0]
 
 
+@overridable
 def spiking_max_pool2d(
     input: Tensor,
     kernel_size: IntPair,
@@ -218,6 +227,9 @@ def spiking_max_pool2d(
     >>> ttfs_fast.spiking_max_pool2d(torch.tensor([[[3.0, 2.0], [float("inf"), 5.0]]]), 2)
     tensor([[[2.]]])
     """
+    if ops.in_trace():
+        steps = kernel_size if stride is None else stride
+        return ops.traced_max_pool2d(input, kernel_size, steps, padding, dilation, ceil_mode)
     name = "spiking_max_pool2d"
     _check_types(name, input=input)
     if input.dim() not in (3, 4):

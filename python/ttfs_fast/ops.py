@@ -492,3 +492,98 @@ for _forward, _backward in (
     for _device in ("cpu", "cuda"):
         # Spike times need float32: half precision has three decimal digits.
         _forward.register_autocast(_device, torch.float32)
+
+
+# --- torch.jit.trace -----------------------------------------------------------------------------
+
+# The tracer records sizes as numbers and fails on operators that take symbolic ones, as those above
+# do for torch.export. A trace holds the operators below in their place: each is a whole function of
+# another module, which works out the sizes anew whenever the trace runs.
+
+_TRACED = torch.library.Library("ttfs_fast", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def in_trace() -> bool:
+    """Whether torch.jit.trace is recording.
+
+    Raises
+    ------
+    NotImplementedError
+        If it records for ONNX.
+    """
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return False
+    if torch.onnx.is_in_onnx_export():
+        raise NotImplementedError(
+            "ONNX has no operators for spiking layers; write the network with torch.export or "
+            "ttfs_fast.nir (docs/torch.md, docs/nir.md)"
+        )
+    return True
+
+
+def _traced(schema: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An operator that a trace can hold, made of operators that torch can differentiate."""
+    name = schema.partition("(")[0]
+    _TRACED.define(f"{schema} -> Tensor")  # type: ignore[no-untyped-call]
+    _TRACED.impl(name, run, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
+    operator: Callable[..., Tensor] = getattr(torch.ops.ttfs_fast, name)
+    return operator
+
+
+def _run_linear(input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float) -> Tensor:
+    from ttfs_fast.functional import spiking_linear
+
+    return spiking_linear(input, weight, bias, t_max=t_max)
+
+
+traced_linear = _traced(
+    "traced_linear(Tensor input, Tensor weight, Tensor? bias, float t_max)", _run_linear
+)
+
+
+def _run_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    padding_mode: str,
+    dilation: Size,
+    groups: int,
+    t_max: float,
+) -> Tensor:
+    from ttfs_fast.functional import spiking_conv2d
+
+    pads = padding_mode or padding
+    return spiking_conv2d(input, weight, bias, stride, pads, dilation, groups, t_max=t_max)
+
+
+traced_conv2d = _traced(
+    "traced_conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, "
+    "str padding_mode, int[2] dilation, int groups, float t_max)",
+    _run_conv2d,
+)
+
+
+def _run_max_pool2d(
+    input: Tensor, kernel: Size, stride: Size, padding: Size, dilation: Size, ceil_mode: bool
+) -> Tensor:
+    from ttfs_fast.functional import spiking_max_pool2d
+
+    return spiking_max_pool2d(input, kernel, stride, padding, dilation, ceil_mode)
+
+
+traced_max_pool2d = _traced(
+    "traced_max_pool2d(Tensor input, int[2] kernel, int[2] stride, int[2] padding, "
+    "int[2] dilation, bool ceil_mode)",
+    _run_max_pool2d,
+)
+
+
+def _run_centred(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
+    from ttfs_fast.centring import centred
+
+    return centred(v, gain, total)
+
+
+traced_centred = _traced("traced_centred(Tensor v, Tensor gain, Tensor total)", _run_centred)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ttfs_fast._overrides import overridable
 from ttfs_fast.functional import spiking_max_pool2d
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, Normalization, fold_horizons_
@@ -246,7 +247,12 @@ class FirstSpike(nn.Module):
     """First spike of each channel's whole map: (N, C, H, W) to (N, C, 1, 1)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return spiking_max_pool2d(input, tuple(input.shape[-2:]))
+        return _first_spike(input)
+
+
+@overridable
+def _first_spike(input: Tensor) -> Tensor:
+    return spiking_max_pool2d(input, tuple(input.shape[-2:]))
 
 
 class _Spiking:
@@ -348,12 +354,17 @@ class _SamePadding(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, input: Tensor) -> Tensor:
-        pads = []
-        for size in reversed(input.shape[-2:]):
-            out, before = conv_axis(size, self.kernel, self.stride, "same")
-            total = max((out - 1) * self.stride + self.kernel - size, 0)
-            pads += [before, total - before]
-        return nn.functional.pad(input, pads)
+        return _pad_same(input, self.kernel, self.stride)
+
+
+@overridable
+def _pad_same(input: Tensor, kernel: int, stride: int) -> Tensor:
+    pads = []
+    for size in reversed(input.shape[-2:]):
+        out, before = conv_axis(size, kernel, stride, "same")
+        total = max((out - 1) * stride + kernel - size, 0)
+        pads += [before, total - before]
+    return nn.functional.pad(input, pads)
 
 
 def _he(module: nn.Conv2d | nn.Linear) -> None:
