@@ -128,6 +128,8 @@ def _progress(url: str, total: int | None) -> Iterator[Progress]:
     try:
         from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
         from rich.progress import Progress as Bar
+
+        terminal = console(sys.stderr)
     except ImportError:
         size = f" ({total} bytes)" if total is not None else ""
         print(f"fetching {url}{size}", file=Unfailing(sys.stderr))
@@ -135,6 +137,6 @@ def _progress(url: str, total: int | None) -> Iterator[Progress]:
         print(f"fetched {url}", file=Unfailing(sys.stderr))
         return
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, console=console(sys.stderr)) as bar:
+    with Bar(*columns, console=terminal) as bar:
         task = bar.add_task(url.rsplit("/", 1)[-1], total=total)
         yield lambda count: bar.update(task, advance=count)
