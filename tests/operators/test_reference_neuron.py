@@ -114,4 +114,5 @@ def test_small_integers_exactly(instruction_set: str, seed: int, horizon: float)
             expected = INF if exact is None else float(exact)
             assert got[torch.float64][r, j].item() == pytest.approx(expected, rel=1e-15)
             assert got[torch.float32][r, j].item() == pytest.approx(expected, rel=1e-7)
-    assert rows * outputs * (0.3 if horizon == INF else 0.1) < spiking < rows * outputs
+    # The share of 20 random neurons: 0.55 and 0.32 on average, with deviations of 0.08 and 0.06.
+    assert rows * outputs * (0.1 if horizon == INF else 0.05) < spiking < rows * outputs
