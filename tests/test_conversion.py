@@ -1,13 +1,16 @@
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from ttfs_fast.conversion import LeadEncoding, from_relu
+from ttfs_fast.data import load
 from ttfs_fast.horizon import fold_horizons_, horizon_layers
-from ttfs_fast.models import relu_twin, vgg_stack
+from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
+from ttfs_fast.training import TrainConfig, train
 
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Sequential:
@@ -88,6 +91,35 @@ def test_networks_of_the_package_convert(seed: int) -> None:
     model.eval()
     spiking = from_relu(model, images)
     assert (spiking(images).argmin(1) == model(images).argmax(1)).float().mean() > 0.95
+
+
+def test_trained_network_converts_with_its_decisions(tmp_path: Path) -> None:
+    """Batch-normalized, trained by the package's own loop, in float32, all 360 test images."""
+    config = TrainConfig(
+        dataset="digits",
+        model="vgg4",
+        neuron="relu-norm",
+        width=0.5,
+        K=0.0,
+        lambda_=0.0,
+        epochs=2,
+        batch_size=50,
+        lr_start=0.01,
+        threads=1,
+    )
+    trained = train(config, tmp_path, quiet=True)
+    adapter = trained.model
+    assert isinstance(adapter, OnSpikeValues)
+    train_images, test_images = (
+        (load("digits", train=part).images_as_tensor() / 255 - adapter.mean) / adapter.deviation
+        for part in (True, False)
+    )
+    spiking = from_relu(adapter.network, train_images[:200])
+    folded = fold_horizons_(copy.deepcopy(spiking))
+    decisions = adapter.network.eval()(test_images).argmax(1)
+    assert (decisions == load("digits", train=False).labels_as_tensor()).float().mean() > 0.8
+    for network in (spiking, folded):
+        assert (network(test_images).argmin(1) == decisions).float().mean() >= 0.997
 
 
 def test_only_linear_layers(seed: int) -> None:
