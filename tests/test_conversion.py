@@ -155,6 +155,121 @@ def test_what_has_no_counterpart_is_named(modules: list[nn.Module], message: str
         from_relu(nn.Sequential(*modules), torch.rand(2, 3, 8, 8))
 
 
+@pytest.mark.parametrize("images", ["pixels", "above 0", "below 0", "constant"])
+def test_padding_is_zero_wherever_the_images_lie(images: str, seed: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(216, 5))
+    model.double()
+    x = torch.rand(20, 3, 6, 6, dtype=torch.float64)
+    x = {"pixels": x, "above 0": x + 1, "below 0": x - 3, "constant": torch.ones_like(x)}[images]
+    spiking = from_relu(model, x)
+    agrees(spiking, model, x)
+    agrees(fold_horizons_(spiking), model, x)
+
+
+def agrees(spiking: nn.Module, model: nn.Module, x: torch.Tensor) -> None:
+    """The leads of the outputs are the logits, in one unit."""
+    out, logits = spiking(x), model(x).flatten(1)
+    assert out.shape == model(x).shape
+    differences = out.flatten(1) - out.flatten(1).mean()
+    assert torch.allclose(
+        -differences / differences.abs().max(),
+        (logits - logits.mean()) / (logits - logits.mean()).abs().max(),
+        atol=1e-9,
+    )
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        [nn.Flatten(), nn.Linear(192, 5)],
+        [nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 5)],
+        [nn.Conv2d(3, 6, 3), nn.Flatten(), nn.ReLU(), nn.Linear(216, 5)],
+        [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 6), nn.Flatten()],
+        [nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 2)],
+    ],
+)
+def test_outputs_have_the_shape_of_the_logits(modules: list[nn.Module], seed: int) -> None:
+    model = nn.Sequential(*modules).double()
+    x = torch.randn(20, 3, 8, 8, dtype=torch.float64)
+    agrees(from_relu(model, x), model, x)
+
+
+def test_models_keep_the_mode_of_every_module(seed: int) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).train()
+    model[1].eval()
+    before = copy.deepcopy(model.state_dict())
+    from_relu(model, torch.randn(9, 4))
+    assert [module.training for module in model] == [True, False, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{"spread": 1e-6}, {"weight_sum": 1.001}])
+def test_leads_that_rounding_takes_are_refused(options: dict[str, float], seed: int) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.randn(9, 4)
+    with pytest.raises(ValueError, match=r"rounding in torch\.float32 would take too much"):
+        from_relu(model, x, **options)
+    from_relu(model.double(), x.double(), **options)
+
+
+def test_types_are_named() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 2)), torch.rand(3, 4)
+    with pytest.raises(TypeError, match=r"0.weight is torch.float32 and images are torch.float64"):
+        from_relu(model, x.double())
+    with pytest.raises(
+        TypeError, match=r"computed in float32 or float64; images is torch.bfloat16"
+    ):
+        from_relu(model.bfloat16(), x.bfloat16())
+    with pytest.raises(TypeError, match="images must be a tensor, got ndarray"):
+        from_relu(model, x.numpy())
+
+
+class Skip(nn.Sequential):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input + super().forward(input)
+
+
+class Halves(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) / 2
+
+
+def test_modules_with_a_forward_of_their_own_are_refused(seed: int) -> None:
+    x = torch.randn(9, 4)
+    with pytest.raises(ValueError, match=r"1 \(Skip\) has no counterpart"):
+        from_relu(nn.Sequential(nn.Linear(4, 4), Skip(nn.ReLU(), nn.Linear(4, 4))), x)
+    with pytest.raises(ValueError, match=r"Skip \(Skip\) has no counterpart"):
+        from_relu(Skip(nn.Linear(4, 4)), x)
+    with pytest.raises(ValueError, match="a module does not compute what its class says"):
+        from_relu(nn.Sequential(Halves(4, 3)), x)
+
+
+@pytest.mark.parametrize(
+    ("modules", "shape", "message"),
+    [
+        ([nn.Linear(4, 2)], (3, 5, 4), r"0 must get \(N, features\), .* got 3 dimensions"),
+        ([nn.Conv2d(3, 4, 3)], (3, 8, 8), r"0 must get images \(N, C, H, W\); it got 3"),
+        ([nn.Conv2d(3, 4, 3), nn.Flatten(2)], (2, 3, 8, 8), r"1 flattens dimensions 2 to -1"),
+        (
+            [nn.Conv2d(3, 4, 3), nn.Flatten(), nn.BatchNorm1d(144), nn.ReLU(), nn.Linear(144, 2)],
+            (2, 3, 8, 8),
+            "2 must follow a convolution or fully connected layer directly",
+        ),
+    ],
+)
+def test_shapes_without_a_counterpart_are_named(
+    modules: list[nn.Module], shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_relu(nn.Sequential(*modules), torch.rand(shape))
+
+
+def test_outputs_must_be_finite() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    nn.init.constant_(model[0].weight, math.nan)
+    with pytest.raises(ValueError, match="outputs of the ReLU network on the images are not fin"):
+        from_relu(model, torch.rand(3, 2))
+
+
 def test_images_must_be_finite() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     for images in (torch.full((1, 2), math.nan), torch.rand(0, 2), torch.ones(1, 2).long()):

@@ -15,9 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast.geometry import pair
-from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, horizon_layers
 from ttfs_fast.nn import SpikingMaxPool2d
 
+_CONVERTED = (
+    nn.Conv2d,
+    nn.Linear,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.ReLU,
+    nn.MaxPool2d,
+    nn.Flatten,
+)
 ALLOWED = (
     "Conv2d, Linear, BatchNorm1d, BatchNorm2d, ReLU, MaxPool2d, Flatten, Dropout, Identity and "
     "Sequential"
@@ -28,8 +37,8 @@ class LeadEncoding(nn.Module):
     """Real numbers as spikes: the larger a number, the earlier its spike.
 
     ``x`` in [low, high] spikes at ``z = T (1 - spread (x - low) / (high - low))``, where the
-    horizon T is such that the earliest spike comes at t = 0. Numbers below ``low`` spike at the
-    horizon.
+    horizon T is such that ``high`` spikes at t = 0. Numbers below ``low`` count as ``low``; those
+    above ``high`` spike before t = 0, as the same formula says.
 
     Parameters
     ----------
@@ -73,7 +82,8 @@ class _Step:
     layer: nn.Conv2d | nn.Linear
     norm: nn.BatchNorm1d | nn.BatchNorm2d | None = None
     relu: bool = False
-    pools: tuple[nn.Module, ...] = ()
+    after: tuple[nn.Module, ...] = ()
+    """Pools and Flatten, up to the next step."""
 
     def weight_and_bias(self) -> tuple[Tensor, Tensor]:
         """In float64, with the batch normalization folded in."""
@@ -105,10 +115,12 @@ def from_relu(
     model : Module
         Sequential, nested or not, of Conv2d (no groups, zero padding), Linear, BatchNorm1d,
         BatchNorm2d, ReLU, MaxPool2d and Flatten; Dropout and Identity are left out. Every layer but
-        the last ends with a ReLU. Batch normalization uses its running statistics.
+        the last ends with a ReLU. Batch normalization uses its running statistics. float32 or
+        float64.
     images : Tensor
-        Some of its inputs, shape (N, C, H, W) or (N, features). They set the range of the inputs
-        and the scale of every layer.
+        Some of its inputs, shape (N, C, H, W) or (N, features), of the same type. They set the
+        range of the inputs and the scale of every layer. Where the first convolution pads, its
+        zeros belong to that range, too.
     weight_sum : float
         m, the sum of every neuron's weights; see `ttfs_fast.horizon.HorizonConv2d`.
     spread : float
@@ -125,14 +137,16 @@ def from_relu(
     ------
     ValueError
         If a module has no counterpart, the network does not begin and end as it should, the images
-        are not finite, or the outputs on the images do not agree with the network's; the message
-        names what.
+        are not finite, rounding would take too much of the leads, or the outputs on the images do
+        not agree with the network's; the message names what.
+    TypeError
+        If images or weights are not of float32 or float64, or not of one type.
 
     Notes
     -----
     Exact to rounding: the leads of the outputs are the logits, over the largest absolute one on
     ``images``, times ``spread``. In float32 a lead has about seven digits less those of
-    1 / ``spread``.
+    1 / ``spread``, and in the folded network less those of ``weight_sum / (weight_sum - 1)``.
 
     Examples
     --------
@@ -145,35 +159,48 @@ def from_relu(
     >>> bool((spiking(images).argmin(1) == relu(images).argmax(1)).all())
     True
     """
-    steps = list(_steps(model))
+    head, steps = _steps(model)
+    _check_types(model, images)
     if not images.is_floating_point() or not bool(images.isfinite().all()) or len(images) == 0:
         raise ValueError(
             f"images must be finite floating point numbers, at least one image; got "
             f"{tuple(images.shape)} of {images.dtype}"
         )
-    was_training = model.training
+    _check_rounding(images.dtype, weight_sum, spread)
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         scales, outputs = _scales(model, steps, images)
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     low, high = float(images.min()), float(images.max())
+    first = steps[0].layer
+    pads = isinstance(first, nn.Conv2d) and any(_padding(first))
+    if pads:
+        low, high = min(low, 0.0), max(high, 0.0)
     encoding = LeadEncoding(low, high if high > low else low + 1, spread)
-    modules: list[nn.Module] = [encoding]
+    modules: list[nn.Module] = [encoding, *head]
     t_in, size, offset = encoding.t_out, encoding.high - encoding.low, encoding.low
-    rank = images.dim()
     for number, (step, scale) in enumerate(zip(steps, scales, strict=True)):
         weight, bias = step.weight_and_bias()
         layer = step.layer
         # Activations are offset + size lead / spread.
         bias = bias + offset * weight.flatten(1).sum(1)
-        options: dict[str, Any] = {"t_in": t_in, "weight_sum": weight_sum, "spread": spread}
+        options: dict[str, Any] = {
+            "t_in": t_in,
+            "weight_sum": weight_sum,
+            "spread": spread,
+            "normalization": "none",
+            "device": weight.device,
+            "dtype": images.dtype,
+        }
         made: HorizonConv2d | HorizonLinear
         if isinstance(layer, nn.Conv2d):
             padding = _padding(layer)
-            if number == 0 and offset != 0 and any(padding):
+            if number == 0 and offset != 0 and pads:
                 rows, columns = padding
-                zero = encoding.spike_value(max(0.0, low))
+                zero = encoding.spike_value(0.0)
                 modules.append(nn.ConstantPad2d((columns, columns, rows, rows), zero))
                 padding = (0, 0)
             made = HorizonConv2d(
@@ -183,46 +210,84 @@ def from_relu(
                 pair(layer.stride),
                 padding,
                 pair(layer.dilation),
-                normalization="none",
                 **options,
             )
         else:
-            if rank == 4:
-                modules.append(nn.Flatten())
-                rank = 2
-            made = HorizonLinear(
-                layer.in_features, layer.out_features, normalization="none", **options
-            )
-        made.to(weight.device, images.dtype)
+            made = HorizonLinear(layer.in_features, layer.out_features, **options)
         made.set_weights_(weight * (size / scale), bias / scale)
-        modules += [made, *step.pools]
+        modules += [made, *step.after]
         t_in, size, offset = made.t_out, scale, 0.0
     converted = nn.Sequential(*modules).eval()
     _check(converted, images, outputs, scales[-1], spread, made.t_out)
     return converted
 
 
-def _steps(model: nn.Module) -> Iterator[_Step]:
-    step: _Step | None = None
+def _check_types(model: nn.Module, images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor, got {type(images).__name__}")
+    if not images.is_floating_point():
+        return  # refused with the images that are not finite
+    for name, tensor in (("images", images), *model.named_parameters()):
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"first spikes are computed in float32 or float64; {name} is {tensor.dtype}: "
+                "convert model and images with .float()"
+            )
+        if tensor.dtype != images.dtype:
+            raise TypeError(
+                f"{name} is {tensor.dtype} and images are {images.dtype}; convert one of them"
+            )
+
+
+def _check_rounding(dtype: torch.dtype, weight_sum: float, spread: float) -> None:
+    """Refuse leads of which rounding leaves less than about a tenth, in the folded network."""
+    if not (weight_sum > 1 and spread > 0):
+        return  # refused by the layers
+    rounding = torch.finfo(dtype).eps / spread * weight_sum / (weight_sum - 1)
+    if rounding > 0.01:
+        raise ValueError(
+            f"rounding in {dtype} would take too much of leads with spread={spread:g} and "
+            f"weight_sum={weight_sum:g}: give a larger spread or weight_sum, or float64 images and "
+            "weights"
+        )
+
+
+def _steps(model: nn.Module) -> tuple[list[nn.Module], list[_Step]]:
+    """What comes before the first layer, and the layers."""
+    head: list[nn.Module] = []
+    steps: list[_Step] = []
     for name, module in _leaves("", model):
+        step = steps[-1] if steps else None
+        if not isinstance(module, _CONVERTED):
+            raise ValueError(
+                f"{name} ({type(module).__name__}) has no counterpart in first spikes; allowed are "
+                f"{ALLOWED}"
+            )
         if isinstance(module, nn.Conv2d | nn.Linear):
-            if step is not None:
-                if not step.relu:
-                    raise ValueError(
-                        f"{step.name} and {name} follow each other without a ReLU; put one between "
-                        "them, or multiply them into one layer"
-                    )
-                yield step
-            _check_layer(name, module)
-            step = _Step(name, module)
-        elif step is None:
-            if not isinstance(module, nn.Flatten):
+            if step is not None and not step.relu:
                 raise ValueError(
-                    f"{name} ({type(module).__name__}) comes before the first convolution or "
-                    "fully connected layer; the network must begin with one"
+                    f"{step.name} and {name} follow each other without a ReLU; put one between "
+                    "them, or multiply them into one layer"
                 )
+            _check_layer(name, module)
+            steps.append(_Step(name, module))
+        elif isinstance(module, nn.Flatten):
+            if (module.start_dim, module.end_dim) != (1, -1):
+                raise ValueError(
+                    f"{name} flattens dimensions {module.start_dim} to {module.end_dim}; only all "
+                    "but the first, Flatten(), converts"
+                )
+            if step is None:
+                head.append(nn.Flatten())
+            else:
+                step.after += (nn.Flatten(),)
+        elif step is None:
+            raise ValueError(
+                f"{name} ({type(module).__name__}) comes before the first convolution or fully "
+                "connected layer; the network must begin with one"
+            )
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            if step.relu or step.norm is not None or step.pools:
+            if step.relu or step.norm is not None or step.after:
                 raise ValueError(
                     f"{name} must follow a convolution or fully connected layer directly, to be "
                     "folded into it"
@@ -234,7 +299,7 @@ def _steps(model: nn.Module) -> Iterator[_Step]:
             step.norm = module
         elif isinstance(module, nn.ReLU):
             step.relu = True
-        elif isinstance(module, nn.MaxPool2d):
+        else:
             if module.return_indices:
                 raise ValueError(f"{name} returns indices; a first-spike pool has none to give")
             pool = SpikingMaxPool2d(
@@ -244,25 +309,21 @@ def _steps(model: nn.Module) -> Iterator[_Step]:
                 module.dilation,
                 module.ceil_mode,
             )
-            step.pools = (*step.pools, pool)
-        elif not isinstance(module, nn.Flatten):
-            raise ValueError(
-                f"{name} ({type(module).__name__}) has no counterpart in first spikes; allowed are "
-                f"{ALLOWED}"
-            )
-    if step is None:
+            step.after += (pool,)
+    if not steps:
         raise ValueError("the model has no Conv2d and no Linear layer to convert")
-    if step.relu or step.pools:
+    last = steps[-1]
+    if last.relu or any(isinstance(module, SpikingMaxPool2d) for module in last.after):
         raise ValueError(
-            f"the network ends with a ReLU or a pool behind {step.name}; it must end with the "
+            f"the network ends with a ReLU or a pool behind {last.name}; it must end with the "
             "layer whose outputs are the logits"
         )
-    yield step
+    return head, steps
 
 
 def _leaves(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules of a Sequential in the order in which they run, those without effect left out."""
-    if isinstance(module, nn.Sequential):
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         # named_children would leave out a module's second place.
         for name, child in module._modules.items():
             assert child is not None
@@ -304,7 +365,7 @@ def _scales(
     outputs = []
 
     handles = [
-        (step.norm or step.layer).register_forward_hook(_Watch(largest, number))
+        (step.norm or step.layer).register_forward_hook(_Watch(largest, number, step))
         for number, step in enumerate(steps)
     ]
     try:
@@ -314,18 +375,28 @@ def _scales(
         for handle in handles:
             handle.remove()
     whole = torch.cat(outputs)
+    if not bool(whole.isfinite().all()):
+        raise ValueError("the outputs of the ReLU network on the images are not finite")
     largest[-1] = float(whole.abs().max())
     # A layer that is silent on all images may have any scale.
     return [value if value > 0 else 1.0 for value in largest], whole
 
 
 class _Watch:
-    """Keeps the largest output of a step."""
+    """Keeps the largest output of a step, and looks at its shape."""
 
-    def __init__(self, largest: list[float], number: int) -> None:
-        self._largest, self._number = largest, number
+    def __init__(self, largest: list[float], number: int, step: _Step) -> None:
+        self._largest, self._number, self._step = largest, number, step
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        dimensions = self._step.layer.weight.dim()
+        if output.dim() != dimensions:
+            wanted = (
+                "images (N, C, H, W)" if dimensions == 4 else "(N, features), as from Flatten()"
+            )
+            raise ValueError(
+                f"{self._step.name} must get {wanted}; it got {output.dim()} dimensions"
+            )
         self._largest[self._number] = max(self._largest[self._number], float(output.max()))
 
 
@@ -341,11 +412,18 @@ def _check(
     values = torch.cat([converted(some) for some in torch.split(images, 256)])
     leads = 1 - values.double() / math.exp(t_out)
     error = float((leads / spread - outputs.double() / scale).abs().max())
-    tolerance = 100 * torch.finfo(images.dtype).eps / spread
-    if not error <= tolerance:
-        raise ValueError(
-            f"the outputs differ from the ReLU network's by up to {error:.2g} of the largest "
-            f"logit, more than the {tolerance:.2g} that rounding explains: some neuron spikes "
-            f"before all its inputs have; give a spread smaller than {spread:g}, or float64 images "
-            "and weights"
-        )
+    tolerance = min(100 * torch.finfo(images.dtype).eps / spread, 0.1)
+    if error <= tolerance:
+        return
+    early = any(layer.fallbacks for layer in horizon_layers(converted).values())
+    reason = (
+        f"some neuron spikes before all its inputs have; give a spread smaller than {spread:g}, or "
+        "a smaller weight_sum"
+        if early
+        else "rounding adds up, or a module does not compute what its class says; try float64 "
+        "images and weights, or a larger spread"
+    )
+    raise ValueError(
+        f"the outputs differ from the ReLU network's by up to {error:.2g} of the largest logit, "
+        f"more than the {tolerance:.2g} that rounding explains: {reason}"
+    )
