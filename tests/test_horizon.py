@@ -1,5 +1,6 @@
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from ttfs_fast import reference
 from ttfs_fast.horizon import (
     HorizonConv2d,
     HorizonLinear,
+    Normalization,
     ReferenceSpikes,
+    _spike_values,
     estimate_statistics_,
     fold_horizons_,
     has_horizon_layers,
@@ -18,6 +21,7 @@ from ttfs_fast.horizon import (
     whiten_,
 )
 from ttfs_fast.models import HorizonNetwork, cifar_airbench, spiking_googlenet, vgg_stack
+from ttfs_fast.models.description import Conv, Dense, Description, GlobalPool, Pool, numbered
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 
 T_IN = 0.01
@@ -231,6 +235,8 @@ def test_reference_spikes() -> None:
     assert out[0, 0, 1].tolist() == [0.5, 1.0]
     assert out[0, 0, 2, 0] == 1
     assert out[0, 0, 2, 1].isnan()
+    with pytest.raises(ValueError, match=r"t must be a finite time, in units of tau, below 709.8"):
+        ReferenceSpikes(800.0)
 
 
 def test_networks_with_horizons_follow_descriptions(seed: int) -> None:
@@ -266,6 +272,135 @@ def test_networks_with_horizons_follow_descriptions(seed: int) -> None:
 def test_settings_outside_their_range_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HorizonLinear(3, 4, **{"t_in": 1.0, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t_in": 88.5}, "the outputs' horizon, .* must be below 88.7 in torch.float32; got 88.8"),
+        ({"t_in": 800.0, "dtype": torch.float64}, "must be below 709.8 in torch.float64"),
+        ({"t_in": 1e-8}, "t_in must be at least 1e-05 in torch.float32"),
+        ({"spread": 1e-6}, "spread must be at least 1e-05 in torch.float32"),
+        ({"eps": -1.0}, "eps must be finite and not negative"),
+    ],
+)
+def test_settings_that_rounding_defeats_are_refused(
+    change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        HorizonLinear(3, 4, **{"t_in": 1.0, **change})
+
+
+def test_inputs_that_do_not_fit_are_named() -> None:
+    conv, linear = HorizonConv2d(3, 4, 3, t_in=T_IN), HorizonLinear(3, 4, t_in=T_IN)
+    for layer, shape in ((conv, (3, 5, 5)), (conv, (2, 4, 5, 5)), (linear, (2, 5, 3))):
+        with pytest.raises(RuntimeError, match=r"takes an input of shape \(N, 3.*; got \(\d"):
+            layer(torch.ones(shape))
+    with pytest.raises(TypeError, match=r"input is torch\.float64 and weight is torch\.float32"):
+        conv(torch.ones(2, 3, 5, 5).double())
+    with pytest.raises(TypeError, match=r"compute in float32 or float64; got torch.bfloat16"):
+        conv.bfloat16()(torch.ones(2, 3, 5, 5).bfloat16())
+    with pytest.raises(TypeError, match=r"compute in float32 or float64; got torch.float16"):
+        HorizonLinear(3, 4, t_in=T_IN, dtype=torch.float16)
+    with pytest.raises(ValueError, match="holds a value that is not positive"):
+        linear(torch.tensor([[0.0, 1, 1], [1, 1, 1]]))
+
+
+@pytest.mark.parametrize(("normalization", "images"), [("batch", 1), ("mean", 0)])
+def test_batches_without_statistics_do_not_spoil_the_running_ones(
+    normalization: Normalization, images: int, seed: int
+) -> None:
+    layer = HorizonLinear(6, 4, t_in=T_IN, normalization=normalization, dtype=torch.float64)
+    layer(spikes(8, 6))
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(ValueError, match=r"needs at least . values? of each channel"):
+        layer(spikes(images, 6))
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    assert layer.eval()(spikes(images, 6)).shape == (images, 4)
+
+
+def test_nan_stays_with_its_image(seed: int) -> None:
+    model = settled(chain(0.001))
+    z = spikes(4, 2, 8, 6)
+    expected = model(z)
+    z[2, 0, 3, 3] = math.nan
+    out = model(z)
+    assert out[2].isnan().all()
+    assert torch.allclose(out[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-9)
+
+
+def test_the_last_layer_to_spike_is_the_answer_wherever_it_stands(seed: int) -> None:
+    first = HorizonLinear(6, 8, t_in=T_IN, dtype=torch.float64)
+    last = HorizonLinear(8, 3, t_in=first.t_out, normalization="none", dtype=torch.float64)
+    model = nn.ModuleDict({"last": last, "first": first})
+    first(z := spikes(20, 6))
+    model.eval()
+    expected = last(first(z))
+    assert (expected > math.exp(last.t_out)).any()
+    folded = fold_horizons_(model)
+    assert torch.allclose(folded["last"](folded["first"](z)), expected)
+
+
+def test_layers_run_on_the_meta_device() -> None:
+    layer = HorizonConv2d(3, 4, 3, t_in=T_IN, device="meta")
+    assert all(value.is_meta for value in layer.state_dict().values())
+    assert layer(torch.ones(2, 3, 5, 5, device="meta")).shape == (2, 4, 3, 3)
+
+
+def test_compiled_layers_leave_rsub_out() -> None:
+    """In inductor's code for torch.rsub every layer has the horizon of the first one."""
+    graphs: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph.code)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(_spike_values, backend=backend)
+    u = torch.randn(16)
+    for last in (1.5, 2.5, 3.5):
+        assert torch.equal(compiled(u, last, 0.001), torch.rsub(u, last, alpha=last * 0.001))
+    assert graphs
+    assert all("torch.sub" in code and "rsub" not in code for code in graphs)
+
+
+def test_set_weights_takes_the_shapes_of_the_layer() -> None:
+    layer = HorizonLinear(3, 4, t_in=1.0, normalization="none")
+    with pytest.raises(ValueError, match=r"must have the shapes \(4, 3\) and \(4,\); got \(1,\)"):
+        layer.set_weights_(torch.ones(1), torch.ones(4))
+
+
+def test_whitening_names_images_that_do_not_do() -> None:
+    layer = HorizonConv2d(3, 24, 2, t_in=T_IN)
+    for images, message in (
+        (torch.ones(4, 3, 8, 8, dtype=torch.uint8), "must be intensities in .* got torch.uint8"),
+        (torch.rand(3, 8, 8), "must be intensities"),
+        (torch.rand(1, 3, 2, 2), "hold fewer than two patches of 2 x 2"),
+        (torch.rand(9, 3, 1, 8), "hold fewer than two patches"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            whiten_(layer, images)
+    with pytest.raises(ValueError, match="filters are not finite"):
+        whiten_(layer, torch.ones(4, 3, 8, 8), eps=0.0)
+
+
+def test_pools_behind_pools_are_kept(seed: int) -> None:
+    pool = Pool(2, 2)
+    for layers in (
+        [Conv(3, 4), pool, pool, Conv(1, 4), GlobalPool(), Dense(3)],
+        [pool, Conv(3, 4), pool, Dense(3)],
+    ):
+        description = Description("pools", tuple(numbered(layers)), 3, (8, 8))
+        model = HorizonNetwork(description, alpha=T_IN)
+        kept = sum(isinstance(m, SpikingMaxPool2d) for m in model)
+        assert kept + sum(getattr(m, "pool", (1, 1)) == (2, 2) for m in model) == 2
+        assert model((T_IN * torch.rand(4, 3, 8, 8)).exp()).shape == (4, 3)
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0, math.nan])
+def test_airbench_needs_a_width(width: float) -> None:
+    with pytest.raises(ValueError, match="width must be a finite number above 0"):
+        cifar_airbench(width=width)
 
 
 def test_set_weights_is_refused_where_the_batch_decides() -> None:

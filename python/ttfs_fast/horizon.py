@@ -39,6 +39,9 @@ from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 Model = TypeVar("Model", bound=nn.Module)
 Normalization = Literal["batch", "mean", "none"]
 
+_LATEST = {dtype: math.log(torch.finfo(dtype).max) for dtype in (torch.float32, torch.float64)}
+"""The time whose spike value is the largest number of a type."""
+
 
 class ReferenceSpikes(nn.Module):
     """Spikes at a fixed time: for inputs that are late, for padding, and for one more input.
@@ -76,8 +79,11 @@ class ReferenceSpikes(nn.Module):
 
     def __init__(self, t: float, padding: IntPair = 0) -> None:
         super().__init__()
-        if not math.isfinite(t):
-            raise ValueError(f"t must be a finite time, in units of tau; got {t}")
+        if not (math.isfinite(t) and t < _LATEST[torch.float64]):
+            raise ValueError(
+                f"t must be a finite time, in units of tau, below "
+                f"{_LATEST[torch.float64]:.1f}; got {t}"
+            )
         self.padding = pair(padding)
         if min(self.padding) < 0:
             raise ValueError(f"padding must not be negative; got {padding}")
@@ -139,7 +145,10 @@ class _HorizonLayer(nn.Module):
             )
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum must be above 0 and at most 1; got {momentum}")
+        if not (math.isfinite(eps) and eps >= 0):
+            raise ValueError(f"eps must be finite and not negative; got {eps}")
         self.t_in, self.weight_sum, self.spread = float(t_in), float(weight_sum), float(spread)
+        self._check_precision(torch.get_default_dtype() if dtype is None else dtype)
         self.normalization: Normalization = normalization
         self.momentum, self.eps = momentum, eps
         outputs = weight_shape[0]
@@ -148,7 +157,9 @@ class _HorizonLayer(nn.Module):
         statistics = torch.empty(outputs, device=device, dtype=dtype)
         self.register_buffer("running_mean", torch.zeros_like(statistics))
         self.register_buffer("running_var", torch.ones_like(statistics))
-        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
+        self.register_buffer(
+            "num_batches_tracked", torch.zeros((), device=device, dtype=torch.int64)
+        )
         self.fallbacks = 0
         self.reset_parameters()
 
@@ -156,6 +167,27 @@ class _HorizonLayer(nn.Module):
     def t_out(self) -> float:
         """Horizon of the outputs, in units of tau: t_in + ln(m / (m - 1))."""
         return self.t_in + math.log(self.weight_sum / (self.weight_sum - 1))
+
+    def _check_precision(self, dtype: torch.dtype) -> None:
+        """Refuse a type that does not hold the layer's spike values, or cannot tell them apart."""
+        if dtype not in _LATEST:
+            raise TypeError(
+                f"layers with a horizon compute in float32 or float64; got {dtype}: in half "
+                "precision spike times would lose their meaning"
+            )
+        if self.t_out >= _LATEST[dtype]:
+            raise ValueError(
+                f"the outputs' horizon, t_in + ln(m / (m - 1)), must be below {_LATEST[dtype]:.1f} "
+                f"in {dtype}; got {self.t_out:.1f} of t_in={self.t_in:g} and "
+                f"weight_sum={self.weight_sum:g}"
+            )
+        least = 100 * torch.finfo(dtype).eps
+        for name, value in (("t_in", self.t_in), ("spread", self.spread)):
+            if value < least:
+                raise ValueError(
+                    f"{name} must be at least {least:.1g} in {dtype}, or rounding takes the "
+                    f"spikes for simultaneous; got {value:g}"
+                )
 
     @property
     def fan_in(self) -> int:
@@ -180,6 +212,11 @@ class _HorizonLayer(nn.Module):
             raise ValueError(
                 f'set_weights_ is for normalization="none"; this layer has {self.normalization!r}'
             )
+        if weight.shape != self.weight.shape or shift.shape != self.shift.shape:
+            raise ValueError(
+                f"weight and shift must have the shapes {tuple(self.weight.shape)} and "
+                f"{tuple(self.shift.shape)}; got {tuple(weight.shape)} and {tuple(shift.shape)}"
+            )
         self.weight.copy_(weight / (self.spread * self._scale))
         self.shift.copy_(shift)
 
@@ -190,9 +227,27 @@ class _HorizonLayer(nn.Module):
         ----------
         input : Tensor
             Spike values; a later or silent input counts as spiking at ``t_in``.
+
+        Raises
+        ------
+        TypeError
+            If the layer is not of float32 or float64, or the input not of the same type.
+        RuntimeError
+            If the shape does not fit.
+        ValueError
+            If an input is not above 0; or in training, if the statistics of the batch do not exist:
+            ``normalization="batch"`` takes two values of each channel, ``"mean"`` one.
         """
+        self._check_input(input)
         lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
         product = self._product(lead, self.weight)
+        needed = {"batch": 2, "mean": 1, "none": 0}[self.normalization]
+        if self.training and product.numel() < needed * len(self.weight):
+            raise ValueError(
+                f'training with normalization="{self.normalization}" needs at least {needed} '
+                f"value{'s' if needed > 1 else ''} of each channel; an input of shape "
+                f"{tuple(input.shape)} gives fewer: give a larger batch, or call eval()"
+            )
         values, gain, offset = self._spikes(product)
         if not self._certified(lead, gain, offset):
             self.fallbacks += 1
@@ -200,6 +255,19 @@ class _HorizonLayer(nn.Module):
                 gain, offset = self._affine(product)
             return self._sweep(input, gain, offset)
         return values
+
+    def _check_input(self, input: Tensor) -> None:
+        name, inputs = type(self).__name__, self.weight.shape[1]
+        if input.dtype != self.weight.dtype:
+            raise TypeError(
+                f"{name}: input is {input.dtype} and weight is {self.weight.dtype}; convert one of "
+                "them"
+            )
+        if self.weight.dtype not in _LATEST:
+            self._check_precision(self.weight.dtype)
+        if input.dim() != self.weight.dim() or input.shape[1] != inputs:
+            shape = f"(N, {inputs}, H, W)" if self.weight.dim() == 4 else f"(N, {inputs})"
+            raise RuntimeError(f"{name} takes an input of shape {shape}; got {tuple(input.shape)}")
 
     @property
     def _scale(self) -> float:
@@ -215,7 +283,7 @@ class _HorizonLayer(nn.Module):
         momentum = self.momentum
         if self.training:
             # The first batch sets them: leads are so small that 0 and 1 would be far off for long.
-            if int(self.num_batches_tracked) == 0:
+            if not product.is_meta and int(self.num_batches_tracked) == 0:
                 momentum = 1.0
             self.num_batches_tracked += 1
         if self.normalization == "batch":
@@ -244,7 +312,7 @@ class _HorizonLayer(nn.Module):
             offset = offset - self._scale * mean
         sizes = (-1, *[1] * (product.dim() - 2))
         normalized = torch.add(offset.view(sizes), product, alpha=self._scale)
-        values = torch.rsub(normalized, last, alpha=last * self.spread)
+        values = _spike_values(normalized, last, self.spread)
         return values, torch.full_like(offset, self._scale), offset.detach()
 
     def _affine(self, product: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -266,7 +334,7 @@ class _HorizonLayer(nn.Module):
         positive ``w_ji x_i``, bias included, less 1 - x, for any lead x at which an input has
         spiked; the sum is at most the norm of the positive weights times that of the leads.
         """
-        if lead.numel() == 0:
+        if lead.numel() == 0 or lead.is_meta:
             return True
         positive = self.weight.clamp(min=0).flatten(1).norm(dim=1)
         scale = self.weight_sum * self.spread
@@ -325,6 +393,13 @@ class _HorizonLayer(nn.Module):
         )
 
 
+def _spike_values(normalized: Tensor, last: float, spread: float) -> Tensor:
+    """last (1 - spread normalized), in one pass."""
+    # Not torch.rsub: torch.compile takes its number for a constant, that of another layer.
+    horizon = torch.tensor(last, dtype=normalized.dtype, device=normalized.device)
+    return torch.sub(horizon, normalized, alpha=last * spread)
+
+
 class _Lead(torch.autograd.Function):
     """max(0, 1 - z / T), with one tensor kept for its gradient."""
 
@@ -368,7 +443,7 @@ class _NormalizedSpikes(torch.autograd.Function):
         ctx.save_for_backward(product, running_mean, running_var, mean, inverse)
         ctx.options = training, eps, -last * spread
         ctx.mark_non_differentiable(mean, inverse)
-        values = torch.rsub(normalized.to(shift.dtype), last, alpha=last * spread)
+        values = _spike_values(normalized.to(shift.dtype), last, spread)
         return values, mean, inverse
 
     @staticmethod
@@ -407,13 +482,13 @@ class HorizonConv2d(_HorizonLayer):
     Parameters
     ----------
     in_channels, out_channels, kernel_size, stride, padding, dilation
-        As :class:`torch.nn.Conv2d`; padding spikes at the input horizon.
+        As :class:`torch.nn.Conv2d`, padding as a number or two; it spikes at the input horizon.
     pool : int or pair of int
         First-spike pool of the outputs, windows of this size side by side; 1 for none. The
         statistics are those of the pooled maps, which costs less than a pool behind the layer.
     t_in : float
-        Input horizon, in units of tau; above 0. Inputs that are later or silent count as spiking
-        then.
+        Input horizon, in units of tau; above 0: ``t_out`` of the layer before, or the latest input
+        spike of the network. Inputs that are later or silent count as spiking then.
     weight_sum : float
         m, the sum of each neuron's weights, reference and bias included; above 1. The outputs'
         horizon ``t_out`` is t_in + ln(m / (m - 1)).
@@ -423,9 +498,11 @@ class HorizonConv2d(_HorizonLayer):
         come too late to be causal, and the layer runs the spiking operator.
     normalization : {"batch", "mean", "none"}
         Bring each channel's sums to mean 0 and deviation 1 over the batch; to mean 0 only; or leave
-        them, as a last layer does.
+        them, as a last layer does. Where they are not brought to deviation 1, they are scaled by
+        sqrt(2 / inputs of a neuron) / ``spread``.
     momentum, eps
-        As :class:`torch.nn.BatchNorm2d`.
+        As :class:`torch.nn.BatchNorm2d`; but the first batch in training sets the running
+        statistics.
     device, dtype
         As :class:`torch.nn.Conv2d`.
 
@@ -648,13 +725,13 @@ def fold_horizons_(model: Model) -> Model:
 
     Statistics and shifts become weights and biases of :class:`~ttfs_fast.nn.SpikingConv2d` and
     :class:`~ttfs_fast.nn.SpikingLinear`, each behind a `ReferenceSpikes`. Neurons that are late
-    stay silent; the next layer's `ReferenceSpikes` stands for them. The last layer keeps all its
-    spikes, so that the first of them is the answer.
+    stay silent; the next layer's `ReferenceSpikes` stands for them. The layer with the latest
+    ``t_out`` is the last; it keeps all its spikes, so that the first of them is the answer.
 
     Parameters
     ----------
     model : Module
-        Its layers with a horizon must be used in the order of its modules.
+        The running statistics count, whether it is in training or not.
 
     Returns
     -------
@@ -676,8 +753,9 @@ def fold_horizons_(model: Model) -> Model:
     """
     layers = horizon_layers(model)
     replaced: dict[int, nn.Module] = {}
-    for number, (name, layer) in enumerate(layers.items(), start=1):
-        plain = layer.to_plain(last=number == len(layers))
+    latest = max((layer.t_out for layer in layers.values()), default=0.0)
+    for name, layer in layers.items():
+        plain = layer.to_plain(last=layer.t_out == latest)
         plain.train(layer.training)
         if name == "":
             return cast(Model, plain)
@@ -695,7 +773,9 @@ def renormalize_horizons_(model: Model) -> Model:
     """Bring the weights of each neuron in layers with a horizon back to deviation 1, in place.
 
     With ``normalization="batch"`` their scale does not change the outputs, but a learning rate acts
-    on weights of one size only. Called after each step of the optimizer.
+    on weights of one size only. With the other ones it does change them: training holds the weights
+    at this size, too. Not for layers that were given their weights, as by
+    `ttfs_fast.conversion.from_relu`. Called after each step of the optimizer.
     """
     for layer in horizon_layers(model).values():
         if layer.weight.requires_grad:
@@ -764,12 +844,18 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
     Raises
     ------
     ValueError
-        If the layer's shape does not fit the patches.
+        If the layer's shape does not fit the patches, the images are no intensities, there are
+        fewer than two patches, or without ``eps`` they do not vary in every direction.
 
     Notes
     -----
     Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498.
     """
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(
+            f"images must be intensities in [0, 1] of shape (N, C, H, W); got {images.dtype} of "
+            f"shape {tuple(images.shape)}"
+        )
     outputs, channels, *kernel = layer.weight.shape
     values = channels * math.prod(kernel)
     if outputs != 2 * values or images.shape[1] != channels:
@@ -778,10 +864,21 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
             f"convolution from {images.shape[1]} to {2 * images.shape[1] * math.prod(kernel)} "
             f"channels; this one has {channels} and {outputs}"
         )
+    rows, columns = (n - k + 1 for n, k in zip(images.shape[2:], kernel, strict=True))
+    if min(rows, columns) < 1 or len(images) * rows * columns < 2:
+        raise ValueError(
+            f"images of shape {tuple(images.shape)} hold fewer than two patches of {kernel[0]} x "
+            f"{kernel[1]} pixels; give more, or larger ones"
+        )
     patches = images.double().unfold(2, kernel[0], 1).unfold(3, kernel[1], 1)
     flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, values)
     eigenvalues, vectors = torch.linalg.eigh(torch.cov(flat.T))
     filters = (vectors / (eigenvalues.clamp(min=0) + eps).sqrt()).T.reshape(-1, channels, *kernel)
+    if not bool(filters.isfinite().all()):
+        raise ValueError(
+            "the filters are not finite: the images are not, or do not vary in every direction; "
+            f"give others, or eps above {eps:g}"
+        )
     # An eigenvector's sign is arbitrary; fix it, so that every machine starts alike.
     signs = filters.flatten(1).gather(1, filters.flatten(1).abs().argmax(1, keepdim=True)).sign()
     filters *= signs.view(-1, 1, 1, 1)

@@ -284,6 +284,8 @@ def cifar_airbench(
     ----------
     K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498.
     """
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"width must be a finite number above 0; got {width}")
     layers: list[Layer] = [Conv(2, 2 * 4 * in_channels, padding=0)]
     for channels in (64, 256, 256):
         inner = max(1, round(channels * width))

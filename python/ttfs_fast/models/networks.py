@@ -164,6 +164,7 @@ class HorizonNetwork(nn.Sequential):
         }
         shape: tuple[int, ...] = (description.in_channels, *description.image_size)
         t_in = alpha
+        before: Layer | None = None
         followers = [layer for _, layer in description.layers[1:]] + [None]
         for (name, layer), after in zip(description.layers, followers, strict=True):
             made: HorizonConv2d | HorizonLinear | None = None
@@ -199,7 +200,7 @@ class HorizonNetwork(nn.Sequential):
                     "with a horizon: the branches differ in depth, so their spikes would meet with "
                     "different horizons"
                 )
-            elif _window(layer) == 1 or not isinstance(self[-1], HorizonConv2d):
+            elif _window(layer) == 1 or not isinstance(before, Conv):
                 self.add_module(
                     name,
                     SpikingMaxPool2d(layer.kernel, layer.stride, layer.padding, 1, layer.ceil_mode),
@@ -208,6 +209,7 @@ class HorizonNetwork(nn.Sequential):
                 self.add_module(name, made)
                 t_in = made.t_out
             shape = count_layer([], description.name, name, layer, shape)
+            before = layer
 
     def fold_(self) -> "HorizonNetwork":
         """Make every layer one of plain modules, in place; see `fold_horizons_`."""
