@@ -97,6 +97,14 @@ def test_processes_share_every_batch() -> None:
             assert torch.equal(part.labels, batch.labels[rank::3])
 
 
+def test_mirrored_borders_are_smaller_than_the_image() -> None:
+    pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
+    pixels, generator = torch.rand(2, 1, 6, 5), torch.Generator()
+    assert Augmentation((6, 5), crop=4, crop_padding="reflect")(pixels, generator).shape[2] == 6
+    with pytest.raises(ValueError, match=r"mirrors crop=5 pixels, .* an image of \(6, 5\) has"):
+        Augmentation((6, 5), crop=5, crop_padding="reflect")(pixels, generator)
+
+
 def test_crop_flip_and_whitening_come_before_the_encoding() -> None:
     pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
     images = some_images(30)

@@ -61,6 +61,7 @@ class Augmentation:
         if not 0 < aspect[0] <= aspect[1]:
             raise ValueError(f"aspect must be two ratios, 0 < least <= largest; got {aspect}")
         self.size, self.resized_crop = (int(size[0]), int(size[1])), resized_crop
+        self._mirrored = crop if crop_padding == "reflect" else 0
         steps: list[Any] = []
         if crop or flip or resized_crop is not None:
             kornia = require("kornia.augmentation", "train")
@@ -109,6 +110,11 @@ class Augmentation:
             raise ValueError(
                 f"crop and flip keep the size of an image, {self.size}; got images of "
                 f"{tuple(pixels.shape[-2:])}: scale them first, or give resized_crop"
+            )
+        if self._mirrored >= min(pixels.shape[-2:]):
+            raise ValueError(
+                f'crop_padding="reflect" mirrors crop={self._mirrored} pixels, which must be fewer '
+                f"than an image of {tuple(pixels.shape[-2:])} has"
             )
         if pixels.dtype == torch.uint8:
             pixels = pixels.to(torch.get_default_dtype()) / 255
