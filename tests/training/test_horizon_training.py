@@ -122,6 +122,35 @@ def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
         train(other, tmp_path / "other", quiet=True)
 
 
+def test_a_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
+    """Of training, and of those that the statistics of averaged weights are taken from."""
+    config = dataclasses.replace(
+        SMALL, model="vgg8", epochs=1, train_images=257, test_images=50, batch_size=64
+    )
+    for average in (0.0, 0.9):
+        config = dataclasses.replace(config, average=average)
+        result = train(config, tmp_path / str(average), quiet=True)
+        assert result.records[0].skipped_steps == 1
+        assert all(value.isfinite().all() for value in result.model.state_dict().values())
+        assert result.evaluation.silent_images == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "mnist_scnn", "width": 1.0}, "spiking neurons only. Choose another model"),
+        ({"alpha": 88.0}, "the outputs' horizon, .* must be below 88.7"),
+        ({"whitening": True}, "whitening 3 x 3 patches"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_its_folder_as_it_was(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(dataclasses.replace(SMALL, **change), tmp_path, quiet=True)
+    assert not (tmp_path / "config.json").exists()
+
+
 def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
     config = dataclasses.replace(
         SMALL, horizon_spread=0.2, alpha=0.5, scale=8.0, epochs=1, train_images=200, average=0.0
@@ -143,7 +172,12 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"processes": 2}, "takes its statistics from whole batches"),
         ({"start": "model.safetensors"}, "starts anew"),
         ({"t_max": 3.0}, "every layer has a horizon already"),
-        ({"relative_rate": True}, "relative_rate needs a weight_sum"),
+        ({"relative_rate": True}, 'relative_rate is for neuron="spiking"; got True'),
+        ({"spread": 3.0}, "spread is for neuron=.*: give horizon_spread"),
+        ({"polarity": "both"}, 'neuron="horizon" sees each pixel once'),
+        ({"batch_size": 1}, "batch normalisation needs a batch_size of at least 2"),
+        ({"exclude_target": True}, "label_smoothing and exclude_target contradict each other"),
+        ({"neuron": "spiking"}, 'horizon_spread is for neuron="horizon"; got 0.001'),
         ({"neuron": "spiking", "precision": "bfloat16"}, 'precision is for neuron="horizon"'),
         ({"neuron": "spiking", "whitening": True}, 'whitening is for neuron="horizon"'),
         ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),

@@ -403,7 +403,8 @@ def train(
     scale: Annotated[
         float | None,
         option(
-            "Factor on the output times in the classification term.",
+            "Factor on the output times in the classification term; with --neuron horizon about "
+            "1 / --horizon-spread.",
             "scale",
             rich_help_panel="Loss, equation (5)",
         ),

@@ -91,7 +91,9 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
                 f"{shape.width} pixels and {shape.classes} classes. Choose another model"
             )
         if config.width != 1 or config.neuron != "spiking":
-            raise ValueError("mnist_scnn has width 1 and spiking neurons only")
+            raise ValueError(
+                "mnist_scnn has width 1 and spiking neurons only. Choose another model"
+            )
         model = mnist_scnn(t_max=config.t_max)
     else:
         options: dict[str, Any] = {

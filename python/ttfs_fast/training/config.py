@@ -114,9 +114,10 @@ class TrainConfig:
         Decay of a moving average of the weights, updated after every step; above 0, the
         averaged network is tested and exported in place of the last one. 0 for none.
     K, beta : float
-        Weight-sum cost of equation (5): ``K * max(0, beta - sum of a neuron's weights)``.
+        Weight-sum cost of equation (5): ``K * max(0, beta - sum of a neuron's weights)``. Of
+        spiking neurons only: those of ``neuron="horizon"`` have the sum ``weight_sum``.
     lambda_ : float
-        Factor of the squared weights in equation (5).
+        Factor of the squared weights in equation (5), of spiking neurons only.
     max_gradient : float
         Limit on the row-normalised Frobenius norm of each weight's gradient.
     alpha : float
@@ -147,7 +148,9 @@ class TrainConfig:
         deviation of an elastic displacement field in pixels; 0 for none. See
         `ttfs_fast.training.augment.distort`.
     scale : float
-        Factor on the spike times inside the classification term of the loss.
+        Factor on the spike times inside the classification term of the loss. With
+        ``neuron="horizon"`` the output spikes lie about ``horizon_spread`` apart, so that it must
+        be about 1 / ``horizon_spread`` for the network to learn.
     exclude_target : bool
         Leave the target class out of the sum of equation (5), as printed.
     label_smoothing : float
@@ -310,7 +313,7 @@ class TrainConfig:
         if self.weight_sum and self.neuron not in ("spiking", "horizon"):
             raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
         self._check_horizon()
-        if self.relative_rate and (not self.weight_sum or self.neuron == "horizon"):
+        if self.relative_rate and not self.weight_sum:
             raise ValueError("relative_rate needs a weight_sum, such as 4")
         if self.hold_spread and not self.relative_rate:
             raise ValueError("hold_spread needs relative_rate, and with it a weight_sum, such as 4")
@@ -320,7 +323,11 @@ class TrainConfig:
         if self.crop and self.resized_crop:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if self.neuron != "spiking" and self.polarity == "both":
-            raise ValueError('a ReLU network sees each pixel once; polarity must not be "both"')
+            raise ValueError(
+                f'neuron="{self.neuron}" sees each pixel once; polarity must not be "both"'
+            )
+        if self.label_smoothing and self.exclude_target:
+            raise ValueError("label_smoothing and exclude_target contradict each other; give one")
         if self.neuron == "relu-norm" and self.processes > 1:
             raise ValueError("batch normalisation counts on one process; train it with one")
         if self.neuron == "relu-norm" and self.accumulate > 1:
@@ -328,7 +335,7 @@ class TrainConfig:
                 f"batch normalisation counts over whole batches; accumulate must be 1 with neuron "
                 f"relu-norm, got {self.accumulate}"
             )
-        if self.neuron == "relu-norm" and self.batch_size == 1:
+        if self.normalizes and self.batch_size == 1:
             raise ValueError("batch normalisation needs a batch_size of at least 2; got 1")
         if math.isnan(self.t_max):
             raise ValueError("t_max must be a time in units of tau, or inf; got nan")
@@ -341,8 +348,8 @@ class TrainConfig:
 
     def _check_horizon(self) -> None:
         if self.neuron != "horizon":
-            for name, needed in (("whitening", False), ("precision", "float32")):
-                if getattr(self, name) != needed:
+            for name in ("whitening", "precision", "horizon_spread"):
+                if getattr(self, name) != getattr(TrainConfig, name):
                     raise ValueError(
                         f'{name} is for neuron="horizon"; got {getattr(self, name)!r} with '
                         f"neuron={self.neuron!r}"
@@ -356,6 +363,15 @@ class TrainConfig:
             raise ValueError(
                 f"horizon_spread must be above 0 and below 1; got {self.horizon_spread}"
             )
+        for name, instead in (
+            ("relative_rate", "every step holds the deviation of the weights; leave it out"),
+            ("spread", "give horizon_spread"),
+        ):
+            if getattr(self, name) != getattr(TrainConfig, name):
+                raise ValueError(
+                    f'{name} is for neuron="spiking"; got {getattr(self, name)!r} with '
+                    f'neuron="horizon": {instead}'
+                )
         if self.accumulate > 1 or self.processes > 1:
             raise ValueError(
                 'neuron="horizon" takes its statistics from whole batches; train it with one '
@@ -371,6 +387,11 @@ class TrainConfig:
                 'with neuron="horizon" every layer has a horizon already; leave t_max and horizons '
                 "out"
             )
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether layers of the network take their statistics from the batch."""
+        return self.neuron in ("horizon", "relu-norm")
 
     def learning_rate(self, epoch: int, share: float = 1.0) -> float:
         """Learning rate of a step.

@@ -205,10 +205,6 @@ def _train(
     taught_by = teacher.sha256 if teacher is not None else None
     if checkpoint is not None and checkpoint.facts.get("teacher_sha256") != taught_by:
         raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
-    if saved is None and leads:
-        _remove_run(run)
-        replace_file(run / CONFIG, f"{config.to_json()}\n".encode())
-
     with _threads(config.threads), curves as scalars:
         session = _Session(
             config, run, train_set, test_set, digest, teacher, reporter, fabric, scalars
@@ -219,6 +215,10 @@ def _train(
                 remove_older(run, checkpoint.epoch)
         elif config.start is not None:
             session.start_from(config.start)
+        if saved is None and leads:
+            # Now that nothing in the settings has turned out not to fit the data or each other.
+            _remove_run(run)
+            replace_file(run / CONFIG, f"{config.to_json()}\n".encode())
         session.announce()
         again = f"continue with: ttfs-fast train --out {run} --resume"
         try:
@@ -301,7 +301,7 @@ class _Session:
             torch.manual_seed(config.seed)
             self.model = make_model(config, self.shape)
             if config.whitening:
-                whiten_first_(self.model, train_set)
+                whiten_first_(self.model, train_set, whiten=config.whiten)
             if config.neuron == "horizon":
                 self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.layers = [
@@ -373,8 +373,9 @@ class _Session:
         found = start.state_dict()
         if {n: v.shape for n, v in plain.items()} != {n: v.shape for n, v in found.items()}:
             raise ValueError(
-                f"{path} holds another network, {settings.model} of width {settings.width:g} for "
-                f"{settings.dataset}: its weights cannot be the first ones of this run"
+                f"{path} holds another network, {settings.model} of width {settings.width:g} with "
+                f"neuron={settings.neuron} for {settings.dataset}: its weights cannot be the first "
+                "ones of this run"
             )
         for name, own in self.config.spike_settings.items():
             if (its := settings.spike_settings[name]) != own:
@@ -482,7 +483,7 @@ class _Session:
         for chunk in self.batches.epoch(epoch):
             outputs: list[Tensor] = []
             for batch in chunk.batches:
-                if len(batch.labels) == 1 and config.neuron == "relu-norm":
+                if len(batch.labels) == 1 and config.normalizes:
                     # Nothing to normalise by; it is the last batch, or images were unreadable.
                     outputs.append(self._answer(batch, model))
                     totals.skipped += 1
@@ -624,7 +625,9 @@ class _Session:
 
     def evaluate(self) -> EvaluationResult:
         if self.sample is not None:
-            estimate_statistics_(self.network, torch.split(self.sample, 256))
+            # Parts of about one size: a last one of a single image would have no deviation.
+            parts = self.sample.tensor_split(math.ceil(len(self.sample) / 256))
+            estimate_statistics_(self.network, parts)
         with parametrize.cached():
             return evaluate(self.network, self.test_set, **self.config.encoding)
 
@@ -650,7 +653,7 @@ class _Session:
             "weights": str(path),
             "log": str(log),
         }
-        if not self.layers:
+        if math.isnan(evaluation.sparsity):
             del facts["sparsity"]
         self.reporter.say_facts(
             f"trained {len(self.records)} epochs in "
@@ -674,14 +677,20 @@ def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor |
     return encode(shown, alpha=config.alpha, polarity=config.polarity)
 
 
-def whiten_first_(model: nn.Module, images: DataSet, count: int = 5000) -> None:
-    """Fill the first convolution with whitening filters of the first training images."""
+def whiten_first_(
+    model: nn.Module, images: DataSet, count: int = 5000, *, whiten: bool = False
+) -> None:
+    """Fill the first convolution with whitening filters of the first training images.
+
+    With ``whiten`` of the standardised ones, as the network sees them.
+    """
     first = next(iter(model.children()), None)
     if not isinstance(first, HorizonConv2d) or not isinstance(images, ImageSet):
         raise ValueError(
             "whitening needs a network that begins with a convolution, and images in memory"
         )
-    whiten_(first, torch.from_numpy(images.images[:count]).double() / 255)
+    pixels = torch.from_numpy(images.images[:count]).double() / 255
+    whiten_(first, standardise(pixels) if whiten else pixels)
 
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
