@@ -194,7 +194,7 @@ def test_settings_that_contradict_each_other_are_refused(
 
 def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> None:
     model, shape = result.model, (1, 28, 28)
-    with pytest.raises(TypeError, match="conv1 is a Sequential, which a NIR graph cannot carry"):
+    with pytest.raises(TypeError, match="conv1 belongs to a layer with a horizon, whose reference"):
         to_graph(model, shape)
     with pytest.raises(TypeError, match="got ReferenceSpikes"):
         quantization.convert(model, bits=8, input_size=shape, alpha=SMALL.alpha)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ttfs_fast.geometry import conv_axis, pair, pool_axis
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 
 CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, nn.Flatten)
@@ -74,6 +75,12 @@ def describe(name: str, layer: nn.Module) -> dict[str, Any]:
         if (layer.start_dim, layer.end_dim) != (1, -1):
             raise ValueError(f"{name}: only Flatten() of all that follows the batch is carried")
         return {"name": name, "kind": "flatten"}
+    horizon = (ReferenceSpikes, HorizonConv2d, HorizonLinear)
+    if any(isinstance(module, horizon) for module in layer.modules()):
+        raise TypeError(
+            f"{name} belongs to a layer with a horizon, whose reference spikes a NIR graph does "
+            "not carry"
+        )
     raise TypeError(
         f"{name} is a {type(layer).__name__}, which a NIR graph cannot carry; it carries a "
         f"Sequential of {', '.join(kind.__name__ for kind in CARRIED)}"
