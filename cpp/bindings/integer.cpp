@@ -56,7 +56,8 @@ void set_window(Shape& s, Pair kernel, Pair stride, Pair padding, Pair dilation)
 void add_neurons(Network& network, const Array<std::int8_t>& codes, int bits,
                  const Array<std::int32_t>& theta, const std::optional<Array<std::int32_t>>& bias,
                  std::uint16_t bias_code, std::uint32_t ratio, std::uint16_t latest, Pair stride,
-                 Pair padding, Pair dilation, std::int64_t groups, Pair output) {
+                 Pair padding, Pair dilation, std::int64_t groups, Pair output,
+                 std::uint16_t reference_code, const std::optional<Array<std::int32_t>>& slope) {
   if (codes.ndim() != 4) throw std::invalid_argument("codes must have 4 dimensions");
   if (groups < 1) throw std::invalid_argument("groups must be at least 1");
   const Size in = network.output();
@@ -73,12 +74,15 @@ void add_neurons(Network& network, const Array<std::int8_t>& codes, int bits,
                 "codes");
   require_dense(theta, {codes.shape(0)}, "theta");
   if (bias) require_dense(*bias, {codes.shape(0)}, "bias");
+  if (slope) require_dense(*slope, {codes.shape(0)}, "slope");
   n.bits = bits;
   n.ratio = ratio;
   n.latest = latest;
   n.bias_code = bias_code;
   n.theta.assign(theta.data(), theta.data() + theta.size());
   if (bias) n.bias.assign(bias->data(), bias->data() + bias->size());
+  n.reference_code = reference_code;
+  if (slope) n.slope.assign(slope->data(), slope->data() + slope->size());
   py::gil_scoped_release release;
   network.add(n, codes.data());
 }
@@ -119,11 +123,16 @@ py::dict describe(const Network& network, std::int64_t layer) {
   out["ratio"] = n.ratio;
   out["latest"] = n.latest;
   out["bias_code"] = n.bias_code;
-  out["theta"] = Array<std::int32_t>(static_cast<py::ssize_t>(n.theta.size()), n.theta.data());
-  if (n.bias.empty())
-    out["bias"] = py::none();
-  else
-    out["bias"] = Array<std::int32_t>(static_cast<py::ssize_t>(n.bias.size()), n.bias.data());
+  out["reference_code"] = n.reference_code;
+  const auto put = [&out](const char* name, const std::vector<std::int32_t>& values) {
+    if (values.empty())
+      out[name] = py::none();
+    else
+      out[name] = Array<std::int32_t>(static_cast<py::ssize_t>(values.size()), values.data());
+  };
+  put("theta", n.theta);
+  put("bias", n.bias);
+  put("slope", n.slope);
   return out;
 }
 
@@ -182,7 +191,8 @@ void define_integer(py::module_& m) {
       .def(py::init(&make), "time_bits"_a, "image_size"_a, "unit"_a, "encoders"_a.noconvert())
       .def("add_neurons", &add_neurons, "codes"_a.noconvert(), "bits"_a, "theta"_a.noconvert(),
            "bias"_a.noconvert(), "bias_code"_a, "ratio"_a, "latest"_a, "stride"_a, "padding"_a,
-           "dilation"_a, "groups"_a, "output"_a)
+           "dilation"_a, "groups"_a, "output"_a, "reference_code"_a = 0,
+           "slope"_a.noconvert() = py::none())
       .def("add_pooling", &add_pooling, "kernel"_a, "stride"_a, "padding"_a, "dilation"_a,
            "output"_a)
       .def_static("load", &Network::load, "path"_a, py::call_guard<py::gil_scoped_release>())

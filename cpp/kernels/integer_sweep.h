@@ -20,14 +20,17 @@ struct Fired {
 inline void sweep_exactly(const IntegerSweepTask& task, std::int64_t output, Fired& fired) {
   const std::int8_t* weights = task.weights + place_in_row(output, task.width);
   std::int64_t slope = -std::int64_t{task.theta[output]}, membrane = 0, now = 0;
+  bool reached = false;
   for (std::int64_t e = 0; e < task.group_count * kGroupEvents; ++e) {
     const auto time = static_cast<std::int64_t>(task.words[e] >> 16);
     membrane += slope * (time - now);
     now = time;
-    if (membrane >= 0 && time > 0) break;
+    reached = membrane >= 0 && time > 0;
+    if (reached) break;
     if (e == task.bias_group * kGroupEvents) slope += task.bias[output];
     slope += weights[static_cast<std::int64_t>(task.words[e] & 0xffff) * task.width];
   }
+  if (!reached && task.slope) slope = task.slope[output];
   if (slope <= 0) return;  // falls for ever
   fired.slope[output] = slope;
   fired.moment[output] = slope * now - membrane;
@@ -383,6 +386,7 @@ void sweep_groups(const IntegerSweepTask& task, Fired& fired) {
   }
   const std::int64_t end = task.groups[task.group_count - 1].end;
   for (int r = 0; r < R; ++r) {
+    if (task.slope) slope[r] = V::load(task.slope + V::lanes * r);
     std::uint32_t rising = V::greater(slope[r], V::set(0)) & outputs_of(waiting, r);
     if (rising == 0) continue;
     alignas(64) std::int32_t f[V::lanes], b[V::lanes];
@@ -400,7 +404,7 @@ void sweep_groups(const IntegerSweepTask& task, Fired& fired) {
 #if TTFS_ISA_avx2
 
 /// `finish` for the outputs j to j + 3. Slopes are below 2^23 and moments, of those that fire, from
-/// 0 to 2^38.
+/// 0 to 2^39.
 inline void finish_four(const IntegerSweepTask& task, const Fired& fired, std::int64_t j) {
   const auto load = [&](const std::int64_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + j));

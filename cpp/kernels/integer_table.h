@@ -43,6 +43,7 @@ struct IntegerSweepTask {
   const std::int8_t* weights;  // rows of `width` weights, the last all 0
   const std::int32_t* theta;   // `width` thresholds
   const std::int32_t* bias;    // `width` bias weights
+  const std::int32_t* slope;   // `width` slopes behind the last group, or null: the sums so far
   std::int64_t width;          // kWideBlock or kNarrowBlock
   std::int64_t used;           // outputs that exist; the others' weights are 0
   std::int32_t most_negative;  // no weight of the block is below -most_negative

@@ -33,18 +33,25 @@ void sort_by_code(std::vector<Event>& events) {
   }
 }
 
-/// One neuron: when does F first reach 0? The events come in the order of their codes;
-/// weights[input] is the neuron's.
+/// One neuron: when does F first reach 0? The events come in the order of their codes, none at or
+/// behind the horizon; weights[input] is the neuron's.
 std::uint16_t neuron(const std::vector<Event>& events, const std::int64_t* weights,
-                     std::int64_t theta, const Neurons& layer, std::uint16_t silent) {
+                     std::size_t output, const Neurons& layer, std::uint16_t silent) {
   // F(z) = sum of w_i (z - z_i) - theta z, with slope B; both at the codes of the inputs so far.
-  std::int64_t slope = -theta, membrane = 0, now = 0;
+  std::int64_t slope = -layer.theta[output], membrane = 0, now = 0;
+  const auto reached_by = [&](std::int64_t code) {
+    membrane += slope * (code - now);
+    now = code;
+    return membrane >= 0;  // before this input, or just as it comes
+  };
+  bool reached = false;
   for (const Event& event : events) {
-    membrane += slope * (event.code - now);
-    now = event.code;
-    if (membrane >= 0) break;  // reached before this input, or just as it comes
+    reached = reached_by(event.code);
+    if (reached) break;
     slope += weights[event.input];
   }
+  if (layer.reference_code > 0 && !reached && !reached_by(layer.reference_code))
+    slope = layer.slope[output];
   if (slope <= 0) return silent;  // the inputs are over and F falls
   // The crossing lies at moment / slope, moment = sum of w_i z_i. Scale, round halves upwards.
   const std::int64_t moment = slope * now - membrane;
@@ -75,6 +82,7 @@ void neurons(const Neurons& layer, const std::int8_t* weight_codes, int time_bit
   const std::int64_t channels = s.in_channels / s.groups, outputs = s.out_channels / s.groups;
   const std::int64_t inputs = channels * s.kernel_height * s.kernel_width;
   const std::int64_t pixels = s.out_height * s.out_width;
+  const std::uint16_t end = layer.reference_code > 0 ? layer.reference_code : silent;
   const std::vector<std::int64_t> weights = integer_weights(layer, weight_codes, inputs);
   std::vector<Event> events;
   const Stop stop;
@@ -93,14 +101,14 @@ void neurons(const Neurons& layer, const std::int8_t* weight_codes, int time_bit
               if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
               const std::uint16_t code =
                   codes[((n * s.in_channels + c) * s.in_height + y) * s.in_width + x];
-              if (code != silent) events.push_back({code, input});
+              if (code < end) events.push_back({code, input});
             }
         if (!layer.bias.empty()) events.push_back({layer.bias_code, inputs});
         sort_by_code(events);
         for (std::int64_t m = group * outputs; m < (group + 1) * outputs; ++m)
           out[(n * s.out_channels + m) * pixels + pixel] =
-              neuron(events, weights.data() + m * (inputs + 1),
-                     layer.theta[static_cast<std::size_t>(m)], layer, silent);
+              neuron(events, weights.data() + m * (inputs + 1), static_cast<std::size_t>(m), layer,
+                     silent);
       }
 }
 

@@ -148,6 +148,23 @@ void check_geometry(const Network::State& state, const Neurons& n) {
     if (theta < 1)
       refuse("layer " + number + " has the threshold " + std::to_string(theta) +
              "; it must be at least 1");
+  if (n.reference_code == 0) {
+    if (!n.slope.empty()) refuse("layer " + number + " has slopes, but no reference code");
+    return;
+  }
+  if (n.reference_code >= state.silent())
+    refuse("layer " + number + " has the reference code " + std::to_string(n.reference_code) +
+           "; it must be from 1 to " + std::to_string(state.silent() - 1));
+  if (!n.bias.empty() && n.bias_code >= n.reference_code)
+    refuse("layer " + number + " has a bias at the spike code " + std::to_string(n.bias_code) +
+           "; it must come before the reference code " + std::to_string(n.reference_code));
+  if (n.slope.size() != outputs)
+    refuse("layer " + number + " has a reference code and needs a slope for each of its " +
+           std::to_string(outputs) + " output channels");
+  for (const std::int32_t slope : n.slope)
+    if (slope < 1 || slope > kMaxSum)
+      refuse("layer " + number + " has the slope " + std::to_string(slope) +
+             "; it must be from 1 to 2^22");
 }
 
 void append(Network::State& state, const Neurons& n, const NextCode& next) {
@@ -195,6 +212,7 @@ void append(Network::State& state, const Neurons& n, const NextCode& next) {
         const bool used = i < block.used;
         layer.theta.push_back(used ? n.theta[j] : 1);
         layer.bias.push_back(used && !n.bias.empty() ? n.bias[j] : 0);
+        if (n.reference_code > 0) layer.slope.push_back(used ? n.slope[j] : 1);
         if (!used) continue;
         most = std::max(most, -least[j]);
         highest = std::max(highest, n.theta[j]);

@@ -72,7 +72,8 @@ struct Layer {
   Size input, output;
   // Of a layer of neurons:
   std::optional<PackedWeights> weights;
-  std::vector<std::int32_t> theta, bias;    // [group][block][place], for whole blocks
+  // [group][block][place], for whole blocks; slope with a horizon only
+  std::vector<std::int32_t> theta, bias, slope;
   std::vector<std::int32_t> most_negative;  // [group][block]
   std::vector<std::int32_t> highest_theta;  // [group][block]
   std::int64_t span = 0;                    // longest group of events that 32 bits hold

@@ -18,11 +18,12 @@ namespace ttfs::integer {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'T', 'F', 'S', 'I', 'N', 'T', '\n'};
-constexpr std::uint32_t kVersion = 2;
-constexpr std::uint32_t kOneEncoder = 1;          // the version without their number
+constexpr std::uint32_t kOneEncoder = 1;  // the version without their number
+constexpr std::uint32_t kNoHorizon = 2;   // the version without layers with a horizon
+constexpr std::uint32_t kVersion = 3;
 constexpr std::int64_t kHeaderBytes = 8 + 4 + 8;  // magic, version, size of the file
 constexpr std::int64_t kChecksumBytes = 4;
-constexpr std::uint32_t kNeurons = 1, kPooling = 2;
+constexpr std::uint32_t kNeurons = 1, kPooling = 2, kHorizon = 3;
 constexpr std::uint32_t kMaxLayers = 1U << 16;
 
 [[noreturn]] void bad(const std::string& what) { throw std::runtime_error(what); }
@@ -145,7 +146,7 @@ class Reader {
   std::uint8_t buffer_[1 << 14];
 };
 
-Neurons read_neurons(Reader& in) {
+Neurons read_neurons(Reader& in, bool horizon) {
   Neurons n;
   ConvShape& s = n.shape;
   n.bits = in.number<std::uint8_t>();
@@ -153,13 +154,17 @@ Neurons read_neurons(Reader& in) {
   n.latest = in.number<std::uint16_t>();
   n.bias_code = in.number<std::uint16_t>();
   n.ratio = in.number<std::uint32_t>();
+  if (horizon) {
+    n.reference_code = in.number<std::uint16_t>();
+    if (n.reference_code == 0) bad("it holds a layer with a horizon at the code 0");
+  }
   for (std::int64_t* size :
        {&s.in_channels, &s.in_height, &s.in_width, &s.out_channels, &s.out_height, &s.out_width,
         &s.kernel_height, &s.kernel_width, &s.stride_height, &s.stride_width, &s.pad_top,
         &s.pad_left, &s.dilation_height, &s.dilation_width, &s.groups})
     *size = in.size();
-  for (std::vector<std::int32_t>* values : {&n.theta, &n.bias}) {
-    if (values == &n.bias && !has_bias) break;
+  for (std::vector<std::int32_t>* values : {&n.theta, &n.bias, &n.slope}) {
+    if ((values == &n.bias && !has_bias) || (values == &n.slope && !horizon)) continue;
     in.expect(s.out_channels, 32);
     values->reserve(static_cast<std::size_t>(s.out_channels));
     for (std::int64_t j = 0; j < s.out_channels; ++j) values->push_back(in.signed_number());
@@ -167,7 +172,7 @@ Neurons read_neurons(Reader& in) {
   return n;
 }
 
-void read_layer(Reader& in, Network::State& state) {
+void read_layer(Reader& in, std::uint32_t version, Network::State& state) {
   const auto kind = in.number<std::uint32_t>();
   if (kind == kPooling) {
     PoolShape s;
@@ -178,8 +183,10 @@ void read_layer(Reader& in, Network::State& state) {
     append(state, s);
     return;
   }
-  if (kind != kNeurons) bad("it holds a layer of the unknown kind " + std::to_string(kind));
-  const Neurons n = read_neurons(in);
+  const bool horizon = kind == kHorizon && version > kNoHorizon;
+  if (kind != kNeurons && !horizon)
+    bad("it holds a layer of the unknown kind " + std::to_string(kind));
+  const Neurons n = read_neurons(in, horizon);
   check_geometry(state, n);  // so that the product below cannot overflow
   const ConvShape& s = n.shape;
   const std::int64_t fan = s.in_channels / s.groups * s.kernel_height * s.kernel_width;
@@ -208,9 +215,9 @@ std::unique_ptr<Network::State> read(Source& source) {
   std::uint64_t fields[2] = {0, 0};
   for (int i = 0; i < 4; ++i) fields[0] |= std::uint64_t{start[8 + i]} << (8 * i);
   for (int i = 0; i < 8; ++i) fields[1] |= std::uint64_t{start[12 + i]} << (8 * i);
-  if (fields[0] != kVersion && fields[0] != kOneEncoder)
+  if (fields[0] < kOneEncoder || fields[0] > kVersion)
     bad("it is of format version " + std::to_string(fields[0]) + "; this program reads versions " +
-        std::to_string(kOneEncoder) + " and " + std::to_string(kVersion));
+        std::to_string(kOneEncoder) + " to " + std::to_string(kVersion));
   if (fields[1] != static_cast<std::uint64_t>(size))
     bad("it should have " + std::to_string(fields[1]) + " bytes and has " + std::to_string(size) +
         ": it was cut short or appended to");
@@ -247,7 +254,8 @@ std::unique_ptr<Network::State> read(Source& source) {
   check_header(*state);
   const auto layers = in.number<std::uint32_t>();
   if (layers > kMaxLayers) bad("it announces " + std::to_string(layers) + " layers");
-  for (std::uint32_t l = 0; l < layers; ++l) read_layer(in, *state);
+  const auto version = static_cast<std::uint32_t>(fields[0]);
+  for (std::uint32_t l = 0; l < layers; ++l) read_layer(in, version, *state);
   if (in.left() != 0) bad("it holds more than its layers");
   return state;
 }
@@ -268,12 +276,14 @@ class Writer {
 void write_neurons(Writer& out, const Layer& layer) {
   const Neurons& n = *layer.neurons;
   const ConvShape& s = n.shape;
-  out.number(kNeurons);
+  const bool horizon = n.reference_code > 0;
+  out.number(horizon ? kHorizon : kNeurons);
   out.number(static_cast<std::uint8_t>(n.bits));
   out.number(static_cast<std::uint8_t>(!n.bias.empty()));
   out.number(n.latest);
   out.number(n.bias_code);
   out.number(n.ratio);
+  if (horizon) out.number(n.reference_code);
   for (const std::int64_t size :
        {s.in_channels, s.in_height, s.in_width, s.out_channels, s.out_height, s.out_width,
         s.kernel_height, s.kernel_width, s.stride_height, s.stride_width, s.pad_top, s.pad_left,
@@ -281,6 +291,7 @@ void write_neurons(Writer& out, const Layer& layer) {
     out.size(size);
   for (const std::int32_t theta : n.theta) out.number(theta);
   for (const std::int32_t bias : n.bias) out.number(bias);
+  for (const std::int32_t slope : n.slope) out.number(slope);
   unsigned byte = 0;
   int used = 0;
   for (std::int64_t g = 0; g < s.groups; ++g)
@@ -310,7 +321,11 @@ void write_pooling(Writer& out, const PoolShape& s) {
 std::vector<std::uint8_t> Network::serialize() const {
   Writer out;
   for (const char c : kMagic) out.number(static_cast<std::uint8_t>(c));
-  out.number(kVersion);
+  // Programs that know no horizons read all files that have none.
+  const bool horizons = std::any_of(
+      state_->layers.begin(), state_->layers.end(),
+      [](const Layer& layer) { return layer.neurons && layer.neurons->reference_code > 0; });
+  out.number(horizons ? kVersion : kNoHorizon);
   out.number(std::uint64_t{0});  // the size, once it is known
   out.number(static_cast<std::uint32_t>(state_->time_bits));
   out.number(std::bit_cast<std::uint64_t>(state_->unit));

@@ -48,6 +48,7 @@ class LayerRun {
         k(kernels().integer),
         weights(*l.weights),
         silent(silent_code),
+        reference(l.neurons->reference_code),
         batch(images),
         in(from),
         out(to),
@@ -211,11 +212,13 @@ class LayerRun {
   }
 
   /// Events of the part of the input that the tile sees; what lies outside the input is silent.
+  /// With a horizon, those before it: the slopes from there on are known without the others.
   std::int64_t collect_patch(const Tile& tile, std::uint32_t* events) const {
     const std::int64_t top = tile.row * s.stride_height - s.pad_top;
     const std::int64_t left = tile.column * s.stride_width - s.pad_left;
     const std::int64_t columns = patch_columns();
     const bool dense = s.groups == 1 && s.dilation_width == 1;
+    const std::uint16_t bound = reference > 0 ? reference : silent;
     std::int64_t count = 0;
     for (std::int64_t r = 0; r < patch_rows(); ++r) {
       const std::int64_t y = top + r * s.dilation_height;
@@ -225,7 +228,7 @@ class LayerRun {
       const auto take = [&](std::int64_t c, std::int64_t n) {
         const std::int64_t x = left + c * s.dilation_width;
         count += k.collect(row + x * s.in_channels, n * channels,
-                           static_cast<std::uint32_t>((r * columns + c) * channels), silent,
+                           static_cast<std::uint32_t>((r * columns + c) * channels), bound,
                            events + count);
       };
       if (dense) {
@@ -269,6 +272,7 @@ class LayerRun {
           to[n++] = bias | no_weight;
         }
         n += k.filter(events + split, w.members + split, count - split, bit, shift, to + n);
+        if (reference > 0) to[n++] = event_word(reference, 0) | no_weight;  // F is wanted there
         if (n > 0) fill((to[n - 1] & 0xffff0000) | no_weight);
         const std::int64_t of_pixel = n / kGroupEvents;
         const bool fits = k.group(to, of_pixel, layer.span, groups + at * (room / kGroupEvents));
@@ -287,6 +291,7 @@ class LayerRun {
     task.weights = block_weights(group, b, w);
     task.theta = layer.theta.data() + lane;
     task.bias = layer.bias.data() + lane;
+    task.slope = reference > 0 ? layer.slope.data() + lane : nullptr;
     task.width = block.width;
     task.used = block.used;
     task.most_negative = layer.most_negative[which];
@@ -338,6 +343,7 @@ class LayerRun {
   const IntegerKernels& k;
   const PackedWeights& weights;
   const std::uint16_t silent;
+  const std::uint16_t reference;  // 0: no horizon
   const std::int64_t batch;
   const std::uint16_t* const in;
   std::uint16_t* const out;

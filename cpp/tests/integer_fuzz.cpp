@@ -50,7 +50,7 @@ void seal(Bytes& file) {
 
 constexpr std::size_t kEncoders = 48;  // where they begin
 
-Bytes small_network(int bits, int time_bits, bool bias, int encoders) {
+Bytes small_network(int bits, int time_bits, bool bias, int encoders, bool horizon) {
   ttfs::integer::Encoder encoder{};
   for (std::size_t i = 0; i < encoder.size(); ++i)
     encoder[i] = static_cast<std::uint16_t>(1 + i % 254);
@@ -67,6 +67,8 @@ Bytes small_network(int bits, int time_bits, bool bias, int encoders) {
   n.latest = static_cast<std::uint16_t>(network.silent() - 1);
   n.theta.assign(6, 50);
   if (bias) n.bias.assign(6, 40);
+  n.reference_code = horizon ? 200 : 0;
+  if (horizon) n.slope.assign(6, 60);
   const std::vector<std::int8_t> codes(6 * 2 * 9, 1);
   network.add(n, codes.data());
   ttfs::PoolShape pooling;
@@ -82,6 +84,7 @@ Bytes small_network(int bits, int time_bits, bool bias, int encoders) {
   n.shape.out_channels = 3;
   n.theta.assign(3, 50);
   if (bias) n.bias.assign(3, 40);
+  if (horizon) n.slope.assign(3, 60);
   const std::vector<std::int8_t> last(3 * 6 * 4, 1);
   network.add(n, last.data());
   return network.serialize();
@@ -144,7 +147,8 @@ int main(int argc, char** argv) {
     for (const int time_bits : {8, 16})
       for (const bool bias : {false, true})
         for (const int encoders : {1, 2})
-          files.push_back(small_network(bits, time_bits, bias, encoders));
+          for (const bool horizon : {false, true})
+            files.push_back(small_network(bits, time_bits, bias, encoders, horizon));
   long loaded = 0, refused = 0;
   for (long i = 0; i < tries; ++i) {
     const Bytes file = spoilt(files[random.below(files.size())], random);

@@ -90,6 +90,15 @@ void add_convolution(Random& random, Network& network) {
     n.bias.push_back(static_cast<std::int32_t>(random.from(-100, 400)));
   }
   if (random.from(0, 2) == 0) n.bias.clear();
+  if (random.from(0, 1) == 0) {  // a horizon, early, somewhere or at the last code
+    const std::int64_t last = network.silent() - 1;
+    n.reference_code = static_cast<std::uint16_t>(
+        random.pick<std::int64_t>({random.from(2, 12), random.from(2, last), last}));
+    n.bias_code = static_cast<std::uint16_t>(random.from(1, n.reference_code - 1));
+    const std::int64_t steep = random.pick<std::int64_t>({4, 500, kMaxSum});
+    for (std::int64_t j = 0; j < s.out_channels; ++j)
+      n.slope.push_back(static_cast<std::int32_t>(random.from(1, steep)));
+  }
   network.add(n, codes.data());
 }
 
@@ -179,6 +188,26 @@ void test_refusals() {
   Network wide(16, {40000, 1, 1}, 1, {encoder(65535)});
   n.shape.in_channels = 40000;
   refused([&] { wide.add(n, codes.data()); }, "sums that could overflow");
+  Network single(16, {1, 1, 1}, 1, {encoder(65535)});
+  n.shape.in_channels = 1;
+  n.slope = {5};
+  refused([&] { single.add(n, codes.data()); }, "a slope without a horizon");
+  n.reference_code = 65535;
+  refused([&] { single.add(n, codes.data()); }, "a horizon at the silent code");
+  n.reference_code = 100;
+  for (const std::int32_t slope : {0, -1, (1 << 22) + 1}) {
+    n.slope = {slope};
+    refused([&] { single.add(n, codes.data()); }, "a slope outside 1 to 2^22");
+  }
+  n.slope = {};
+  refused([&] { single.add(n, codes.data()); }, "a horizon without slopes");
+  n.slope = {1 << 22};
+  n.bias = {1};
+  n.bias_code = 100;
+  refused([&] { single.add(n, codes.data()); }, "a bias at the horizon");
+  n.bias_code = 99;
+  single.add(n, codes.data());
+  check(single.layer_count() == 1, "a layer with a horizon");
   check(wide.layer_count() == 0, "a refused layer is not there");
   refused([&] { (void)Network(16, {1, 1, 1}, 1, {}); }, "0 encoders");
   refused([&] { (void)Network(7, {1, 1, 1}, 1, {encoder(255)}); }, "7-bit codes");

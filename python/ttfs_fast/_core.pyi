@@ -28,6 +28,8 @@ class IntegerNetwork:
         dilation: Sequence[int],
         groups: int,
         output: Sequence[int],
+        reference_code: int = 0,
+        slope: NDArray[np.int32] | None = None,
     ) -> None: ...
     def add_pooling(
         self,

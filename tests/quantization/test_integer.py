@@ -132,6 +132,50 @@ def test_reference_is_the_definition(data: st.DataObject) -> None:
     assert core.run_codes(given_codes, False, 1)[0].item() == expected
 
 
+@given(st.data())
+@settings(max_examples=200)
+def test_a_horizon_stands_for_late_inputs_padding_and_the_reference(data: st.DataObject) -> None:
+    """The short way against the whole sum: every late input at the horizon, and the reference."""
+    bits = data.draw(st.sampled_from([8, 4, 2]))
+    time_bits = data.draw(st.sampled_from([8, 16]))
+    silent, low = (1 << time_bits) - 1, -(1 << (bits - 1))
+    count = data.draw(st.integers(1, 12))
+    horizon = data.draw(st.integers(2, silent - 1) | st.sampled_from([2, 5, silent - 1]))
+    codes_of = st.one_of(
+        st.integers(1, silent), st.integers(1, 6), st.sampled_from([horizon, horizon - 1, silent])
+    )
+    weights = data.draw(st.lists(st.integers(low, -low - 1), min_size=count, max_size=count))
+    codes = data.draw(st.lists(codes_of, min_size=count, max_size=count))
+    theta = data.draw(st.integers(1, 400))
+    slope = data.draw(st.integers(1, 1000) | st.just(1 << 22))
+    bias = data.draw(st.none() | st.integers(-500, 500))
+    bias_code = data.draw(st.integers(1, horizon - 1))
+    ratio = data.draw(st.sampled_from([1, 1 << 15, 1 << 16, 70000, 1 << 23]))
+    latest = data.draw(st.sampled_from([1, silent // 2, silent - 1]))
+    core = one_neuron(
+        weights,
+        theta,
+        bits,
+        bias,
+        time_bits,
+        bias_code=bias_code,
+        ratio=ratio,
+        latest=latest,
+        reference_code=horizon,
+        slope=np.array([slope], np.int32),
+    )
+    pairs = [
+        (min(c, horizon), INTEGER_WEIGHT[bits](w)) for c, w in zip(codes, weights, strict=True)
+    ]
+    if bias is not None:
+        pairs.append((bias_code, bias))
+    pairs.append((horizon, slope + theta - sum(w for _, w in pairs)))
+    expected = by_definition(pairs, theta, ratio, latest, silent)
+    given_codes = np.array(codes, np.uint16).reshape(1, -1, 1, 1)
+    assert core.reference(0, given_codes).item() == expected
+    assert core.run_codes(given_codes, False, 1)[0].item() == expected
+
+
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[Any, Codes]:
     """A convolution and its input, of any kind, from the seed of numpy's generator."""
@@ -157,13 +201,16 @@ def layers(draw: st.DrawFn) -> tuple[Any, Codes]:
     if rng.random() < 0.2:
         codes = rng.choice(np.array([-extreme, extreme - 1], np.int8), codes.shape)
     fan_in = channels // groups * kernel[0] * kernel[1]
+    top = pick(silent, silent, min(silent, 3000), 12)
+    horizon = int(pick(0, 0, 2, rng.integers(2, top), rng.integers(2, silent), silent - 1))
+    slope = rng.integers(1, pick(10, 5000, 1 << 22), outputs).astype(np.int32) if horizon else None
     core = network(time_bits, (channels, height, width))
     core.add_neurons(
         codes,
         bits,
         rng.integers(1, pick(2, max(3, int(40 * fan_in**0.5))), outputs).astype(np.int32),
         rng.integers(-300, 600, outputs).astype(np.int32) if rng.random() < 0.7 else None,
-        int(rng.integers(1, silent)),
+        int(rng.integers(1, horizon or silent)),
         pick(1 << 16, 1 << 16, 50000, 200000, 1, 1 << 23),
         pick(silent - 1, silent - 1, silent // 3),
         stride,
@@ -171,8 +218,9 @@ def layers(draw: st.DrawFn) -> tuple[Any, Codes]:
         dilation,
         groups,
         size,
+        horizon,
+        slope,
     )
-    top = pick(silent, silent, min(silent, 3000), 12)
     images = rng.integers(1, top, (int(rng.integers(1, 4)), channels, height, width))
     if rng.random() < 0.2:
         images = rng.choice([1, silent - 1], images.shape)  # the extreme codes, all of them ties
@@ -236,6 +284,23 @@ def test_wide_sums_take_the_exact_way(instruction_set: str, inputs: int) -> None
         assert (out < 65535).mean() > 0.2
 
 
+def test_horizon_with_sums_beyond_32_bits(instruction_set: str) -> None:
+    """The exact way, by the first gap, by a deep membrane, and by a long gap before the horizon."""
+    rng = np.random.default_rng(5)
+    for theta, top in ((30000, 60000), (3000, 60000), (100, 3000)):
+        core = network(16, (500, 1, 1))
+        codes = rng.integers(-128, 128, (70, 500, 1, 1)).astype(np.int8)
+        codes[::3] = -128
+        thetas = np.full(70, theta, np.int32)
+        sizes = (1, 1 << 14, 65534, (1, 1), (0, 0), (1, 1), 1, (1, 1))
+        core.add_neurons(codes, 8, thetas, None, *sizes, 61000, np.full(70, 1 << 22, np.int32))
+        images = rng.integers(top // 2, top, (3, 500, 1, 1)).astype(np.uint16)
+        images[0] = 65535
+        out = core.run_codes(images, False, 2)[0]
+        assert np.array_equal(out, core.reference(0, images))
+        assert (out < 65535).mean() > 0.5
+
+
 def test_threshold_beyond_32_bits(instruction_set: str) -> None:
     core = one_neuron([127] * 40, theta=3000, bias=1 << 21, bias_code=65000)
     images = np.full((1, 40, 1, 1), 64000, np.uint16)
@@ -281,6 +346,15 @@ def test_layers_that_could_overflow_are_refused() -> None:
         ({"latest": 65535}, "latest spike code"),
         ({"bias": 3, "bias_code": 0}, "bias at the spike code 0"),
         ({"groups": 2}, "codes has shape"),
+        ({"reference_code": 65535, "slope": np.ones(1, np.int32)}, "reference code 65535"),
+        ({"reference_code": 9}, "needs a slope"),
+        ({"reference_code": 9, "slope": np.zeros(1, np.int32)}, "has the slope 0"),
+        ({"reference_code": 9, "slope": np.ones(2, np.int32)}, "slope has shape"),
+        ({"slope": np.ones(1, np.int32)}, "no reference code"),
+        (
+            {"reference_code": 9, "slope": np.ones(1, np.int32), "bias": 3, "bias_code": 9},
+            "before the reference code 9",
+        ),
         ({"stride": (0, 1)}, "stride"),
         ({"output": (0, 1)}, "output has size"),
     ],

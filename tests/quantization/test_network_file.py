@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import ttfs_fast
+from ttfs_fast import _core
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import IntegerNetwork, convert, is_integer_file, load
@@ -113,6 +114,42 @@ def test_files_of_version_1(net: IntegerNetwork) -> None:
     assert IntegerNetwork.from_bytes(sealed(old)).to_bytes() == content
 
 
+def test_layers_with_a_horizon_in_a_file() -> None:
+    rng = np.random.default_rng(0)
+    core = _core.IntegerNetwork(16, (2, 6, 6), 0.5, np.arange(1, 257, dtype=np.uint16)[None])
+    weights = rng.integers(-2, 2, (70, 2, 3, 3)).astype(np.int8)
+    same = ((1, 1), (1, 1), (1, 1), 1, (6, 6))
+    theta, slope = np.full(70, 90, np.int32), np.arange(200, 270, dtype=np.int32)
+    bias = np.arange(70, dtype=np.int32)
+    core.add_neurons(weights, 2, theta, bias, 7, 1 << 16, 60000, *same, 300, slope)
+    net = IntegerNetwork(core)
+    content = net.to_bytes()
+    assert struct.unpack_from("<I", content, 8) == (3,)
+    again = IntegerNetwork.from_bytes(content)
+    assert again.to_bytes() == content
+    info = again.layer_infos()[0]
+    assert info.reference_code == 300
+    assert info.slope is not None
+    assert info.slope.tolist() == slope.tolist()
+    pixels = images(net)
+    assert np.array_equal(again(pixels), net(pixels))
+    # Older versions do not have such layers.
+    for version in (1, 2):
+        old = sealed(content[:8] + struct.pack("<I", version) + content[12:])
+        with pytest.raises(ValueError, match="not an integer network"):
+            IntegerNetwork.from_bytes(old)
+    place = content.index(struct.pack("<H", 300), ENCODERS + 512)
+    with pytest.raises(ValueError, match="horizon at the code 0"):
+        IntegerNetwork.from_bytes(sealed(content[:place] + b"\0\0" + content[place + 2 :]))
+
+
+def test_files_without_a_horizon_are_of_version_2(net: IntegerNetwork) -> None:
+    content = net.to_bytes()
+    assert struct.unpack_from("<I", content, 8) == (2,)
+    newer = sealed(content[:8] + struct.pack("<I", 3) + content[12:])
+    assert IntegerNetwork.from_bytes(newer).to_bytes() == content
+
+
 def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
     content = net.to_bytes()
     assert sealed(content) == content  # CRC-32 as zlib computes it
@@ -128,8 +165,8 @@ def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
         altered[place] ^= 16
         with pytest.raises(ValueError, match="checksum"):
             IntegerNetwork.from_bytes(bytes(altered))
-    with pytest.raises(ValueError, match=r"version 3.*reads versions 1 and 2"):
-        IntegerNetwork.from_bytes(sealed(content[:8] + struct.pack("<I", 3) + content[12:]))
+    with pytest.raises(ValueError, match=r"version 4.*reads versions 1 to 3"):
+        IntegerNetwork.from_bytes(sealed(content[:8] + struct.pack("<I", 4) + content[12:]))
     with pytest.raises(ValueError, match="begin"):
         IntegerNetwork.from_bytes(b"x" * 1000)
     with pytest.raises(FileNotFoundError, match=r"nothing.ttfs"):

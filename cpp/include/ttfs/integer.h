@@ -34,15 +34,19 @@ struct Size {
 /// The spike code of each pixel intensity.
 using Encoder = std::array<std::uint16_t, 256>;
 
-/// A layer of neurons. A fully connected layer is a convolution whose kernel covers its input.
+/// A layer of neurons. A fully connected layer is a convolution whose kernel covers its input. In
+/// one with a horizon every input that has not spiked before `reference_code`, and padding, counts
+/// as spiking then, together with a reference input that brings each neuron's slope to `slope`.
 struct Neurons {
-  ConvShape shape;                  // its batch says nothing
-  int bits = 8;                     // of a weight: 8, 4 or 2
-  std::uint32_t ratio = kSameUnit;  // output code = round(spike time * ratio / 2^16)
-  std::uint16_t latest = 0;         // a spike with a later output code is none
-  std::uint16_t bias_code = 1;      // when the bias joins
-  std::vector<std::int32_t> theta;  // threshold of every output
-  std::vector<std::int32_t> bias;   // bias weight of every output, or empty
+  ConvShape shape;                   // its batch says nothing
+  int bits = 8;                      // of a weight: 8, 4 or 2
+  std::uint32_t ratio = kSameUnit;   // output code = round(spike time * ratio / 2^16)
+  std::uint16_t latest = 0;          // a spike with a later output code is none
+  std::uint16_t bias_code = 1;       // when the bias joins
+  std::vector<std::int32_t> theta;   // threshold of every output
+  std::vector<std::int32_t> bias;    // bias weight of every output, or empty
+  std::uint16_t reference_code = 0;  // the horizon of the inputs; 0: there is none
+  std::vector<std::int32_t> slope;   // of every output from the horizon on; empty without one
 };
 
 /// The integer weight that the sums use for a weight's code of so many bits.
@@ -67,7 +71,7 @@ class Network {
   /// Appends first-spike pooling.
   void add(const PoolShape& pooling);
 
-  /// Reads a file that `serialize` wrote, or that of version 1. Throws std::runtime_error where the
+  /// Reads a file that `serialize` wrote, or one of version 1. Throws std::runtime_error where the
   /// file cannot be read, is cut short, was altered, or is of another version.
   static Network load(const std::string& path);
   static Network parse(const std::uint8_t* data, std::size_t size);

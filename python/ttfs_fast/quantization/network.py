@@ -43,6 +43,10 @@ class LayerInfo:
         Threshold of every output channel.
     bias : int32 array, shape (channels,), or None
         Bias weight of every output channel.
+    reference_code : int
+        The horizon of the inputs, when all that have not spiked do; 0 for a layer without one.
+    slope : int32 array, shape (channels,), or None
+        Slope of every output channel's membrane from the horizon on.
     """
 
     kind: str
@@ -58,6 +62,8 @@ class LayerInfo:
     bias_code: int = 0
     theta: NDArray[np.int32] | None = None
     bias: NDArray[np.int32] | None = None
+    reference_code: int = 0
+    slope: NDArray[np.int32] | None = None
 
 
 class IntegerNetwork:
