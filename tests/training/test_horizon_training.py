@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -196,14 +197,40 @@ def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> No
     model, shape = result.model, (1, 28, 28)
     with pytest.raises(TypeError, match="conv1 belongs to a layer with a horizon, whose reference"):
         to_graph(model, shape)
-    with pytest.raises(TypeError, match="got ReferenceSpikes"):
+    with pytest.raises(ValueError, match="is calibrated on images"):
         quantization.convert(model, bits=8, input_size=shape, alpha=SMALL.alpha)
-    with pytest.raises(ValueError, match="networks with horizons cannot be quantized"):
+    with pytest.raises(ValueError, match=r"cannot be quantized while they train.*convert"):
         quantization.quantize_(copy.deepcopy(model))
     unfolded = make_model(SMALL, ImageShape(1, 28, 28, 10))
     for use in (spiking_layers, quantization.quantize_):
         with pytest.raises(ValueError, match="layer with a horizon"):
             use(unfolded)
+
+
+@pytest.mark.parametrize(
+    ("bits", "time_bits", "least"), [(8, 16, 0.97), (8, 8, 0.95), (4, 16, 0.93), (2, 16, 0.7)]
+)
+def test_integer_network_decides_as_the_trained_one(
+    result: TrainResult, bits: int, time_bits: int, least: float, record_property: Any
+) -> None:
+    model, alpha = result.model, SMALL.alpha
+    some = load("digits", train=True).images[:200]
+    net = quantization.convert(
+        model,
+        bits,
+        time_bits,
+        input_size=(1, 28, 28),
+        alpha=alpha,
+        images=some,
+    )
+    images = load("digits", train=False)
+    images = dataclasses.replace(images, images=images.images[:300], labels=images.labels[:300])
+    compared = quantization.compare(model, net, images, alpha=alpha)
+    record_property("agreement", compared.agreement)
+    assert compared.agreement >= least
+    # Late neurons are silent in both.
+    spikes = quantization.evaluate(net, images).sparsity
+    assert abs(spikes - result.evaluation.sparsity) < 0.05
 
 
 def test_noise_and_diagnosis_take_the_exported_network(result: TrainResult) -> None:

@@ -1,5 +1,6 @@
 """From a trained network to an integer network."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from ttfs_fast import _core
 from ttfs_fast.encoding import Polarity, encode, pixels_to_times
-from ttfs_fast.functional import _conv_sizes, _pair
+from ttfs_fast.functional import _pair
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
+from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization.fake import (
     BITS,
@@ -20,7 +23,16 @@ from ttfs_fast.quantization.fake import (
     quantizer_of,
     weight_codes,
 )
+from ttfs_fast.quantization.horizons import (
+    HORIZON_CODE,
+    add_horizon_layer,
+    horizon_steps,
+    measure_leads,
+    widened,
+    widened_encoders,
+)
 from ttfs_fast.quantization.network import IntegerNetwork
+from ttfs_fast.quantization.window import Window, integers, window_of
 from ttfs_fast.training.spikes import SpikeRecorder, watch_layers
 
 LATEST_PIXEL = {16: 1 << 13, 8: 1 << 7}
@@ -39,6 +51,8 @@ def convert(
     alpha: float = 3.0,
     polarity: Polarity = "bright-first",
     units: float | Sequence[float] | None = None,
+    images: NDArray[np.uint8] | None = None,
+    widening: float | Sequence[float] | None = None,
 ) -> IntegerNetwork:
     """Make an integer network of a trained one, with or without quantization-aware training.
 
@@ -46,7 +60,9 @@ def convert(
     ----------
     model : Module
         A chain (``nn.Sequential``, possibly nested) of SpikingConv2d, SpikingMaxPool2d,
-        nn.Flatten and SpikingLinear; nn.Identity and nn.Dropout are passed over.
+        FirstSpike, nn.Flatten and SpikingLinear; nn.Identity and nn.Dropout are passed over. Or a
+        network whose layers have horizons, folded by :func:`ttfs_fast.horizon.fold_horizons_`: a
+        ReferenceSpikes before every layer of neurons.
     bits : {8, 4, 2}, optional
         Bits of a weight. By default those that :func:`~ttfs_fast.quantization.quantize_` prepared
         the network for, else 8.
@@ -62,6 +78,15 @@ def convert(
         every layer of neurons. By default the power of two with which the latest pixel, exp(alpha),
         gets a code from 4096 to 8192, with 8-bit codes from 64 to 128: that leaves room for later
         spikes. :func:`calibrated_units` makes room where a network needs more.
+    images : uint8 array, shape (N, channels, rows, columns), optional
+        Some hundred, of the kind that the network was trained on: needed by a network with
+        horizons, and only there. On them the leads are measured: how much they are to be widened,
+        and by how much the integers shift each neuron, which its bias takes back.
+    widening : float or sequence of float, optional
+        How many times as long the leads of a network with horizons are made, so that codes resolve
+        them: one factor, or one for the input and one for the outputs of every layer of neurons.
+        By default those that bring the leads' root mean square to 0.01 of the horizon, with 8-bit
+        codes to 0.1.
 
     Returns
     -------
@@ -72,8 +97,9 @@ def convert(
     TypeError
         If the network holds another kind of layer.
     ValueError
-        If bits, sizes or units are not allowed, a weight or bias is not finite, a horizon lies
-        before the first spike code, or a layer could overflow.
+        If bits, sizes, units or widening are not allowed, a weight or bias is not finite, a
+        horizon lies before the first spike code, horizons do not fit each other, or a layer could
+        overflow.
 
     Examples
     --------
@@ -88,31 +114,53 @@ def convert(
         raise ValueError(f"time_bits must be 16 or 8; got {time_bits}")
     silent = (1 << time_bits) - 1
     chain = _chain(model)
-    steps = _units(chain, time_bits, alpha, units)
-    network = _core.IntegerNetwork(
-        time_bits, input_size, steps[0], _encoders(alpha, polarity, steps[0], silent)
-    )
-    flat, unit_in = False, steps.pop(0)
+    horizons = horizon_steps(chain)
+    if horizons and (units is not None or images is None):
+        raise ValueError(
+            "a network with horizons is calibrated on images: give convert some hundred, and no "
+            "units"
+        )
+    if not horizons and (images is not None or widening is not None):
+        raise ValueError("images and widening are for networks with horizons; this one has none")
+    if images is not None:
+        images = _some_images(images, input_size)
+        values = encode(torch.from_numpy(images), alpha=alpha, polarity=polarity)
+        leads = measure_leads(horizons, model, values.to(horizons[0].layer.weight.dtype))
+        factors, horizon = widened(leads, time_bits, widening), horizons[0].horizon
+        unit = horizon / HORIZON_CODE[time_bits]
+        encoders = widened_encoders(alpha, polarity, horizon, factors[0], time_bits)
+    else:
+        factors = _units(chain, time_bits, alpha, units)
+        unit = factors[0]
+        encoders = _encoders(alpha, polarity, unit, silent)
+    scales = itertools.pairwise(factors)  # of each layer of neurons: before it, and behind it
+    network = _core.IntegerNetwork(time_bits, input_size, unit, encoders)
+    flat = False
     for module in chain:
         size = network.output_size
         if isinstance(module, nn.Flatten):
             if module.start_dim != 1 or module.end_dim != -1:
                 raise TypeError("an integer network flattens all of an image: nn.Flatten()")
             flat = True
+        elif isinstance(module, FirstSpike):
+            network.add_pooling(size[1:], size[1:], (0, 0), (1, 1), (1, 1))
         elif isinstance(module, SpikingMaxPool2d):
             _add_pooling(network, module, size)
-        else:
+        elif not isinstance(module, ReferenceSpikes):
             is_linear = isinstance(module, SpikingLinear)
             if is_linear and not flat and size[1:] != (1, 1):
                 raise TypeError("a SpikingLinear behind an image needs an nn.Flatten before it")
-            if is_linear and module.in_features != math.prod(size):
-                raise ValueError(
-                    f"SpikingLinear takes {module.in_features} inputs, but what is before it gives "
-                    f"{math.prod(size)} (input_size is {input_size})"
+            before, behind = next(scales)
+            if images is not None:
+                step = horizons.pop(0)
+                window = window_of(module, size, step.padding, reference=1)
+                scale = (before, behind)
+                add_horizon_layer(
+                    network, step, window, bits or 8, scale, leads.means.pop(0), images
                 )
-            unit_out = steps.pop(0)
-            _add_neurons(network, module, size, bits, unit_in, unit_out, silent)
-            unit_in = unit_out
+            else:
+                window = window_of(module, size, 0 if is_linear else module.padding)
+                _add_neurons(network, module, window, bits, before, behind, silent)
             flat = flat and is_linear
     return IntegerNetwork(network)
 
@@ -150,6 +198,10 @@ def calibrated_units(
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1; got {share}")
     chain = _chain(model)
+    if horizon_steps(chain):
+        raise ValueError(
+            "a network with horizons has no units to choose; convert calibrates it from images"
+        )
     units = _units(chain, time_bits, alpha, None)
     latest = (1 << time_bits) - 2
     recorder = SpikeRecorder()
@@ -165,24 +217,47 @@ def calibrated_units(
     return units
 
 
+def _some_images(images: NDArray[np.uint8], size: tuple[int, int, int]) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8 or images.shape[1:] != tuple(size) or len(images) == 0:
+        raise ValueError(
+            f"images are {images.dtype} of shape {images.shape}; they must be uint8 pixels, (N, "
+            f"{', '.join(map(str, size))}), at least one image"
+        )
+    return np.ascontiguousarray(images)
+
+
 def _chain(model: nn.Module) -> list[Any]:
     """The layers in the order in which they run."""
     if isinstance(model, nn.Identity | nn.Dropout):
         return []
-    if isinstance(model, SpikingConv2d | SpikingLinear | SpikingMaxPool2d | nn.Flatten):
+    if isinstance(model, HorizonConv2d | HorizonLinear):
+        raise TypeError(
+            f"an integer network is made of a network's plain form; this one has a "
+            f"{type(model).__name__}: call ttfs_fast.horizon.fold_horizons_ on the network first"
+        )
+    if isinstance(
+        model,
+        SpikingConv2d
+        | SpikingLinear
+        | SpikingMaxPool2d
+        | FirstSpike
+        | ReferenceSpikes
+        | nn.Flatten,
+    ):
         return [model]
     if isinstance(model, nn.Sequential):
         return [layer for child in model for layer in _chain(child)]
     raise TypeError(
-        f"an integer network is a chain of SpikingConv2d, SpikingMaxPool2d, nn.Flatten and "
-        f"SpikingLinear in nn.Sequential; got {type(model).__name__}"
+        f"an integer network is a chain of SpikingConv2d, SpikingMaxPool2d, FirstSpike, "
+        f"nn.Flatten, SpikingLinear and ReferenceSpikes in nn.Sequential; got "
+        f"{type(model).__name__}"
     )
 
 
 def _add_neurons(
     network: _core.IntegerNetwork,
     layer: SpikingConv2d | SpikingLinear,
-    size: tuple[int, int, int],
+    window: Window,
     bits: int | None,
     unit_in: float,
     unit_out: float,
@@ -210,24 +285,9 @@ def _add_neurons(
     if given is not None:
         theta = _with_room(theta, weight, given, bits)
     codes = weight_codes(weight * theta.view(-1, *[1] * (weight.dim() - 1)), bits)
-    if isinstance(layer, SpikingLinear):
-        # A convolution whose kernel covers the input: flattened, its weights are in this order.
-        codes = codes.reshape(-1, *size)
-        stride = dilation = (1, 1)
-        groups, padding, output = 1, (0, 0), (1, 1)
-    else:
-        stride, dilation, groups = layer.stride, layer.dilation, layer.groups
-        padding, output = _conv_sizes(
-            "SpikingConv2d", size[1:], layer.kernel_size, stride, layer.padding, dilation
-        )
-        if layer.in_channels != size[0]:
-            raise ValueError(
-                f"SpikingConv2d takes {layer.in_channels} channels, but what is before it gives "
-                f"{size[0]}"
-            )
     bias = None
     if given is not None and bool((given != 0).any()):
-        bias = _integers((given * theta).clamp(-2 * MAX_SUM, 2 * MAX_SUM), np.int32)
+        bias = integers((given * theta).clamp(-2 * MAX_SUM, 2 * MAX_SUM), np.int32)
     latest = silent - 1
     if layer.t_max < math.log(latest * unit_out):
         latest = math.floor(math.exp(layer.t_max) / unit_out)
@@ -237,18 +297,18 @@ def _add_neurons(
                 f"the first spike code, z = {unit_out:g}; give the layer a smaller unit"
             )
     network.add_neurons(
-        _integers(codes, np.int8),
+        integers(codes.reshape(-1, *window.inputs), np.int8),
         bits,
-        _integers(theta, np.int32),
+        integers(theta, np.int32),
         bias,
         _code(1.0, unit_in, silent),
         _ratio(unit_in, unit_out),
         latest,
-        stride,
-        padding,
-        dilation,
-        groups,
-        output,
+        window.stride,
+        window.padding,
+        window.dilation,
+        1 if isinstance(layer, SpikingLinear) else layer.groups,
+        window.output,
     )
 
 
@@ -335,7 +395,3 @@ def _encoders(alpha: float, polarity: Polarity, unit: float, silent: int) -> NDA
 
 def _code(value: float, unit: float, silent: int) -> int:
     return min(max(round(value / unit), 1), silent - 1)
-
-
-def _integers(values: Tensor, dtype: Any) -> Any:
-    return np.ascontiguousarray(values.round().numpy().astype(dtype))

@@ -258,7 +258,8 @@ def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
             raise ValueError(
                 f"{name or type(layer).__name__} belongs to a layer with a horizon: rounded "
                 "weights would lose the sum that its reference input completes, and with it the "
-                "horizon; networks with horizons cannot be quantized"
+                "horizon; networks with horizons cannot be quantized while they train, but "
+                "ttfs_fast.quantization.convert takes them as they are"
             )
         if not isinstance(layer, SpikingLinear | SpikingConv2d) or quantizer_of(layer) is not None:
             continue
