@@ -33,6 +33,10 @@ ALLOWED = (
 )
 
 
+LONGEST_LEAD = 0.02
+"""Over the horizon; longer ones gain float32 little."""
+
+
 class LeadEncoding(nn.Module):
     """Real numbers as spikes: the larger a number, the earlier its spike.
 
@@ -106,7 +110,7 @@ class _Step:
 
 @torch.no_grad()
 def from_relu(
-    model: nn.Module, images: Tensor, *, weight_sum: float = 2.0, spread: float = 0.0005
+    model: nn.Module, images: Tensor, *, weight_sum: float = 2.0, spread: float | None = None
 ) -> nn.Sequential:
     """Turn a trained ReLU network into a network of first spikes that decides alike.
 
@@ -123,8 +127,10 @@ def from_relu(
         zeros belong to that range, too.
     weight_sum : float
         m, the sum of every neuron's weights; see `ttfs_fast.horizon.HorizonConv2d`.
-    spread : float
-        Longest lead of a spike over its horizon on these images, as a fraction of the horizon.
+    spread : float, optional
+        Longest lead of a spike over its horizon on these images, as a fraction of the horizon. By
+        default half of what rules early spikes out on these images, at most 0.02: the longer the
+        leads, the less rounding takes of them.
 
     Returns
     -------
@@ -166,7 +172,6 @@ def from_relu(
             f"images must be finite floating point numbers, at least one image; got "
             f"{tuple(images.shape)} of {images.dtype}"
         )
-    _check_rounding(images.dtype, weight_sum, spread)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -179,7 +184,31 @@ def from_relu(
     pads = isinstance(first, nn.Conv2d) and any(_padding(first))
     if pads:
         low, high = min(low, 0.0), max(high, 0.0)
-    encoding = LeadEncoding(low, high if high > low else low + 1, spread)
+    high = high if high > low else low + 1
+
+    def build(spread: float) -> nn.Sequential:
+        encoding = LeadEncoding(low, high, spread)
+        return _build(encoding, head, steps, scales, pads, weight_sum, images.dtype)
+
+    if spread is None:
+        draft = 0.0001
+        bound = _largest_bound(build(draft), images)
+        spread = min(LONGEST_LEAD, 0.5 * draft / bound)
+    _check_rounding(images.dtype, weight_sum, spread)
+    converted = build(spread)
+    _check(converted, images, outputs, scales[-1], spread)
+    return converted
+
+
+def _build(
+    encoding: LeadEncoding,
+    head: list[nn.Module],
+    steps: list[_Step],
+    scales: list[float],
+    pads: bool,
+    weight_sum: float,
+    dtype: torch.dtype,
+) -> nn.Sequential:
     modules: list[nn.Module] = [encoding, *head]
     t_in, size, offset = encoding.t_out, encoding.high - encoding.low, encoding.low
     for number, (step, scale) in enumerate(zip(steps, scales, strict=True)):
@@ -190,10 +219,10 @@ def from_relu(
         options: dict[str, Any] = {
             "t_in": t_in,
             "weight_sum": weight_sum,
-            "spread": spread,
+            "spread": encoding.spread,
             "normalization": "none",
             "device": weight.device,
-            "dtype": images.dtype,
+            "dtype": dtype,
         }
         made: HorizonConv2d | HorizonLinear
         if isinstance(layer, nn.Conv2d):
@@ -217,9 +246,19 @@ def from_relu(
         made.set_weights_(weight * (size / scale), bias / scale)
         modules += [made, *step.after]
         t_in, size, offset = made.t_out, scale, 0.0
-    converted = nn.Sequential(*modules).eval()
-    _check(converted, images, outputs, scales[-1], spread, made.t_out)
-    return converted
+    return nn.Sequential(*modules).eval()
+
+
+def _largest_bound(converted: nn.Sequential, images: Tensor) -> float:
+    """The largest of the layers' bounds on early spikes."""
+    largest = 0.0
+    for some in torch.split(images, 256):
+        values = some
+        for module in converted:
+            if isinstance(module, HorizonConv2d | HorizonLinear):
+                largest = max(largest, module.early_bound(values))
+            values = module(values)
+    return largest
 
 
 def _check_types(model: nn.Module, images: Tensor) -> None:
@@ -406,11 +445,11 @@ def _check(
     outputs: Tensor,
     scale: float,
     spread: float,
-    t_out: float,
 ) -> None:
     """Refuse a network whose outputs are not the logits."""
     values = torch.cat([converted(some) for some in torch.split(images, 256)])
-    leads = 1 - values.double() / math.exp(t_out)
+    *_, last = horizon_layers(converted).values()
+    leads = 1 - values.double() / math.exp(last.t_out)
     error = float((leads / spread - outputs.double() / scale).abs().max())
     tolerance = min(100 * torch.finfo(images.dtype).eps / spread, 0.1)
     if error <= tolerance:

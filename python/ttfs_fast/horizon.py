@@ -327,19 +327,30 @@ class _HorizonLayer(nn.Module):
         return gain, self.shift if self.normalization == "none" else self.shift - gain * mean
 
     @torch.no_grad()
+    def early_bound(self, input: Tensor) -> float:
+        """Below 1, no neuron spikes before the input horizon for these inputs, in evaluation.
+
+        It grows in proportion to the leads of the inputs and to ``spread``.
+        """
+        lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
+        return float(self._bound(lead, *self._affine()))
+
     def _certified(self, lead: Tensor, gain: Tensor, offset: Tensor) -> bool:
-        """Whether no neuron can spike before the input horizon.
+        return lead.numel() == 0 or lead.is_meta or bool(self._bound(lead, gain, offset) < 1)
+
+    @torch.no_grad()
+    def _bound(self, lead: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
+        """Below 1, no neuron can spike before the input horizon.
 
         The membrane of neuron j at T (1 - x), less the threshold, is at most the sum of the
         positive ``w_ji x_i``, bias included, less 1 - x, for any lead x at which an input has
         spiked; the sum is at most the norm of the positive weights times that of the leads.
         """
-        if lead.numel() == 0 or lead.is_meta:
-            return True
         positive = self.weight.clamp(min=0).flatten(1).norm(dim=1)
         scale = self.weight_sum * self.spread
         reach = positive * gain * self._largest_norm(lead) + offset.clamp(min=0)
-        return bool(scale * reach.max() + lead.max() < 1)
+        bound: Tensor = scale * reach.max() + lead.max()
+        return bound
 
     def plain_weights(self) -> tuple[Tensor, Tensor]:
         """Weights and bias of the plain spiking layer that this layer is, statistics folded in.
