@@ -47,13 +47,13 @@ def export(
     network with one of --weights, --pretrained and --authors.
     """
     with friendly_errors(debug):
-        from ttfs_fast.models import SpikingNetwork
+        from ttfs_fast.models import HorizonNetwork, SpikingNetwork
 
         if out.suffix not in (".nir", ".pt2"):
             raise ValueError(f"{out}: the file's name must end in .nir or .pt2")
         model, config, _ = choose_network(weights, pretrained, authors)
         shape: Shape = (1, 28, 28)
-        if isinstance(model, SpikingNetwork):
+        if isinstance(model, SpikingNetwork | HorizonNetwork):
             shape = (model.description.in_channels, *model.description.image_size)
         if out.suffix == ".nir":
             from ttfs_fast import nir
