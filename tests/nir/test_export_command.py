@@ -13,7 +13,14 @@ nir = pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
 from ttfs_fast import cli  # noqa: E402
 from ttfs_fast import nir as ours  # noqa: E402
 from ttfs_fast.models import mnist_scnn  # noqa: E402
-from ttfs_fast.training import TrainConfig, train  # noqa: E402
+from ttfs_fast.training import (  # noqa: E402
+    TrainConfig,
+    export_weights,
+    make_model,
+    read_recipe,
+    train,
+)
+from ttfs_fast.training.build import ImageShape  # noqa: E402
 
 
 def run(*arguments: str):  # type: ignore[no-untyped-def]
@@ -79,3 +86,18 @@ def test_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_a_network_with_horizons_takes_images_of_its_own_shape(tmp_path: Path) -> None:
+    config = TrainConfig(**read_recipe("cifar10-airbench") | {"width": 1 / 16})
+    shape = ImageShape(3, 32, 32, 10)
+    model = make_model(config, shape, centred=False).eval()
+    weights = export_weights(
+        model, tmp_path / "model.safetensors", config, test_accuracy=0.1, images=shape.to_json()
+    )
+    path = tmp_path / "model.pt2"
+    result = run(str(path), "--weights", str(weights))
+    assert result.exit_code == 0, result.output
+    assert "images of (3, 32, 32)" in result.output
+    z = (0.01 * torch.rand(3, 3, 32, 32)).exp()
+    assert torch.equal(torch.export.load(path).module()(z), model(z))
