@@ -88,6 +88,7 @@ def _dense(config: TrainConfig) -> TrainConfig:
         return dataclasses.replace(
             config,
             neuron="relu-norm",
+            horizon_spread=TrainConfig.horizon_spread,
             whitening=False,
             precision="float32",
             weight_sum=0.0,
