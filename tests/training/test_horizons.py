@@ -122,7 +122,9 @@ def test_centred_weights_go_on_too(tmp_path: Path) -> None:
     second = train(still, tmp_path / "second", quiet=True)
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match=r"another network, vgg4 of width 0.5 for digits"):
+    with pytest.raises(
+        ValueError, match=r"another network, vgg4 of width 0.5 with neuron=spiking for digits"
+    ):
         train(dataclasses.replace(DIGITS, start=start), tmp_path / "other", quiet=True)
     with pytest.raises(FileNotFoundError, match="no weights at"):
         train(dataclasses.replace(DIGITS, start="none"), tmp_path / "third", quiet=True)
