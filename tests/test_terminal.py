@@ -82,12 +82,12 @@ def test_the_bar_of_a_training_fits_every_terminal(
 ) -> None:
     terminal = attach(encoding, columns)
     reporter = Reporter()
-    reporter.say("run in /tmp/é→\udcff")
+    reporter.say("run in runs/é→\udcff")
     with reporter.start_bar(total=10, done=0):
         for step in range(10):
             reporter.step("epoch 10/10", step, "loss 9.1978  accuracy 15.50%  sparsity 100.0%")
         reporter._progress.refresh()
-    assert "run in /tmp/" in terminal.text()
+    assert "run in runs/" in terminal.text()
     assert "\\udcff" in terminal.text()
     assert "epoch" in terminal.text() or columns < 60
 
