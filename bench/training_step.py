@@ -27,7 +27,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import ttfs_fast
 from ttfs_fast.data import ImageSet
-from ttfs_fast.training import TrainConfig, loop, read_recipe
+from ttfs_fast.training import TrainConfig, read_recipe
+from ttfs_fast.training import trainer as loop
 from ttfs_fast.training.processes import make_fabric
 
 

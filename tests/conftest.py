@@ -49,14 +49,14 @@ LONGEST = (
     "test_kills.py",
     "test_runtime.py",
     "bench/test_bench.py",
-    "reproduce/test_deep_runs.py",
-    "reproduce/test_results.py",
-    "reproduce/test_report.py",
-    "reproduce/test_resume.py",
+    "paper/test_deep_runs.py",
+    "paper/test_results.py",
+    "paper/test_report.py",
+    "paper/test_resume.py",
     "test_disk.py",
     "models/test_deep.py",
 )
-REPORT = "tests/reproduce/"
+REPORT = "tests/paper/"
 
 
 def pytest_collection_finish() -> None:

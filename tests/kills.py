@@ -26,8 +26,8 @@ from safetensors.torch import load_file
 from small_reproduction import SMALL
 from ttfs_fast._files import LOCK
 from ttfs_fast.models import mnist_scnn
+from ttfs_fast.paper import find_subjects, reproduce, store
 from ttfs_fast.quantization import QuantizeConfig, quantize
-from ttfs_fast.reproduce import find_subjects, reproduce, store
 from ttfs_fast.training import TrainConfig, read_log, read_metadata, train
 from ttfs_fast.training.checkpoint import load_checkpoint
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ttfs_fast.reproduce import Found, Plan
+from ttfs_fast.paper import Found, Plan
 
 SMALL = Plan(
     draws=2,

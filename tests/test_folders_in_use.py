@@ -12,19 +12,19 @@ import pytest
 from torch import nn
 
 from ttfs_fast._files import LOCK, use_folder
-from ttfs_fast.experiments import (
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.paper import Plan, reproduce
+from ttfs_fast.paper.studies import (
     DepthStudy,
     SilenceStudy,
     depth_study,
     silence_study,
     start_study,
 )
-from ttfs_fast.models import mnist_scnn
+from ttfs_fast.paper.subjects import Found
 from ttfs_fast.quantization import QuantizeConfig, quantize
-from ttfs_fast.reproduce import Plan, reproduce
-from ttfs_fast.reproduce.subjects import Found
 from ttfs_fast.training import TrainConfig, train
-from ttfs_fast.training.loop import ensure_trained
+from ttfs_fast.training.trainer import ensure_trained
 
 SMALL = TrainConfig(dataset="digits", epochs=1, train_images=30, test_images=10, threads=1)
 RETRAINED = QuantizeConfig(bits=8, epochs=1, training=SMALL)

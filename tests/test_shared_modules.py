@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast import quantization
-from ttfs_fast.centring import centre_weights_
+from ttfs_fast.analysis import diagnose, evaluate, spike_timing
+from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
+from ttfs_fast.analysis.plotting import _record
+from ttfs_fast.analysis.robustness import Perturbation, draw_generator, perturbed
 from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import ImageSet
 from ttfs_fast.geometry import tap_shares
+from ttfs_fast.layers import SpikeCounter, watch_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.plotting import _record
-from ttfs_fast.reproduce.table4 import float_twin
-from ttfs_fast.robustness import Perturbation, draw_generator, perturbed
-from ttfs_fast.training import SpikeCounter, diagnose, evaluate, spike_timing, watch_layers
-from ttfs_fast.training.horizons import find_horizons, set_horizons_
+from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.paper.table4 import float_twin
 
 LAYERS = ["0", "2", "5", "6", "7"]
 

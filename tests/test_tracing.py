@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, fx, nn
 
 import ttfs_fast
-from ttfs_fast.centring import centre_weights_
 from ttfs_fast.encoding import encode, standardise, values_to_times
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import OnSpikeValues, relu_twin, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.optim.centering import centre_weights_
 from ttfs_fast.quantization import QuantizationConfig, hold_codes_, quantize_
 
 SIZE = (2, 12, 10)

@@ -34,28 +34,27 @@ __all__ = [
 # Names are looked up when they are first used: the operators need torch, the rest does not.
 _SUBMODULES = frozenset(
     {
+        "analysis",
         "bench",
-        "centring",
         "circuit",
         "cli",
         "conversion",
         "data",
         "encoding",
         "events",
-        "experiments",
         "functional",
         "geometry",
         "horizon",
+        "layers",
         "loss",
         "models",
         "nir",
         "nn",
         "ops",
-        "plotting",
+        "optim",
+        "paper",
         "quantization",
         "reference",
-        "reproduce",
-        "robustness",
         "training",
     }
 )

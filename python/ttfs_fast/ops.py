@@ -581,7 +581,7 @@ traced_max_pool2d = _traced(
 
 
 def _run_centred(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
-    from ttfs_fast.centring import centred
+    from ttfs_fast.optim.centering import centred
 
     return centred(v, gain, total)
 

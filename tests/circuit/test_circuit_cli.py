@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from ttfs_fast.analysis import evaluate
+from ttfs_fast.analysis.horizons import set_horizons_
 from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import load
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.training import TrainConfig, evaluate, export_weights
-from ttfs_fast.training.horizons import set_horizons_
+from ttfs_fast.training import TrainConfig, export_weights
 
 typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
 

@@ -218,8 +218,8 @@ def _log(content: bytes, folder: Path) -> None:
 
 
 def _runs(content: bytes, folder: Path) -> None:
-    from ttfs_fast.experiments._tables import read_rows
-    from ttfs_fast.experiments.depth import Run
+    from ttfs_fast.paper.studies._tables import read_rows
+    from ttfs_fast.paper.studies.depth import Run
 
     path = folder / "depth.csv"
     path.write_bytes(content)
@@ -284,10 +284,10 @@ def nothing_is_done() -> Iterator[None]:
     import ttfs_fast.bench
     import ttfs_fast.circuit.convergence
     import ttfs_fast.data
-    import ttfs_fast.experiments
     import ttfs_fast.models
+    import ttfs_fast.paper
+    import ttfs_fast.paper.studies
     import ttfs_fast.quantization
-    import ttfs_fast.reproduce
     import ttfs_fast.training
     from ttfs_fast.cli import evaluation, training
 
@@ -302,9 +302,9 @@ def nothing_is_done() -> Iterator[None]:
             (ttfs_fast.circuit, ("simulate", "jitter_sweep", "quantization_sweep")),
             (ttfs_fast.circuit.convergence, ("loop_convergence",)),
             (ttfs_fast.data, ("load", "load_mnist")),
-            (ttfs_fast.experiments, ("depth_study", "start_study")),
+            (ttfs_fast.paper.studies, ("depth_study", "start_study")),
             (ttfs_fast.models, ("mnist_scnn",)),
-            (ttfs_fast.reproduce, ("find_subjects",)),
+            (ttfs_fast.paper, ("find_subjects",)),
             (training, ("download_data",)),
             (evaluation, ("download_data",)),
         ):

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from ttfs_fast import spiking_conv2d
+from ttfs_fast.analysis import evaluate
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
+from ttfs_fast.layers import predict
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import (
     Description,
@@ -26,14 +28,7 @@ from ttfs_fast.models import (
 from ttfs_fast.models.description import Conv, Dense, GlobalPool, Inception, Pool
 from ttfs_fast.models.shipped import ShippedName, shipped_weights
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.training import (
-    TrainConfig,
-    evaluate,
-    load_pretrained,
-    predict,
-    read_metadata,
-    read_recipe,
-)
+from ttfs_fast.training import TrainConfig, load_pretrained, read_metadata, read_recipe
 
 MAKERS = {
     "vgg16": spiking_vgg16,

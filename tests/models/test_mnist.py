@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 import ttfs_fast
+from ttfs_fast.analysis import evaluate
 from ttfs_fast.data import load_mnist
 from ttfs_fast.encoding import encode
 from ttfs_fast.models import MnistSCNN, mnist_scnn
-from ttfs_fast.training import TrainConfig, evaluate, read_config, read_metadata, read_recipe
+from ttfs_fast.training import TrainConfig, read_config, read_metadata, read_recipe
 
 FILES = {
     "weight_scnn1.npy": (26, 32),

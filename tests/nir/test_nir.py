@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast.centring import centre_weights_
 from ttfs_fast.models import mnist_scnn, relu_twin, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.optim.centering import centre_weights_
 
 nir = pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
 

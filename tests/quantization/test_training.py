@@ -19,12 +19,13 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
 from ttfs_fast import quantization
-from ttfs_fast.centring import centre_weights_, fold_
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
+from ttfs_fast.layers import predict
 from ttfs_fast.loss import clip_gradient_
 from ttfs_fast.models import cifar_scnn, mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.optim.centering import centre_weights_, fold_
 from ttfs_fast.quantization import (
     FakeQuantize,
     QuantizationConfig,
@@ -36,7 +37,7 @@ from ttfs_fast.quantization import (
     quantize_,
     refit_,
 )
-from ttfs_fast.training import TrainConfig, predict
+from ttfs_fast.training import TrainConfig
 
 LEVELS = {8: 127, 4: 7, 2: 2}
 

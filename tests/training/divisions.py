@@ -9,7 +9,8 @@ import torch
 
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.nn import SpikingLinear
-from ttfs_fast.training import TrainConfig, loop
+from ttfs_fast.training import TrainConfig
+from ttfs_fast.training import trainer as loop
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.datasets import DataSet, load_data
 from ttfs_fast.training.processes import EpochTotals, make_fabric

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from ttfs_fast.data import Augmentation, ImageSet
+from ttfs_fast.data.distort import distort
 from ttfs_fast.encoding import encode, standardise
-from ttfs_fast.training.augment import distort
 from ttfs_fast.training.batches import EpochBatches
 
 

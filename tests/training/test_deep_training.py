@@ -18,21 +18,21 @@ import numpy as np
 import pytest
 import torch
 
+from ttfs_fast.analysis import evaluate
 from ttfs_fast.data import StreamedImages, cifar, load
 from ttfs_fast.models import MnistSCNN
 from ttfs_fast.training import (
     TrainConfig,
     TrainResult,
-    evaluate,
     export_weights,
     load_pretrained,
-    loop,
     read_classes,
     read_log,
     read_metadata,
     recipes,
     train,
 )
+from ttfs_fast.training import trainer as loop
 from ttfs_fast.training.build import ImageShape, load_model, make_model
 from ttfs_fast.training.datasets import load_data
 from ttfs_fast.training.distillation import load_teacher

@@ -10,17 +10,18 @@ import torch
 from torch import Tensor
 
 from ttfs_fast import quantization
+from ttfs_fast.analysis import evaluate
+from ttfs_fast.analysis.diagnose import diagnose
+from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.horizon import has_horizon_layers, horizon_layers
+from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.nir import to_graph
-from ttfs_fast.robustness import Perturbation, evaluate_perturbed
-from ttfs_fast.training import TrainConfig, TrainResult, evaluate, train
+from ttfs_fast.training import TrainConfig, TrainResult, train
 from ttfs_fast.training.build import ImageShape, load_model, make_model
-from ttfs_fast.training.diagnose import diagnose
-from ttfs_fast.training.loop import _Session
-from ttfs_fast.training.spikes import spiking_layers
+from ttfs_fast.training.trainer import _Session
 
 SMALL = TrainConfig(
     dataset="digits",

@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from ttfs_fast.analysis import evaluate
 from ttfs_fast.data import load
+from ttfs_fast.layers import spiking_layers
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.training import (
     TrainConfig,
     TrainResult,
     datasets,
-    evaluate,
-    loop,
     read_config,
     read_log,
     read_metadata,
     train,
 )
+from ttfs_fast.training import trainer as loop
 from ttfs_fast.training.checkpoint import load_checkpoint
-from ttfs_fast.training.spikes import spiking_layers
 
 SMALL = TrainConfig(
     dataset="digits",

@@ -18,9 +18,9 @@ from ttfs_fast.circuit.simulation import Model, simulate
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Polarity, encode, standardise
 from ttfs_fast.functional import _conv_sizes, spiking_conv2d, spiking_linear
+from ttfs_fast.layers import Layer, hook_runs, layer_places, predict, spiking_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.reference import _pad
-from ttfs_fast.training.spikes import Layer, hook_runs, layer_places, predict, spiking_layers
 
 LATEST = 8.0
 """Default length of a simulation, in units of tau: what has not fired by then is silent."""

@@ -1,4 +1,4 @@
-"""Pictures of the neuron circuit, drawn with matplotlib; see `ttfs_fast.plotting`."""
+"""Pictures of the neuron circuit, drawn with matplotlib; see `ttfs_fast.analysis.plotting`."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ttfs_fast.analysis.plotting import COLOURS, DECISION, FAINT, INK, _figure, _plain
 from ttfs_fast.circuit.parameters import CircuitParameters
 from ttfs_fast.circuit.simulation import SimulationResult
 from ttfs_fast.circuit.sweeps import SweepPoint
-from ttfs_fast.plotting import COLOURS, DECISION, FAINT, INK, _figure, _plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

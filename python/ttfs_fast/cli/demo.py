@@ -36,8 +36,8 @@ def demo(
     with friendly_errors(debug):
         from ttfs_fast import training
         from ttfs_fast._files import save_figure
+        from ttfs_fast.analysis.plotting import spike_raster
         from ttfs_fast.data import load
-        from ttfs_fast.plotting import spike_raster
 
         config = dataclasses.replace(
             TrainConfig(**training.read_recipe("digits")),
@@ -68,7 +68,7 @@ def demo(
         ):
             print(f"  {purpose}: {command}")
         if report:
-            from ttfs_fast.reproduce import Plan, find_subjects
+            from ttfs_fast.paper import Plan, find_subjects
 
             print("\nThe paper's tables and figures, with this network, beside the printed ones:")
             set_threads(threads)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ttfs_fast.training import EvaluationResult
+    from ttfs_fast.analysis import EvaluationResult
 
 MOST_COLUMNS = 20
 """Classes up to which a confusion table can be read."""
@@ -117,7 +117,7 @@ def evaluate(
         import torch
 
         import ttfs_fast
-        from ttfs_fast import training
+        from ttfs_fast import analysis
         from ttfs_fast.data import ImageFolder, ImageSet, StreamedImages, load
         from ttfs_fast.training.datasets import check_shape
 
@@ -156,7 +156,7 @@ def evaluate(
                 f"threads: {torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions"
             )
         with counting_bar(count, show=not as_json) as advance:
-            result = training.evaluate(
+            result = analysis.evaluate(
                 model,
                 image_set,
                 **config.encoding,
@@ -198,7 +198,7 @@ def diagnose(
     with friendly_errors(debug):
         import torch
 
-        from ttfs_fast import training
+        from ttfs_fast import analysis, training
         from ttfs_fast._files import save_figure
         from ttfs_fast.data import load
         from ttfs_fast.encoding import encode, standardise
@@ -223,7 +223,7 @@ def diagnose(
         values = encode(
             standardise(pixels) if chosen.whiten else pixels, chosen.alpha, chosen.polarity
         )
-        found = training.diagnose(
+        found = analysis.diagnose(
             model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.scale
         )
         print(found)

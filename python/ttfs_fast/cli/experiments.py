@@ -49,8 +49,8 @@ def depth(
     Every network is trained alike: same images, epochs, batches of 32, and a cosine to 0.
     """
     with friendly_errors(debug):
-        from ttfs_fast.experiments import depth as study_of
-        from ttfs_fast.experiments import depth_study
+        from ttfs_fast.paper.studies import depth as study_of
+        from ttfs_fast.paper.studies import depth_study
 
         chosen = study_of.DepthStudy(
             depths=tuple(depths or study_of.DEPTHS),  # type: ignore[arg-type]
@@ -108,8 +108,8 @@ def silence(
 ) -> None:
     """Accuracy against the share of neurons that spike: horizons, and training with them."""
     with friendly_errors(debug):
-        from ttfs_fast.experiments import silence as study_of
-        from ttfs_fast.experiments import silence_study
+        from ttfs_fast.paper.studies import silence as study_of
+        from ttfs_fast.paper.studies import silence_study
 
         chosen = study_of.SilenceStudy(
             weights, tuple(shares or study_of.SHARES), epochs, lr_start, teacher
@@ -149,7 +149,7 @@ def start(
 ) -> None:
     """What an untrained stack does to CIFAR-10 images: spread, noise and gradient by layer."""
     with friendly_errors(debug):
-        from ttfs_fast.experiments import start_study
+        from ttfs_fast.paper.studies import start_study
 
         set_threads(threads)
         rows = start_study(

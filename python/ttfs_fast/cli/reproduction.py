@@ -21,7 +21,7 @@ from ttfs_fast.cli._common import (
 )
 
 if TYPE_CHECKING:
-    from ttfs_fast.reproduce import Found, Plan
+    from ttfs_fast.paper import Found, Plan
 
 
 @app.command()
@@ -69,7 +69,7 @@ def reproduce(
 
         import ttfs_fast
         from ttfs_fast._extras import require
-        from ttfs_fast.reproduce import PARTS, Plan, find_subjects
+        from ttfs_fast.paper import PARTS, Plan, find_subjects
 
         for package in ("jinja2", "matplotlib"):
             require(package, "plot")
@@ -96,7 +96,7 @@ def reproduce(
 
 def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = ()) -> None:
     """Compute what is missing, with progress, and say where the report lies."""
-    from ttfs_fast.reproduce import reproduce as run_all
+    from ttfs_fast.paper import reproduce as run_all
 
     try:
         with _progress() as progress:

@@ -591,7 +591,7 @@ def train(
         settings |= {name: value for name, value in given.items() if value is not None}
         name = settings.get("dataset", TrainConfig.dataset)
         folder = out if out is not None else Path("runs") / name
-        saved = folder / training.loop.CONFIG
+        saved = folder / training.trainer.CONFIG
         base = TrainConfig()
         if resume and saved.is_file():
             base = TrainConfig.from_json(saved.read_text("utf-8"))

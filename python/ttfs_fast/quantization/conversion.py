@@ -14,6 +14,7 @@ from ttfs_fast import _core
 from ttfs_fast.encoding import Polarity, encode, pixels_to_times
 from ttfs_fast.functional import _pair
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
+from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization.fake import (
@@ -33,7 +34,6 @@ from ttfs_fast.quantization.horizons import (
 )
 from ttfs_fast.quantization.network import IntegerNetwork
 from ttfs_fast.quantization.window import Window, integers, window_of
-from ttfs_fast.training.spikes import SpikeRecorder, watch_layers
 
 LATEST_PIXEL = {16: 1 << 13, 8: 1 << 7}
 """The latest pixel's code is at most this, unless units are given."""

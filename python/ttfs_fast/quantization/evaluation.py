@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ttfs_fast.analysis import EvaluationResult
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.layers import predict
 from ttfs_fast.quantization.network import IntegerNetwork, first_spikes
-from ttfs_fast.training import EvaluationResult, predict
 
 
 def evaluate(
@@ -42,7 +43,7 @@ def evaluate(
     Returns
     -------
     result : EvaluationResult
-        As :func:`ttfs_fast.training.evaluate` gives it for a float network. ``images_per_second``
+        As :func:`ttfs_fast.analysis.evaluate` gives it for a float network. ``images_per_second``
         counts the network alone, encoding included.
 
     Raises

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from ttfs_fast import _core
 from ttfs_fast.encoding import Polarity, pixels_to_times
 from ttfs_fast.horizon import ReferenceSpikes
+from ttfs_fast.layers import hook_runs
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.quantization.fake import fit_thresholds, integer_weights, weight_codes
 from ttfs_fast.quantization.window import Window, integers
-from ttfs_fast.training.spikes import hook_runs
 
 HORIZON_CODE = {16: 49152, 8: 192}
 """The code of every horizon. A last layer's outputs that are later need codes as well."""

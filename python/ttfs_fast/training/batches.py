@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ttfs_fast.data import Augmentation, ImageSet, StreamedImages
+from ttfs_fast.data.distort import distort
 from ttfs_fast.encoding import Polarity, encode, standardise
-from ttfs_fast.training.augment import distort
 
 CHUNK_IMAGES = 1000
 """Images encoded at a time: few torch calls a batch, and a few MB of memory."""
@@ -65,7 +65,7 @@ class EpochBatches:
     whiten : bool
         Standardise each image, after it was changed; see `ttfs_fast.encoding.standardise`.
     distortion : mapping of str to float
-        Limits for `ttfs_fast.training.augment.distort`, by its parameters' names. If all are 0,
+        Limits for `ttfs_fast.data.distort.distort`, by its parameters' names. If all are 0,
         the images stay as they are.
     augmentation : Augmentation, optional
         Random crop and flip, before the distortion.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
-from ttfs_fast.centring import centre_weights_
+from ttfs_fast.analysis.horizons import set_horizons_
 from ttfs_fast.models import (
     HorizonNetwork,
     OnSpikeValues,
@@ -24,9 +24,9 @@ from ttfs_fast.models import (
     vgg_stack,
 )
 from ttfs_fast.models.shipped import SHIPPED, ShippedName, shipped_weights, weights_file
+from ttfs_fast.optim.centering import centre_weights_
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config
-from ttfs_fast.training.horizons import set_horizons_
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class TrainConfig:
         Pieces that each batch is run in, their gradients added up: less memory, the same result
         but for rounding.
     optimizer : {"adam", "muon", "sgd"}
-        Adam; Muon, see `ttfs_fast.training.muon`; or gradient descent with momentum.
+        Adam; Muon, see `ttfs_fast.optim.muon`; or gradient descent with momentum.
     momentum : float
         Of ``optimizer="sgd"`` and ``"muon"``.
     lr_start, lr_end : float
@@ -99,8 +99,9 @@ class TrainConfig:
         With ``optimizer="sgd"``, torch's weight decay.
     weight_sum : float
         With ``neuron="horizon"``, the sum m of every neuron's weights, above 1. Otherwise the sum
-        at which every neuron's weights are held, biases apart, see `ttfs_fast.centring`; above
-        1, or 0 to leave the sums free and start with weights uniform in [0, 8 / N], as published.
+        at which every neuron's weights are held, biases apart, see `ttfs_fast.optim.centering`;
+        above 1, or 0 to leave the sums free and start with weights uniform in [0, 8 / N], as
+        published.
     spread : float
         If the sums are held: norm of the deviations of a neuron's first weights from their mean.
     relative_rate : bool
@@ -146,7 +147,7 @@ class TrainConfig:
         Random distortion of training images: largest rotation in degrees, largest relative
         change of height and width, largest shear, largest displacement in pixels, standard
         deviation of an elastic displacement field in pixels; 0 for none. See
-        `ttfs_fast.training.augment.distort`.
+        `ttfs_fast.data.distort.distort`.
     scale : float
         Factor on the spike times inside the classification term of the loss. With
         ``neuron="horizon"`` the output spikes lie about ``horizon_spread`` apart, so that it must
@@ -169,7 +170,7 @@ class TrainConfig:
         Horizon: later spikes are none, in units of tau. ``inf`` for no horizon.
     horizons : tuple of float
         A horizon for each spiking layer, in their order, in place of ``t_max``; empty for none.
-        `ttfs_fast.training.horizons` finds those that silence a given share of the neurons.
+        `ttfs_fast.analysis.horizons` finds those that silence a given share of the neurons.
     start : str or None
         File of a trained network, or the name of one that ships, of the same shape, whose weights
         are the first ones; for training it further under other conditions. None starts anew.

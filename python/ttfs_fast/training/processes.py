@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ttfs_fast._extras import require
-from ttfs_fast.training.spikes import SpikeCounter, predict
+from ttfs_fast.layers import SpikeCounter, predict
 
 
 def make_fabric() -> Any:

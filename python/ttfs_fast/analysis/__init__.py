@@ -1,0 +1,21 @@
+"""What a network does: accuracy, spikes, latency, energy, faults, and pictures of them.
+
+`evaluate` measures accuracy, spikes per neuron, spike times and energy of any network of spiking
+layers; `spike_timing` measures when it decides; `diagnose` prints spike statistics per layer and
+flags the first layer with a problem. Disturbances are in :mod:`ttfs_fast.analysis.robustness`,
+pictures in :mod:`ttfs_fast.analysis.plotting`.
+"""
+
+from ttfs_fast.analysis.diagnose import Diagnosis, LayerDiagnosis, diagnose
+from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
+from ttfs_fast.analysis.latency import SpikeTiming, spike_timing
+
+__all__ = [
+    "Diagnosis",
+    "EvaluationResult",
+    "LayerDiagnosis",
+    "SpikeTiming",
+    "diagnose",
+    "evaluate",
+    "spike_timing",
+]

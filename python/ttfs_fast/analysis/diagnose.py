@@ -1,0 +1,457 @@
+"""What happens in each layer of a network: which spikes, how spread, and what gradient arrives."""
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ttfs_fast._extras import require
+from ttfs_fast.geometry import conv_axis
+from ttfs_fast.layers import Layer, hook_runs, spiking_layers
+from ttfs_fast.loss import first_spike_cross_entropy
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FEWEST_FIRING = 0.05
+"""A layer in which a smaller share of neurons spikes is called nearly silent."""
+
+SMALL_SLOPE = 0.05
+"""D below which a gradient, which holds 1 / D, is called steep."""
+
+MOST_STEEP = 0.05
+"""A layer in which a larger share of spikes has a small D is called unstable."""
+
+LEAST_SPREAD = 1e-5
+"""Spread of spike times, in units of tau, that float32's rounding begins to drown."""
+
+STEEPEST_GRADIENT = 10.0
+"""The paper's limit of a weight gradient's norm over its rows."""
+
+WEAKEST_GRADIENT = 1e-6
+"""Least share of the network's strongest gradient by spike times that a layer should get."""
+
+_FIELDS, _OUTPUTS = 64, 64
+
+
+@dataclass(frozen=True)
+class LayerDiagnosis:
+    """One layer of neurons on one batch.
+
+    Attributes
+    ----------
+    name : str
+        Name of the module; of one that runs at several places, that of the place.
+    neurons : int
+        Outputs for one image.
+    firing : float
+        Share of the outputs that are spikes.
+    silent_neurons : float
+        Share of the neurons that spike for no image of the batch.
+    time : float
+        Mean spike time, in units of tau.
+    shift : float
+        Deviation over the images of the layer's mean spike time. All neurons share it: it says
+        little about the image but how bright it is, and passes every layer unchanged.
+    spread_over_images : float
+        Deviation over the images of a neuron's spike time against the layer's mean for that image,
+        mean over the neurons: what the layer tells about the image.
+    spread_over_neurons : float
+        Deviation of spike times over the neurons of an image, mean over the images.
+    causal : float
+        Inputs that spike before the neuron does, its causal set; mean over neurons that spike.
+    causal_share : float
+        The same as a share of the inputs of its receptive field that spike at all.
+    slope_median, slope_least : float
+        D, the sum of the causal set's weights less one; median and least over neurons that spike.
+    steep : float
+        Share of the spikes with D below 0.05.
+    weight_gradient : float
+        Norm of the gradient of weights and bias, over the number of rows: what the paper limits
+        to 10. A module that runs at several places has one for all.
+    time_gradient : float
+        Norm of the loss's gradient by the spike times of the layer, over all images.
+    complaints : tuple of str
+        What is wrong with it, "symptom: remedy"; empty if nothing is.
+    """
+
+    name: str
+    neurons: int
+    firing: float
+    silent_neurons: float
+    time: float
+    shift: float
+    spread_over_images: float
+    spread_over_neurons: float
+    causal: float
+    causal_share: float
+    slope_median: float
+    slope_least: float
+    steep: float
+    weight_gradient: float
+    time_gradient: float
+    complaints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All layers of a network on one batch; print it for a table.
+
+    Attributes
+    ----------
+    layers : tuple of LayerDiagnosis
+        In the order in which they run.
+    loss : float
+        Classification term of equation (5) on the batch.
+    images : int
+        Size of the batch.
+    """
+
+    layers: tuple[LayerDiagnosis, ...]
+    loss: float
+    images: int
+
+    @property
+    def sick(self) -> LayerDiagnosis | None:
+        """The first layer, from the input on, that something is wrong with; None if all is well.
+
+        What is wrong further on often follows from it.
+        """
+        return next((layer for layer in self.layers if layer.complaints), None)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence about the network."""
+        if self.sick is None:
+            return f"all {len(self.layers)} layers are well"
+        others = sum(bool(layer.complaints) for layer in self.layers) - 1
+        more = f" ({others} more below)" if others else ""
+        return f"{self.sick.name} is sick: {'; '.join(self.sick.complaints)}{more}"
+
+    def table(self) -> Any:
+        """The layers as a rich.table.Table."""
+        table = require("rich.table", "train").Table(
+            title=f"{self.images} images, loss {self.loss:.3f}", caption=self.verdict
+        )
+        heads = [
+            ("layer", ""),
+            ("neurons", ""),
+            ("firing", "share"),
+            ("t", "mean"),
+            ("", "shift"),
+            ("spread", "images"),
+            ("", "neurons"),
+            ("causal set", "inputs"),
+            ("", "share"),
+            ("D", "median"),
+            ("", "< 0.05"),
+            ("gradient", "weights"),
+            ("", "times"),
+            ("complaint", ""),
+        ]
+        for first, second in heads:
+            side = "left" if first in ("layer", "complaint") else "right"
+            table.add_column(f"{first}\n{second}", justify=side)
+        for layer in self.layers:
+            table.add_row(
+                layer.name,
+                f"{layer.neurons:,}",
+                f"{layer.firing:.1%}",
+                f"{layer.time:.2f}",
+                f"{layer.shift:.2g}",
+                f"{layer.spread_over_images:.2g}",
+                f"{layer.spread_over_neurons:.2g}",
+                f"{layer.causal:.0f}",
+                f"{layer.causal_share:.0%}",
+                f"{layer.slope_median:.2g}",
+                f"{layer.steep:.1%}",
+                f"{layer.weight_gradient:.2g}",
+                f"{layer.time_gradient:.2g}",
+                "; ".join(complaint.partition(":")[0] for complaint in layer.complaints),
+                style="red" if layer.complaints else "",
+            )
+        return table
+
+    def __str__(self) -> str:
+        console = require("rich.console", "train").Console(width=150)
+        with console.capture() as capture:
+            console.print(self.table())
+        return str(capture.get())
+
+    def plot(self) -> "Figure":
+        """Firing, spread, causal sets, D and gradients by layer; sick layers stand on red."""
+        figure = require("matplotlib.figure", "plot").Figure((9, 8), layout="constrained")
+        axes = figure.subplots(5, 1, sharex=True)
+        at = range(len(self.layers))
+        panels: list[tuple[str, dict[str, str], str]] = [
+            ("share of outputs", {"firing": "spike", "silent_neurons": "never spike"}, "linear"),
+            (
+                "spread of t in tau",
+                {
+                    "spread_over_images": "over images",
+                    "spread_over_neurons": "over neurons",
+                    "shift": "shared shift",
+                },
+                "log",
+            ),
+            ("causal set", {"causal_share": "share of the inputs that spike"}, "linear"),
+            ("D", {"slope_median": "median", "slope_least": "least"}, "log"),
+            (
+                "gradient",
+                {"weight_gradient": "weights, norm / rows", "time_gradient": "spike times, norm"},
+                "log",
+            ),
+        ]
+        for panel, (title, lines, scale) in zip(axes, panels, strict=True):
+            for attribute, label in lines.items():
+                values = [getattr(layer, attribute) for layer in self.layers]
+                if scale == "log":
+                    values = [value if value > 0 else math.nan for value in values]
+                panel.plot(at, values, ".-", label=label)
+            panel.set_yscale(scale)
+            if scale == "linear":
+                panel.set_ylim(-0.05, 1.05)
+            panel.set_ylabel(title)
+            panel.legend(fontsize="small")
+            for index, layer in enumerate(self.layers):
+                if layer.complaints:
+                    panel.axvspan(index - 0.4, index + 0.4, color="red", alpha=0.12)
+        axes[-1].set_xticks(list(at), [layer.name for layer in self.layers], rotation=90)
+        axes[0].set_title(self.verdict, fontsize="medium", wrap=True)
+        return figure  # type: ignore[no-any-return]
+
+
+def diagnose(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    *,
+    scale: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Diagnosis:
+    """Run a batch forward and backward and say what happens in each layer.
+
+    The model's parameters and their gradients are left as they are.
+
+    Parameters
+    ----------
+    model : Module
+        Holds SpikingLinear and SpikingConv2d layers.
+    batch : (Tensor, Tensor)
+        Spike values of at least two images, (N, C, H, W), and their classes, int64 (N,).
+    scale : float
+        Factor on the spike times in the loss, as in training.
+    generator : torch.Generator, optional
+        Chooses the receptive fields that causal sets and D are counted on; by default always the
+        same.
+
+    Returns
+    -------
+    Diagnosis
+        Its ``sick`` is the first layer that something is wrong with; print it for a table,
+        ``plot()`` draws it.
+
+    Raises
+    ------
+    ValueError
+        If the model has no spiking layer, one of them does not run, or the batch holds fewer than
+        two images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.models import cifar_scnn
+    >>> from ttfs_fast.analysis import diagnose
+    >>> batch = (1.5 * torch.rand(8, 3, 32, 32)).exp(), torch.arange(8)
+    >>> diagnose(cifar_scnn(), batch).layers[0].name
+    'conv1'
+    """
+    values, target = batch
+    if values.shape[0] < 2:
+        raise ValueError(
+            "diagnose needs at least two images, to see what tells them apart; got "
+            f"{values.shape[0]}"
+        )
+    layers = spiking_layers(model)
+    seen: dict[str, tuple[Layer, Tensor, Tensor]] = {}
+
+    def note(name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.retain_grad()
+        seen[name] = (layer, inputs[0].detach(), output)
+
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kept = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    gradients: dict[Layer, float] = {}
+    try:
+        with torch.enable_grad():
+            with hook_runs(model, note):
+                output = model(values)
+            loss = first_spike_cross_entropy(output, target, scale=scale)
+            torch.autograd.backward(loss)
+        for layer in layers.values():
+            own = [p.grad for p in layer.parameters() if p.grad is not None]
+            norms = [float(torch.linalg.vector_norm(g, dtype=torch.float64)) for g in own]
+            gradients[layer] = math.hypot(*norms) / max(layer.weight.shape[0], 1) if norms else 0.0
+    finally:
+        for parameter, grad in zip(parameters, kept, strict=True):
+            parameter.grad = grad
+    ran = {layer for layer, _, _ in seen.values()}
+    missing = [name for name, layer in layers.items() if layer not in ran]
+    if missing:
+        raise ValueError(f"the layer {missing[0]} does not run when the model does")
+    source = generator if generator is not None else torch.Generator().manual_seed(0)
+    rows = [
+        _measure(name, layer, inputs, output, gradients[layer], source)
+        for name, (layer, inputs, output) in seen.items()  # in the order in which they ran
+    ]
+    return Diagnosis(_judged(rows), float(loss.detach()), len(values))
+
+
+def _measure(
+    name: str,
+    layer: SpikingLinear | SpikingConv2d,
+    inputs: Tensor,
+    output: Tensor,
+    weight_gradient: float,
+    generator: torch.Generator,
+) -> LayerDiagnosis:
+    z = output.detach()
+    spiked = z.isfinite()
+    times = torch.where(spiked, z, 1).log().double()
+    causal, share, slopes = _causal_sets(layer, inputs, z, generator)
+    grad = output.grad if output.grad is not None else torch.zeros_like(z)
+    by_time = torch.where(spiked, grad * torch.where(spiked, z, 0), 0).double()
+    flat, fired = times.flatten(1), spiked.flatten(1)
+    means = (flat * fired).sum(1, keepdim=True) / fired.sum(1, keepdim=True).clamp(min=1)
+    count = int(spiked.sum())
+    return LayerDiagnosis(
+        name=name,
+        neurons=math.prod(z.shape[1:]),
+        firing=count / max(z.numel(), 1),
+        silent_neurons=float((~spiked.any(0)).double().mean()),
+        time=float(times.sum()) / count if count else math.nan,
+        shift=_spread(means, fired.any(1, keepdim=True), 0),
+        spread_over_images=_spread(flat - means, fired, 0),
+        spread_over_neurons=_spread(flat, fired, 1),
+        causal=causal,
+        causal_share=share,
+        slope_median=float(slopes.median()) if len(slopes) else math.nan,
+        slope_least=float(slopes.min()) if len(slopes) else math.nan,
+        steep=float((slopes < SMALL_SLOPE).double().mean()) if len(slopes) else 0.0,
+        weight_gradient=weight_gradient,
+        time_gradient=float(torch.linalg.vector_norm(by_time)),
+    )
+
+
+def _judged(rows: list[LayerDiagnosis]) -> tuple[LayerDiagnosis, ...]:
+    """The layers with what is wrong with each."""
+    gradients = [row.time_gradient for row in rows]
+    weakest = min(gradients) < WEAKEST_GRADIENT * max(gradients)
+    # The gradient comes from the output: the layer in which it loses most is to blame.
+    lost = [before / after if after > 0 else math.inf for before, after in pairwise(gradients)]
+    culprit = lost.index(min(lost)) + 1 if weakest and lost else -1
+    judged = []
+    for index, row in enumerate(rows):
+        found = _complaints(row)
+        if index == culprit and row.firing >= FEWEST_FIRING:
+            left = gradients[index - 1] / gradients[index]
+            found.append(
+                f"gradient shrinks to {left:.0e} of itself on its way through: raise the deviation "
+                "of the weights against their mean"
+            )
+        judged.append(replace(row, complaints=tuple(found)))
+    return tuple(judged)
+
+
+def _complaints(row: LayerDiagnosis) -> list[str]:
+    found = []
+    if not all(map(math.isfinite, (row.weight_gradient, row.time_gradient))):
+        found.append("gradient not finite: look for NaN in its inputs or weights")
+    if row.firing < FEWEST_FIRING:
+        found.append(f"only {row.firing:.1%} of the neurons spike: raise the sums of their weights")
+    elif row.spread_over_images < LEAST_SPREAD:
+        found.append(
+            f"spread of {row.spread_over_images:.0e} drowns in rounding: raise the deviation of "
+            "the weights against their mean, here or before"
+        )
+    if row.steep > MOST_STEEP:
+        found.append(
+            f"{row.steep:.0%} of the spikes have D below {SMALL_SLOPE}: their gradients are 1 / D; "
+            "raise the sums of the weights"
+        )
+    if row.weight_gradient > STEEPEST_GRADIENT:
+        found.append(
+            f"weight gradient of {row.weight_gradient:.0f}: limit it, or raise the sums of the "
+            "weights"
+        )
+    return found
+
+
+def _spread(times: Tensor, spiked: Tensor, dim: int) -> float:
+    """Deviation along ``dim`` over what spiked, mean over the rest with at least two spikes."""
+    count = spiked.sum(dim)
+    enough = count >= 2
+    if not bool(enough.any()):
+        return 0.0
+    mean = (times * spiked).sum(dim, keepdim=True) / count.clamp(min=1).unsqueeze(dim)
+    square = ((times - mean).square() * spiked).sum(dim) / (count - 1).clamp(min=1)
+    return float(square.sqrt()[enough].mean())
+
+
+def _causal_sets(
+    layer: SpikingLinear | SpikingConv2d, inputs: Tensor, z: Tensor, generator: torch.Generator
+) -> tuple[float, float, Tensor]:
+    """Mean causal set, as inputs and as a share of those that spike, and D; of some neurons."""
+    weight = layer.weight.detach().flatten(1)
+    if isinstance(layer, SpikingConv2d):
+        fields, outs = _receptive_fields(layer, inputs, z, generator)
+    else:
+        fields, outs = inputs.reshape(-1, inputs.shape[-1]), z.reshape(-1, z.shape[-1])
+        chosen = torch.randperm(len(fields), generator=generator)[:_FIELDS].to(z.device)
+        fields, outs = fields[chosen], outs[chosen]
+    some = torch.randperm(outs.shape[1], generator=generator)[:_OUTPUTS].to(z.device)
+    outs, weight = outs[:, some], weight[some]
+    if isinstance(layer, SpikingConv2d) and layer.groups > 1:
+        per_group = layer.out_channels // layer.groups
+        chunks = fields.reshape(len(fields), layer.groups, -1)
+        own = chunks[:, some // per_group]  # (fields, outputs, inputs)
+    else:
+        own = fields[:, None, :].expand(-1, len(some), -1)
+    causal = own < outs[:, :, None]
+    slopes = torch.einsum("roi,oi->ro", causal.to(weight.dtype), weight) - 1
+    if layer.bias is not None:
+        slopes = slopes + torch.where(outs > 1, layer.bias.detach()[some], 0)
+    spiked = outs.isfinite()
+    if not bool(spiked.any()):
+        return 0.0, 0.0, slopes.new_zeros(0)
+    sizes = causal.sum(2)[spiked].double()
+    arrived = own.isfinite().sum(2)[spiked].clamp(min=1)
+    return float(sizes.mean()), float((sizes / arrived).mean()), slopes[spiked]
+
+
+def _receptive_fields(
+    layer: SpikingConv2d, inputs: Tensor, z: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Some receptive fields, (fields, inputs), and what their neurons do, (fields, outputs)."""
+    batch = inputs if inputs.dim() == 4 else inputs[None]
+    outs = z if z.dim() == 4 else z[None]
+    pads: list[int] = []
+    for axis in (1, 0):  # F.pad wants the last dimension first
+        size, kernel = batch.shape[2 + axis], layer.kernel_size[axis]
+        stride, hole = layer.stride[axis], layer.dilation[axis]
+        given = layer.padding if isinstance(layer.padding, str) else layer.padding[axis]
+        out, before = conv_axis(size, kernel, stride, given, hole)
+        pads += [before, (out - 1) * stride + hole * (kernel - 1) + 1 - before - size]
+    images = torch.randperm(len(batch), generator=generator)[:4].to(z.device)
+    padded = F.pad(batch[images], pads, value=math.inf)
+    unfolded = F.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
+    fields = unfolded.transpose(1, 2).flatten(0, 1)
+    rows = outs[images].flatten(2).transpose(1, 2).flatten(0, 1)
+    chosen = torch.randperm(len(fields), generator=generator)[:_FIELDS].to(z.device)
+    return fields[chosen], rows[chosen]

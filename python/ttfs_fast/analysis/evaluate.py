@@ -1,0 +1,256 @@
+"""Accuracy, sparsity, spike times and energy of a network on a data set."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ttfs_fast.data import ImageSet, StreamedImages
+from ttfs_fast.encoding import Polarity, encode, standardise, values_to_times
+from ttfs_fast.layers import Neurons, SpikeCounter, hook_runs, predict
+
+JOULE_PER_SPIKE = 10e-12
+"""Energy of one spike in the paper's neuron circuit: 10 pJ."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What a network does on a data set.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the data set.
+    images, correct : int
+        Images shown, and how many of them were classified correctly. The class is the output
+        that spikes first; an image without an output spike counts as wrong.
+    confusion : int64 array, shape (classes, classes + 1)
+        Images of each true class (row) by predicted class (column); the last column holds the
+        images without an output spike.
+    sparsity : float
+        Share of all neurons that spiked (the paper's use of the word), over all images; nan for a
+        network without spiking layers.
+    sparsity_by_layer : dict of str to float
+        The same for each layer.
+    first_spike_time : float
+        Mean time of the first output spike, in units of tau, over the images that have one; nan
+        if none has, and for a network without spiking layers.
+    silent_images : int
+        Images without an output spike.
+    weights : int
+        Weights of the spiking layers that ran, biases not counted. A layer that runs at two places
+        counts twice, as its neurons do.
+    neurons : int
+        Neurons of the spiking layers.
+    spikes_per_image : float
+        Mean number of neuron spikes an image; input spikes not counted.
+    images_per_second : float
+        Speed of encoding and network together, as measured.
+    """
+
+    dataset: str
+    images: int
+    correct: int
+    confusion: NDArray[np.int64]
+    sparsity: float
+    sparsity_by_layer: dict[str, float]
+    first_spike_time: float
+    silent_images: int
+    weights: int
+    neurons: int
+    spikes_per_image: float
+    images_per_second: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are classified correctly."""
+        return self.correct / self.images
+
+    @property
+    def silent_share(self) -> float:
+        """Share of the images without an output spike."""
+        return self.silent_images / self.images
+
+    @property
+    def energy_by_weights(self) -> float:
+        """Energy of an image in joules, counted as the paper counts: weights x sparsity x 10 pJ."""
+        return self.weights * self.sparsity * JOULE_PER_SPIKE
+
+    @property
+    def energy_by_spikes(self) -> float:
+        """Energy of an image in joules at 10 pJ for each neuron that spikes."""
+        return self.spikes_per_image * JOULE_PER_SPIKE
+
+    def to_dict(self) -> dict[str, Any]:
+        """All results as JSON types; a time that does not exist is None."""
+        no_time = math.isnan(self.first_spike_time)
+        spiking = not math.isnan(self.sparsity)
+        return {
+            "dataset": self.dataset,
+            "images": self.images,
+            "correct": self.correct,
+            "accuracy": self.accuracy,
+            "confusion": self.confusion.tolist(),
+            "sparsity": self.sparsity if spiking else None,
+            "sparsity_by_layer": self.sparsity_by_layer,
+            "first_spike_time": None if no_time else self.first_spike_time,
+            "silent_images": self.silent_images,
+            "silent_share": self.silent_share,
+            "weights": self.weights,
+            "neurons": self.neurons,
+            "spikes_per_image": self.spikes_per_image,
+            "energy_by_weights_joule": self.energy_by_weights if spiking else None,
+            "energy_by_spikes_joule": self.energy_by_spikes,
+            "images_per_second": self.images_per_second,
+        }
+
+
+def evaluate(
+    model: nn.Module,
+    image_set: ImageSet | StreamedImages,
+    *,
+    alpha: float = 3.0,
+    polarity: Polarity = "bright-first",
+    whiten: bool = False,
+    batch_size: int = 200,
+    jitter: float = 0.0,
+    generator: torch.Generator | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> EvaluationResult:
+    """Run a network over a data set and count.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps spike values (N, C, H, W) to those of one output neuron a class, (N, classes).
+    image_set : ImageSet or StreamedImages
+        The images with their labels: in memory, or read as they are needed.
+    alpha, polarity, jitter, generator
+        How pixels become spike times; see `ttfs_fast.encoding.encode`.
+    whiten : bool
+        Standardise each image first; see `ttfs_fast.encoding.standardise`.
+    batch_size : int
+        Images run at a time; streamed images have their own.
+    on_progress : callable, optional
+        Called after each batch with the number of images done so far.
+
+    Returns
+    -------
+    result : EvaluationResult
+
+    Raises
+    ------
+    ValueError
+        If there are no images, if ``batch_size`` is below 1, or if the model's output has not one
+        neuron a class.
+
+    Notes
+    -----
+    Source: Zhou et al. (AAAI 2021), section 4.1. Its energies count 10 pJ for each weight times
+    the share of neurons that spike; its circuit section defines 10 pJ as the energy of one
+    neuron's spike, which gives far less. Both are reported.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    classes = len(image_set.classes)
+    weight = next(model.parameters())
+    counter = SpikeCounter()
+    weights: dict[str, int] = {}
+
+    def count(name: str, layer: Neurons, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        counter(name, output)
+        if name not in weights:
+            weights[name] = layer.weight.numel()
+
+    confusion = torch.zeros(classes * (classes + 1), dtype=torch.int64)
+    time_sum, images, correct, silent = 0.0, 0, 0, 0
+    was_training = model.training
+    model.eval()
+    begin = time.perf_counter()
+    try:
+        with torch.no_grad(), hook_runs(model, count):
+            batches = encoded_batches(
+                image_set,
+                batch_size,
+                weight.dtype,
+                whiten=whiten,
+                alpha=alpha,
+                polarity=polarity,
+                jitter=jitter,
+                generator=generator,
+            )
+            for values, truth in batches:
+                output = model(values.to(weight.device)).cpu()
+                if output.shape != (len(truth), classes):
+                    raise ValueError(
+                        f"the model's output has shape {tuple(output.shape)}; the data set "
+                        f"{image_set.name!r} has {classes} classes, so it must be "
+                        f"{(len(truth), classes)}"
+                    )
+                answer = predict(output)
+                spiked = answer >= 0
+                first = output.amin(dim=1)[spiked].to(torch.float64)
+                time_sum += float(values_to_times(first).sum())
+                correct += int((answer == truth).sum())
+                silent += int((~spiked).sum())
+                column = torch.where(spiked, answer, classes)
+                confusion += torch.bincount(
+                    truth * (classes + 1) + column, minlength=confusion.numel()
+                )
+                images += len(truth)
+                if on_progress is not None:
+                    on_progress(images)
+    finally:
+        model.train(was_training)
+    seconds = time.perf_counter() - begin
+    if images == 0:
+        raise ValueError(f"the data set {image_set.name!r} has no images to evaluate")
+    return EvaluationResult(
+        dataset=image_set.name,
+        images=images,
+        correct=correct,
+        confusion=confusion.view(classes, classes + 1).numpy(),
+        sparsity=counter.sparsity,
+        sparsity_by_layer=counter.sparsity_by_layer,
+        first_spike_time=time_sum / (images - silent) if weights and silent < images else math.nan,
+        silent_images=silent,
+        weights=sum(weights.values()),
+        neurons=sum(counter.neurons.values()) // images,
+        spikes_per_image=sum(counter.spikes.values()) / images,
+        images_per_second=images / seconds,
+    )
+
+
+def encoded_batches(
+    image_set: ImageSet | StreamedImages,
+    batch_size: int,
+    dtype: torch.dtype,
+    *,
+    whiten: bool,
+    **encoding: Any,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Spike values and classes, batch by batch; ``encoding`` as for `ttfs_fast.encoding.encode`."""
+    for pixels, truth in _shown(image_set, batch_size):
+        shown = pixels.to(dtype)
+        if pixels.dtype == torch.uint8:
+            shown /= 255
+        yield encode(standardise(shown) if whiten else shown, **encoding), truth
+
+
+def _shown(
+    image_set: ImageSet | StreamedImages, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pixels, as bytes or in [0, 1], and classes, batch by batch."""
+    if isinstance(image_set, StreamedImages):
+        yield from image_set.epoch(0)
+        return
+    pixels, labels = image_set.images_as_tensor(), image_set.labels_as_tensor()
+    for start in range(0, len(labels), batch_size):
+        some = slice(start, start + batch_size)
+        yield pixels[some], labels[some]

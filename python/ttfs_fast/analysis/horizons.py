@@ -1,0 +1,96 @@
+"""Horizons that leave a network the share of its spikes that is wanted.
+
+A neuron that spikes late says little: most of what its successors do is settled before, and of the
+four under a pooling window only the first counts. With a horizon t_max for each layer, such neurons
+stay silent, which saves their energy, and no later layer waits for them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast.layers import Layer, hook_runs, spiking_layers
+
+
+def set_horizons_(model: nn.Module, horizons: Sequence[float]) -> None:
+    """Set the horizon of each spiking layer.
+
+    Parameters
+    ----------
+    model : Module
+        Holds spiking layers.
+    horizons : sequence of float
+        One for each, in the order of the modules, in units of tau. A layer that stands at two
+        places has one for both.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer than layers.
+    """
+    layers = spiking_layers(model)
+    if len(horizons) != len(layers):
+        raise ValueError(
+            f"the network has {len(layers)} spiking layers ({', '.join(layers)}); got "
+            f"{len(horizons)} horizons"
+        )
+    for layer, horizon in zip(layers.values(), horizons, strict=True):
+        layer.t_max = float(horizon)
+
+
+def find_horizons(model: nn.Module, values: Tensor, share: float) -> list[float]:
+    """Horizons with which a share of the neurons of each layer spikes.
+
+    Layer by layer, on what the layers before it still let through. The last layer, whose first
+    spike is the answer, keeps its own.
+
+    Parameters
+    ----------
+    model : Module
+        Holds spiking layers, each used once; left as it is.
+    values : Tensor
+        Spike values of some hundred images, the input of ``model``.
+    share : float
+        Largest share of the outputs of a layer that is to spike, above 0 and at most 1.
+
+    Returns
+    -------
+    horizons : list of float
+        For `set_horizons_`; a layer in which no more than ``share`` spikes keeps its own.
+
+    Raises
+    ------
+    ValueError
+        If ``share`` is outside its range, a layer runs more than once, or no output spikes.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1; got {share}")
+    layers = spiking_layers(model)
+    names = list(layers)
+    horizons = [layer.t_max for layer in layers.values()]
+    ran: set[Layer] = set()
+
+    def limit(name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if layer in ran:
+            raise ValueError(
+                f"the layer {name} runs more than once, but has one horizon for all its runs; give "
+                "each place a layer of its own (copy.deepcopy)"
+            )
+        ran.add(layer)
+        place = names.index(name)
+        if place == len(names) - 1:
+            return output
+        keep = int(share * output.numel())
+        spikes = output[output.isfinite()]
+        if len(spikes) <= keep:
+            return output
+        latest = spikes.kthvalue(max(keep, 1)).values
+        horizons[place] = float(latest.log())
+        return output.masked_fill(output > latest, torch.inf)
+
+    with torch.no_grad(), hook_runs(model, limit):
+        output = model(values)
+    if not output.isfinite().any():
+        raise ValueError(f"with a share of {share} no output spikes; take a larger one")
+    return horizons

@@ -1,0 +1,295 @@
+"""Pictures of spikes and of training runs, drawn with matplotlib.
+
+Every function returns a `matplotlib.figure.Figure` of its own: nothing is shown, no global state
+of pyplot is touched, and no display is needed. Save one with ``figure.savefig("name.png")``.
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ttfs_fast._extras import require
+from ttfs_fast.encoding import Polarity, encode, values_to_times
+from ttfs_fast.layers import SpikeRecorder, spiking_layers, watch_layers
+from ttfs_fast.training.log import read_log
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, FAINT, DECISION = "#22262b", "#8a929b", "#d1342f"
+SMALL_TEXT: dict[str, Any] = {"va": "top", "fontsize": 9, "color": "#5b636c", "linespacing": 1.5}
+HOW_TO_READ = (
+    "Each dot is one spike; a neuron spikes\nonce or stays silent. The first spike of\n"
+    "the last layer is the answer (red line).\nWhat comes later is drawn pale."
+)
+COLOURS = ("#3b6fb6", "#2a9d8f", "#8d5fb0", "#c9832b", "#5f7d3a")
+
+
+def spike_raster(
+    model: nn.Module,
+    image: NDArray[np.uint8],
+    *,
+    label: int | None = None,
+    classes: tuple[str, ...] | None = None,
+    alpha: float = 3.0,
+    polarity: Polarity = "bright-first",
+) -> "Figure":
+    """Draw when every neuron of a network spikes, for one image.
+
+    Left the image; right, one panel for the input and one for each layer, a dot for each spike,
+    time from left to right. A line marks the decision: the first spike of the output layer.
+    Spikes after it are drawn faint, and above each panel stands how many neurons are silent.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps spike values (1, C, H, W) to (1, classes).
+    image : uint8 array, shape (C, H, W) or (H, W)
+        The image.
+    label : int, optional
+        Its true class, named in the title.
+    classes : tuple of str, optional
+        Names of the classes; their numbers if left out.
+    alpha, polarity
+        How pixels become spike times; see `ttfs_fast.encoding.encode`.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the image is not of bytes or has another number of dimensions.
+    """
+    figure = _figure(11.0, 6.6)
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        raise ValueError(
+            f"image must be a uint8 array of shape (C, H, W) or (H, W); got {pixels.dtype} of "
+            f"shape {pixels.shape}"
+        )
+    pixels = pixels.reshape((-1, *pixels.shape[-2:]))
+    rows = _record(model, pixels, alpha, polarity)
+    output = rows[-1][1]
+    decision = float(np.min(output)) if np.isfinite(output).any() else math.inf
+    names = classes or tuple(str(number) for number in range(len(output)))
+
+    grid = figure.add_gridspec(
+        len(rows),
+        2,
+        width_ratios=(1.0, 3.6),
+        height_ratios=[0.8] + [1.0] * (len(rows) - 2) + [1.15],
+        left=0.035,
+        right=0.975,
+        top=0.84,
+        bottom=0.085,
+        hspace=0.34,
+        wspace=0.1,
+    )
+    image_axis = figure.add_subplot(grid[:, 0])
+    _draw_image(image_axis, pixels)
+    image_axis.text(0.0, -0.05, HOW_TO_READ, transform=image_axis.transAxes, **SMALL_TEXT)
+    finite = np.concatenate([times[np.isfinite(times)] for _, times in rows])
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    margin = 0.02 * max(high - low, 0.1)
+    axes: list[Any] = []
+    for number, (name, times) in enumerate(rows):
+        axis = figure.add_subplot(grid[number, 1], sharex=axes[0] if axes else None)
+        last = number == len(rows) - 1
+        colour = INK if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
+        _draw_layer(axis, name, times, colour, decision, names if last else None)
+        axis.tick_params(labelbottom=last, bottom=last)
+        axes.append(axis)
+    axes[-1].set_xlim(low - margin, high + margin)
+    axes[-1].set_xlabel("spike time (units of tau)", color=INK)
+
+    if math.isfinite(decision):
+        for axis in axes:
+            axis.axvspan(low - margin, decision, color=DECISION, alpha=0.05, linewidth=0, zorder=0)
+        axes[0].annotate(
+            "decision",
+            (max(decision, low + 0.12 * (high - low)), 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=10,
+            fontweight="bold",
+            color=DECISION,
+        )
+        answer = names[int(np.argmin(output))]
+        title = f"First output spike at {decision:.2f} tau: class {answer}"
+    else:
+        title = "No output neuron spikes: no decision"
+    if label is not None:
+        title += f"  (true class {names[label]})"
+    figure.suptitle(title, x=0.035, ha="left", fontsize=15, fontweight="bold", color=INK, y=0.965)
+    return figure
+
+
+def training_curve(log: str | Path) -> "Figure":
+    """Draw the course of a training run: loss, accuracy and sparsity by epoch.
+
+    Parameters
+    ----------
+    log : str or Path
+        The ``log.csv`` of a run.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the file is not such a log, or holds no epoch.
+    """
+    figure = _figure(11.0, 3.6)
+    records = read_log(log)
+    if not records:
+        raise ValueError(f"{log} holds no epoch yet")
+    epochs = [record.epoch for record in records]
+    marker = "o" if len(epochs) < 30 else None
+    left, middle, right = figure.subplots(1, 3)
+
+    left.plot(epochs, [r.loss for r in records], color=INK, marker=marker, ms=3, label="loss")
+    left.plot(
+        epochs,
+        [r.loss_class for r in records],
+        color=COLOURS[0],
+        marker=marker,
+        ms=3,
+        label="classification term",
+    )
+    if all(r.loss > 0 and r.loss_class > 0 for r in records):
+        left.set_yscale("log")
+    left.set_title("Loss, equation (5)")
+
+    for name, colour in (("train", FAINT), ("test", COLOURS[1])):
+        errors = [100 * (1 - getattr(r, f"{name}_accuracy")) for r in records]
+        middle.plot(epochs, errors, color=colour, marker=marker, ms=3, label=name)
+    middle.set_title(f"Error (%), test at the end {errors[-1]:.2f}")
+    middle.set_ylim(bottom=0)
+
+    for name, colour in (("train", FAINT), ("test", COLOURS[2])):
+        shares = [100 * getattr(r, f"{name}_sparsity") for r in records]
+        right.plot(epochs, shares, color=colour, marker=marker, ms=3, label=name)
+    right.set_title(f"Neurons that spike (%), at the end {shares[-1]:.1f}")
+
+    for axis in (left, middle, right):
+        _plain(axis)
+        axis.title.set(color=INK, fontsize=11, ha="left", position=(0.0, 1.0))
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+        axis.legend(frameon=False, fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    figure: Figure = require("matplotlib.figure", "plot").Figure(
+        figsize=(width, height), dpi=150, facecolor="white"
+    )
+    require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
+    return figure
+
+
+def _record(
+    model: nn.Module, pixels: NDArray[np.uint8], alpha: float, polarity: Polarity
+) -> list[tuple[str, NDArray[np.float64]]]:
+    """Spike times of the input and of every layer for one image, +inf for silent."""
+    weight = next(iter(spiking_layers(model).values())).weight
+    shown = torch.from_numpy(pixels.copy()).to(weight.dtype).div_(255.0).unsqueeze(0)
+    values = encode(shown, alpha=alpha, polarity=polarity)
+    recorder = SpikeRecorder()
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), watch_layers(model, recorder):
+            model(values.to(weight.device))
+    finally:
+        model.train(was_training)
+    found = {"input": values, **recorder.values}
+    return [
+        (name, values_to_times(value.cpu().to(torch.float64)).flatten().numpy())
+        for name, value in found.items()
+    ]
+
+
+def _draw_image(axis: Any, pixels: NDArray[np.uint8]) -> None:
+    shown = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    axis.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_anchor("N")
+    axis.set_title("image", loc="left", fontsize=11, fontweight="bold", color=INK, pad=4)
+    for spine in axis.spines.values():
+        spine.set_color("#c9ced4")
+
+
+def _draw_layer(
+    axis: Any,
+    name: str,
+    times: NDArray[np.float64],
+    colour: str,
+    decision: float,
+    classes: tuple[str, ...] | None,
+) -> None:
+    spiked = np.flatnonzero(np.isfinite(times))
+    before = times[spiked] <= decision
+    size = float(np.clip(4500.0 / max(len(times), 1), 1.6, 46.0))
+    for chosen, strength in ((spiked[before], 1.0), (spiked[~before], 0.38)):
+        axis.scatter(
+            times[chosen],
+            chosen,
+            s=size,
+            c=colour,
+            alpha=strength,
+            linewidths=0,
+            rasterized=True,
+            zorder=3,
+        )
+    if math.isfinite(decision):
+        axis.axvline(decision, color=DECISION, linewidth=1.2, zorder=2)
+    _plain(axis)
+    space = 0.04 * len(times) + 0.4
+    axis.set_ylim(len(times) - 1 + space, -space)
+    axis.set_yticks([])
+    if classes:
+        axis.set_yticks(range(len(classes)), classes, fontsize=7.5)
+        axis.grid(axis="y", color="#e6e8eb", linewidth=0.6, zorder=0)
+        if math.isfinite(decision):
+            axis.scatter(
+                [decision],
+                [int(np.argmin(times))],
+                s=190,
+                marker="*",
+                c=DECISION,
+                zorder=5,
+                edgecolors="white",
+                linewidths=0.8,
+            )
+    axis.set_title(name, loc="left", fontsize=11, fontweight="bold", color=colour, pad=4)
+    counts = [f"{len(times):,} neurons", f"{len(times) - len(spiked):,} silent"]
+    if math.isfinite(decision):
+        counts.insert(1, f"{int(before.sum()):,} spike by the decision")
+    axis.set_title(", ".join(counts), loc="right", fontsize=9, color="#5b636c", pad=4)
+
+
+def _plain(axis: Any) -> None:
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_color("#c9ced4")
+    axis.tick_params(which="both", labelcolor=INK, labelsize=9, color="#c9ced4")

@@ -1,7 +1,0 @@
-"""Studies that docs/ reports: each resumable, with a table as CSV and a plot."""
-
-from ttfs_fast.experiments.depth import DepthStudy, depth_study
-from ttfs_fast.experiments.silence import SilenceStudy, silence_study
-from ttfs_fast.experiments.start import start_study
-
-__all__ = ["DepthStudy", "SilenceStudy", "depth_study", "silence_study", "start_study"]

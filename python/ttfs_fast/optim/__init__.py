@@ -1,0 +1,1 @@
+"""Optimization: the Muon optimizer and weights of a fixed sum and norm."""

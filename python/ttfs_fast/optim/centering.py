@@ -1,0 +1,425 @@
+"""Weights with a fixed sum: the reparametrisation that lets deep networks train.
+
+For every input that spikes before neuron j, the derivative of its spike value by the weight,
+(z_i - z_j) / D_j, is negative. What all weights of a neuron share therefore outweighs what tells
+them apart, and an optimizer that scales each step to unit size spends it on the sum of the weights,
+which only moves the spike in time. Here the sum is held:
+
+    w = g centre(v) + m / N,
+
+with v trained; docs/deep.md derives it. It folds into plain weights after training.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ttfs_fast import ops
+from ttfs_fast.geometry import tap_shares
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class CentredWeight(nn.Module):
+    """w = gain centre(v) + total / N, for N inputs of each neuron.
+
+    ``centre`` subtracts from each neuron's weights their mean over the input channels, for each
+    tap of a kernel apart; over all inputs in a fully connected layer or one with a single channel.
+    So the weights of a neuron always sum to ``total``.
+
+    Parameters
+    ----------
+    total : float
+        Sum of each neuron's weights, m; above 1, or no neuron can spike.
+    gain : float
+        Factor g on the trained part; above 0.
+    spread : float
+        Norm of each neuron's ``gain centre(v)`` that :func:`hold_spread_` restores; above 0.
+
+    Notes
+    -----
+    All three are buffers, so that a state_dict holds all that the weights depend on.
+    """
+
+    total: Tensor
+    gain: Tensor
+    spread: Tensor
+
+    def __init__(self, total: float, gain: float = 1.0, spread: float = 1.0) -> None:
+        super().__init__()
+        if not (math.isfinite(total) and total > 1):
+            raise ValueError(
+                f"total is {total}; it must be finite and above 1, or the neurons stay silent"
+            )
+        _check_positive("gain", gain)
+        _check_positive("spread", spread)
+        self.register_buffer("total", torch.tensor(total, dtype=torch.float64))
+        self.register_buffer("gain", torch.tensor(gain, dtype=torch.float64))
+        self.register_buffer("spread", torch.tensor(spread, dtype=torch.float64))
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Weights of the shape of ``v``, (outputs, inputs, ...)."""
+        if ops.in_trace():
+            return ops.traced_centred(v, self.gain, self.total)
+        return centred(v, self.gain, self.total)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """v that gives ``weight``, or if its sums differ, the nearest weights that have them."""
+        return centre(weight) / self.gain.to(weight.dtype)
+
+
+class ScaledBias(nn.Module):
+    """b = gain u: a bias that the optimizer moves in the same units as the weights beside it."""
+
+    gain: Tensor
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        _check_positive("gain", gain)
+        self.register_buffer("gain", torch.tensor(gain, dtype=torch.float64))
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.gain.to(u.dtype) * u
+
+    def right_inverse(self, bias: Tensor) -> Tensor:
+        return bias / self.gain.to(bias.dtype)
+
+
+class _Centred(torch.autograd.Function):
+    """gain centre(v) + share in two passes over v, and its gradient in two.
+
+    Weights outnumber all else in a deep network: written with torch's operators, this would be a
+    quarter of a training step of SpikingVGG16 in batches of 32.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(v: Tensor, gain: Tensor, share: Tensor) -> Tensor:
+        means = _means(v)
+        return torch.mul(v, gain).add_(means.mul_(-gain).add_(share))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (gain,) = ctx.saved_tensors
+        nothing = torch.zeros_like(gain)
+        grad_v: Tensor = _Centred.apply(grad, gain, nothing)  # type: ignore[no-untyped-call]
+        return grad_v, None, None
+
+
+def centred(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
+    """gain centre(v) + total / N, for N inputs of each neuron."""
+    share = total / max(math.prod(v.shape[1:]), 1)
+    weight: Tensor = _Centred.apply(v, gain, share)  # type: ignore[no-untyped-call]
+    return weight
+
+
+def _means(v: Tensor) -> Tensor:
+    if v.dim() > 2 and v.shape[1] == 1:
+        return v.mean(dim=tuple(range(1, v.dim())), keepdim=True)
+    return v.mean(dim=1, keepdim=True)
+
+
+def centre(v: Tensor) -> Tensor:
+    """Subtract from each neuron's weights their mean over the input channels.
+
+    Parameters
+    ----------
+    v : Tensor
+        Shape (outputs, inputs) or (outputs, channels, kernel height, kernel width).
+
+    Returns
+    -------
+    Tensor
+        Of the same shape. In a convolution of several channels the mean is taken for each tap of
+        the kernel apart, else over all inputs of a neuron.
+    """
+    return v - _means(v)
+
+
+def centre_weights_(
+    model: Model,
+    image_shape: Sequence[int] | None = None,
+    *,
+    total: float = 4.0,
+    spread: float = 3.0,
+    relative: bool = True,
+    generator: torch.Generator | None = None,
+) -> Model:
+    """Start a network anew with weights of a fixed sum, and keep the sum while it trains.
+
+    Each spiking layer gets the parametrisation ``w = g centre(v) + m / N`` of
+    :class:`CentredWeight`. ``v`` starts as independent normal values, centred, each neuron's scaled
+    so that ``g v`` has the norm ``spread``; biases start at 0.
+
+    Parameters
+    ----------
+    model : Module
+        Holds SpikingConv2d and SpikingLinear layers.
+    image_shape : (channels, height, width), optional
+        Shape of one input, from which the layers' borders follow. Networks of
+        :mod:`ttfs_fast.models` that carry a description know it.
+    total : float
+        Sum m of each neuron's weights. Where padding leaves taps of a convolution without input,
+        m is divided by the share of the taps that have one, on average over the layer's outputs.
+    spread : float
+        Norm s of what is left of a neuron's weights without their mean, divided likewise by the
+        root of that share. The spread of spike times over the neurons of a layer is about s / m
+        times that of its inputs.
+    relative : bool
+        With true, g = s / sqrt(N), so that v starts with deviation 1: the learning rate of Adam
+        then counts in units of the deviation that the layer's weights have at the start. With
+        false, g = 1.
+    generator : torch.Generator, optional
+        Source of the start, on the device of the weights; torch's global one by default.
+
+    Returns
+    -------
+    Module
+        ``model``; :func:`fold_` makes its weights plain again.
+
+    Raises
+    ------
+    ValueError
+        If the model has no spiking layer, has parametrised ones already, a number is out of its
+        range, or the corners of a layer would be silent: there ``total`` times the share of the
+        taps that have an input must exceed 1.
+
+    Notes
+    -----
+    Adding it leaves the sum of a neuron's weights, and with it the weight-sum cost of equation (5),
+    constant: that cost has nothing to do.
+
+    Examples
+    --------
+    >>> from ttfs_fast.optim.centering import centre_weights_, fold_
+    >>> from ttfs_fast.models import vgg_stack
+    >>> model = centre_weights_(vgg_stack(8))
+    >>> sums = model.fc1.weight.sum(1)
+    >>> bool(((sums - 4).abs() < 1e-5).all())
+    True
+    >>> sorted(fold_(model).fc1.state_dict())
+    ['bias', 'weight']
+    """
+    _check_positive("spread", spread)
+    layers = _plain_layers(model)
+    shares = _shares(model, layers, image_shape)
+    totals = {}
+    for name in layers:
+        mean, least = shares[name]
+        totals[name] = total / mean
+        if not totals[name] * least > 1:
+            raise ValueError(
+                f"with total={total}, outputs of {name} at the corners, where only {least:.0%} of "
+                f"the taps have an input, would stay silent; total must exceed {mean / least:.2f}"
+            )
+    for name, layer in layers.items():
+        inputs = max(math.prod(layer.weight.shape[1:]), 1)
+        norm = spread / math.sqrt(shares[name][0])
+        gain = norm / math.sqrt(inputs) if relative else 1.0
+        module = CentredWeight(totals[name], gain, norm)
+        start = centre(
+            torch.randn(
+                layer.weight.shape,
+                generator=generator,
+                dtype=layer.weight.dtype,
+                device=layer.weight.device,
+            )
+        )
+        rows = start.flatten(1).norm(dim=1).clamp(min=torch.finfo(start.dtype).tiny)
+        start *= (norm / rows).reshape(-1, *[1] * (start.dim() - 1))
+        parametrize.register_parametrization(layer, "weight", module.to(start.device))
+        with torch.no_grad():
+            layer.weight = start  # type: ignore  # goes through right_inverse
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+            if relative:
+                scaled = ScaledBias(gain).to(start.device)
+                parametrize.register_parametrization(layer, "bias", scaled)
+    return model
+
+
+@torch.no_grad()
+def hold_spread_(model: Model) -> Model:
+    """Bring every neuron's weights back to the spread that they started with, in place.
+
+    Training lengthens the deviations of a neuron's weights from their mean. Long ones let it fire
+    on its first few inputs and amplify noise from layer to layer (docs/deep.md). Called after each
+    step of the optimizer, this leaves it their direction to change.
+
+    Parameters
+    ----------
+    model : Module
+        As :func:`centre_weights_` made it; layers without a parametrisation are left alone.
+
+    Returns
+    -------
+    Module
+        ``model``, where the deviations of each neuron's weights from their mean have the norm that
+        :func:`centre_weights_` gave them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.optim.centering import centre_weights_, hold_spread_
+    >>> from ttfs_fast.nn import SpikingLinear
+    >>> layer = centre_weights_(SpikingLinear(20, 5), total=4.0, spread=3.0)
+    >>> optimizer = torch.optim.SGD(layer.parameters(), lr=10.0)
+    >>> layer(torch.rand(8, 20).exp()).log().sum().backward()
+    >>> optimizer.step()
+    >>> deviations = hold_spread_(layer).weight - 4 / 20
+    >>> bool(((deviations.norm(dim=1) - 3).abs() < 1e-5).all())
+    True
+    """
+    for module in model.modules():
+        if _is_ours(module, "weight"):
+            weight: Any = module.parametrizations["weight"]  # type: ignore[index]
+            v, held = weight.original, weight[0]
+            rest = centre(v)
+            sizes = rest.flatten(1).square().mean(1).sqrt_().clamp_(min=torch.finfo(v.dtype).tiny)
+            size = held.spread / held.gain / math.sqrt(max(v[0].numel(), 1))
+            v.copy_(rest.div_(sizes.div_(size).reshape(-1, *[1] * (v.dim() - 1))))
+    return model
+
+
+def fold_(model: Model) -> Model:
+    """Replace every centred weight by the plain one it stands for, in place.
+
+    Parameters
+    ----------
+    model : Module
+        As :func:`centre_weights_` made it; layers without a parametrisation are left alone.
+
+    Returns
+    -------
+    Module
+        ``model``, with the same outputs bit for bit and the state_dict of a plain network.
+    """
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            # A deep copy shares its class with the original, and torch takes the parameters out of
+            # the class: without one of its own, folding the copy would break the original.
+            own = type(module)
+            module.__class__ = type(own.__name__, own.__bases__, dict(own.__dict__))
+        for name in ("weight", "bias"):
+            if _is_ours(module, name):
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return model
+
+
+def is_centred(model: nn.Module) -> bool:
+    """Whether a layer of the model has a weight of :func:`centre_weights_`."""
+    return any(_is_ours(module, "weight") for module in model.modules())
+
+
+def _is_ours(module: nn.Module, name: str) -> bool:
+    if not parametrize.is_parametrized(module, name):
+        return False
+    steps = module.parametrizations[name]  # type: ignore[index]
+    return any(isinstance(step, CentredWeight | ScaledBias) for step in steps)
+
+
+def _plain_layers(model: nn.Module) -> dict[str, SpikingConv2d | SpikingLinear]:
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, SpikingConv2d | SpikingLinear)
+    }
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no SpikingLinear or SpikingConv2d layer")
+    for name, layer in layers.items():
+        if is_computed(layer, "weight") or is_computed(layer, "bias"):
+            raise ValueError(f"the weights of {name} are parametrised already; call fold_ first")
+    return layers
+
+
+def _shares(
+    model: nn.Module,
+    layers: dict[str, SpikingConv2d | SpikingLinear],
+    image_shape: Sequence[int] | None,
+) -> dict[str, tuple[float, float]]:
+    """For each layer, the share of its taps that have an input: mean and least."""
+    convolutions = {n: layer for n, layer in layers.items() if isinstance(layer, SpikingConv2d)}
+    shares = dict.fromkeys(layers, (1.0, 1.0))
+    padded = [layer for layer in convolutions.values() if layer.padding not in ((0, 0), "valid")]
+    if not padded:
+        return shares
+    sizes = _input_sizes(model, convolutions, image_shape)
+    for name, layer in convolutions.items():
+        if name not in sizes:
+            raise ValueError(f"{name} is not used when the model runs; its borders are not known")
+        shares[name] = _share(layer, sizes[name])
+    return shares
+
+
+def _share(layer: SpikingConv2d, sizes: dict[tuple[int, int], int]) -> tuple[float, float]:
+    """Share of the taps that have an input, over the outputs at all places of a convolution."""
+    found = {
+        size: tap_shares(size, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        for size in sizes
+    }
+    least = min(share[1] for share in found.values())
+    if len(found) == 1:
+        return next(iter(found.values()))[0], least
+    means = sum(sizes[size] * share[0] for size, share in found.items())
+    return means / sum(sizes.values()), least
+
+
+def _input_sizes(
+    model: nn.Module, convolutions: dict[str, SpikingConv2d], image_shape: Sequence[int] | None
+) -> dict[str, dict[tuple[int, int], int]]:
+    """For each convolution the height and width of its inputs, and how many outputs it has there.
+
+    From a run on one silent image, in which a layer may run at several places.
+    """
+    if image_shape is None:
+        description = getattr(model, "description", None)
+        if description is None:
+            raise ValueError(
+                f"{type(model).__name__} does not say how large its images are; give image_shape="
+                "(channels, height, width)"
+            )
+        image_shape = (description.in_channels, *description.image_size)
+    if len(image_shape) != 3:
+        raise ValueError(f"image_shape must be (channels, height, width); got {image_shape}")
+    sizes: dict[str, dict[tuple[int, int], int]] = {}
+
+    def hook_for(name: str) -> "_Hook":
+        return _Hook(name, sizes)
+
+    handles = [layer.register_forward_hook(hook_for(n)) for n, layer in convolutions.items()]
+    weight = next(iter(convolutions.values())).weight
+    silence = torch.full((1, *image_shape), math.inf, dtype=weight.dtype, device=weight.device)
+    try:
+        with torch.no_grad():
+            model(silence)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
+
+
+class _Hook:
+    """Notes the size of a module's input, and how many outputs it has."""
+
+    def __init__(self, name: str, sizes: dict[str, dict[tuple[int, int], int]]) -> None:
+        self._name, self._sizes = name, sizes
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        height, width = inputs[0].shape[-2:]
+        outputs = self._sizes.setdefault(self._name, {})
+        outputs[height, width] = outputs.get((height, width), 0) + math.prod(output.shape[-2:])
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value}; it must be positive and finite")

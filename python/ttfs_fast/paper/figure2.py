@@ -1,0 +1,190 @@
+"""Figure 2: accuracy against noise on the weights; and against what else may go wrong."""
+
+import copy
+import statistics
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ttfs_fast.analysis import evaluate
+from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed, signal_to_noise
+from ttfs_fast.circuit import CircuitParameters, Nonidealities
+from ttfs_fast.circuit.network import simulate_network
+from ttfs_fast.data import ImageSet
+from ttfs_fast.layers import spiking_layers
+from ttfs_fast.paper.figure2_view import NAME, SNR, TITLE, section
+from ttfs_fast.paper.part import Context, Part, Values
+from ttfs_fast.paper.sections import finite
+from ttfs_fast.paper.store import Unit
+from ttfs_fast.paper.subjects import Subject
+from ttfs_fast.quantization import QuantizationConfig, dequantize_, quantize_
+from ttfs_fast.quantization.fake import BITS
+
+DETERMINISTIC = frozenset({"t_max"})
+
+
+def settings(context: Context) -> dict[str, Any]:
+    return {"seed": context.plan.seed}
+
+
+def units(context: Context) -> list[Unit]:
+    found = []
+    for subject in context.subjects:
+        levels = _levels(context)
+        for images in sorted({_images(context, subject, kind) for kind in levels}):
+            key = f"{subject.stem}/undisturbed/{images}"
+            found.append(Unit(key, partial(_undisturbed, subject, images)))
+        images = _images(context, subject, SNR)
+        for bits in BITS:
+            key = f"{subject.stem}/rounded/{images}/{bits}"
+            found.append(Unit(key, partial(_rounded, subject, images, bits)))
+        for kind in levels:
+            images = _images(context, subject, kind)
+            for level in levels[kind]:
+                for draw in range(_draws(context, subject, kind)):
+                    key = f"{subject.stem}/{kind}/{images}/{level:g}/{draw}"
+                    seed = context.plan.seed
+                    work = partial(_disturbed, subject, images, kind, level, seed, draw)
+                    found.append(Unit(key, work))
+        for level in _circuit_levels(context, subject):
+            key = _circuit_key(context, subject, level)
+            found.append(Unit(key, partial(_circuits, context, subject, level)))
+    return found
+
+
+def result(context: Context, values: Values) -> dict[str, Any]:
+    found = {}
+    for subject in context.subjects:
+        images = _images(context, subject, SNR)
+        own: dict[str, Any] = {
+            "title": subject.title,
+            "rounded": {
+                str(bits): values[f"{subject.stem}/rounded/{images}/{bits}"] for bits in BITS
+            },
+        }
+        for kind, levels in _levels(context).items():
+            images = _images(context, subject, kind)
+            plain = values[f"{subject.stem}/undisturbed/{images}"]
+            rows = []
+            for level in levels:
+                start = f"{subject.stem}/{kind}/{images}/{level:g}"
+                draws = range(_draws(context, subject, kind))
+                found_here = [values[f"{start}/{draw}"] for draw in draws]
+                rows.append(_statistics(level, found_here, plain["images"]))
+            own[kind] = {
+                "images": plain["images"],
+                "undisturbed": plain["accuracy"],
+                "rows": rows,
+            }
+        own["circuits"] = [
+            values[_circuit_key(context, subject, level)]
+            for level in _circuit_levels(context, subject)
+        ]
+        found[subject.key] = own
+    return found
+
+
+def _levels(context: Context) -> dict[str, tuple[float, ...]]:
+    return {SNR: context.plan.weight_snr, **context.plan.disturbances}
+
+
+def _draws(context: Context, subject: Subject, kind: str) -> int:
+    if kind in DETERMINISTIC:
+        return 1
+    draws = context.plan.draws if kind == SNR else context.plan.fewer_draws
+    return draws if subject.is_small else max(2, draws // 4)
+
+
+def _circuit_levels(context: Context, subject: Subject) -> tuple[float, ...]:
+    fits = subject.is_small and isinstance(subject.test_set, ImageSet)
+    return context.plan.phase_noise if fits else ()
+
+
+def _circuit_key(context: Context, subject: Subject, level: float) -> str:
+    return f"{subject.stem}/circuits/{level:g}/{context.plan.circuit_images}"
+
+
+def _images(context: Context, subject: Subject, kind: str) -> int:
+    """Test images for a sweep; all of them for the weights of the first network."""
+    if not subject.is_small:
+        return min(subject.images, context.plan.deep_images)
+    if kind == SNR and subject is context.subjects[0]:
+        return subject.images
+    return min(subject.images, context.plan.sweep_images)
+
+
+def _undisturbed(subject: Subject, images: int) -> dict[str, Any]:
+    found = evaluate(subject.model, subject.some(images), **subject.encoding)
+    return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
+
+
+def _disturbed(
+    subject: Subject, images: int, kind: str, level: float, seed: int, draw: int
+) -> dict[str, int]:
+    found = evaluate_perturbed(
+        subject.model,
+        subject.some(images),
+        Perturbation(**{kind: level}),
+        seed=seed,
+        draw=draw,
+        **subject.encoding,
+    )
+    return {"correct": found.correct, "silent": found.silent_images}
+
+
+def _rounded(subject: Subject, images: int, bits: int) -> dict[str, Any]:
+    """The network with its weights rounded, biases too left as they are."""
+    model = copy.deepcopy(subject.model)
+    dequantize_(quantize_(model, QuantizationConfig(bits)), keep_quantized=True)
+    pairs = zip(spiking_layers(subject.model).values(), spiking_layers(model).values(), strict=True)
+    before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
+    found = evaluate(model, subject.some(images), **subject.encoding)
+    return {
+        "correct": found.correct,
+        "accuracy": found.accuracy,
+        "weight_snr": finite(signal_to_noise(torch.cat(before), torch.cat(after))),
+    }
+
+
+def _circuits(context: Context, subject: Subject, phase_noise: float) -> dict[str, Any]:
+    images = subject.test_set
+    assert isinstance(images, ImageSet)
+    found = simulate_network(
+        subject.model,
+        images,
+        CircuitParameters(),
+        images=context.plan.circuit_images,
+        noise=Nonidealities(phase_noise=phase_noise),
+        **subject.encoding,
+        seed=context.plan.seed,
+    )
+    return {
+        "phase_noise": phase_noise,
+        "images": found.images,
+        "correct_closed_form": found.correct_ideal,
+        "correct": found.correct_circuit,
+        "same_answer": found.same_answer,
+        "jitter": {name: finite(layer.jitter) for name, layer in found.layers.items()},
+        "energy_joule": found.energy_per_image,
+    }
+
+
+def _statistics(level: float, draws: list[dict[str, int]], images: int) -> dict[str, Any]:
+    accuracies = sorted(draw["correct"] / images for draw in draws)
+    return {
+        "level": level,
+        "draws": len(draws),
+        "mean": statistics.fmean(accuracies),
+        "deviation": statistics.stdev(accuracies) if len(draws) > 1 else None,
+        "low": float(np.quantile(accuracies, 0.05)),
+        "high": float(np.quantile(accuracies, 0.95)),
+        "least": accuracies[0],
+        "most": accuracies[-1],
+        "silent": statistics.fmean(draw["silent"] / images for draw in draws),
+        "correct": [draw["correct"] for draw in draws],
+    }
+
+
+PART = Part(NAME, TITLE, settings, units, result, section)

@@ -1,0 +1,291 @@
+"""What the report shows of Figure 2."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ttfs_fast.circuit.sweeps import PAPER_JITTER
+from ttfs_fast.paper import numbers, pictures
+from ttfs_fast.paper.part import Context
+from ttfs_fast.paper.sections import (
+    Column,
+    Picture,
+    Section,
+    Table,
+    Tile,
+    percent,
+    points,
+    whole,
+)
+from ttfs_fast.paper.subjects import Subject
+
+NAME, TITLE = "figure2", "Figure 2: accuracy against noise"
+SNR = "weight_snr"
+
+KINDS: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "input_jitter": ("jitter of the input spikes", "tau", lambda v: f"{v:g} tau"),
+    "output_jitter": (
+        "jitter of every neuron's spike",
+        "% of its time",
+        lambda v: f"{100 * v:g} %",
+    ),
+    "dropped": ("spikes lost between layers", "% of the spikes", lambda v: f"{100 * v:g} %"),
+    "stuck_silent": ("neurons that never spike", "% of the neurons", lambda v: f"{100 * v:g} %"),
+    "stuck_early": (
+        "neurons that always spike at once",
+        "% of the neurons",
+        lambda v: f"{100 * v:g} %",
+    ),
+    "t_max": ("horizon: later spikes are none", "tau", lambda v: f"{v:g} tau"),
+}
+"""Disturbances beyond the paper: what, its unit in a picture, and how a level is written."""
+
+BEARABLE = 0.005
+"""Loss of accuracy up to which a disturbance counts as borne."""
+
+
+def section(context: Context, result: dict[str, Any]) -> Section:
+    found = Section(NAME, TITLE, _headline(context, result))
+    found.tiles += _tiles(context, result)
+    found.text += [
+        "Noise on the weights is Gaussian, with the same ratio of mean squares in every layer; the "
+        "network is not retrained, as in section 4.2. Every draw is other noise; the same draws "
+        "serve at every level. Bands reach from the fifth to the 95th percentile of the draws.",
+        "Beyond the paper: spikes that come early or late, are lost, neurons that are stuck, an "
+        "end of the time that is waited for, and the whole network as circuits with phase noise. "
+        "Stuck neurons are the same for all images; lost spikes are drawn for every image.",
+    ]
+    for subject in context.subjects:
+        own = result[subject.key]
+        found.tables.append(_noise_table(subject, own))
+        found.pictures.append(
+            Picture(
+                f"{NAME}-{subject.key}-weights",
+                f"{subject.title}: accuracy against noise on the weights (N), beside rounding to "
+                "8, 4 and 2 bits without retraining (Q)",
+                pictures.noise_curve(
+                    own[SNR]["rows"],
+                    own[SNR]["undisturbed"],
+                    own["rounded"],
+                    _paper_points(subject),
+                ),
+            )
+        )
+        kinds = {kind: own[kind] for kind in KINDS if kind in own}
+        if kinds:
+            found.tables.append(_tolerance_table(subject, kinds))
+            found.tables.append(_all_levels(subject, kinds))
+            found.pictures.append(
+                Picture(
+                    f"{NAME}-{subject.key}-disturbances",
+                    f"{subject.title}: accuracy against other disturbances",
+                    pictures.disturbance_curves(
+                        {
+                            kind: (*KINDS[kind][:2], found_here["rows"], found_here["undisturbed"])
+                            for kind, found_here in kinds.items()
+                        }
+                    ),
+                )
+            )
+        if own["circuits"]:
+            found.tables.append(_circuit_table(subject, own["circuits"]))
+    return found
+
+
+def bearable(rows: Iterable[dict[str, Any]], undisturbed: float, *, rising: bool) -> float | None:
+    """The strongest level up to which no level loses more than `BEARABLE` on average.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        Statistics of each level.
+    undisturbed : float
+        Accuracy without disturbance.
+    rising : bool
+        Whether larger levels disturb more; false for a signal-to-noise ratio or a horizon.
+    """
+    found = None
+    for row in sorted(rows, key=lambda row: row["level"], reverse=not rising):
+        if undisturbed - row["mean"] > BEARABLE:
+            break
+        found = float(row["level"])
+    return found
+
+
+def _paper_points(subject: Subject) -> dict[str, dict[float, float]]:
+    """The paper's points of Figure 2, as far as it gives numbers: Table 4, and one for ImageNet."""
+    if not subject.comparable:
+        return {}
+    key = subject.paper_key
+    table = numbers.TABLE_4[key]
+    found = {
+        "Q, paper, retrained": {
+            bits * numbers.DECIBEL_PER_BIT: table[bits] for bits in table if bits < 32
+        }
+    }
+    if key == "imagenet":
+        found["N, paper"] = {24.0: numbers.IMAGENET_AT_24_DB}
+    return found
+
+
+def _headline(context: Context, result: dict[str, Any]) -> str:
+    own = result[context.subjects[0].key]
+    whole_accuracy = own[SNR]["undisturbed"]
+    at = {row["level"]: row["mean"] - whole_accuracy for row in own[SNR]["rows"]}
+    chosen = [level for level in (25.0, 20.0, 10.0) if level in at] or sorted(at)[-1:]
+    losses = ", ".join(f"{points(at[level])} points at {level:g} dB" for level in chosen)
+    least = bearable(own[SNR]["rows"], whole_accuracy, rising=False)
+    text = f"Noise on the weights changes accuracy by {losses}"
+    if least is not None:
+        text += f"; from {least:g} dB on it costs no more than half a point"
+    return f"{text}. The paper calls the loss negligible from 25 dB on."
+
+
+def _tiles(context: Context, result: dict[str, Any]) -> list[Tile]:
+    own = result[context.subjects[0].key][SNR]
+    return [
+        Tile(
+            f"accuracy lost to noise at {row['level']:g} dB",
+            f"{100 * (own['undisturbed'] - row['mean']):.2f} points",
+            "negligible",
+        )
+        for row in own["rows"]
+        if row["level"] == 25
+    ]
+
+
+def _noise_table(subject: Subject, own: dict[str, Any]) -> Table:
+    columns = [
+        Column("SNR (dB)", lambda value: f"{value:g}"),
+        Column("accuracy, mean", percent()),
+        Column("change (points)", points),
+        Column("deviation (points)", lambda value: f"{100 * value:.2f}"),
+        Column("5 %", percent()),
+        Column("95 %", percent()),
+        Column("least", percent()),
+        Column("draws", whole),
+    ]
+    rows = [
+        [
+            row["level"],
+            row["mean"],
+            row["mean"] - own[SNR]["undisturbed"],
+            row["deviation"],
+            row["low"],
+            row["high"],
+            row["least"],
+            row["draws"],
+        ]
+        for row in own[SNR]["rows"]
+    ]
+    return Table(
+        f"{NAME}-{subject.key}-weights",
+        f"{subject.title}: Gaussian noise on the weights",
+        columns,
+        rows,
+        f"{own[SNR]['images']:,} test images; {percent()(own[SNR]['undisturbed'])} without noise.",
+    )
+
+
+def _tolerance_table(subject: Subject, kinds: dict[str, Any]) -> Table:
+    """How far each disturbance may go, and what the strongest one looked at does."""
+    rows: list[list[Any]] = []
+    for kind, own in kinds.items():
+        what, _, write = KINDS[kind]
+        rising = kind != "t_max"
+        most = bearable(own["rows"], own["undisturbed"], rising=rising)
+        strongest = (max if rising else min)(own["rows"], key=lambda row: row["level"])
+        rows.append(
+            [
+                what,
+                None if most is None else write(most),
+                write(strongest["level"]),
+                strongest["mean"],
+                strongest["silent"],
+            ]
+        )
+    largest = max(PAPER_JITTER.values())
+    columns = [
+        Column("disturbance", numeric=False),
+        Column("borne up to"),
+        Column("strongest looked at"),
+        Column("accuracy there", percent()),
+        Column("undecided images there", percent(1)),
+    ]
+    return Table(
+        f"{NAME}-{subject.key}-tolerance",
+        f"{subject.title}: what it bears",
+        columns,
+        rows,
+        "Borne: at that level and all weaker ones looked at, the mean accuracy is at most half a "
+        "point below the undisturbed one. A dash: at none of them. Jitter is a standard deviation; "
+        f"the paper's measure is its mean size, so that Table 3's largest, {largest:g} %, is "
+        f"{largest * math.sqrt(math.pi / 2):.3g} % here. "
+        f"{max(own['images'] for own in kinds.values()):,} test images.",
+    )
+
+
+def _circuit_table(subject: Subject, rows: list[dict[str, Any]]) -> Table:
+    columns = [
+        Column(
+            "phase noise at 1 MHz (dBc/Hz)",
+            lambda value: f"{value:g}".replace("-", "\N{MINUS SIGN}"),
+        ),
+        Column("images", whole),
+        Column("correct, closed form", whole),
+        Column("correct, circuits", whole),
+        Column("same answer", whole),
+        Column("spike jitter, layer by layer", numeric=False),
+        Column("energy an image", lambda value: f"{value / 1e-9:.1f} nJ"),
+    ]
+    cells = [
+        [
+            row["phase_noise"],
+            row["images"],
+            row["correct_closed_form"],
+            row["correct"],
+            row["same_answer"],
+            ", ".join(
+                f"{name} {100 * jitter:.2g} %"
+                for name, jitter in row["jitter"].items()
+                if jitter is not None
+            ),
+            row["energy_joule"],
+        ]
+        for row in rows
+    ]
+    return Table(
+        f"{NAME}-{subject.key}-circuits",
+        f"{subject.title}: every neuron a circuit, with phase noise in every oscillator",
+        columns,
+        cells,
+        "The energy is that of all simulated neurons, silent ones included.",
+    )
+
+
+def _all_levels(subject: Subject, kinds: dict[str, Any]) -> Table:
+    columns = [
+        Column("disturbance", numeric=False),
+        Column("level"),
+        Column("accuracy, mean", percent()),
+        Column("5 %", percent()),
+        Column("95 %", percent()),
+        Column("undecided images", percent(1)),
+        Column("draws", whole),
+    ]
+    rows = [
+        [
+            KINDS[kind][0],
+            KINDS[kind][2](row["level"]),
+            row["mean"],
+            row["low"],
+            row["high"],
+            row["silent"],
+            row["draws"],
+        ]
+        for kind, own in kinds.items()
+        for row in own["rows"]
+    ]
+    name = f"{NAME}-{subject.key}-disturbances"
+    caption = f"{subject.title}: every disturbance at every level"
+    return Table(name, caption, columns, rows, folded=True)

@@ -1,0 +1,63 @@
+"""What a part of the reproduction is: settings, units of work, their result, its section."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ttfs_fast.paper.plan import Plan
+from ttfs_fast.paper.sections import Section
+from ttfs_fast.paper.store import Unit
+from ttfs_fast.paper.subjects import Subject
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the parts know.
+
+    Attributes
+    ----------
+    plan : Plan
+    subjects : list of Subject
+    out : Path
+        Folder of the report.
+    threads : int
+        Threads of torch; retraining depends on it.
+    say : callable
+        Tells the person who watches.
+    """
+
+    plan: Plan
+    subjects: list[Subject]
+    out: Path
+    threads: int
+    say: Callable[[str], None]
+
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table or figure of the paper.
+
+    Attributes
+    ----------
+    name, title : str
+        As ``--only`` takes it; for people.
+    settings : callable
+        From the context, what decides the results of all units; the rest is in their keys.
+    units : callable
+        From the context, the work.
+    result : callable
+        From the context and the units' values, the result: JSON's types.
+    section : callable
+        From the context and the result, what the report shows.
+    """
+
+    name: str
+    title: str
+    settings: Callable[[Context], dict[str, Any]]
+    units: Callable[[Context], list[Unit]]
+    result: Callable[[Context, Values], dict[str, Any]]
+    section: Callable[[Context, dict[str, Any]], Section]

@@ -1,0 +1,468 @@
+"""Accuracy against depth on CIFAR-10: spiking networks by their start, and ReLU networks."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast._extras import require
+from ttfs_fast._files import save_figure, use_folder
+from ttfs_fast._terminal import print_line
+from ttfs_fast.data import ImageSet, load
+from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.layers import predict
+from ttfs_fast.loss import SpikingLoss, clip_gradient_
+from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
+from ttfs_fast.models.deep import Depth
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.optim.centering import centre_weights_, hold_spread_, is_centred
+from ttfs_fast.optim.muon import Muon
+from ttfs_fast.paper.studies._tables import read_rows, write_rows
+from ttfs_fast.training.batches import EpochBatches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DEPTHS: tuple[Depth, ...] = (4, 8, 13, 17)
+
+ArmName = Literal[
+    "uniform", "normal", "centred", "centred-muon", "held-muon", "relu", "relu-muon", "relu-norm"
+]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to make a network and to train it.
+
+    Attributes
+    ----------
+    label : str
+        For people.
+    learning_rate : float
+        At the start; it falls to 0 as a cosine.
+    muon : bool
+        Steps by `ttfs_fast.optim.muon.Muon` in place of Adam's.
+    hold_spread : bool
+        Call `ttfs_fast.optim.centering.hold_spread_` after each step.
+    alpha, polarity
+        As in `ttfs_fast.encoding.encode`.
+    scale : float
+        Factor on the spike times in the classification term.
+    weight_sum_cost : float
+        K of equation (5), on the mean over neurons.
+    max_gradient : float
+        Limit of the row-normalised gradient norm; inf for none.
+    """
+
+    label: str
+    learning_rate: float
+    muon: bool = False
+    hold_spread: bool = False
+    alpha: float = 1.5
+    polarity: Polarity = "both"
+    scale: float = 16.0
+    weight_sum_cost: float = 0.0
+    max_gradient: float = math.inf
+
+
+ARMS: dict[ArmName, Arm] = {
+    "uniform": Arm(
+        "spiking, uniform [0, 8/N] (published)", 1e-3, weight_sum_cost=100.0, max_gradient=10.0
+    ),
+    "normal": Arm(
+        "spiking, N(0, 15/N) (published)", 1e-3, weight_sum_cost=100.0, max_gradient=10.0
+    ),
+    "centred": Arm("spiking, centred", 2e-2),
+    "centred-muon": Arm("spiking, centred, Muon", 1e-2, muon=True),
+    "held-muon": Arm(
+        "spiking, centred, spread held, Muon", 1e-2, muon=True, hold_spread=True, alpha=0.7
+    ),
+    "relu": Arm("ReLU", 1e-3, polarity="bright-first", scale=1.0),
+    "relu-muon": Arm("ReLU, Muon", 1e-3, muon=True, polarity="bright-first", scale=1.0),
+    "relu-norm": Arm("ReLU, batch norm", 1e-3, polarity="bright-first", scale=1.0),
+}
+
+
+@dataclass(frozen=True)
+class DepthStudy:
+    """What to train, and how long.
+
+    Attributes
+    ----------
+    depths, seeds, arms : tuple
+        Every combination is one run.
+    width : float
+        Factor on the channels of :func:`ttfs_fast.models.vgg_stack`.
+    train_images, test_images : int
+        The first so many of CIFAR-10.
+    epochs, batch_size : int
+        Passes over the training images, and images per step.
+    """
+
+    depths: tuple[Depth, ...] = DEPTHS
+    seeds: tuple[int, ...] = (0, 1, 2)
+    arms: tuple[ArmName, ...] = tuple(ARMS)
+    width: float = 1.0
+    train_images: int = 5000
+    test_images: int = 5000
+    epochs: int = 2
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for arm in self.arms:
+            if arm not in ARMS:
+                raise ValueError(f"there is no arm {arm!r}; known are {', '.join(ARMS)}")
+        for depth in self.depths:
+            if depth not in DEPTHS:
+                raise ValueError(f"depth must be 4, 8, 13 or 17; got {depth}")
+        for name in ("train_images", "test_images", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    def combinations(self) -> list[tuple[int, Depth, ArmName]]:
+        """(seed, depth, arm) of each run, in the order in which they run."""
+        return [(s, d, a) for s in self.seeds for d in self.depths for a in self.arms]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of the table: one trained network.
+
+    Attributes
+    ----------
+    arm, depth, seed
+        Which.
+    train_images, test_images, epochs, batch_size, width, learning_rate
+        The budget and the settings.
+    losses : str
+        Mean of the classification term over each twentieth of the steps, separated by spaces.
+    accuracy : float
+        Share of the test images classified correctly at the end.
+    half_accuracy : float
+        The same after half of the steps.
+    firing : float
+        Share of the neurons that spike on test images at the end; nan for a ReLU network.
+    seconds : float
+        Duration, tests included.
+    """
+
+    arm: str
+    depth: int
+    seed: int
+    train_images: int
+    test_images: int
+    epochs: int
+    batch_size: int
+    width: float
+    learning_rate: float
+    losses: str
+    half_accuracy: float
+    accuracy: float
+    firing: float
+    seconds: float
+
+
+def depth_study(
+    study: DepthStudy,
+    out: str | Path,
+    *,
+    data_root: str | None = None,
+    threads: int | None = None,
+    say: Callable[[str], None] = print_line,
+) -> list[Run]:
+    """Train every network of a study, or those that its table does not hold yet.
+
+    The folder receives ``depth.csv``, with one row a network and written anew after each, and
+    ``depth.png``, which shows every network of the table that was trained alike, of this study or
+    an earlier one. An interrupted study goes on with the first network that is missing.
+
+    Parameters
+    ----------
+    study : DepthStudy
+        What to train.
+    out : path
+        Folder of table and plot.
+    data_root : str, optional
+        Folder of CIFAR-10; see :func:`ttfs_fast.data.load_cifar10`.
+    threads : int, optional
+        Threads of torch and of the operators.
+    say : callable
+        Gets a line about each network.
+
+    Returns
+    -------
+    runs : list of Run
+        The rows of the table that belong to the study.
+    """
+    folder = Path(out)
+    with use_folder(folder):
+        return _depth_study(study, folder, data_root, threads, say)
+
+
+def _depth_study(
+    study: DepthStudy,
+    folder: Path,
+    data_root: str | None,
+    threads: int | None,
+    say: Callable[[str], None],
+) -> list[Run]:
+    path = folder / "depth.csv"
+    runs = read_rows(path, Run) if path.is_file() else []
+    train_set = _first(load("cifar10", data_root, train=True), study.train_images)
+    test_set = _first(load("cifar10", data_root, train=False), study.test_images)
+    if "relu-norm" in study.arms and len(train_set) % study.batch_size == 1:
+        raise ValueError(
+            f"{len(train_set):,} images in batches of {study.batch_size} leave one over, which "
+            "batch normalisation (relu-norm) cannot learn from; give another number of either"
+        )
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    missing = [key for key in study.combinations() if _find(runs, study, *key) is None]
+    say(
+        f"depth study on cpu, threads: {torch.get_num_threads()}: {len(missing)} networks to "
+        f"train, {len(study.combinations()) - len(missing)} are in {path}"
+    )
+    try:
+        for number, (seed, depth, arm) in enumerate(missing, start=1):
+            run = train_one(study, arm, depth, seed, train_set, test_set)
+            runs.append(run)
+            write_rows(path, Run, runs)
+            firing = "" if math.isnan(run.firing) else f"  firing {run.firing:.0%}"
+            say(
+                f"{number}/{len(missing)}  {depth:2} layers  seed {seed}  {ARMS[arm].label:40} "
+                f"loss {run.losses.split()[-1]}  accuracy {run.accuracy:.2%}{firing}  "
+                f"{run.seconds:.0f} s"
+            )
+    finally:
+        torch.set_num_threads(before)
+    found = (_find(runs, study, *key) for key in study.combinations())
+    save_figure(folder / "depth.png", plot([r for r in runs if _alike(r, study)]), dpi=120)
+    return [run for run in found if run is not None]
+
+
+def train_one(
+    study: DepthStudy,
+    arm: ArmName,
+    depth: Depth,
+    seed: int,
+    train_set: ImageSet,
+    test_set: ImageSet,
+) -> Run:
+    """Train and test one network; the same settings and number of threads give the same result."""
+    begin = time.perf_counter()
+    how = ARMS[arm]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make_network(arm, depth, study.width, train_set)
+    optimizer: torch.optim.Optimizer
+    if how.muon:
+        optimizer = Muon(model.parameters(), how.learning_rate)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=how.learning_rate)
+    batches = EpochBatches(
+        train_set,
+        study.batch_size,
+        torch.Generator().manual_seed(seed),
+        alpha=how.alpha,
+        polarity=how.polarity,
+    )
+    steps = len(batches) * study.epochs
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    loss = SpikingLoss(
+        how.weight_sum_cost, 0.0, scale=how.scale, latest_time=50.0, cost_reduction="mean"
+    )
+    spiking = isinstance(model, nn.Sequential)
+    losses: list[float] = []
+    half, skipped = math.nan, 0
+    for _ in range(study.epochs):
+        for chunk in batches.epoch():
+            for batch in chunk.batches:
+                model.train()
+                output = model(batch.values)
+                layers = _costed(model) if how.weight_sum_cost else [torch.ones(1, 1)]
+                terms = loss.terms(output, batch.labels, layers)
+                optimizer.zero_grad()
+                torch.autograd.backward(terms.total)
+                limit = how.max_gradient if spiking else math.inf
+                norm = clip_gradient_(model, limit, error_if_nonfinite=False)
+                if math.isfinite(norm):
+                    optimizer.step()
+                    if how.hold_spread:
+                        hold_spread_(model)
+                else:
+                    skipped += 1
+                schedule.step()
+                losses.append(terms.cross_entropy.item())
+                if len(losses) == steps // 2:
+                    half, _ = test(model, test_set, how)
+    if skipped:
+        warnings.warn(
+            f"{arm}, {depth} layers, seed {seed}: {skipped} of {steps} steps were left out, whose "
+            "gradients were not finite",
+            stacklevel=2,
+        )
+    accuracy, firing = test(model, test_set, how)
+    return Run(
+        arm=arm,
+        depth=depth,
+        seed=seed,
+        train_images=len(train_set),
+        test_images=len(test_set),
+        epochs=study.epochs,
+        batch_size=study.batch_size,
+        width=study.width,
+        learning_rate=how.learning_rate,
+        losses=_twentieths(losses),
+        half_accuracy=half,
+        accuracy=accuracy,
+        firing=firing,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def make_network(arm: ArmName, depth: Depth, width: float, images: ImageSet) -> nn.Module:
+    """The network of an arm, newly initialised by torch's global generator."""
+    how = ARMS[arm]
+    channels, height, wide = images.images.shape[1:]
+    if how.polarity == "both":
+        channels *= 2
+    model = vgg_stack(
+        depth,
+        width=width,
+        in_channels=channels,
+        image_size=(height, wide),
+        classes=len(images.classes),
+    )
+    if arm.startswith("relu"):
+        intensity = images.images_as_tensor()[:1000].float() / 255
+        twin = relu_twin(model, batch_norm=arm == "relu-norm")
+        return OnSpikeValues(
+            twin,
+            how.alpha,
+            intensity.mean((0, 2, 3)).tolist(),
+            intensity.std((0, 2, 3)).clamp(min=1e-3).tolist(),
+        )
+    if arm.startswith(("centred", "held")):
+        return centre_weights_(model)
+    if arm == "normal":
+        for module in model.modules():
+            if isinstance(module, SpikingConv2d | SpikingLinear):
+                fan_in = module.weight[0].numel()
+                nn.init.normal_(module.weight, std=math.sqrt(15 / fan_in))
+    return model
+
+
+def test(model: nn.Module, images: ImageSet, how: Arm) -> tuple[float, float]:
+    """Accuracy, and the share of neurons that spike (nan without spiking layers)."""
+    pixels, labels = images.images_as_tensor(), images.labels_as_tensor()
+    correct = spikes = neurons = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal spikes, neurons
+        spikes += int(output.isfinite().sum())
+        neurons += output.numel()
+
+    handles = [
+        module.register_forward_hook(count)
+        for module in model.modules()
+        if isinstance(module, SpikingConv2d | SpikingLinear)
+    ]
+    model.eval()
+    try:
+        with torch.no_grad():
+            for some in torch.split(torch.arange(len(images)), 250):
+                values = encode(pixels[some], alpha=how.alpha, polarity=how.polarity)
+                correct += int((predict(model(values)) == labels[some]).sum())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return correct / len(images), spikes / neurons if neurons else math.nan
+
+
+def summary(runs: Sequence[Run]) -> Iterator[tuple[str, int, float, float, int]]:
+    """(arm, depth, mean accuracy, its deviation over the seeds, seeds) of each arm and depth."""
+    for arm in ARMS:
+        for depth in DEPTHS:
+            values = [run.accuracy for run in runs if run.arm == arm and run.depth == depth]
+            if values:
+                spread = stdev(values) if len(values) > 1 else math.nan
+                yield arm, depth, mean(values), spread, len(values)
+
+
+def plot(runs: Sequence[Run]) -> "Figure":
+    """Left: test accuracy against depth, a dot for each network. Right: loss of the deepest."""
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    deepest = max((run.depth for run in runs), default=0)
+    for number, (arm, how) in enumerate(ARMS.items()):
+        rows = [row for row in summary(runs) if row[0] == arm]
+        if not rows:
+            continue
+        own = [run for run in runs if run.arm == arm]
+        color, style = f"C{number}", "--" if arm.startswith("relu") else "-"
+        depths, means = [row[1] for row in rows], [100 * row[2] for row in rows]
+        left.plot(depths, means, style, color=color, label=how.label)
+        left.plot([run.depth for run in own], [100 * run.accuracy for run in own], ".", color=color)
+        for run in own:
+            if run.depth == deepest:
+                values = [float(value) for value in run.losses.split()]
+                at = [run.epochs * (i + 0.5) / len(values) for i in range(len(values))]
+                right.plot(at, values, style, color=color)
+    left.axhline(10, color="0.7", linewidth=0.8)
+    left.set_xticks(DEPTHS)
+    left.set_xlabel("layers of neurons")
+    left.set_ylabel("test accuracy in %")
+    right.set_xlabel("epoch")
+    right.set_ylabel(f"cross-entropy in training, {deepest} layers")
+    if runs:
+        one = runs[0]
+        left.set_title(
+            f"CIFAR-10, {one.train_images:,} images x {one.epochs} epochs, batches of "
+            f"{one.batch_size}"
+        )
+        left.legend(fontsize="small")
+    return figure  # type: ignore[no-any-return]
+
+
+def _find(
+    runs: Sequence[Run], study: DepthStudy, seed: int, depth: Depth, arm: ArmName
+) -> Run | None:
+    for run in runs:
+        if (run.seed, run.depth, run.arm) == (seed, depth, arm) and _alike(run, study):
+            return run
+    return None
+
+
+def _alike(run: Run, study: DepthStudy) -> bool:
+    """Whether a row of the table was trained and tested as the networks of the study are."""
+    fields = ("train_images", "test_images", "epochs", "batch_size", "width")
+    same = all(getattr(run, field) == getattr(study, field) for field in fields)
+    return same and run.arm in ARMS and run.learning_rate == ARMS[run.arm].learning_rate
+
+
+def _twentieths(losses: Sequence[float]) -> str:
+    bounds = [len(losses) * part // 20 for part in range(21)]
+    parts = [losses[a:b] for a, b in pairwise(bounds) if b > a]
+    return " ".join(f"{mean(part):.4f}" for part in parts)
+
+
+def _costed(model: nn.Module) -> list[nn.Module]:
+    """The layers whose weight sums are free to change."""
+    if is_centred(model):
+        return []
+    return [m for m in model.modules() if isinstance(m, SpikingConv2d | SpikingLinear)]
+
+
+def _first(images: ImageSet, count: int) -> ImageSet:
+    if count >= len(images):
+        return images
+    return replace(images, images=images.images[:count], labels=images.labels[:count])

@@ -1,0 +1,272 @@
+"""Accuracy against the share of neurons that spike."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ttfs_fast._extras import require
+from ttfs_fast._files import save_figure, use_folder
+from ttfs_fast._terminal import print_line
+from ttfs_fast.analysis import evaluate
+from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
+from ttfs_fast.encoding import encode, standardise
+from ttfs_fast.models.shipped import weights_file
+from ttfs_fast.paper.studies._tables import read_rows, write_rows
+from ttfs_fast.training import TrainConfig, load_model
+from ttfs_fast.training.datasets import load_in_memory
+from ttfs_fast.training.trainer import ensure_trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ttfs_fast.data import ImageSet
+
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+CALIBRATION_IMAGES = 500
+"""Training images on whose spike times the horizons are found."""
+
+
+@dataclass(frozen=True)
+class SilenceStudy:
+    """What to silence, and how long to train after it.
+
+    Attributes
+    ----------
+    weights : path
+        The trained network, as `train` exported it, or the name of one that ships.
+    shares : tuple of float
+        Shares of each layer's neurons that may spike, the last layer apart.
+    epochs : int
+        Epochs of further training with the horizons.
+    lr_start : float
+        Learning rate at their start; by default a fifth of the network's own.
+    teacher : path, optional
+        A network whose answers are learned then, see `ttfs_fast.training.distillation`.
+    """
+
+    weights: Path
+    shares: tuple[float, ...] = SHARES
+    epochs: int = 3
+    lr_start: float | None = None
+    teacher: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1; got {self.epochs}")
+        for share in self.shares:
+            if not 0 < share <= 1:
+                raise ValueError(f"shares must be above 0 and at most 1; got {share}")
+
+
+@dataclass(frozen=True)
+class Silenced:
+    """A row of the table.
+
+    Attributes
+    ----------
+    settings : str
+        Digest of what decides the row besides the share: the network's file, the further training.
+    share : float
+        Share of each layer's neurons that may spike on the training images.
+    at_once, at_once_accuracy : float
+        Share of all neurons that spike on the test images, and accuracy, with the horizons set and
+        nothing trained.
+    firing, accuracy : float
+        The same after the further training.
+    first_spike_time : float
+        Mean time of the answer then, in tau.
+    spikes_per_image : float
+        Mean number of neuron spikes an image then.
+    epochs : int
+        Of further training.
+    lr_start : float
+        Its first learning rate.
+    seconds : float
+        Duration.
+    """
+
+    settings: str
+    share: float
+    at_once: float
+    at_once_accuracy: float
+    firing: float
+    accuracy: float
+    first_spike_time: float
+    spikes_per_image: float
+    epochs: int
+    lr_start: float
+    seconds: float
+
+
+def silence_study(
+    study: SilenceStudy,
+    out: str | Path,
+    *,
+    data_root: str | None = None,
+    threads: int | None = None,
+    say: Callable[[str], None] = print_line,
+) -> list[Silenced]:
+    """Give a trained network horizons, train it further, and test it, for each share.
+
+    The folder receives ``silence.csv``, written anew after each share, ``silence.png`` and the
+    folder of each training run. An interrupted study goes on where it stopped.
+
+    Parameters
+    ----------
+    study : SilenceStudy
+        What to do.
+    out : path
+        Folder of the results.
+    data_root : str, optional
+        Folder of the images; by default as for the training of the network.
+    threads : int, optional
+        Threads of torch and of the operators; by default the network's.
+    say : callable
+        Gets a line about each share.
+
+    Returns
+    -------
+    rows : list of Silenced
+        One for each share.
+    """
+    folder = Path(out)
+    with use_folder(folder):
+        return _silence_study(study, folder, data_root, threads, say)
+
+
+def _silence_study(
+    study: SilenceStudy,
+    folder: Path,
+    data_root: str | None,
+    threads: int | None,
+    say: Callable[[str], None],
+) -> list[Silenced]:
+    path = folder / "silence.csv"
+    _, config = load_model(study.weights)
+    config = dataclasses.replace(
+        config,
+        start=str(study.weights),
+        teacher=None if study.teacher is None else str(study.teacher),
+        data_root=data_root,
+        epochs=study.epochs,
+        lr_start=config.lr_start / 5 if study.lr_start is None else study.lr_start,
+        warmup=min(config.warmup, study.epochs / 10),
+        threads=threads or config.threads or torch.get_num_threads(),
+        horizons=(),
+        patience=0,
+    )
+    train_set, test_set = load_in_memory(config)
+    rows = read_rows(path, Silenced) if path.is_file() else []
+    settings = _digest(config)
+    done = {row.share for row in rows if row.settings == settings}
+    missing = [share for share in study.shares if share not in done]
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.threads or before)
+    say(
+        f"silence study of {study.weights} on cpu, threads: {config.threads}: {len(missing)} "
+        f"shares to do, each {study.epochs} epochs; {len(done)} are in {path}"
+    )
+    try:
+        for share in missing:
+            row = _silence(config, settings, share, train_set, test_set, folder)
+            rows.append(row)
+            write_rows(path, Silenced, rows)
+            say(
+                f"share {share:.2f}: firing {row.at_once:.1%}, accuracy "
+                f"{row.at_once_accuracy:.2%} at once; after training firing {row.firing:.1%}, "
+                f"accuracy {row.accuracy:.2%}, answer after {row.first_spike_time:.2f} tau"
+            )
+    finally:
+        torch.set_num_threads(before)
+    chosen = sorted(
+        (row for row in rows if row.settings == settings and row.share in study.shares),
+        key=lambda row: -row.share,
+    )
+    save_figure(folder / "silence.png", plot(chosen, config.dataset), dpi=120)
+    return chosen
+
+
+def _digest(config: TrainConfig) -> str:
+    """Of the settings, with the contents of the files that they name in place of the names."""
+    sha = hashlib.sha256()
+    for source in (config.start, config.teacher):
+        if source is None:
+            sha.update(b"-")
+            continue
+        with weights_file(source) as path:
+            sha.update(path.read_bytes())
+    nameless = dataclasses.replace(config, start=None, teacher=None, data_root=None)
+    sha.update(nameless.to_json().encode())
+    return sha.hexdigest()[:12]
+
+
+def _silence(
+    config: TrainConfig,
+    settings: str,
+    share: float,
+    train_set: "ImageSet",
+    test_set: "ImageSet",
+    folder: Path,
+) -> Silenced:
+    begin = time.perf_counter()
+    assert config.start is not None
+    model, _ = load_model(config.start)
+    pixels = train_set.images_as_tensor()[:CALIBRATION_IMAGES]
+    if config.whiten:
+        pixels = standardise(pixels)
+    values = encode(pixels, alpha=config.alpha, polarity=config.polarity)
+    horizons = find_horizons(model, values, share)
+    set_horizons_(model, horizons)
+    at_once = evaluate(model, test_set, **config.encoding)
+    limited = dataclasses.replace(config, horizons=tuple(horizons))
+    weights = ensure_trained(limited, folder / f"share-{share:.2f}-{settings}")
+    after = evaluate(load_model(weights)[0], test_set, **config.encoding)
+    return Silenced(
+        settings=settings,
+        share=share,
+        at_once=at_once.sparsity,
+        at_once_accuracy=at_once.accuracy,
+        firing=after.sparsity,
+        accuracy=after.accuracy,
+        first_spike_time=after.first_spike_time,
+        spikes_per_image=after.spikes_per_image,
+        epochs=config.epochs,
+        lr_start=config.lr_start,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def plot(rows: Sequence[Silenced], dataset: str) -> "Figure":
+    """Accuracy against the share of neurons that spike, with and without further training."""
+    figure: Figure = require("matplotlib.figure", "plot").Figure(
+        figsize=(7, 4.5), layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.plot(
+        [100 * row.firing for row in rows],
+        [100 * row.accuracy for row in rows],
+        "o-",
+        label=f"trained {rows[0].epochs} epochs further" if rows else None,
+    )
+    axes.plot(
+        [100 * row.at_once for row in rows],
+        [100 * row.at_once_accuracy for row in rows],
+        "o--",
+        color="0.6",
+        label="horizons set, not trained",
+    )
+    top = max((100 * row.accuracy for row in rows), default=100.0)
+    low = min((100 * row.accuracy for row in rows), default=0.0)
+    axes.set_ylim(max(low, top - 5) - 1, top + 0.5)  # what failed outright is in the table
+    axes.set_xlabel("neurons that spike, in %")
+    axes.set_ylabel("test accuracy in %")
+    axes.set_title(f"{dataset}: what silence costs")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

@@ -1,0 +1,382 @@
+"""The trained networks that are looked at, and what was asked for and is not there."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, load
+from ttfs_fast.data._sources import data_folders, folder_path
+from ttfs_fast.data.folders import centre_square
+from ttfs_fast.layers import spiking_layers
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.models.shipped import ShippedName
+from ttfs_fast.paper.store import digest
+from ttfs_fast.training import (
+    TrainConfig,
+    load_model,
+    load_pretrained,
+    read_classes,
+    read_recipe,
+)
+from ttfs_fast.training.build import read_image_shape
+from ttfs_fast.training.datasets import check_shape, count
+from ttfs_fast.training.datasets import digest as digest_of
+from ttfs_fast.training.export import weights_digest
+from ttfs_fast.training.trainer import CONFIG, LOG, WEIGHTS, ensure_trained
+
+AUTHORS = "authors-mnist"
+"""Folder, within the data folder, of the weights that the paper's authors published."""
+
+PAPER_DATA = {"mnist": "mnist", "digits": "mnist", "cifar10": "cifar10", "folder": "imagenet"}
+"""Data set of a network to that of the paper's tables which it is set beside."""
+TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "Digits", "folder": "Images"}
+IMAGENET_CLASSES = 1000
+
+
+class Subject:
+    """A trained network with the images to test it on.
+
+    Parameters
+    ----------
+    key : str
+        Short name, for files.
+    title, origin : str
+        What it is, and where its weights come from, for people.
+    model : Module
+        The network.
+    config : TrainConfig
+        How its images become spikes, and the settings that it was trained with.
+    data_root : Path, optional
+        Folder of the data set; for ``dataset="folder"`` the folder or zip file of the images.
+    log : Path, optional
+        The log of its training.
+    weights : Path, optional
+        The file of its weights, which may say what images it takes, and the names of its classes.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        title: str,
+        origin: str,
+        model: nn.Module,
+        config: TrainConfig,
+        data_root: Path | None = None,
+        log: Path | None = None,
+        weights: Path | None = None,
+    ) -> None:
+        self.key, self.title, self.origin = key, title, origin
+        self._read: dict[int, ImageSet] = {}
+        self.model, self.log = model, log
+        self._shape = None if weights is None else read_image_shape(weights)
+        self._classes = None if weights is None else read_classes(weights)
+        self.config = dataclasses.replace(
+            config, data_root=None if data_root is None else str(data_root)
+        )
+
+    @cached_property
+    def test_set(self) -> ImageSet | StreamedImages:
+        """The test images, of the classes of the network; of a folder, those of ``val``.
+
+        Raises
+        ------
+        OSError, ValueError
+            If they are not there, are of another shape than the network's or of other classes.
+        """
+        images = self._load()
+        if self._shape is not None:
+            check_shape(images, self._shape, self.title)
+        return images
+
+    def _load(self) -> ImageSet | StreamedImages:
+        if self.config.dataset != "folder":
+            image_set = load(self.config.dataset, self.config.data_root, train=False)
+            return image_set if self._classes is None else image_set.with_classes(self._classes)
+        if self.config.data_root is None:
+            raise ValueError(f"{self.title} needs a folder or zip file of images")
+        return StreamedImages(
+            ImageFolder(self.config.data_root, "val", self._classes),
+            50,
+            self.config.image_size,
+            workers=self.config.workers,
+            corrupt="skip",
+        )
+
+    @property
+    def images(self) -> int:
+        """Number of test images; of a folder, unreadable ones too."""
+        return count(self.test_set)
+
+    def some(self, images: int) -> ImageSet:
+        """So many test images in memory, evenly spaced over all.
+
+        MNIST's first half is easier than its second: the first so many would flatter.
+        """
+        whole = self.test_set
+        if isinstance(whole, ImageSet) and images >= len(whole):
+            return whole
+        chosen = np.linspace(0, self.images, min(images, self.images), endpoint=False)
+        places = chosen.astype(np.int64)
+        if isinstance(whole, ImageSet):
+            return dataclasses.replace(
+                whole, images=whole.images[places], labels=whole.labels[places]
+            )
+        if images not in self._read:
+            self._read[images] = _read(whole, places)
+        return self._read[images]
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """How pixels become spikes, as arguments of the functions that evaluate."""
+        return self.config.encoding
+
+    @property
+    def paper_key(self) -> str:
+        """The data set of the paper's tables that it is set beside."""
+        return PAPER_DATA[self.config.dataset]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the paper has figures for its data set.
+
+        The digits stand beside MNIST, and a folder beside ImageNet if it has a thousand classes.
+        """
+        if self.config.dataset == "folder":
+            return len(self.test_set.classes) == IMAGENET_CLASSES
+        return self.config.dataset != "digits"
+
+    @property
+    def paper_title(self) -> str:
+        """Heading of the paper's figures beside it."""
+        if self.comparable:
+            return "paper"
+        return f"paper ({'MNIST' if self.paper_key == 'mnist' else 'ImageNet'})"
+
+    @property
+    def data_title(self) -> str:
+        """Its data set, for people."""
+        return "the digits" if self.config.dataset == "digits" else TITLES[self.config.dataset]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it runs thousands of images a second."""
+        return self.config.model == "mnist_scnn"
+
+    @cached_property
+    def stem(self) -> str:
+        """Begins the keys of its units: another network of the same name has others."""
+        return f"{self.key}:{digest(self.identity)[:12]}"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides its results: weights, encoding and images."""
+        return {
+            "key": self.key,
+            "weights_sha256": weights_digest(self.model),
+            "horizons": [str(layer.t_max) for layer in spiking_layers(self.model).values()],
+            "images_sha256": digest_of(self.test_set),
+            "dataset": self.config.dataset,
+            **self.encoding,
+        }
+
+
+def _read(whole: StreamedImages, places: NDArray[np.int64]) -> ImageSet:
+    """These images of a folder, without those that cannot be read."""
+    images, labels = [], []
+    for place in places.tolist():
+        try:
+            images.append(centre_square(whole.folder.read(place), whole.size))
+        except ImageError:
+            continue
+        labels.append(whole.folder.labels[place])
+    if not images:
+        raise ImageError(f"{whole.folder.path}: none of {len(places)} images can be read")
+    return ImageSet(np.stack(images), np.array(labels, np.int64), whole.name, whole.classes)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The networks that there are, and what is missing.
+
+    Attributes
+    ----------
+    subjects : list of Subject
+        The first is the one that long work is done with.
+    missing : list of str
+        A sentence about each network that could not be had, and what to do about it.
+    """
+
+    subjects: list[Subject]
+    missing: list[str]
+
+
+def find_subjects(
+    *,
+    quick: bool,
+    out: Path,
+    seed: int,
+    data_root: Path | None = None,
+    runs: tuple[Path, ...] = (),
+    images: Path | None = None,
+    quiet: bool = False,
+) -> Found:
+    """Gather the networks.
+
+    Parameters
+    ----------
+    quick : bool
+        Embedded digits only; without a run, a network is trained on them, into ``out/digits``.
+    out : Path
+        Folder of the report.
+    seed : int
+        Of that training.
+    data_root : Path, optional
+        Folder of the data sets; the authors' weights are looked for in its ``authors-mnist``.
+    runs : tuple of Path
+        Folders that ``ttfs-fast train`` wrote, or files of weights.
+    images : Path, optional
+        Folder or zip file with ``val/CLASS/NAME``, for networks trained on such a folder.
+    quiet : bool
+        Print nothing while training.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a run or a folder that was named does not exist, or is not one.
+    """
+    if data_root is not None:
+        data_folders(data_root)
+    if images is not None and not folder_path(images).exists():
+        raise FileNotFoundError(f"there is no folder and no zip file of images at {images}")
+    named = _distinct([_run(path, data_root, images) for path in runs])
+    if quick:
+        wrong = [s.title for s in named if s.config.dataset != "digits"]
+        if wrong:
+            raise ValueError(f"--quick is for networks of the digits; leave out {', '.join(wrong)}")
+        return Found(named or [_trained_digits(out / "digits", seed, quiet)], [])
+    subjects, missing = _mnist(data_root)
+    cifar, without_cifar = _cifar(data_root)
+    subjects += cifar
+    missing += without_cifar
+    for subject in named:
+        try:
+            _ = subject.test_set
+        except (OSError, ValueError) as error:
+            missing.append(f"{subject.title}: {error}.")
+            continue
+        subjects.append(subject)
+    present = {subject.paper_key for subject in subjects}
+    if "imagenet" not in present:
+        missing.append(
+            "ImageNet: no trained network was given. ttfs-fast train --config paper-imagenet "
+            "trains one; name its folder with --run, and the images with --images."
+        )
+    if not subjects:
+        raise FileNotFoundError(
+            f"no network to look at. {' '.join(missing)} Or give --quick, which needs no data"
+        )
+    return Found(subjects, missing)
+
+
+def _mnist(data_root: Path | None) -> tuple[list[Subject], list[str]]:
+    """The network that ships with the package, and the authors', if MNIST is there."""
+    shipped = Subject(
+        "mnist",
+        "MNIST (shipped network)",
+        "mnist_scnn(pretrained=True)",
+        *load_pretrained(),
+        data_root,
+    )
+    try:
+        _ = shipped.test_set
+    except FileNotFoundError as error:
+        return [], [f"MNIST: {error}."]
+    folders = [base / AUTHORS for base in data_folders(data_root)]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        return [shipped], [
+            f"The authors' MNIST weights: there is no folder {AUTHORS} in the data folder; it "
+            "would hold weight_scnn1.npy, weight_scnn2.npy and weight_scnn3.npy."
+        ]
+    authors = Subject(
+        "mnist-authors",
+        "MNIST (the authors' weights)",
+        f"{AUTHORS}/weight_scnn1.npy, 2, 3",
+        mnist_scnn(weights=folder),
+        TrainConfig(),
+        data_root,
+    )
+    return [shipped, authors], []
+
+
+def _distinct(subjects: list[Subject]) -> list[Subject]:
+    """The same, with a number at the end of a key that is there already."""
+    seen: dict[str, int] = {}
+    for subject in subjects:
+        seen[subject.key] = seen.get(subject.key, 0) + 1
+        if seen[subject.key] > 1:
+            subject.key += f"-{seen[subject.key]}"
+    return subjects
+
+
+def _cifar(data_root: Path | None) -> tuple[list[Subject], list[str]]:
+    """The networks for CIFAR-10 that ship with the package, if its images are there."""
+    names: tuple[ShippedName, ...] = ("cifar_scnn", "cifar_vgg")
+    subjects = [
+        Subject(
+            f"shipped-{name.replace('_', '-')}",
+            f"CIFAR-10 (shipped {name})",
+            f"{name}(pretrained=True)",
+            *load_pretrained(name),
+            data_root,
+        )
+        for name in names
+    ]
+    try:
+        _ = subjects[0].test_set
+    except (OSError, ValueError) as error:
+        return [], [f"CIFAR-10: {error}."]
+    return subjects, []
+
+
+def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
+    """The network of a run's folder, or of a file of weights."""
+    weights = path / WEIGHTS if path.is_dir() else path
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"no trained network at {path}: give the folder of a finished ttfs-fast train, or its "
+            f"{WEIGHTS}"
+        )
+    model, config = load_model(weights)
+    if config.neuron != "spiking":
+        raise ValueError(f"{path} holds a network of {config.neuron} neurons; these do not spike")
+    name = path.name if path.is_dir() else path.stem
+    log = weights.parent / LOG
+    has_log = path.is_dir() and log.is_file() and (path / CONFIG).is_file()
+    root = data_root
+    if config.dataset == "folder":
+        root = images or (Path(config.data_root) if config.data_root else None)
+    return Subject(
+        f"{config.dataset}-{re.sub(r'[^A-Za-z0-9_-]', '-', name)}",
+        f"{TITLES[config.dataset]} ({config.model}, {config.epochs} epochs)",
+        str(path),
+        model,
+        config,
+        root,
+        log if has_log else None,
+        weights,
+    )
+
+
+def _trained_digits(folder: Path, seed: int, quiet: bool) -> Subject:
+    """A network of the embedded digits; trained now, or where an earlier training stopped."""
+    config = dataclasses.replace(TrainConfig(**read_recipe("digits")), seed=seed)
+    ensure_trained(config, folder, quiet=quiet)
+    return _run(folder, None, None)

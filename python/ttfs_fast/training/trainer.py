@@ -1,0 +1,791 @@
+"""The training loop: every step in sight."""
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import ttfs_fast
+from ttfs_fast._files import remove_folder, remove_partials, replace_file, use_folder
+from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
+from ttfs_fast.data import ImageSet
+from ttfs_fast.data.stream import refuse_in_starting_worker
+from ttfs_fast.encoding import encode, standardise
+from ttfs_fast.horizon import (
+    HorizonConv2d,
+    estimate_statistics_,
+    fold_horizons_,
+    renormalize_horizons_,
+    whiten_,
+)
+from ttfs_fast.layers import SpikeCounter, watch_layers
+from ttfs_fast.loss import (
+    clip_gradient_,
+    first_spike_cross_entropy,
+    l2_cost,
+    weight_sum_cost,
+)
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.optim.centering import fold_, hold_spread_
+from ttfs_fast.optim.muon import Muon
+from ttfs_fast.training.batches import Batch
+from ttfs_fast.training.build import load_model, make_model
+from ttfs_fast.training.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    remove_older,
+    save_checkpoint,
+)
+from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.datasets import DataSet, count, image_shape, load_data, make_batches
+from ttfs_fast.training.datasets import digest as digest_of
+from ttfs_fast.training.distillation import Teacher, load_teacher
+from ttfs_fast.training.export import export_weights
+from ttfs_fast.training.log import EpochRecord, write_log
+from ttfs_fast.training.processes import EpochTotals, leave, lost_connection, make_fabric
+from ttfs_fast.training.report import Reporter, left_out
+from ttfs_fast.training.tensorboard import FOLDER as TENSORBOARD
+from ttfs_fast.training.tensorboard import Scalars
+
+CONFIG, LOG, WEIGHTS = "config.json", "log.csv", "model.safetensors"
+LATEST_LOGIT = 50.0
+"""Latest output time, in tau, that a ReLU network's loss sees: its logits are no spike times."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training run.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+        The network with its final weights, averaged if the settings say so, and folded if they
+        were centred.
+    evaluation : EvaluationResult
+        The final network on the test images.
+    records : list of EpochRecord
+        The log, one record an epoch.
+    weights_path, log_path : Path
+        The exported weights and the CSV log.
+    """
+
+    model: nn.Module
+    evaluation: EvaluationResult
+    records: list[EpochRecord]
+    weights_path: Path
+    log_path: Path
+
+
+def train(
+    config: TrainConfig,
+    out_dir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    tensorboard: bool = False,
+) -> TrainResult:
+    """Train a network and keep everything in one folder.
+
+    The folder receives ``config.json``, ``log.csv`` (one row an epoch), the newest checkpoint and,
+    at the end, ``model.safetensors``. A run that was interrupted, in whatever way, continues from
+    its newest checkpoint with ``resume=True`` and ends with the same weights, bit for bit, as a
+    run that was not.
+
+    Started by torchrun, the processes train together: each takes its share of every batch, and the
+    gradients are averaged over them (torch's DistributedDataParallel over gloo). The first process
+    writes the files, tests and prints.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings; ``processes`` is set to the number that torchrun started.
+    out_dir : str or Path
+        Folder of the run; made if it does not exist.
+    resume : bool
+        Continue the run in ``out_dir``. A finished run is evaluated and exported again.
+    overwrite : bool
+        Remove the run in ``out_dir``, if there is one, and start anew.
+    quiet : bool
+        Print nothing.
+    tensorboard : bool
+        Write the log for TensorBoard, too, into the folder ``tensorboard``.
+
+    Returns
+    -------
+    result : TrainResult
+
+    Raises
+    ------
+    FileExistsError
+        If ``out_dir`` holds a run and neither ``resume`` nor ``overwrite`` is given.
+    FileNotFoundError
+        If there is nothing to resume, or the data are not found.
+    BlockingIOError
+        If another process trains in ``out_dir``.
+    ValueError
+        If the run to resume had other settings or other data, or its checkpoint is damaged.
+    FloatingPointError
+        If the loss stops being a finite number.
+    ConnectionError
+        If another process that trains with this one has died.
+    RuntimeError
+        If a process that reads images dies; with ``config.workers`` above 0, a script must call
+        this function under ``if __name__ == "__main__":``.
+    KeyboardInterrupt
+        On Ctrl-C, after saying how to continue.
+
+    Notes
+    -----
+    Source: Zhou et al. (AAAI 2021), section 4.1 (schedule, gradient limit, noise) and
+    equation (5) (loss).
+    """
+    refuse_in_starting_worker()
+    run = Path(out_dir)
+    fabric = make_fabric()
+    leads = fabric.global_rank == 0
+    config = dataclasses.replace(config, processes=fabric.world_size)
+    with use_folder(run) if leads else nullcontext():
+        return _train(config, run, fabric, resume, overwrite, quiet or not leads, tensorboard)
+
+
+def _train(
+    config: TrainConfig,
+    run: Path,
+    fabric: Any,
+    resume: bool,
+    overwrite: bool,
+    quiet: bool,
+    tensorboard: bool,
+) -> TrainResult:
+    """`train`, in a folder that is this run's alone."""
+    leads = fabric.global_rank == 0
+    reporter = Reporter(quiet=quiet)
+    curves = Scalars(run, write=tensorboard and leads)  # refuses before anything is replaced
+    saved = None
+    if leads or resume:
+        saved = _saved_config(run, resume=resume, overwrite=overwrite)
+    if config.threads is None:
+        threads = torch.get_num_threads() if saved is None else saved.threads
+        config = dataclasses.replace(config, threads=threads)
+    if saved is not None and (others := _differences(config, saved)):
+        raise ValueError(
+            f"cannot resume {run} with other settings: {others}. Give the same settings, or train "
+            "into another folder"
+        )
+    train_set, test_set = load_data(config, fabric.global_rank)
+    digest = digest_of(train_set, test_set)
+    teacher = load_teacher(config, train_set)
+    checkpoint = load_checkpoint(run) if saved is not None else None
+    if checkpoint is not None:
+        begun_with = TrainConfig.from_json(json.dumps(checkpoint.facts["config"]))
+        if others := _differences(config, begun_with):
+            raise ValueError(
+                f"cannot resume {run}: its checkpoint is of a run with other settings than its "
+                f"{CONFIG}: {others}. Start anew with --overwrite, or train into another folder"
+            )
+    if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
+        raise ValueError(
+            f"cannot resume {run}: its images are not those of {config.dataset} in "
+            f"{config.data_root or 'the default data folder'}"
+        )
+    taught_by = teacher.sha256 if teacher is not None else None
+    if checkpoint is not None and checkpoint.facts.get("teacher_sha256") != taught_by:
+        raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
+    with _threads(config.threads), curves as scalars:
+        session = _Session(
+            config, run, train_set, test_set, digest, teacher, reporter, fabric, scalars
+        )
+        if checkpoint is not None:
+            session.restore(checkpoint)
+            if leads:
+                remove_older(run, checkpoint.epoch)
+        elif config.start is not None:
+            session.start_from(config.start)
+        if saved is None and leads:
+            # Now that nothing in the settings has turned out not to fit the data or each other.
+            _remove_run(run)
+            replace_file(run / CONFIG, f"{config.to_json()}\n".encode())
+        session.announce()
+        again = f"continue with: ttfs-fast train --out {run} --resume"
+        try:
+            result = session.run_to_end()
+            leave(fabric)
+            return result
+        except KeyboardInterrupt:
+            reporter.say(
+                f"stopped. {len(session.records)} of {config.epochs} epochs are saved in {run}; "
+                f"{again}"
+            )
+            raise
+        except RuntimeError as error:
+            if fabric.world_size == 1 or not lost_connection(error):
+                raise
+            raise ConnectionError(
+                f"one of the {fabric.world_size} processes that train together has died, so the "
+                f"others stop. {len(session.records)} of {config.epochs} epochs are saved in "
+                f"{run}; with as many processes, {again}"
+            ) from error
+
+
+def ensure_trained(config: TrainConfig, out_dir: str | Path, *, quiet: bool = False) -> Path:
+    """The weights of a finished run with these settings: found, continued, or trained now.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings; ``threads`` must be given.
+    out_dir : str or Path
+        Folder of the run. A run that is there with other settings is replaced.
+    quiet : bool
+        Print nothing.
+
+    Returns
+    -------
+    path : Path
+        The file of the weights.
+    """
+    run = Path(out_dir)
+    saved = run / CONFIG
+    same = saved.is_file() and not config.differences(
+        TrainConfig.from_json(saved.read_text("utf-8"))
+    )
+    if same and (run / WEIGHTS).is_file():
+        return run / WEIGHTS
+    return train(config, run, resume=same, overwrite=not same, quiet=quiet).weights_path
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """This process's part of the loss of a batch, each term without its coefficient."""
+
+    cross_entropy: Tensor
+    weight_sum: Tensor
+    l2: Tensor
+
+
+class _Session:
+    """The objects of a run, and its loop."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: Path,
+        train_set: DataSet,
+        test_set: DataSet,
+        digest: str,
+        teacher: Teacher | None,
+        reporter: Reporter,
+        fabric: Any,
+        scalars: Scalars,
+    ) -> None:
+        self.config, self.run, self.test_set = config, run, test_set
+        self.digest, self.teacher, self.reporter = digest, teacher, reporter
+        self.fabric, self.scalars = fabric, scalars
+        self.records: list[EpochRecord] = []
+        self.shape, self.classes = image_shape(train_set), train_set.classes
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = make_model(config, self.shape)
+            if config.whitening:
+                whiten_first_(self.model, train_set, whiten=config.whiten)
+            if config.neuron == "horizon":
+                self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.layers = [
+                module
+                for module in self.model.modules()
+                if isinstance(module, SpikingConv2d | SpikingLinear)
+            ]
+        self.averaged: AveragedModel | None = None
+        if config.average:
+            mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
+        self.best: dict[str, Tensor] = {}
+        self.optimizer = _optimizer(config, self.model)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.batches = make_batches(config, train_set, self.generator, fabric.global_rank)
+        self.precision = torch.autocast(
+            "cpu", torch.bfloat16, enabled=config.precision == "bfloat16"
+        )
+        self.sample = _sample(config, train_set) if self.averaged is not None else None
+        self.latest = {} if self.layers else {"latest_time": LATEST_LOGIT}
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is tested and exported: the averaged one, if the run averages."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def announce(self) -> None:
+        config = self.config
+        matrices = [p for p in self.model.parameters() if p.dim() > 1]
+        limits = [f"{name} {value:g}" for name, value in config.distortion.items() if value]
+        name = {"adam": "Adam", "muon": "Muon", "sgd": "SGD"}[config.optimizer]
+        rate = f"{name}, {config.lr_start:g} falling to {config.lr_end:g}, {config.schedule}"
+        if config.warmup:
+            rate += f", rising first for {config.warmup:g} epochs"
+        if self.records:
+            start = f"from {self.run}, after epoch {len(self.records)} of {config.epochs}"
+        else:
+            start = f"new run in {self.run}"
+        self.reporter.say_facts(
+            f"training {config.model} on {config.dataset}",
+            {
+                "start": start,
+                "network": f"{len(matrices)} {config.neuron} layers, "
+                f"{sum(matrix.numel() for matrix in matrices):,} weights",
+                "images": f"{self.batches.images:,} to train, {count(self.test_set):,} to test",
+                "steps": f"{config.epochs} epochs of {len(self.batches):,} batches of "
+                f"{config.batch_size}"
+                + (f" in {config.accumulate} pieces" if config.accumulate > 1 else ""),
+                "rate": rate,
+                "teacher": "none"
+                if self.teacher is None
+                else f"{config.teacher}, share {config.teacher_share:g}, "
+                f"temperature {config.temperature:g}",
+                "average": f"of the weights, decay {config.average:g}"
+                if config.average
+                else "none",
+                "noise": ", ".join([f"jitter {config.jitter:g} tau", *limits]),
+                "device": f"cpu, processes: {config.processes}, threads: {config.threads}, "
+                f"{ttfs_fast.instruction_set()} instructions",
+                "seed": str(config.seed),
+            },
+        )
+
+    def start_from(self, path: str) -> None:
+        """Take over the weights of a trained network."""
+        start, settings = load_model(path)
+        with torch.random.fork_rng(devices=[]):
+            plain = make_model(self.config, self.shape, centred=False).state_dict()
+        found = start.state_dict()
+        if {n: v.shape for n, v in plain.items()} != {n: v.shape for n, v in found.items()}:
+            raise ValueError(
+                f"{path} holds another network, {settings.model} of width {settings.width:g} with "
+                f"neuron={settings.neuron} for {settings.dataset}: its weights cannot be the first "
+                "ones of this run"
+            )
+        for name, own in self.config.spike_settings.items():
+            if (its := settings.spike_settings[name]) != own:
+                self.reporter.say(
+                    f"  {path} was trained with {name} {its}; this run goes on with {own}"
+                )
+        with torch.no_grad():
+            for name, value in found.items():
+                owner, _, key = name.rpartition(".")
+                module = self.model.get_submodule(owner)
+                if parametrize.is_parametrized(module, key):
+                    setattr(module, key, value)
+                else:
+                    getattr(module, key).copy_(value)
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(self.model.state_dict())
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)
+        self.records = [EpochRecord(**record) for record in checkpoint.facts["log"]]
+        self.best = checkpoint.best
+
+    def save(self) -> None:
+        facts = {
+            "ttfs_fast_version": str(ttfs_fast.__version__),
+            "config": json.loads(self.config.to_json()),
+            "data_sha256": self.digest,
+            "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
+            "log": [dataclasses.asdict(record) for record in self.records],
+        }
+        save_checkpoint(
+            self.run,
+            Checkpoint(
+                epoch=len(self.records),
+                model=self.model.state_dict(),
+                averaged={} if self.averaged is None else self.averaged.state_dict(),
+                best=self.best,
+                optimizer=self.optimizer.state_dict()["state"],
+                generator=self.generator.get_state(),
+                facts=facts,
+            ),
+        )
+        write_log(self.run / LOG, self.records)
+
+    def run_to_end(self) -> TrainResult:
+        config = self.config
+        model, optimizer = self.fabric.setup(self.model, self.optimizer)
+        steps = len(self.batches)
+        done = len(self.records)
+        leads = self.fabric.global_rank == 0
+        if done and leads:
+            write_log(self.run / LOG, self.records)
+            self.scalars.write(self.records)
+        evaluation: EvaluationResult | None = None
+        with self.reporter.start_bar(total=steps * config.epochs, done=steps * done):
+            for epoch in range(done, config.epochs):
+                if self._patience_is_over():
+                    break
+                begin = time.perf_counter()
+                totals = self._epoch(epoch, model, optimizer)
+                evaluation = self._evaluate_together()
+                record = EpochRecord(
+                    epoch=epoch + 1,
+                    learning_rate=config.learning_rate(epoch),
+                    test_accuracy=evaluation.accuracy,
+                    test_sparsity=evaluation.sparsity,
+                    first_spike_time=evaluation.first_spike_time,
+                    skipped_steps=totals.skipped,
+                    seconds=time.perf_counter() - begin,
+                    **totals.means(),
+                )
+                self.records.append(record)
+                if config.patience and self._best_epoch() == len(self.records) - 1:
+                    state = self.network.state_dict()
+                    self.best = {name: value.clone() for name, value in state.items()}
+                if leads:
+                    self.save()
+                    self.scalars.write(self.records)
+                self.reporter.say(_line(record, config.epochs))
+        if self._patience_is_over():
+            self.reporter.say(
+                f"stopped early: epoch {self._best_epoch() + 1} was the best of {len(self.records)}"
+            )
+        if self.best:
+            self.network.load_state_dict(self.best)
+            evaluation = None
+        if evaluation is None:
+            evaluation = self._evaluate_together()
+        return self._finish(evaluation)
+
+    def _best_epoch(self) -> int:
+        accuracies = [record.test_accuracy for record in self.records]
+        return accuracies.index(max(accuracies))
+
+    def _patience_is_over(self) -> bool:
+        patience = self.config.patience
+        return bool(
+            patience and self.records and len(self.records) - 1 - self._best_epoch() >= patience
+        )
+
+    def _epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> EpochTotals:
+        model.train()
+        config = self.config
+        totals = EpochTotals(self.fabric, config.K, config.lambda_)
+        for chunk in self.batches.epoch(epoch):
+            outputs: list[Tensor] = []
+            for batch in chunk.batches:
+                if len(batch.labels) == 1 and config.normalizes:
+                    # Nothing to normalise by; it is the last batch, or images were unreadable.
+                    outputs.append(self._answer(batch, model))
+                    totals.skipped += 1
+                    continue
+                rate = config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.zero_grad()
+                see = totals.spikes if not outputs else None
+                outputs.append(self._backward(batch, model, totals, see))
+                norm = clip_gradient_(self.model, config.max_gradient, error_if_nonfinite=False)
+                if math.isfinite(norm):
+                    optimizer.step()
+                    if config.hold_spread:
+                        hold_spread_(self.model)
+                    if config.neuron == "horizon":
+                        renormalize_horizons_(self.model)
+                else:
+                    totals.skipped += 1
+                if self.averaged is not None:
+                    self.averaged.update_parameters(self.model)
+            totals.add_answers(torch.cat(outputs), chunk.labels)
+            totals.join()
+            self._report(epoch, totals)
+        return totals
+
+    def _answer(self, batch: Batch, model: nn.Module) -> Tensor:
+        """The output of a batch that is not learned from."""
+        model.eval()
+        with torch.no_grad():
+            output: Tensor = model(batch.values)
+        model.train()
+        return output
+
+    def _backward(
+        self, batch: Batch, model: nn.Module, totals: EpochTotals, see: SpikeCounter | None
+    ) -> Tensor:
+        """Adds the gradients of a batch, piece by piece; returns the output."""
+        outputs, losses = [], torch.zeros(3, dtype=torch.float64)
+        pieces = min(self.config.accumulate, max(len(batch.labels), 1))
+        # Not torch.chunk, which may give fewer pieces than it is asked for: the last one counts.
+        parts = zip(
+            batch.values.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True
+        )
+        for number, (values, labels) in enumerate(parts, start=1):
+            # The gradients of the processes are averaged with the last piece.
+            wait = self.fabric.no_backward_sync(model, enabled=number < pieces)
+            with wait, parametrize.cached():
+                with self.precision:
+                    if see is None:
+                        output = model(values)
+                    else:
+                        with watch_layers(self.model, see):
+                            output = model(values)
+                terms = self._terms(output, values, labels, batch.whole)
+                # DistributedDataParallel takes the mean over the processes: of the first term it
+                # should be the sum, the others are the same in all. They count once a batch.
+                loss = terms.cross_entropy * self.fabric.world_size
+                if number == pieces:
+                    loss = loss + self.config.K * terms.weight_sum
+                    loss = loss + self.config.lambda_ * terms.l2
+                self.fabric.backward(loss)
+            outputs.append(output.detach())
+            losses[0] += terms.cross_entropy.item()
+            losses[1], losses[2] = terms.weight_sum.item(), terms.l2.item()
+        totals.add_terms(*losses.tolist())
+        return torch.cat(outputs)
+
+    def _terms(self, output: Tensor, values: Tensor, labels: Tensor, whole: int) -> _Terms:
+        config = self.config
+        if len(labels):
+            losses = first_spike_cross_entropy(
+                output,
+                labels,
+                scale=config.scale,
+                exclude_target=config.exclude_target,
+                label_smoothing=config.label_smoothing,
+                reduction="sum",
+                **self.latest,
+            )
+            if self.teacher is not None:
+                losses = self.teacher.share_of(losses, output, values, config, **self.latest)
+            cross_entropy = losses / whole
+        else:
+            cross_entropy = output.sum()  # 0, with a gradient of 0 for every weight
+        none = output.new_zeros(())
+        if not self.layers:
+            return _Terms(cross_entropy, none, none)
+        cost, square = none, none
+        if config.K:
+            cost = weight_sum_cost(self.layers, config.beta, config.cost_reduction)
+        if config.lambda_:
+            square = l2_cost(self.layers, config.cost_reduction)
+        return _Terms(cross_entropy, cost, square)
+
+    def _report(self, epoch: int, totals: EpochTotals) -> None:
+        figures = totals.means()
+        if not math.isfinite(figures["loss"]):
+            raise FloatingPointError(
+                f"the loss became {figures['loss']} in epoch {epoch + 1}, step {totals.steps}: "
+                f"try a lower learning rate, or another seed. "
+                f"{len(self.records)} epochs are saved in {self.run}"
+            )
+        text = f"loss {figures['loss']:.3f}  accuracy {figures['train_accuracy']:.1%}"
+        if self.layers:
+            text += f"  sparsity {figures['train_sparsity']:.1%}"
+        self.reporter.step(
+            f"epoch {epoch + 1}/{self.config.epochs}",
+            epoch * len(self.batches) + totals.steps,
+            text,
+        )
+
+    def _evaluate_together(self) -> EvaluationResult:
+        """The first process tests; the others wait, and learn the accuracy only."""
+        if self.fabric.world_size == 1:
+            return self.evaluate()
+        evaluation = self.evaluate() if self.fabric.global_rank == 0 else None
+        correct = torch.zeros(2, dtype=torch.int64)
+        if evaluation is not None:
+            correct = torch.tensor([evaluation.correct, evaluation.images])
+        correct = self.fabric.all_reduce(correct, reduce_op="sum")
+        if evaluation is not None:
+            return evaluation
+        nothing = math.nan
+        return EvaluationResult(
+            dataset=self.test_set.name,
+            images=int(correct[1]),
+            correct=int(correct[0]),
+            confusion=np.zeros((self.shape.classes, self.shape.classes + 1), np.int64),
+            sparsity=nothing,
+            sparsity_by_layer={},
+            first_spike_time=nothing,
+            silent_images=0,
+            weights=0,
+            neurons=0,
+            spikes_per_image=nothing,
+            images_per_second=nothing,
+        )
+
+    def evaluate(self) -> EvaluationResult:
+        if self.sample is not None:
+            # Parts of about one size: a last one of a single image would have no deviation.
+            parts = self.sample.tensor_split(math.ceil(len(self.sample) / 256))
+            estimate_statistics_(self.network, parts)
+        with parametrize.cached():
+            return evaluate(self.network, self.test_set, **self.config.encoding)
+
+    def _finish(self, evaluation: EvaluationResult) -> TrainResult:
+        network = fold_horizons_(fold_(copy.deepcopy(self.network)))
+        if self.config.neuron == "horizon" and self.fabric.global_rank == 0:
+            # The network that is exported, by the spiking operators; training took dense products.
+            evaluation = evaluate(network, self.test_set, **self.config.encoding)
+        path, log = self.run / WEIGHTS, self.run / LOG
+        if self.fabric.global_rank == 0:
+            export_weights(
+                network,
+                path,
+                self.config,
+                test_accuracy=evaluation.accuracy,
+                images=self.shape.to_json(),
+                classes=self.classes,
+            )
+        facts = {
+            "accuracy": f"{evaluation.accuracy:.2%} "
+            f"({evaluation.correct:,} of {evaluation.images:,} test images)",
+            "sparsity": f"{evaluation.sparsity:.1%} of the neurons spike",
+            "weights": str(path),
+            "log": str(log),
+        }
+        if math.isnan(evaluation.sparsity):
+            del facts["sparsity"]
+        self.reporter.say_facts(
+            f"trained {len(self.records)} epochs in "
+            f"{_duration(sum(record.seconds for record in self.records))}",
+            facts,
+        )
+        return TrainResult(network, evaluation, self.records, path, log)
+
+
+def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor | None:
+    """Training images from which the statistics of averaged weights are taken."""
+    if config.neuron != "horizon":
+        return None
+    if not isinstance(images, ImageSet):
+        raise ValueError(
+            "the statistics of averaged weights are taken from training images in memory; for a "
+            "folder of images train with average=0"
+        )
+    pixels = torch.from_numpy(images.images[:count])
+    shown = standardise(pixels) if config.whiten else pixels
+    return encode(shown, alpha=config.alpha, polarity=config.polarity)
+
+
+def whiten_first_(
+    model: nn.Module, images: DataSet, count: int = 5000, *, whiten: bool = False
+) -> None:
+    """Fill the first convolution with whitening filters of the first training images.
+
+    With ``whiten`` of the standardised ones, as the network sees them.
+    """
+    first = next(iter(model.children()), None)
+    if not isinstance(first, HorizonConv2d) or not isinstance(images, ImageSet):
+        raise ValueError(
+            "whitening needs a network that begins with a convolution, and images in memory"
+        )
+    pixels = torch.from_numpy(images.images[:count]).double() / 255
+    whiten_(first, standardise(pixels) if whiten else pixels)
+
+
+def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=config.lr_start,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    if config.optimizer == "muon":
+        return Muon(
+            model.parameters(),
+            config.lr_start,
+            momentum=config.momentum,
+            beta2=config.adam_beta2,
+            weight_decay=config.weight_decay,
+        )
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=config.lr_start,
+        betas=(0.9, config.adam_beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def _line(record: EpochRecord, epochs: int) -> str:
+    spikes = (
+        f"sparsity {record.test_sparsity:6.1%}  first spike {record.first_spike_time:.2f} tau  "
+    )
+    return (
+        f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.loss:8.4f}  "
+        f"train {record.train_accuracy:7.2%}  test {record.test_accuracy:7.2%}  "
+        f"{'' if math.isnan(record.test_sparsity) else spikes}{_duration(record.seconds)}"
+        f"{left_out(record.skipped_steps)}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _differences(config: TrainConfig, before: TrainConfig) -> str:
+    """The settings in which a run differs from what it was before; empty if in none."""
+    return "; ".join(
+        f"{name} was {getattr(before, name)}, now {getattr(config, name)}"
+        for name in config.differences(before)
+    )
+
+
+def _saved_config(run: Path, *, resume: bool, overwrite: bool) -> TrainConfig | None:
+    """The settings of the run to resume; None for a new run."""
+    if resume and overwrite:
+        raise ValueError("resume continues a run and overwrite removes it: give one of the two")
+    path = run / CONFIG
+    if resume:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{run} holds no training run to resume; leave out --resume to start one"
+            )
+        return TrainConfig.from_json(path.read_text("utf-8"))
+    if not overwrite and (path.exists() or list_checkpoints(run)):
+        raise FileExistsError(
+            f"{run} already holds a training run: give --resume to continue it, "
+            f"--overwrite to remove it and start anew, or another folder"
+        )
+    return None
+
+
+def _remove_run(run: Path) -> None:
+    """Remove a run; without its settings, which go first, nothing can resume from the rest."""
+    (run / CONFIG).unlink(missing_ok=True)
+    for _, folder in list_checkpoints(run):
+        remove_folder(folder)
+    for name in (LOG, WEIGHTS):
+        (run / name).unlink(missing_ok=True)
+    if (run / TENSORBOARD).is_dir():
+        remove_folder(run / TENSORBOARD)
+    if run.is_dir():
+        remove_partials(run)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Set torch's number of threads, and put the old one back at the end."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,127 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ttfs_fast.analysis import evaluate
+from ttfs_fast.data import ImageSet
+from ttfs_fast.layers import predict
+from ttfs_fast.nn import SpikingLinear
+
+
+def two_neurons(weights: list[list[float]]) -> nn.Sequential:
+    layer = SpikingLinear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weights))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def pixel_pairs(*pairs: tuple[int, int, int]) -> ImageSet:
+    """Images of two pixels: left, right, label."""
+    pixels = np.array([pair[:2] for pair in pairs], dtype=np.uint8).reshape(-1, 1, 1, 2)
+    return ImageSet(pixels, np.array([p[2] for p in pairs], dtype=np.int64), "pairs", ("l", "r"))
+
+
+def test_everything_by_hand() -> None:
+    # Neuron j hears pixel j alone, with weight 3: it spikes at z = 3 z_in / 2 (equation 4).
+    model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
+    images = pixel_pairs((255, 0, 0), (0, 255, 1), (255, 51, 1), (51, 255, 1))
+    result = evaluate(model, images, alpha=2.0, batch_size=3)
+    assert result.confusion.tolist() == [[1, 0, 0], [1, 2, 0]]
+    assert (result.images, result.correct, result.accuracy) == (4, 3, 0.75)
+    assert result.first_spike_time == pytest.approx(math.log(1.5), rel=1e-5)
+    assert (result.silent_images, result.sparsity) == (0, 1.0)
+    assert (result.weights, result.neurons, result.spikes_per_image) == (4, 2, 2.0)
+    assert result.energy_by_weights == pytest.approx(4 * 1.0 * 10e-12)
+    assert result.energy_by_spikes == pytest.approx(2 * 10e-12)
+    assert result.images_per_second > 0
+
+
+def test_silent_neurons_and_silent_images() -> None:
+    # Neuron 1's weights sum to less than 1: it never spikes. Neuron 0 needs both pixels bright
+    # within the horizon: z = 2 (z_0 + z_1) / 3.
+    layer = SpikingLinear(2, 2, bias=False, t_max=1.0)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[2.0, 2.0], [0.25, 0.25]]))
+    model = nn.Sequential(nn.Flatten(), layer)
+    images = pixel_pairs((255, 255, 0), (255, 255, 1), (0, 0, 0), (0, 0, 1))
+    result = evaluate(model, images, alpha=3.0)
+    assert result.confusion.tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert (result.correct, result.silent_images, result.silent_share) == (1, 2, 0.5)
+    assert result.sparsity == 0.25
+    assert result.sparsity_by_layer == {"1": 0.25}
+    assert result.first_spike_time == pytest.approx(math.log(4 / 3), rel=1e-5)
+    assert result.energy_by_weights == pytest.approx(4 * 0.25 * 10e-12)
+    assert result.energy_by_spikes == pytest.approx(0.5 * 10e-12)
+
+
+def test_a_network_without_spiking_layers_has_no_spike_times() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.eye(2))
+    result = evaluate(model, pixel_pairs((255, 0, 0), (0, 255, 1)))
+    assert (result.images, result.correct, result.silent_images) == (2, 2, 0)
+    assert math.isnan(result.sparsity)
+    assert math.isnan(result.first_spike_time)
+
+
+def test_nothing_spikes() -> None:
+    result = evaluate(two_neurons([[0.1, 0.1], [0.1, 0.1]]), pixel_pairs((9, 9, 0), (1, 2, 1)))
+    assert (result.accuracy, result.sparsity, result.silent_share) == (0.0, 0.0, 1.0)
+    assert math.isnan(result.first_spike_time)
+    assert result.to_dict()["first_spike_time"] is None
+
+
+def test_prediction_is_the_first_spike_or_none() -> None:
+    inf = math.inf
+    output = torch.tensor([[3.0, 2.0, inf], [inf, inf, inf], [inf, inf, 9.0], [2.0, 2.0, 2.0]])
+    assert predict(output).tolist() == [1, -1, 2, 0]
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
+    model.train()
+    evaluate(model, pixel_pairs((255, 0, 0)))
+    assert model.training
+    assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_progress_is_told() -> None:
+    seen: list[int] = []
+    images = pixel_pairs(*[(255, 0, 0)] * 5)
+    evaluate(two_neurons([[3.0, 0], [0, 3.0]]), images, batch_size=2, on_progress=seen.append)
+    assert seen == [2, 4, 5]
+
+
+def test_what_cannot_be_evaluated_is_refused() -> None:
+    model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(model, pixel_pairs())
+    with pytest.raises(ValueError, match="batch_size"):
+        evaluate(model, pixel_pairs((1, 2, 0)), batch_size=0)
+    with pytest.raises(ValueError, match="2 classes"):
+        evaluate(nn.Sequential(nn.Flatten(), SpikingLinear(2, 3)), pixel_pairs((1, 2, 0)))
+
+
+def test_a_network_without_spikes_has_an_accuracy_only() -> None:
+    linear = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(2))
+    result = evaluate(nn.Sequential(nn.Flatten(), linear), pixel_pairs((200, 100, 0)))
+    assert result.correct == 1  # the earlier, brighter pixel has the smaller value
+    assert math.isnan(result.sparsity)
+    assert (result.weights, result.neurons) == (0, 0)
+    assert result.to_dict()["sparsity"] is None
+
+
+def test_whitening(seed: int) -> None:
+    """A network sees standardised images if it is told to: brightness no longer matters."""
+    model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
+    pairs = pixel_pairs((250, 240, 0), (20, 10, 0), (10, 20, 1))
+    whitened = evaluate(model, pairs, whiten=True)
+    assert whitened.correct == 3
+    one = evaluate(model, pixel_pairs((250, 240, 0)), whiten=True)
+    other = evaluate(model, pixel_pairs((20, 10, 0)), whiten=True)
+    assert one.first_spike_time == pytest.approx(other.first_spike_time, abs=1e-5)

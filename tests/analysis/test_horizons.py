@@ -1,0 +1,130 @@
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
+from ttfs_fast.layers import SpikeCounter, spiking_layers, watch_layers
+from ttfs_fast.models import mnist_scnn, vgg_stack
+from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.training import TrainConfig, load_model, train
+
+DIGITS = TrainConfig(
+    dataset="digits",
+    epochs=2,
+    train_images=90,
+    test_images=40,
+    lr_start=0.005,
+    weight_sum=4.0,
+    scale=10.0,
+    cost_reduction="mean",
+    seed=5,
+    threads=1,
+)
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return centre_weights_(vgg_stack(4, width=0.5, in_channels=3, image_size=(16, 16)))
+
+
+def images(seed: int = 1) -> Tensor:
+    return (1.5 * torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(seed))).exp()
+
+
+def shares(model: nn.Module, values: Tensor) -> dict[str, float]:
+    counter = SpikeCounter()
+    with torch.no_grad(), watch_layers(model, counter):
+        model(values)
+    return counter.sparsity_by_layer
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
+def test_each_layer_spikes_as_often_as_wanted(share: float) -> None:
+    model = network()
+    before = model(images())
+    horizons = find_horizons(model, images(), share)
+    assert torch.equal(model(images()), before)  # left as it is
+    set_horizons_(model, horizons)
+    *inner, last = shares(model, images()).values()
+    assert inner == pytest.approx([share] * len(inner), abs=0.01)
+    assert last > 0.5
+    assert math.isinf(horizons[-1])
+    other = list(shares(model, images(9)).values())[:-1]
+    assert other == pytest.approx(inner, abs=0.1)  # images of the same kind
+
+
+def test_a_share_of_1_changes_nothing() -> None:
+    model = network()
+    assert find_horizons(model, images(), 1.0) == [math.inf] * len(spiking_layers(model))
+
+
+def test_what_cannot_be() -> None:
+    model = network()
+    for share in (0.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match="share must be above 0"):
+            find_horizons(model, images(), share)
+    with pytest.raises(ValueError, match=r"4 spiking layers .*got 2 horizons"):
+        set_horizons_(model, [1.0, 2.0])
+    with pytest.raises(ValueError, match="no output spikes"):
+        find_horizons(model, torch.full((1, 3, 16, 16), math.inf), 0.5)
+    with pytest.raises(ValueError, match="give one of the two"):
+        TrainConfig(t_max=3.0, horizons=(1.0,))
+    with pytest.raises(ValueError, match="spiking neurons"):
+        TrainConfig(neuron="relu", horizons=(1.0,))
+    with pytest.raises(ValueError, match="horizons must be"):
+        TrainConfig(horizons=(math.nan,))
+
+
+def test_a_run_that_goes_on_from_another_with_horizons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train(DIGITS, tmp_path / "first", quiet=True)
+    values = (3 * torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(2))).exp()
+    horizons = tuple(find_horizons(first.model, values, 0.6))
+    further = dataclasses.replace(
+        DIGITS,
+        start=str(first.weights_path),
+        horizons=horizons,
+        epochs=1,
+        lr_start=1e-9,
+        lr_end=1e-9,
+    )
+    capsys.readouterr()
+    second = train(further, tmp_path / "second")
+    told = f"model.safetensors was trained with horizons (); this run goes on with {horizons}\n"
+    printed = capsys.readouterr().out
+    assert told in printed
+    assert printed.count("was trained with") == 1
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert second.evaluation.sparsity < 0.8 < first.evaluation.sparsity
+
+    again, config = load_model(second.weights_path)
+    assert config.horizons == horizons
+    for model in (again, mnist_scnn(weights=second.weights_path)):
+        assert [layer.t_max for layer in spiking_layers(model).values()] == list(horizons)
+        assert torch.equal(model(values), second.model(values))
+    plain = mnist_scnn(weights=second.weights_path, t_max=math.inf)
+    assert plain(values).isfinite().all()
+
+
+def test_centred_weights_go_on_too(tmp_path: Path) -> None:
+    deep = dataclasses.replace(
+        DIGITS, model="vgg4", width=0.5, relative_rate=True, epochs=1, average=0.9, alpha=1.5
+    )
+    first = train(deep, tmp_path / "first", quiet=True)
+    start = str(first.weights_path)
+    still = dataclasses.replace(deep, start=start, lr_start=1e-9, lr_end=1e-9)
+    second = train(still, tmp_path / "second", quiet=True)
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"another network, vgg4 of width 0.5 with neuron=spiking for digits"
+    ):
+        train(dataclasses.replace(DIGITS, start=start), tmp_path / "other", quiet=True)
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        train(dataclasses.replace(DIGITS, start="none"), tmp_path / "third", quiet=True)

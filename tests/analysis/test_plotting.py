@@ -1,0 +1,114 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ttfs_fast.analysis.plotting import spike_raster, training_curve
+from ttfs_fast.data import load
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.nn import SpikingLinear
+from ttfs_fast.training import EpochRecord
+from ttfs_fast.training.log import write_log
+
+matplotlib = pytest.importorskip("matplotlib")
+
+
+def titles(figure: object) -> str:
+    return " | ".join(
+        axis.get_title(loc=where)
+        for axis in figure.axes  # type: ignore[attr-defined]
+        for where in ("left", "right", "center")
+    )
+
+
+def test_raster_of_the_mnist_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images = load("digits", train=False)
+    figure = spike_raster(mnist_scnn(), images.images[3], label=int(images.labels[3]))
+    assert len(figure.axes) == 5
+    for layer, neurons in (("input", 784), ("conv1", 6272), ("conv2", 784), ("fc", 10)):
+        assert layer in titles(figure)
+        assert f"{neurons:,} neurons" in titles(figure)
+    assert figure.get_suptitle().startswith("First output spike at ")
+    figure.savefig(tmp_path / "raster.png")
+    pixels = matplotlib.image.imread(tmp_path / "raster.png")
+    assert pixels.shape[0] > 500
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100
+
+
+def test_raster_counts_by_hand() -> None:
+    # One pixel bright, one dark; weight 3 on each alone: neuron 0 spikes at 1.5, neuron 1 at
+    # 1.5 e^alpha, neuron 2 never.
+    layer = SpikingLinear(2, 3, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 3.0], [0.25, 0.25]]))
+    model = nn.Sequential(nn.Flatten(), layer)
+    image = np.array([[255, 0]], dtype=np.uint8)
+    figure = spike_raster(model, image, classes=("left", "right", "none"), label=1)
+    assert "2 neurons, 1 spike by the decision, 0 silent" in titles(figure)
+    assert "3 neurons, 1 spike by the decision, 1 silent" in titles(figure)
+    assert figure.get_suptitle() == "First output spike at 0.41 tau: class left  (true class right)"
+
+
+def test_raster_without_a_decision() -> None:
+    model = nn.Sequential(nn.Flatten(), SpikingLinear(2, 3, bias=False))
+    with torch.no_grad():
+        model[1].weight.fill_(0.1)
+    figure = spike_raster(model, np.array([[9, 7]], dtype=np.uint8))
+    assert figure.get_suptitle() == "No output neuron spikes: no decision"
+    assert "3 neurons, 3 silent" in titles(figure)
+
+
+def test_raster_wants_bytes() -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        spike_raster(mnist_scnn(), np.zeros((28, 28)))  # type: ignore[arg-type]
+
+
+def test_curve_of_a_log(tmp_path: Path) -> None:
+    records = [
+        EpochRecord(n, 0.001, 2 / n, 1 / n, 0.0, 20.0, 0.9, 0.91, 0.8, 0.7, 1.5, 0, 1.0)
+        for n in (1, 2, 3)
+    ]
+    write_log(tmp_path / "log.csv", records)
+    figure = training_curve(tmp_path / "log.csv")
+    figure.savefig(tmp_path / "curve.png")
+    assert "9.00" in titles(figure)
+    assert list(figure.axes[0].lines[0].get_ydata()) == [2.0, 1.0, 2 / 3]
+    write_log(tmp_path / "log.csv", [])
+    with pytest.raises(ValueError, match="no epoch"):
+        training_curve(tmp_path / "log.csv")
+
+
+def test_pyplot_is_not_touched() -> None:
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "backend", ["module://matplotlib_inline.backend_inline", "no-such-backend", "svg", None]
+)
+def test_files_are_drawn_whatever_mplbackend_says(backend: str | None, tmp_path: Path) -> None:
+    environment = {name: v for name, v in os.environ.items() if name != "MPLBACKEND"}
+    if backend is not None:
+        environment["MPLBACKEND"] = backend
+    path = tmp_path / "empty.png"
+    code = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from ttfs_fast._extras import require\n"
+        "from ttfs_fast._files import save_figure\n"
+        f"save_figure(Path({str(path)!r}), require('matplotlib.figure', 'plot').Figure())\n"
+        f"assert os.environ.get('MPLBACKEND') == {backend!r}\n"
+        "import matplotlib\n"
+        "print(matplotlib.rcParams._get('backend'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert (done.stdout == "svg\n") == (backend == "svg")  # one that is known is kept

@@ -1,0 +1,113 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast.optim.muon import Muon, orthogonalised
+from ttfs_fast.training import TrainConfig, train
+
+
+@pytest.mark.parametrize("shape", [(4, 30), (30, 4), (12, 12), (1, 9), (9, 1)])
+def test_singular_values_come_near_1_and_vectors_stay(shape: tuple[int, int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    steep = u @ torch.diag(torch.logspace(0, -1.5, len(s), dtype=torch.float64)) @ vt
+    result = orthogonalised(steep)
+    values = torch.linalg.svdvals(result)
+    assert values.min() > 0.65
+    assert values.max() < 1.25
+    within = u.T @ result @ vt.T
+    assert (within - torch.diag(within.diagonal())).abs().max() < 1e-9  # the same vectors
+
+
+def test_zeros_stay_zeros() -> None:
+    assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
+
+
+def gradients(parameter: nn.Parameter, grad: Tensor, **options: float) -> Tensor:
+    before = parameter.detach().clone()
+    parameter.grad = grad
+    Muon([parameter], **options).step()  # type: ignore[arg-type]
+    return parameter.detach() - before
+
+
+def test_the_learning_rate_is_the_size_of_a_step(seed: int) -> None:
+    torch.manual_seed(seed)
+    for shape in ((8, 4, 3, 3), (10, 50), (7,)):
+        step = gradients(nn.Parameter(torch.zeros(shape)), torch.randn(shape), lr=0.01)
+        assert step.square().mean().sqrt() == pytest.approx(0.01, rel=1e-4)
+    decayed = gradients(nn.Parameter(torch.ones(2, 2)), torch.zeros(2, 2), lr=0.1, weight_decay=0.5)
+    assert decayed == pytest.approx(torch.full((2, 2), -0.05))
+
+
+def test_a_centred_gradient_gives_a_centred_step(seed: int) -> None:
+    torch.manual_seed(seed)
+    grad = torch.randn(6, 40)
+    grad -= grad.mean(1, keepdim=True)
+    step = gradients(nn.Parameter(torch.zeros(6, 40)), grad, lr=1.0)
+    assert step.sum(1).abs().max() < 1e-4 * step.abs().sum(1).min()
+
+
+def test_it_finds_a_direction_that_a_common_one_hides() -> None:
+    """Regression on inputs that share a large mean: the rest decides, and descent sees the mean."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(400, 20, generator=generator) * 0.1 + 3
+    truth = torch.randn(20, 5, generator=generator)
+    wanted = inputs @ truth
+
+    def loss_after(make: object) -> float:
+        weight = nn.Parameter(torch.zeros(5, 20))
+        optimizer = make([weight])  # type: ignore[operator]
+        for step in range(200):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 * (1 - step / 200) + 1e-4
+            optimizer.zero_grad()
+            loss = (inputs @ weight.T - wanted).square().mean()
+            torch.autograd.backward(loss)
+            optimizer.step()
+        return loss.item()
+
+    muon = loss_after(lambda weights: Muon(weights, 0.1))
+    adam = loss_after(lambda weights: torch.optim.Adam(weights, 0.1, betas=(0.9, 0.99)))
+    assert muon < adam / 3
+
+
+def test_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
+    config = TrainConfig(
+        dataset="digits",
+        epochs=2,
+        train_images=120,
+        test_images=40,
+        optimizer="muon",
+        lr_start=0.03,
+        weight_sum=4.0,
+        relative_rate=True,
+        hold_spread=True,
+        scale=10.0,
+        cost_reduction="mean",
+        threads=1,
+    )
+    whole = train(config, tmp_path / "whole", quiet=True)
+    assert whole.records[1].loss_class < 0.9 * whole.records[0].loss_class
+
+    from ttfs_fast.training import trainer as loop
+
+    save = loop.save_checkpoint
+
+    def save_and_stop(*args: object) -> None:
+        save(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "stopped", quiet=True)
+    resumed = train(config, tmp_path / "stopped", resume=True, quiet=True)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value)
+    assert dataclasses.replace(resumed.records[1], seconds=0) == dataclasses.replace(
+        whole.records[1], seconds=0
+    )

@@ -1,0 +1,56 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from small_reproduction import SMALL, Report
+from ttfs_fast.paper import find_subjects, reproduce
+from ttfs_fast.training import TrainConfig, train
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that has begun to learn the digits."""
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    config = TrainConfig(
+        dataset="digits",
+        epochs=3,
+        train_images=600,
+        lr_start=3e-3,
+        scale=10.0,
+        cost_reduction="mean",
+        jitter=0.1,
+        seed=1,
+        threads=1,
+    )
+    result = train(config, folder, quiet=True)
+    assert result.evaluation.accuracy > 0.4
+    assert result.evaluation.sparsity > 0.3
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """All parts of it, small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("report")
+    try:
+        found = find_subjects(quick=True, out=folder, seed=0, runs=(digits_run,))
+        reproduce(
+            SMALL, found, folder, command="ttfs-fast reproduce --quick", say=lambda text: None
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return Report(folder, found)

@@ -1,0 +1,185 @@
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ttfs_fast.data import ImageSet
+from ttfs_fast.optim.centering import is_centred
+from ttfs_fast.paper import studies as experiments
+from ttfs_fast.paper.studies import DepthStudy, depth_study
+from ttfs_fast.paper.studies import depth as module
+from ttfs_fast.paper.studies._tables import read_rows, write_rows
+from ttfs_fast.paper.studies.depth import ARMS, Run, make_network, plot, summary
+
+SMALL = DepthStudy(
+    depths=(4, 8),
+    seeds=(0,),
+    arms=("uniform", "centred", "relu-norm"),
+    width=0.25,
+    train_images=64,
+    test_images=40,
+    epochs=2,
+    batch_size=16,
+)
+
+
+def coloured(name: str, root: str | None = None, train: bool = True) -> ImageSet:
+    """Images whose class is their colour: anything that learns, learns this."""
+    generator = np.random.default_rng(train)
+    labels = np.arange(200, dtype=np.int64) % 10
+    shades = np.random.default_rng(5).integers(0, 256, (10, 3, 1, 1))
+    noise = generator.integers(-20, 20, (200, 3, 32, 32))
+    images = (shades[labels] + noise).clip(0, 255).astype(np.uint8)
+    return ImageSet(images, labels, name, tuple("abcdefghij"))
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "load", coloured)
+
+
+def test_table_plot_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    runs = depth_study(SMALL, tmp_path, threads=1, say=said.append)
+    assert [(r.seed, r.depth, r.arm) for r in runs] == SMALL.combinations()
+    assert list(map(str, read_rows(tmp_path / "depth.csv", Run))) == list(
+        map(str, runs)
+    )  # with nan
+    assert (tmp_path / "depth.png").read_bytes().startswith(b"\x89PNG")
+    for run in runs:
+        assert 0 <= run.accuracy <= 1
+        assert len(run.losses.split()) == 8  # steps, fewer than twenty
+        assert math.isnan(run.firing) == (run.arm == "relu-norm")
+        assert run.firing > 0.5 or math.isnan(run.firing)
+    assert "6 networks to train" in said[0]
+
+    # The table without its last two rows: an interrupted study. It goes on and ends the same.
+    write_rows(tmp_path / "depth.csv", Run, runs[:-2])
+    again = depth_study(SMALL, tmp_path, threads=1, say=said.append)
+    assert "2 networks to train, 4 are in" in said[-3]
+    for one, other in zip(runs, again, strict=True):
+        assert str(dataclasses.replace(one, seconds=0)) == str(
+            dataclasses.replace(other, seconds=0)
+        )
+    # The figure shows what the table holds, not only what was asked for last.
+    shown: list[list[Run]] = []
+    monkeypatch.setattr(module, "plot", lambda runs: (shown.append(runs), plot(runs))[1])
+    one_arm = dataclasses.replace(SMALL, arms=("uniform",))
+    assert len(depth_study(one_arm, tmp_path, threads=1, say=said.append)) == 2
+    assert len(shown[0]) == 6
+    more = dataclasses.replace(SMALL, epochs=1, arms=("centred",), depths=(4,))
+    assert len(depth_study(more, tmp_path, threads=1, say=said.append)) == 1
+    assert len(shown[1]) == 1
+    assert len(read_rows(tmp_path / "depth.csv", Run)) == 7
+
+
+def test_networks_learn(tmp_path: Path) -> None:
+    """Each arm that is meant to learn beats chance by far on images that any network can tell."""
+    study = dataclasses.replace(
+        SMALL,
+        depths=(4,),
+        arms=("centred", "centred-muon", "held-muon", "relu", "relu-muon"),
+        train_images=200,
+        epochs=6,
+        width=0.5,
+    )
+    runs = depth_study(study, tmp_path, threads=1, say=lambda text: None)
+    for run in runs:
+        assert run.accuracy > 0.5, run
+        first, last = (float(run.losses.split()[i]) for i in (0, -1))
+        assert last < first
+
+
+def test_arms_are_what_they_say() -> None:
+    images = coloured("x")
+    networks = {arm: make_network(arm, 8, 0.5, images) for arm in ARMS}
+    assert is_centred(networks["centred"])
+    assert is_centred(networks["centred-muon"])
+    assert is_centred(networks["held-muon"])
+    uniform = networks["uniform"].conv2.weight
+    assert uniform.min() >= 0
+    assert uniform.max() <= 8 / uniform[0].numel()
+    normal = networks["normal"].fc1.weight
+    assert normal.std().item() == pytest.approx(math.sqrt(15 / normal.shape[1]), rel=0.1)
+    norms = [
+        any(isinstance(m, torch.nn.BatchNorm2d) for m in networks[arm].modules())
+        for arm in ("relu", "relu-norm")
+    ]
+    assert norms == [False, True]
+    weights = {
+        arm: sum(p.numel() for n, p in net.named_parameters() if p.dim() > 1)
+        for arm, net in networks.items()
+    }
+    # The first layer of a ReLU network sees three channels, that of a spiking one both polarities.
+    first = 8 * 3 * 9
+    assert weights["relu"] == weights["relu-norm"] == weights["uniform"] - first
+
+
+def test_summary() -> None:
+    run = module.Run("centred", 8, 0, 1, 1, 1, 1, 1.0, 0.1, "1", 0.1, 0.5, 1.0, 1.0)
+    other = dataclasses.replace(run, seed=1, accuracy=0.7)
+    assert list(summary([run, other])) == [("centred", 8, 0.6, pytest.approx(0.1414, abs=1e-3), 2)]
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no arm 'best'"):
+        DepthStudy(arms=("best",))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="depth must be 4, 8, 13 or 17"):
+        DepthStudy(depths=(5,))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        DepthStudy(epochs=0)
+    path = tmp_path / "depth.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="is not a table of this study"):
+        read_rows(path, Run)
+    assert experiments.DepthStudy is DepthStudy
+
+
+def test_start_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the spread, and the image is gone sooner; twice the spread, and noise takes over."""
+    from ttfs_fast.paper.studies import start
+
+    monkeypatch.setattr(start, "load", coloured)
+    rows = start.start_study(tmp_path, depth=13, spreads=(2.0, 5.0), images=8)
+    assert len(rows) == 3 * 13
+    last = {row.start: row for row in rows if row.number == 13}
+    first = {row.start: row for row in rows if row.number == 1}
+    assert last["2.0"].spread < 0.01 * last["5.0"].spread
+    assert last["5.0"].noise > 5 * first["5.0"].noise
+    assert first["5.0"].gradient > 100 * first["2.0"].gradient
+    assert (tmp_path / "start.csv").read_text().count("\n") == 1 + 39
+    assert (tmp_path / "start.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_command(tmp_path: Path) -> None:
+    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+    from ttfs_fast import cli
+
+    arguments = ["study", "depth", "--out", str(tmp_path), "--depths", "4", "--arms", "centred"]
+    arguments += ["--seeds", "1", "--train-images", "32", "--test-images", "20", "--epochs", "1"]
+    result = testing.CliRunner().invoke(cli.app, [*arguments, "--width", "0.25", "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    assert "spiking, centred" in result.output
+    assert "4 layers" in result.output
+    wrong = testing.CliRunner().invoke(cli.app, ["study", "depth", "--depths", "5"])
+    assert wrong.exit_code == 2
+
+
+def test_steps_without_a_finite_gradient_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms = iter((1.0, math.nan, math.inf, math.nan))
+    monkeypatch.setattr(module, "clip_gradient_", lambda *arguments, **more: next(norms))
+    study = dataclasses.replace(SMALL, depths=(4,), arms=("centred",), epochs=1)
+    with pytest.warns(UserWarning, match="centred, 4 layers, seed 0: 3 of 4 steps were left out"):
+        depth_study(study, tmp_path, threads=1, say=lambda text: None)
+
+
+def test_a_single_image_over_is_refused_with_batch_normalisation(tmp_path: Path) -> None:
+    study = dataclasses.replace(SMALL, train_images=65)
+    with pytest.raises(ValueError, match="65 images in batches of 16 leave one over"):
+        depth_study(study, tmp_path / "run", say=lambda text: None)
+    assert not (tmp_path / "run").exists()

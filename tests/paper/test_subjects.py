@@ -1,0 +1,148 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from small_reproduction import Report
+from ttfs_fast.cli import app
+from ttfs_fast.data import ImageSet
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.paper import Plan, Subject, find_subjects, run
+from ttfs_fast.paper.part import Context
+from ttfs_fast.paper.table4 import _retraining
+from ttfs_fast.training import TrainConfig
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("no_data")
+def test_without_data_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"MNIST: .*--quick, which needs no data"):
+        find_subjects(quick=False, out=tmp_path, seed=0)
+
+
+@pytest.mark.usefixtures("no_data")
+def test_without_mnist_a_run_is_still_looked_at(digits_run: Path, tmp_path: Path) -> None:
+    found = find_subjects(quick=False, out=tmp_path, seed=0, runs=(digits_run,))
+    assert [subject.key for subject in found.subjects] == ["digits-demo"]
+    assert found.subjects[0].title == "Digits (mnist_scnn, 3 epochs)"
+    assert not found.subjects[0].comparable
+    for word in ("MNIST", "CIFAR-10", "ImageNet"):
+        assert any(word in sentence for sentence in found.missing)
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="folder of a finished ttfs-fast train"):
+        find_subjects(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "nothing",))
+
+
+def test_folders_that_are_not_there_are_refused(digits_run: Path, tmp_path: Path) -> None:
+    for named in ("data_root", "images"):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder .*elsewhere"):
+            find_subjects(
+                quick=False,
+                out=tmp_path,
+                seed=0,
+                runs=(digits_run,),
+                **{named: tmp_path / "elsewhere"},  # type: ignore[arg-type]
+            )
+
+
+def test_mnist_and_the_authors_weights(data_root: Path, tmp_path: Path) -> None:
+    found = find_subjects(quick=False, out=tmp_path, seed=0, data_root=data_root)
+    keys = [subject.key for subject in found.subjects]
+    assert keys[:2] == ["mnist", "mnist-authors"]
+    if keys[2:]:  # where the folder has CIFAR-10
+        assert keys[2:] == ["shipped-cifar-scnn", "shipped-cifar-vgg"]
+        assert {subject.paper_key for subject in found.subjects[2:]} == {"cifar10"}
+    else:
+        assert any(text.startswith("CIFAR-10: ") for text in found.missing)
+    first, authors = found.subjects[:2]
+    assert first.paper_title == authors.paper_title == "paper"
+    assert first.stem != authors.stem
+    some, whole = first.some(2000), first.test_set
+    assert isinstance(some, ImageSet)
+    assert isinstance(whole, ImageSet)
+    assert np.array_equal(some.images, whole.images[::5])
+    assert first.some(10_000) is whole
+
+
+def test_another_network_has_another_stem() -> None:
+    def stem(seed: int, alpha: float = 3.0) -> str:
+        torch.manual_seed(seed)
+        config = TrainConfig(dataset="digits", alpha=alpha)
+        return Subject("digits", "Digits", "new", mnist_scnn(), config).stem
+
+    assert stem(0) == stem(0)
+    assert len({stem(0), stem(1), stem(0, 2.5)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"draws": 1}, "draws must be at least 2"), ({"seed": -1}, "seed must not be negative")],
+)
+def test_plans_that_cannot_be(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Plan(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_command(digits_run: Path, tmp_path: Path) -> None:
+    arguments = ["reproduce", "--quick", "--run", str(digits_run), "--out", str(tmp_path)]
+    arguments += ["--only", "table1,table3", "--threads", str(torch.get_num_threads())]
+    result = CliRunner().invoke(app, arguments, env=dict(os.environ))
+    assert result.exit_code == 0, result.output
+    assert "table3: 11 of 11" in result.output
+    assert f"The report: {tmp_path / 'report.html'}" in result.output
+    result = CliRunner().invoke(app, [*arguments[:-4], "--only", "figure3"])
+    assert result.exit_code == 2
+    assert "there is no part 'figure3'" in result.stderr
+
+
+def test_the_report_names_its_networks(report: Report) -> None:
+    assert report.found.missing == []
+    assert "digits-demo" in report.results["table2"]
+
+
+def test_runs_of_one_name_are_told_apart(digits_run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "a b" / "demo"
+    other.parent.mkdir()
+    other.symlink_to(digits_run)
+    odd = tmp_path / "my run, 1"
+    odd.symlink_to(digits_run)
+    found = find_subjects(quick=True, out=tmp_path, seed=0, runs=(digits_run, other, odd))
+    keys = [subject.key for subject in found.subjects]
+    assert keys == ["digits-demo", "digits-demo-2", "digits-my-run--1"]
+
+
+def test_the_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the parts, the ones that take no time."""
+    quick = {name: run.PARTS[name] for name in ("table1", "table3")}
+    monkeypatch.setattr(run, "PARTS", quick)
+    out = tmp_path / "demo"
+    arguments = ["demo", "--out", str(out), "--epochs", "1", "--threads", "1"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "model.safetensors").exists()
+    assert "demo.png" in result.output
+    assert "energy by weights" in result.output
+    last = result.output.strip().splitlines()[-1]
+    assert last == f"The report: {out / 'report' / 'report.html'}"
+    text = (out / "report" / "report.md").read_text()
+    assert "## Table 1" in text
+    assert "short version" in text
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "digits"])
+def test_retraining_keeps_the_encoding_of_its_network(dataset: str, tmp_path: Path) -> None:
+    config = TrainConfig(dataset=dataset, alpha=2.0, polarity="dark-first")
+    subject = Subject("own", "Own", "own", mnist_scnn(), config, None)
+    context = Context(Plan(), [subject], tmp_path, 1, print)
+    assert _retraining(context, subject).training.encoding == subject.encoding
