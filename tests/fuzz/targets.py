@@ -148,19 +148,21 @@ def _integer(content: bytes, folder: Path) -> None:
 
 
 def _checkpoint(content: bytes, folder: Path) -> None:
-    from ttfs_fast.training.checkpoint import OPTIMIZER, STATE, WEIGHTS, load_checkpoint
+    from ttfs_fast.training import run_folder
+    from ttfs_fast.training.checkpoint import load_checkpoint
 
     parts = [*content.split(SEPARATOR), b"", b"", b""][:3]
     place = folder / "checkpoint-0007"
     place.mkdir(exist_ok=True)
+    names = run_folder.CHECKPOINT_WEIGHTS, run_folder.CHECKPOINT_REST, run_folder.CHECKPOINT_STATE
     state = parts[2]
     if len(content) % 4:  # the digests fit
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             known = json.loads(state)
-            for name, part in zip((WEIGHTS, OPTIMIZER), parts, strict=False):
+            for name, part in zip(names[:2], parts, strict=False):
                 known["sha256"][name] = hashlib.sha256(part).hexdigest()
             state = json.dumps(known).encode()
-    for name, part in zip((WEIGHTS, OPTIMIZER, STATE), (*parts[:2], state), strict=True):
+    for name, part in zip(names, (*parts[:2], state), strict=True):
         (place / name).write_bytes(part)
     load_checkpoint(folder)
 

@@ -12,10 +12,10 @@ from ttfs_fast import _files
 from ttfs_fast.training.checkpoint import (
     FORMAT,
     Checkpoint,
-    list_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
+from ttfs_fast.training.run_folder import RunFolder
 
 
 def some_checkpoint(epoch: int) -> Checkpoint:
@@ -197,4 +197,4 @@ def test_other_names_are_no_checkpoints(tmp_path: Path) -> None:
     for name in ("checkpoint-1", "checkpoint-0002.old", ".partial-checkpoint-0003"):
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoint-0004").touch()
-    assert list_checkpoints(tmp_path) == []
+    assert RunFolder(tmp_path).checkpoints() == []

@@ -586,12 +586,13 @@ def train(
     }
     with friendly_errors(debug):
         from ttfs_fast import training
+        from ttfs_fast.training.run_folder import RunFolder
 
         settings = training.read_recipe(config) if config is not None else {}
         settings |= {name: value for name, value in given.items() if value is not None}
         name = settings.get("dataset", TrainConfig.dataset)
         folder = out if out is not None else Path("runs") / name
-        saved = folder / training.trainer.CONFIG
+        saved = RunFolder(folder).config
         base = TrainConfig()
         if resume and saved.is_file():
             base = TrainConfig.from_json(saved.read_text("utf-8"))

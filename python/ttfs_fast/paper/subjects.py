@@ -29,7 +29,8 @@ from ttfs_fast.training.build import read_image_shape
 from ttfs_fast.training.datasets import check_shape, count
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.export import weights_digest
-from ttfs_fast.training.trainer import CONFIG, LOG, WEIGHTS, ensure_trained
+from ttfs_fast.training.run_folder import RunFolder
+from ttfs_fast.training.trainer import ensure_trained
 
 AUTHORS = "authors-mnist"
 """Folder, within the data folder, of the weights that the paper's authors published."""
@@ -348,18 +349,19 @@ def _cifar(data_root: Path | None) -> tuple[list[Subject], list[str]]:
 
 def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
     """The network of a run's folder, or of a file of weights."""
-    weights = path / WEIGHTS if path.is_dir() else path
+    run = RunFolder(path)
+    weights = run.weights if path.is_dir() else path
     if not weights.is_file():
         raise FileNotFoundError(
             f"no trained network at {path}: give the folder of a finished ttfs-fast train, or its "
-            f"{WEIGHTS}"
+            f"{run.weights.name}"
         )
     model, config = load_model(weights)
     if config.neuron != "spiking":
         raise ValueError(f"{path} holds a network of {config.neuron} neurons; these do not spike")
     name = path.name if path.is_dir() else path.stem
-    log = weights.parent / LOG
-    has_log = path.is_dir() and log.is_file() and (path / CONFIG).is_file()
+    log = run.log
+    has_log = path.is_dir() and log.is_file() and run.config.is_file()
     root = data_root
     if config.dataset == "folder":
         root = images or (Path(config.data_root) if config.data_root else None)

@@ -33,6 +33,7 @@ from ttfs_fast.paper.subjects import Subject
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig
 from ttfs_fast.quantization.fake import BITS, weight_of_code
 from ttfs_fast.training import TrainConfig, read_recipe
+from ttfs_fast.training.run_folder import RunFolder
 
 NAME, TITLE = "table4", "Table 4: few bits"
 FULL = 32
@@ -283,8 +284,8 @@ def retraining_folder(context: Context, subject: Subject) -> Path:
 def _after_retraining(context: Context, subject: Subject, bits: int) -> dict[str, Any]:
     """Retrains, or goes on with it, or finds it done; then tests."""
     folder = retraining_folder(context, subject)
-    written = folder / f"model-{bits}bit.ttfs"
-    last = folder / f"model-{BITS[-1]}bit.ttfs"
+    written = RunFolder(folder).integer_network(bits)
+    last = RunFolder(folder).integer_network(BITS[-1])
     if not last.exists():
         context.say(f"retraining {subject.title} for few bits, in {folder}")
         quantization.quantize(

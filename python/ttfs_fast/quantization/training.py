@@ -33,7 +33,6 @@ from ttfs_fast.training import TrainConfig
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
-    list_checkpoints,
     load_checkpoint,
     remove_older,
     save_checkpoint,
@@ -42,8 +41,8 @@ from ttfs_fast.training.datasets import digest, load_in_memory, make_batches
 from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.report import Reporter, left_out
+from ttfs_fast.training.run_folder import RunFolder
 
-CONFIG = "quantize.json"
 CALIBRATION_IMAGES = 500
 """Training images on which the units of the spike codes are found."""
 
@@ -221,8 +220,8 @@ def quantize(
 
 def _check_settings(config: QuantizeConfig, run: Path, *, resume: bool) -> None:
     """Refuse a folder that holds a run, or to resume, one that holds a run of other settings."""
-    text, saved = config.to_json(), run / CONFIG
-    if not resume and (saved.exists() or list_checkpoints(run)):
+    text, saved = config.to_json(), RunFolder(run).qat_config
+    if not resume and (saved.exists() or RunFolder(run).checkpoints()):
         raise FileExistsError(
             f"{run} already holds a run: give --resume to continue it, or another folder"
         )
@@ -297,11 +296,11 @@ class _Run:
         if checkpoint is not None:
             self._restore(checkpoint)
             remove_older(self.run, checkpoint.epoch)
-        replace_file(self.run / CONFIG, f"{self.config.to_json()}\n".encode())
+        replace_file(RunFolder(self.run).qat_config, f"{self.config.to_json()}\n".encode())
         self._announce()
         networks = {}
         for stage, after in zip(stages, (*stages[1:], None), strict=True):
-            written = self.run / f"model-{stage.bits}bit.ttfs"
+            written = RunFolder(self.run).integer_network(stage.bits)
             ends = after is None or after.bits != stage.bits
             if self.done >= stage.last and not ends:
                 continue
@@ -408,7 +407,7 @@ class _Run:
                 polarity=training.polarity,
             ),
         )
-        path = network.save(self.run / f"model-{bits}bit.ttfs")
+        path = network.save(RunFolder(self.run).integer_network(bits))
         result = evaluate(network, self.test_set, threads=torch.get_num_threads())
         self.reporter.say(
             f"{bits} bits: {result.accuracy:.2%} of {result.images:,} test images in integers, "
@@ -446,7 +445,7 @@ class _Run:
         if _settings(json.dumps(checkpoint.facts["config"])) != _settings(self.config.to_json()):
             raise ValueError(
                 f"cannot resume {self.run}: its checkpoint is of a run with other settings than "
-                f"its {CONFIG}; give another folder"
+                f"its {RunFolder(self.run).qat_config.name}; give another folder"
             )
         stages = self.config.stages
         self._enter(next((s for s in stages if checkpoint.epoch <= s.last), stages[-1]))

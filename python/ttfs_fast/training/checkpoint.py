@@ -10,7 +10,6 @@ the folder with the largest number is complete.
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,14 @@ import ttfs_fast
 from ttfs_fast._extras import require
 from ttfs_fast._files import new_folder, remove_folder, remove_partials, write_durably
 from ttfs_fast._untrusted import parse_json, parse_safetensors
+from ttfs_fast.training.run_folder import (
+    CHECKPOINT_REST,
+    CHECKPOINT_STATE,
+    CHECKPOINT_WEIGHTS,
+    RunFolder,
+)
 
 FORMAT = 3
-WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
-_NAME = re.compile(r"checkpoint-(\d{4,})")
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         beside |= {f"{kind}.{name}": value for name, value in state_dict.items()}
     beside["generator"] = checkpoint.generator
     contents = {
-        WEIGHTS: safetensors.save(_contiguous(checkpoint.model)),
-        OPTIMIZER: safetensors.save(_contiguous(beside)),
+        CHECKPOINT_WEIGHTS: safetensors.save(_contiguous(checkpoint.model)),
+        CHECKPOINT_REST: safetensors.save(_contiguous(beside)),
     }
     state = {
         "format": FORMAT,
@@ -113,14 +116,14 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
         "facts": checkpoint.facts,
     }
-    contents[STATE] = json.dumps(state, indent=2).encode()
+    contents[CHECKPOINT_STATE] = json.dumps(state, indent=2).encode()
 
-    name = f"checkpoint-{checkpoint.epoch:04d}"
-    with new_folder(run / name) as partial:
+    folder = RunFolder(run).checkpoint(checkpoint.epoch)
+    with new_folder(folder) as partial:
         for file_name, data in contents.items():
             write_durably(partial / file_name, data)
     remove_older(run, checkpoint.epoch)
-    return run / name
+    return folder
 
 
 def remove_older(run: Path, epoch: int) -> None:
@@ -128,7 +131,7 @@ def remove_older(run: Path, epoch: int) -> None:
 
     Saving it ends with this; a run that was killed in between does it when it resumes.
     """
-    for earlier, folder in list_checkpoints(run):
+    for earlier, folder in RunFolder(run).checkpoints():
         if earlier < epoch:
             remove_folder(folder)
     remove_partials(run)
@@ -148,13 +151,13 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         If the newest checkpoint is damaged, or was written by a version of ttfs_fast with
         another format; the message names the folder.
     """
-    found = list_checkpoints(run)
+    found = RunFolder(run).checkpoints()
     if not found:
         return None
     epoch, folder = found[-1]
     advice = "remove this folder to continue from an earlier checkpoint, or start a new run"
     try:
-        state = parse_json((folder / STATE).read_bytes())
+        state = parse_json((folder / CHECKPOINT_STATE).read_bytes())
         found_format = state["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint {folder} is damaged ({error}); {advice}") from error
@@ -164,12 +167,12 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         if state["epoch"] != epoch:
             raise ValueError(f"it is of epoch {state['epoch']}")
         tensors = {}
-        for name in (WEIGHTS, OPTIMIZER):
+        for name in (CHECKPOINT_WEIGHTS, CHECKPOINT_REST):
             data = (folder / name).read_bytes()
             if hashlib.sha256(data).hexdigest() != state["sha256"][name]:
                 raise ValueError(f"{name} is not what was written")
             tensors[name] = parse_safetensors(data)
-        model, beside = tensors[WEIGHTS], tensors[OPTIMIZER]
+        model, beside = tensors[CHECKPOINT_WEIGHTS], tensors[CHECKPOINT_REST]
         generator = beside.pop("generator")
         networks: dict[str, dict[str, Tensor]] = {"averaged": {}, "best": {}}
         optimizer: dict[int, dict[str, Tensor]] = {}
@@ -200,17 +203,6 @@ def _other_format(folder: Path, state: dict[str, Any]) -> str:
         f"the checkpoint {folder} has format {state['format']}, and this version of ttfs_fast "
         f"({ttfs_fast.__version__}) reads format {FORMAT}: resume with the version that wrote it"
         f"{f' ({writer})' if writer else ''}, or start a new run in another folder"
-    )
-
-
-def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a run, as (finished epochs, folder), oldest first."""
-    if not run.is_dir():
-        return []
-    return sorted(
-        (int(match.group(1)), path)
-        for path in run.iterdir()
-        if (match := _NAME.fullmatch(path.name)) and path.is_dir()
     )
 
 

@@ -10,8 +10,7 @@ from typing import Any, Self
 
 from ttfs_fast._extras import require
 from ttfs_fast.training.log import EpochRecord
-
-FOLDER = "tensorboard"
+from ttfs_fast.training.run_folder import RunFolder
 
 
 class Scalars:
@@ -31,7 +30,7 @@ class Scalars:
     """
 
     def __init__(self, run: Path, *, write: bool) -> None:
-        self._folder = run / FOLDER
+        self._folder = RunFolder(run).tensorboard
         self._writer: Any = None
         self._written = 0
         if write:

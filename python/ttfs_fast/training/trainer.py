@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
-from ttfs_fast._files import remove_folder, remove_partials, replace_file, use_folder
+from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
 from ttfs_fast.data import ImageSet
 from ttfs_fast.data.stream import refuse_in_starting_worker
@@ -44,7 +44,6 @@ from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.build import load_model, make_model
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
-    list_checkpoints,
     load_checkpoint,
     remove_older,
     save_checkpoint,
@@ -57,10 +56,9 @@ from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
 from ttfs_fast.training.processes import EpochTotals, leave, lost_connection, make_fabric
 from ttfs_fast.training.report import Reporter, left_out
-from ttfs_fast.training.tensorboard import FOLDER as TENSORBOARD
+from ttfs_fast.training.run_folder import RunFolder
 from ttfs_fast.training.tensorboard import Scalars
 
-CONFIG, LOG, WEIGHTS = "config.json", "log.csv", "model.safetensors"
 LATEST_LOGIT = 50.0
 """Latest output time, in tau, that a ReLU network's loss sees: its logits are no spike times."""
 
@@ -195,7 +193,7 @@ def _train(
         if others := _differences(config, begun_with):
             raise ValueError(
                 f"cannot resume {run}: its checkpoint is of a run with other settings than its "
-                f"{CONFIG}: {others}. Start anew with --overwrite, or train into another folder"
+                f"config.json: {others}. Start anew with --overwrite, or train into another folder"
             )
     if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
         raise ValueError(
@@ -217,8 +215,8 @@ def _train(
             session.start_from(config.start)
         if saved is None and leads:
             # Now that nothing in the settings has turned out not to fit the data or each other.
-            _remove_run(run)
-            replace_file(run / CONFIG, f"{config.to_json()}\n".encode())
+            RunFolder(run).remove_training()
+            replace_file(RunFolder(run).config, f"{config.to_json()}\n".encode())
         session.announce()
         again = f"continue with: ttfs-fast train --out {run} --resume"
         try:
@@ -258,14 +256,13 @@ def ensure_trained(config: TrainConfig, out_dir: str | Path, *, quiet: bool = Fa
     path : Path
         The file of the weights.
     """
-    run = Path(out_dir)
-    saved = run / CONFIG
-    same = saved.is_file() and not config.differences(
-        TrainConfig.from_json(saved.read_text("utf-8"))
+    run = RunFolder(Path(out_dir))
+    same = run.config.is_file() and not config.differences(
+        TrainConfig.from_json(run.config.read_text("utf-8"))
     )
-    if same and (run / WEIGHTS).is_file():
-        return run / WEIGHTS
-    return train(config, run, resume=same, overwrite=not same, quiet=quiet).weights_path
+    if same and run.weights.is_file():
+        return run.weights
+    return train(config, run.path, resume=same, overwrite=not same, quiet=quiet).weights_path
 
 
 @dataclass(frozen=True)
@@ -418,7 +415,7 @@ class _Session:
                 facts=facts,
             ),
         )
-        write_log(self.run / LOG, self.records)
+        write_log(RunFolder(self.run).log, self.records)
 
     def run_to_end(self) -> TrainResult:
         config = self.config
@@ -427,7 +424,7 @@ class _Session:
         done = len(self.records)
         leads = self.fabric.global_rank == 0
         if done and leads:
-            write_log(self.run / LOG, self.records)
+            write_log(RunFolder(self.run).log, self.records)
             self.scalars.write(self.records)
         evaluation: EvaluationResult | None = None
         with self.reporter.start_bar(total=steps * config.epochs, done=steps * done):
@@ -636,7 +633,7 @@ class _Session:
         if self.config.neuron == "horizon" and self.fabric.global_rank == 0:
             # The network that is exported, by the spiking operators; training took dense products.
             evaluation = evaluate(network, self.test_set, **self.config.encoding)
-        path, log = self.run / WEIGHTS, self.run / LOG
+        path, log = RunFolder(self.run).weights, RunFolder(self.run).log
         if self.fabric.global_rank == 0:
             export_weights(
                 network,
@@ -751,32 +748,19 @@ def _saved_config(run: Path, *, resume: bool, overwrite: bool) -> TrainConfig | 
     """The settings of the run to resume; None for a new run."""
     if resume and overwrite:
         raise ValueError("resume continues a run and overwrite removes it: give one of the two")
-    path = run / CONFIG
+    path = RunFolder(run).config
     if resume:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{run} holds no training run to resume; leave out --resume to start one"
             )
         return TrainConfig.from_json(path.read_text("utf-8"))
-    if not overwrite and (path.exists() or list_checkpoints(run)):
+    if not overwrite and (path.exists() or RunFolder(run).checkpoints()):
         raise FileExistsError(
             f"{run} already holds a training run: give --resume to continue it, "
             f"--overwrite to remove it and start anew, or another folder"
         )
     return None
-
-
-def _remove_run(run: Path) -> None:
-    """Remove a run; without its settings, which go first, nothing can resume from the rest."""
-    (run / CONFIG).unlink(missing_ok=True)
-    for _, folder in list_checkpoints(run):
-        remove_folder(folder)
-    for name in (LOG, WEIGHTS):
-        (run / name).unlink(missing_ok=True)
-    if (run / TENSORBOARD).is_dir():
-        remove_folder(run / TENSORBOARD)
-    if run.is_dir():
-        remove_partials(run)
 
 
 @contextmanager
