@@ -11,7 +11,6 @@ from ttfs_fast.circuit.energy import (
     NetworkEnergy,
     energy,
     energy_per_spike,
-    gain_over_prior,
     simulated_energy,
 )
 from ttfs_fast.circuit.parameters import CircuitParameters, Nonidealities
@@ -23,7 +22,6 @@ from ttfs_fast.circuit.simulation import (
     simulate,
 )
 from ttfs_fast.circuit.sweeps import (
-    TABLE_3,
     OperatingPoint,
     SweepPoint,
     is_monotone,
@@ -32,7 +30,6 @@ from ttfs_fast.circuit.sweeps import (
 )
 
 __all__ = [
-    "TABLE_3",
     "CircuitParameters",
     "NetworkEnergy",
     "Nonidealities",
@@ -44,7 +41,6 @@ __all__ = [
     "default_step",
     "energy",
     "energy_per_spike",
-    "gain_over_prior",
     "is_monotone",
     "jitter_sweep",
     "quantization_sweep",

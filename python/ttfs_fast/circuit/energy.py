@@ -8,9 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from ttfs_fast.circuit.parameters import CircuitParameters
 from ttfs_fast.circuit.simulation import SimulationResult
 
-PRIOR_ENERGY = 19e-12
-"""Joules a spike of the voltage-domain neuron that the paper compares with (its reference 19)."""
-
 SPIKE_TIME = 3.5
 """Time from first input to spike, in units of tau, for which `energy_per_spike` is quoted:
 about the median of the trained MNIST network."""
@@ -60,11 +57,6 @@ def energy_per_spike(parameters: CircuitParameters, spike_time: float = SPIKE_TI
     """
     seconds = float(parameters.seconds(spike_time))
     return float(energy(parameters, seconds, seconds))
-
-
-def gain_over_prior(parameters: CircuitParameters, spike_time: float = SPIKE_TIME) -> float:
-    """Share of the prior circuit's 19 pJ a spike that is saved: the paper's "45 %"."""
-    return 1 - energy_per_spike(parameters, spike_time) / PRIOR_ENERGY
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Pictures of the neuron circuit, drawn with matplotlib; see `ttfs_fast.analysis.plotting`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,14 +113,24 @@ def waveform_figure(
     return figure
 
 
-def sweep_figure(points: Sequence[SweepPoint], quantity: str) -> "Figure":
-    """Draw output jitter against the swept quantity, with 95 % confidence and Table 3.
+def sweep_figure(
+    points: Sequence[SweepPoint],
+    quantity: str,
+    published: Mapping[float, float] | None = None,
+    published_label: str = "published",
+) -> "Figure":
+    """Draw output jitter against the swept quantity, with 95 % confidence.
 
     Parameters
     ----------
     points : sequence of SweepPoint
     quantity : str
         Label of the x axis.
+    published : mapping of float to float, optional
+        Figures to compare with: output jitter in % by value of the swept quantity. Those at the
+        values of ``points`` are drawn, with a band of a factor of two.
+    published_label : str
+        Their name in the legend.
 
     Returns
     -------
@@ -129,13 +139,13 @@ def sweep_figure(points: Sequence[SweepPoint], quantity: str) -> "Figure":
     figure = _figure(6.4, 4.2)
     axis: Any = figure.subplots()
     x = [point.value for point in points]
-    paper = [(p.value, p.paper) for p in points if p.paper is not None]
-    if paper:
-        px, py = (np.array(column) for column in zip(*paper, strict=True))
+    known = [(value, published[value]) for value in x if published and value in published]
+    if known:
+        px, py = (np.array(column) for column in zip(*known, strict=True))
         axis.fill_between(
             px, py / 2, py * 2, color=FAINT, alpha=0.18, linewidth=0, label="a factor of two"
         )
-        axis.plot(px, py, color=FAINT, marker="s", ms=5, linewidth=1.0, label="paper, Table 3")
+        axis.plot(px, py, color=FAINT, marker="s", ms=5, linewidth=1.0, label=published_label)
     axis.fill_between(
         x,
         [max(p.low, 1e-6) for p in points],

@@ -1,4 +1,4 @@
-"""Monte Carlo sweeps of one neuron: input jitter and weight quantisation (the paper's Table 3)."""
+"""Monte Carlo sweeps of one neuron: output jitter against input jitter and weight bits."""
 
 import dataclasses
 import itertools
@@ -11,12 +11,6 @@ from numpy.typing import NDArray
 
 from ttfs_fast.circuit.parameters import CircuitParameters, Nonidealities
 from ttfs_fast.circuit.simulation import Model, simulate
-
-PAPER_JITTER = {1.0: 0.024, 3.0: 0.189, 5.0: 0.397, 7.0: 0.789, 9.0: 0.997}
-"""Table 3: input jitter in % to output jitter in %."""
-
-PAPER_QUANTIZATION = {4.0: 0.957, 8.0: 0.268, 16.0: 0.008, 24.0: 0.004, 32.0: 0.004}
-"""Table 3: bits of the weights to output jitter in %."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +40,6 @@ class OperatingPoint:
             )
 
 
-TABLE_3 = OperatingPoint(
-    times=(0.0, 0.3143),
-    weights=(3.71, 2.5),
-    weight_full_scale=4.45,
-    noise=Nonidealities(bank_offset=True, phase_noise=-147.0),
-)
-"""One parameter set under which all ten figures of Table 3 come out within a factor of two.
-
-The first input fires the neuron by itself; the second comes 1 % after that, the situation of the
-inset of the paper's Figure 1, whose third input is too late. docs/circuit.md says how it was found.
-"""
-
-
 @dataclass(frozen=True)
 class SweepPoint:
     """Output jitter at one value of the swept quantity.
@@ -74,8 +55,6 @@ class SweepPoint:
         95 % confidence interval of that mean.
     trials, silent : int
         Trials run, and how many of them did not fire.
-    paper : float or None
-        The figure of Table 3, if it has this value.
     """
 
     value: float
@@ -84,14 +63,13 @@ class SweepPoint:
     high: float
     trials: int
     silent: int
-    paper: float | None
 
 
 def jitter_sweep(
-    parameters: CircuitParameters | None = None,
-    point: OperatingPoint = TABLE_3,
+    point: OperatingPoint,
+    jitters: Sequence[float],
     *,
-    jitters: Sequence[float] = tuple(PAPER_JITTER),
+    parameters: CircuitParameters | None = None,
     trials: int = 20_000,
     model: Model = "averaged",
     seed: int = 0,
@@ -102,10 +80,11 @@ def jitter_sweep(
 
     Parameters
     ----------
-    parameters : CircuitParameters, optional
     point : OperatingPoint
+        The neuron.
     jitters : sequence of float
-        Input jitter in %: the standard deviation of each input's time as a share of the time.
+        Input jitter in %: the standard deviation of each input's time as a fraction of the time.
+    parameters : CircuitParameters, optional
     trials : int
         Trials at each value.
     model, seed, threads
@@ -123,16 +102,14 @@ def jitter_sweep(
         If a jitter is negative, there are no trials, or the neuron does not fire undisturbed.
     """
     noises = [dataclasses.replace(point.noise, relative_jitter=x / 100) for x in jitters]
-    return _sweep(
-        parameters, point, jitters, noises, PAPER_JITTER, trials, model, seed, threads, progress
-    )
+    return _sweep(parameters, point, jitters, noises, trials, model, seed, threads, progress)
 
 
 def quantization_sweep(
-    parameters: CircuitParameters | None = None,
-    point: OperatingPoint = TABLE_3,
+    point: OperatingPoint,
+    bits: Sequence[int],
     *,
-    bits: Sequence[int] = (4, 8, 16, 24, 32),
+    parameters: CircuitParameters | None = None,
     trials: int = 20_000,
     model: Model = "averaged",
     seed: int = 0,
@@ -143,9 +120,11 @@ def quantization_sweep(
 
     Parameters
     ----------
+    point : OperatingPoint
+        The neuron.
     bits : sequence of int
         Bits of the bank.
-    parameters, point, trials, model, seed, threads, progress
+    parameters, trials, model, seed, threads, progress
         As for `jitter_sweep`. Every trial is another chip: with ``point.noise.bank_offset`` its
         weights fall elsewhere between two levels.
 
@@ -157,9 +136,7 @@ def quantization_sweep(
         dataclasses.replace(point.noise, weight_bits=b, weight_full_scale=point.weight_full_scale)
         for b in bits
     ]
-    return _sweep(
-        parameters, point, bits, noises, PAPER_QUANTIZATION, trials, model, seed, threads, progress
-    )
+    return _sweep(parameters, point, bits, noises, trials, model, seed, threads, progress)
 
 
 def is_monotone(points: Sequence[SweepPoint]) -> bool:
@@ -178,7 +155,6 @@ def _sweep(
     point: OperatingPoint,
     values: Sequence[float],
     noises: Sequence[Nonidealities],
-    paper: dict[float, float],
     trials: int,
     model: Model,
     seed: int,
@@ -216,17 +192,15 @@ def _sweep(
             progress=advance,
         )
         fired = result.fire_times[np.isfinite(result.fire_times)]
-        points.append(_summary(value, fired, desired, trials, paper.get(value)))
+        points.append(_summary(value, fired, desired, trials))
     return points
 
 
-def _summary(
-    value: float, fired: NDArray[np.float64], desired: float, trials: int, paper: float | None
-) -> SweepPoint:
+def _summary(value: float, fired: NDArray[np.float64], desired: float, trials: int) -> SweepPoint:
     deviation = 100 * np.abs(fired - desired) / desired
     count = len(deviation)
     mean = float(deviation.mean()) if count else math.nan
     error = float(deviation.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
     return SweepPoint(
-        float(value), mean, mean - 1.96 * error, mean + 1.96 * error, trials, trials - count, paper
+        float(value), mean, mean - 1.96 * error, mean + 1.96 * error, trials, trials - count
     )

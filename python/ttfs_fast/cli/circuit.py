@@ -147,24 +147,26 @@ def jitter(
 ) -> None:
     """Output jitter against input jitter, beside the paper's Table 3."""
     with friendly_errors(debug):
-        from ttfs_fast.circuit import TABLE_3, jitter_sweep
+        from ttfs_fast.circuit import jitter_sweep
+        from ttfs_fast.paper import numbers
+        from ttfs_fast.paper.table3 import OPERATING_POINT
 
         set_threads(threads)
-        p, noise = _settings(settings, TABLE_3.noise)
-        point = dataclasses.replace(TABLE_3, noise=noise)
+        p, noise = _settings(settings, OPERATING_POINT.noise)
+        point = dataclasses.replace(OPERATING_POINT, noise=noise)
         values = _numbers(inputs, "--inputs")
         _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model.value}", seed)
         with counting_bar(trials * len(values), show=True) as advance:
             points = jitter_sweep(
-                p,
                 point,
-                jitters=values,
+                values,
+                parameters=p,
                 trials=trials,
                 model=model.value,
                 seed=seed,
                 progress=advance,
             )
-        _report("input (%)", points, out, plot)
+        _report("input (%)", points, numbers.TABLE_3_JITTER, out, plot)
 
 
 @circuit.command()
@@ -181,24 +183,26 @@ def quantization(
 ) -> None:
     """Output jitter against the resolution of the weights, beside the paper's Table 3."""
     with friendly_errors(debug):
-        from ttfs_fast.circuit import TABLE_3, quantization_sweep
+        from ttfs_fast.circuit import quantization_sweep
+        from ttfs_fast.paper import numbers
+        from ttfs_fast.paper.table3 import OPERATING_POINT
 
         set_threads(threads)
-        p, noise = _settings(settings, TABLE_3.noise)
-        point = dataclasses.replace(TABLE_3, noise=noise)
+        p, noise = _settings(settings, OPERATING_POINT.noise)
+        point = dataclasses.replace(OPERATING_POINT, noise=noise)
         values = [int(value) for value in _numbers(bits, "--bits")]
         _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model.value}", seed)
         with counting_bar(trials * len(values), show=True) as advance:
             points = quantization_sweep(
-                p,
                 point,
-                bits=values,
+                values,
+                parameters=p,
                 trials=trials,
                 model=model.value,
                 seed=seed,
                 progress=advance,
             )
-        _report("bits", points, out, plot)
+        _report("bits", points, numbers.TABLE_3_BITS, out, plot)
 
 
 @circuit.command()
@@ -407,8 +411,9 @@ def _announce(p: "CircuitParameters", noise: "Nonidealities", what: str, seed: i
     import torch
 
     import ttfs_fast
-    from ttfs_fast.circuit import Nonidealities, energy_per_spike, gain_over_prior
+    from ttfs_fast.circuit import Nonidealities, energy_per_spike
     from ttfs_fast.circuit.energy import SPIKE_TIME
+    from ttfs_fast.paper.table3 import energy_saving
 
     print(
         f"{what}; cpu, threads: {torch.get_num_threads()}, {ttfs_fast.instruction_set()} "
@@ -418,7 +423,7 @@ def _announce(p: "CircuitParameters", noise: "Nonidealities", what: str, seed: i
         f"tau {p.tau * 1e9:.4g} ns, w_lf / k {p.loop_corner / p.loop_gain:.4g}, ring "
         f"{p.ring_frequency / 1e9:.4g} GHz, threshold {p.threshold:.4g} rad; "
         f"{energy_per_spike(p) * 1e12:.2f} pJ for a spike after {SPIKE_TIME:g} tau, "
-        f"{gain_over_prior(p):.0%} below the prior circuit's 19 pJ"
+        f"{energy_saving(p):.0%} below the prior circuit's 19 pJ"
     )
     off = Nonidealities()
     on = [
@@ -429,7 +434,13 @@ def _announce(p: "CircuitParameters", noise: "Nonidealities", what: str, seed: i
     print(f"non-idealities: {', '.join(on) or 'none'}")
 
 
-def _report(quantity: str, points: "list[SweepPoint]", out: Path | None, plot: Path | None) -> None:
+def _report(
+    quantity: str,
+    points: "list[SweepPoint]",
+    published: dict[float, float],
+    out: Path | None,
+    plot: Path | None,
+) -> None:
     from ttfs_fast.circuit import is_monotone
 
     table = _table(
@@ -440,16 +451,17 @@ def _report(quantity: str, points: "list[SweepPoint]", out: Path | None, plot: P
         (quantity, "jitter_percent", "low_95", "high_95", "paper_percent", "trials", "silent")
     ]
     for point in points:
-        paper = "" if point.paper is None else f"{point.paper:g}"
-        ratio = "" if point.paper is None else f"{point.jitter / point.paper:.2f}"
+        figure = published.get(point.value)
+        paper = "" if figure is None else f"{figure:g}"
+        ratio = "" if figure is None else f"{point.jitter / figure:.2f}"
         cells = (f"{point.jitter:.4f}", f"{point.low:.4f}", f"{point.high:.4f}")
         table.add_row(f"{point.value:g}", *cells, paper, ratio, str(point.silent))
         exact = (repr(point.jitter), repr(point.low), repr(point.high))
         rows.append((f"{point.value:g}", *exact, paper, str(point.trials), str(point.silent)))
     show_table(table)
-    compared = [point for point in points if point.paper is not None]
+    compared = [point for point in points if point.value in published]
     if compared:
-        within = sum(0.5 <= p.jitter / p.paper <= 2 for p in compared if p.paper)
+        within = sum(0.5 <= p.jitter / published[p.value] <= 2 for p in compared)
         print(f"within a factor of two of Table 3: {within} of {len(compared)}")
     if len(points) > 1:
         print("monotone" if is_monotone(points) else "not monotone")
@@ -458,7 +470,7 @@ def _report(quantity: str, points: "list[SweepPoint]", out: Path | None, plot: P
     if plot is not None:
         from ttfs_fast.circuit.plots import sweep_figure
 
-        _draw(plot, sweep_figure(points, quantity))
+        _draw(plot, sweep_figure(points, quantity, published, "paper, Table 3"))
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Any:

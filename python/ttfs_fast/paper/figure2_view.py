@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ttfs_fast.circuit.sweeps import PAPER_JITTER
 from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.part import Context
 from ttfs_fast.paper.sections import (
@@ -204,7 +203,7 @@ def _tolerance_table(subject: Subject, kinds: dict[str, Any]) -> Table:
                 strongest["silent"],
             ]
         )
-    largest = max(PAPER_JITTER.values())
+    largest = max(numbers.TABLE_3_JITTER.values())
     columns = [
         Column("disturbance", numeric=False),
         Column("borne up to"),

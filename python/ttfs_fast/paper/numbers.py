@@ -1,11 +1,27 @@
-"""What the paper reports: every figure here is copied from it, none is ours.
+"""The figures that the paper reports, copied from it.
 
 S. Zhou, X. Li, Y. Chen, S. T. Chandrasekaran, A. Sanyal, "Temporal-Coded Deep Spiking Neural
-Network with Easy Training and Robust Performance", AAAI 2021. Table 3 is in
-`ttfs_fast.circuit.sweeps`.
+Network with Easy Training and Robust Performance", AAAI 2021.
 """
 
 from dataclasses import dataclass
+
+from ttfs_fast.analysis.evaluate import JOULE_PER_SPIKE
+
+__all__ = [
+    "CITATION",
+    "CLAIMED_GAIN",
+    "DECIBEL_PER_BIT",
+    "IMAGENET_AT_24_DB",
+    "JOULE_PER_SPIKE",
+    "LINK",
+    "PRIOR_JOULE_PER_SPIKE",
+    "TABLE_2",
+    "TABLE_3_BITS",
+    "TABLE_3_JITTER",
+    "TABLE_4",
+    "Claim",
+]
 
 CITATION = (
     "S. Zhou, X. Li, Y. Chen, S. T. Chandrasekaran, A. Sanyal, Temporal-Coded Deep Spiking Neural "
@@ -48,6 +64,12 @@ TABLE_2 = {
     "imagenet": Claim("SpikingGoogleNet", 0.688, 6.8e6, 0.56, 0.038e-3, "0.038 mJ"),
 }
 
+TABLE_3_JITTER = {1.0: 0.024, 3.0: 0.189, 5.0: 0.397, 7.0: 0.789, 9.0: 0.997}
+"""Output jitter of the neuron's circuit in % by input jitter in %."""
+
+TABLE_3_BITS = {4.0: 0.957, 8.0: 0.268, 16.0: 0.008, 24.0: 0.004, 32.0: 0.004}
+"""Output jitter of the neuron's circuit in % by bits of the weights."""
+
 TABLE_4 = {
     "mnist": {32: 0.9933, 8: 0.9932, 4: 0.9921, 2: 0.9911},
     "cifar10": {32: 0.9268, 8: 0.9187, 4: 0.9138, 2: 0.9093},
@@ -60,9 +82,6 @@ IMAGENET_AT_24_DB = 0.6543
 
 DECIBEL_PER_BIT = 6.02
 """Section 4.2: "4-bit quantization has quantization SNR 6.02 x 4 = 24 dB"."""
-
-JOULE_PER_SPIKE = 10e-12
-"""Section 3.1: "the neuron consumes less than 10 pJ/spike"."""
 
 PRIOR_JOULE_PER_SPIKE = 19e-12
 """Section 3.1: of the circuit that it is compared with."""
