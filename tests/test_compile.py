@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast.loss import SpikingLoss, clip_gradient_
+from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import mnist_scnn
+from ttfs_fast.optim.clipping import clip_gradient_
 
 BACKEND = "aot_eager"  # inductor compiles C++ for a minute; docs/torch.md says what came of it
 MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]

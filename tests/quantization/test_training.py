@@ -22,10 +22,10 @@ from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.layers import predict
-from ttfs_fast.loss import clip_gradient_
 from ttfs_fast.models import cifar_scnn, mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import centre_weights_, fold_
+from ttfs_fast.optim.clipping import clip_gradient_
 from ttfs_fast.quantization import (
     FakeQuantize,
     QuantizationConfig,

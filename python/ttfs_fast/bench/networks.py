@@ -12,9 +12,10 @@ from torch.func import functional_call
 from ttfs_fast.bench.layers import fill_for_share_
 from ttfs_fast.data import load_digits
 from ttfs_fast.encoding import encode
-from ttfs_fast.loss import SpikingLoss, clip_gradient_
+from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import mnist_scnn, relu_twin, spiking_vgg16
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.optim.clipping import clip_gradient_
 
 Kind = Literal["spiking", "dense"]
 

@@ -1,1 +1,1 @@
-"""Optimization: the Muon optimizer and weights of a fixed sum and norm."""
+"""Optimization: Muon, weights of a fixed sum and norm, averaging, clipping and schedules."""

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast._untrusted import parse_json
-from ttfs_fast.loss import SpikingLoss, clip_gradient_, weights_and_biases
+from ttfs_fast.loss import SpikingLoss, weights_and_biases
+from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
+from ttfs_fast.optim.clipping import clip_gradient_
+from ttfs_fast.optim.schedule import cosine, set_learning_rate_
 from ttfs_fast.quantization.conversion import calibrated_units, convert
 from ttfs_fast.quantization.evaluation import evaluate
 from ttfs_fast.quantization.fake import (
@@ -148,8 +150,7 @@ class QuantizeConfig:
 
     def learning_rate(self, epoch: float, epochs: int) -> float:
         """Learning rate at a moment of a stage of so many epochs, counted in epochs."""
-        falling = (1 + math.cos(math.pi * epoch / epochs)) / 2
-        return self.lr_end + falling * (self.lr_start - self.lr_end)
+        return cosine(self.lr_start, self.lr_end, epoch, epochs)
 
     def to_json(self) -> str:
         """All settings as JSON."""
@@ -257,10 +258,7 @@ class _Run:
         self.train_set, self.test_set = load_in_memory(training)
         self.model = copy.deepcopy(model)
         quantize_(self.model, QuantizationConfig(BITS[0]))
-        self.averaged: AveragedModel | None = None
-        if training.average:
-            mean = get_ema_multi_avg_fn(training.average)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
+        self.averaged = average_weights(self.model, training.average)
         self.generator = torch.Generator().manual_seed(training.seed)
         # Whole batches, even with the settings of a network that several processes trained.
         alone = dataclasses.replace(training, processes=1)
@@ -287,8 +285,7 @@ class _Run:
 
     @property
     def network(self) -> nn.Module:
-        module: nn.Module = self.model if self.averaged is None else self.averaged.module
-        return module
+        return averaged_or_trained(self.model, self.averaged)
 
     def all_stages(self) -> dict[int, IntegerNetwork]:
         stages = self.config.stages
@@ -355,8 +352,7 @@ class _Run:
             refit_(self.model)
             for batch in chunk.batches:
                 rate = self.config.learning_rate(epoch + steps / len(self.batches), epochs)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
+                set_learning_rate_(self.optimizer, rate)
                 with parametrize.cached():
                     output = self.model(batch.values)
                     loss = self._loss(output, batch)

@@ -12,6 +12,7 @@ from ttfs_fast.data import DatasetName
 from ttfs_fast.data.augment import CropPadding
 from ttfs_fast.encoding import Polarity
 from ttfs_fast.loss import CostReduction
+from ttfs_fast.optim.schedule import cosine
 
 Schedule = Literal["linear", "cosine"]
 Neuron = Literal["spiking", "horizon", "relu", "relu-norm"]
@@ -412,8 +413,7 @@ class TrainConfig:
         if self.schedule == "linear":
             rate = self.lr_start + epoch * ((self.lr_end - self.lr_start) / self.epochs)
         else:
-            falling = (1 + math.cos(math.pi * position / self.epochs)) / 2
-            rate = self.lr_end + falling * (self.lr_start - self.lr_end)
+            rate = cosine(self.lr_start, self.lr_end, position, self.epochs)
         return rate * min(1.0, position / self.warmup) if self.warmup else rate
 
     @property

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
@@ -32,14 +31,16 @@ from ttfs_fast.horizon import (
 )
 from ttfs_fast.layers import SpikeCounter, watch_layers
 from ttfs_fast.loss import (
-    clip_gradient_,
     first_spike_cross_entropy,
     l2_cost,
     weight_sum_cost,
 )
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.optim.centering import fold_, hold_spread_
+from ttfs_fast.optim.clipping import clip_gradient_
 from ttfs_fast.optim.muon import Muon
+from ttfs_fast.optim.schedule import set_learning_rate_
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.build import load_model, make_model
 from ttfs_fast.training.checkpoint import (
@@ -306,10 +307,7 @@ class _Session:
                 for module in self.model.modules()
                 if isinstance(module, SpikingConv2d | SpikingLinear)
             ]
-        self.averaged: AveragedModel | None = None
-        if config.average:
-            mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(self.model, multi_avg_fn=mean)
+        self.averaged = average_weights(self.model, config.average)
         self.best: dict[str, Tensor] = {}
         self.optimizer = _optimizer(config, self.model)
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -323,7 +321,7 @@ class _Session:
     @property
     def network(self) -> nn.Module:
         """The network that is tested and exported: the averaged one, if the run averages."""
-        return self.model if self.averaged is None else self.averaged.module
+        return averaged_or_trained(self.model, self.averaged)
 
     def announce(self) -> None:
         config = self.config
@@ -486,8 +484,7 @@ class _Session:
                     totals.skipped += 1
                     continue
                 rate = config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                set_learning_rate_(optimizer, rate)
                 optimizer.zero_grad()
                 see = totals.spikes if not outputs else None
                 outputs.append(self._backward(batch, model, totals, see))

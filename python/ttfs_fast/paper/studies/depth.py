@@ -19,11 +19,12 @@ from ttfs_fast._terminal import print_line
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity, encode
 from ttfs_fast.layers import predict
-from ttfs_fast.loss import SpikingLoss, clip_gradient_
+from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.optim.centering import centre_weights_, hold_spread_, is_centred
+from ttfs_fast.optim.clipping import clip_gradient_
 from ttfs_fast.optim.muon import Muon
 from ttfs_fast.paper.studies._tables import read_rows, write_rows
 from ttfs_fast.training.batches import EpochBatches

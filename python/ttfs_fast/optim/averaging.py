@@ -1,0 +1,32 @@
+"""A moving average of the weights, which is tested and exported in place of the last ones."""
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+def average_weights(model: nn.Module, decay: float) -> AveragedModel | None:
+    """An exponential moving average of a network's weights; None with a decay of 0.
+
+    Parameters
+    ----------
+    model : Module
+        The network that is trained. Call ``update_parameters(model)`` after each step.
+    decay : float
+        Weight of the average so far, from 0 to below 1.
+
+    Returns
+    -------
+    averaged : AveragedModel or None
+        Its ``module`` is the averaged network, at first a copy of ``model``.
+    """
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def averaged_or_trained(model: nn.Module, averaged: AveragedModel | None) -> nn.Module:
+    """The network that is tested and exported: the averaged one, if there is one."""
+    if averaged is None:
+        return model
+    module: nn.Module = averaged.module
+    return module
