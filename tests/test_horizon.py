@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttfs_fast import reference
+from ttfs_fast.encoding import encode
 from ttfs_fast.horizon import (
     HorizonConv2d,
     HorizonLinear,
     Normalization,
     ReferenceSpikes,
     _spike_values,
+    dirac_,
     estimate_statistics_,
     fold_horizons_,
     has_horizon_layers,
@@ -214,16 +216,72 @@ def test_renormalized_weights_have_deviation_one(seed: int) -> None:
     assert torch.allclose(leads(model[0](z), 0), leads(before, 0), rtol=1e-9)
 
 
-def test_whitening_filters_whiten(seed: int) -> None:
+@pytest.mark.parametrize("normalization", ["batch", "none"])
+def test_whitening_filters_whiten(seed: int, normalization: str) -> None:
     base = torch.rand(64, 1, 9, 9, dtype=torch.float64)
     images = (0.7 * base + 0.3 * torch.rand(64, 3, 9, 9, dtype=torch.float64)).clamp(0, 1)
-    layer = whiten_(HorizonConv2d(3, 24, 2, t_in=T_IN, dtype=torch.float64), images, eps=0)
+    layer = HorizonConv2d(
+        3, 24, 2, t_in=T_IN, normalization=normalization, spread=0.001, dtype=torch.float64
+    )
+    whiten_(layer, images, eps=0)
     assert not layer.weight.requires_grad
-    out = F.conv2d(images, layer.weight).transpose(0, 1).flatten(1)
-    assert torch.allclose(torch.cov(out[:12]), torch.eye(12, dtype=torch.float64), atol=1e-8)
+    pixels = -torch.expm1(-T_IN * images)
+    out = F.conv2d(pixels, layer.weight).transpose(0, 1).flatten(1)
+    covariance = torch.cov(out[:12])
+    scale = covariance[0, 0]
+    assert torch.allclose(covariance / scale, torch.eye(12, dtype=torch.float64), atol=1e-8)
     assert torch.equal(layer.weight[12:], -layer.weight[:12])
+    if normalization == "none":
+        z = encode(images, alpha=T_IN)
+        lead = 1 - layer(z) / math.exp(layer.t_out)
+        both = (lead[:, :12] - lead[:, 12:]) / layer.spread
+        assert torch.allclose(both.mean([0, 2, 3]).abs().max(), torch.zeros(()).double(), atol=1e-6)
+        assert torch.allclose(both.std([0, 2, 3]), torch.full((12,), 2.0).double(), atol=1e-3)
     with pytest.raises(ValueError, match="takes a convolution from 3 to 24 channels; this one has"):
         whiten_(HorizonConv2d(3, 16, 2, t_in=T_IN), images)
+
+
+def test_whitening_leaves_noise_small(seed: int) -> None:
+    gray = torch.rand(64, 1, 9, 9, dtype=torch.float64).expand(-1, 3, -1, -1)
+    images = (0.9 * gray + 1e-3 * torch.rand(64, 3, 9, 9, dtype=torch.float64)).clamp(0, 1)
+    layer = whiten_(
+        HorizonConv2d(3, 24, 2, t_in=T_IN, normalization="none", dtype=torch.float64), images
+    )
+    lead = 1 - layer(encode(images, alpha=T_IN)) / math.exp(layer.t_out)
+    sizes = lead.std([0, 2, 3])[:12] / layer.spread
+    assert (sizes < 0.1).sum() == 8  # two directions of color in each of four pixels
+    assert (sizes > 0.9).sum() == 4
+
+
+def test_dirac_passes_channels_on(seed: int) -> None:
+    layer = HorizonConv2d(3, 5, 3, padding=1, t_in=T_IN, dtype=torch.float64)
+    before = layer.weight.detach().clone()
+    dirac_(layer)
+    assert torch.equal(layer.weight[3:], before[3:])
+    model = renormalize_horizons_(torch.nn.Sequential(layer))
+    assert torch.equal(
+        model[0].weight[:3].nonzero(), torch.tensor([[i, i, 1, 1] for i in range(3)])
+    )
+    assert torch.allclose(layer.weight[:3].square().mean([1, 2, 3]), torch.ones(3).double())
+    with pytest.raises(ValueError, match="odd in both directions; this one is 2 x 3"):
+        dirac_(HorizonConv2d(3, 5, (2, 3), t_in=T_IN))
+    wide = dirac_(HorizonConv2d(5, 3, 1, t_in=T_IN))
+    assert wide.weight.flatten(1).count_nonzero() == 3
+
+
+def test_a_network_starts_with_dirac_and_whitening(seed: int) -> None:
+    description = cifar_airbench(width=0.1, device="meta").description
+    model = HorizonNetwork(description, alpha=T_IN, whitening=True, dirac=True)
+    first, *others = [m for m in model.modules() if isinstance(m, HorizonConv2d)]
+    assert first.normalization == "none"
+    for layer in others:
+        assert layer.normalization == "batch"
+        passing = layer.weight[: layer.in_channels].flatten(1).count_nonzero(1)
+        assert torch.equal(passing, torch.ones_like(passing))
+    assert (first.weight != 0).all()
+    dense = Description("dense", (("fc", Dense(3)),), 1, (4, 4))
+    with pytest.raises(ValueError, match="begins with a convolution"):
+        HorizonNetwork(dense, alpha=T_IN, whitening=True)
 
 
 def test_reference_spikes() -> None:

@@ -834,8 +834,10 @@ def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
 def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonConv2d:
     """Fill a first convolution with the whitening filters of image patches, and freeze it.
 
-    The filters are the eigenvectors of the patches' covariance, each over the root of its
-    eigenvalue, with both signs: a ReLU pair keeps what both signs say.
+    The filters are the eigenvectors of the covariance of the patches' leads, each over the root of
+    its eigenvalue, with both signs: a ReLU pair keeps what both signs say. Directions whose
+    variance is small beside ``eps``, such as the quantization noise of a JPEG file, stay small;
+    a layer with ``normalization="batch"`` would amplify them again, so prefer ``"none"``.
 
     Parameters
     ----------
@@ -845,12 +847,14 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
     images : Tensor
         Training images, intensities in [0, 1], shape (N, C, H, W).
     eps : float
-        Added to the eigenvalues, so that rounding noise is not blown up.
+        Added to the eigenvalues, as a fraction of the variance of a pixel, so that noise is not
+        amplified.
 
     Returns
     -------
     HorizonConv2d
-        ``layer``, whose ``weight`` no longer asks for a gradient.
+        ``layer``, whose ``weight`` no longer asks for a gradient. Where it does not normalize, its
+        ``shift`` is set so that the outputs before the ReLU have mean 0 over ``images``.
 
     Raises
     ------
@@ -881,10 +885,13 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
             f"images of shape {tuple(images.shape)} hold fewer than two patches of {kernel[0]} x "
             f"{kernel[1]} pixels; give more, or larger ones"
         )
-    patches = images.double().unfold(2, kernel[0], 1).unfold(3, kernel[1], 1)
+    leads = -torch.expm1(-layer.t_in * images.double())
+    patches = leads.unfold(2, kernel[0], 1).unfold(3, kernel[1], 1)
     flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, values)
-    eigenvalues, vectors = torch.linalg.eigh(torch.cov(flat.T))
-    filters = (vectors / (eigenvalues.clamp(min=0) + eps).sqrt()).T.reshape(-1, channels, *kernel)
+    covariance = torch.cov(flat.T)
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    floor = eps * covariance.diagonal().mean()
+    filters = (vectors / (eigenvalues.clamp(min=0) + floor).sqrt()).T.reshape(-1, channels, *kernel)
     if not bool(filters.isfinite().all()):
         raise ValueError(
             "the filters are not finite: the images are not, or do not vary in every direction; "
@@ -893,6 +900,39 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
     # An eigenvector's sign is arbitrary; fix it, so that every machine starts alike.
     signs = filters.flatten(1).gather(1, filters.flatten(1).abs().argmax(1, keepdim=True)).sign()
     filters *= signs.view(-1, 1, 1, 1)
-    layer.weight.copy_(torch.cat([filters, -filters]))
+    filters = torch.cat([filters, -filters])
     layer.weight.requires_grad_(False)
+    if layer.normalization == "none":
+        layer.set_weights_(filters * layer.spread, -filters.flatten(1) @ flat.mean(0))
+    else:
+        layer.weight.copy_(filters)
+    return layer
+
+
+@torch.no_grad()
+def dirac_(layer: HorizonConv2d) -> HorizonConv2d:
+    """Let the first neurons of a convolution pass on one input channel each, in place.
+
+    Neuron j of the first ``in_channels`` ones (or of all, if there are fewer) gets the weights of
+    `torch.nn.init.dirac_`, of the size that the layer holds its weights at; the others keep theirs.
+    A network that starts so passes the image on through all its layers.
+
+    Raises
+    ------
+    ValueError
+        If the kernel has no middle: it must be odd in both directions.
+
+    Notes
+    -----
+    Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498,
+    section 3.2.
+    """
+    if any(size % 2 == 0 for size in layer.kernel_size):
+        raise ValueError(
+            f"dirac_ needs a kernel that is odd in both directions; this one is "
+            f"{layer.kernel_size[0]} x {layer.kernel_size[1]}"
+        )
+    identity = layer.weight[: layer.in_channels]
+    nn.init.dirac_(identity)
+    identity.mul_(math.sqrt(layer.fan_in))
     return layer

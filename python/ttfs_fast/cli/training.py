@@ -140,6 +140,14 @@ def train(
             rich_help_panel="Network",
         ),
     ] = None,
+    dirac: Annotated[
+        bool | None,
+        flag(
+            "--dirac/--no-dirac",
+            "With --neuron horizon: convolutions start with neurons that pass their inputs on.",
+            rich_help_panel="Network",
+        ),
+    ] = None,
     precision: Annotated[
         Precision | None,
         option(
@@ -532,6 +540,7 @@ def train(
         "neuron": None if neuron is None else str(neuron),
         "horizon_spread": horizon_spread,
         "whitening": whitening,
+        "dirac": dirac,
         "precision": None if precision is None else str(precision),
         "workers": workers,
         "image_size": image_size,

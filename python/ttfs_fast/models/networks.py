@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from ttfs_fast._overrides import overridable
 from ttfs_fast.functional import spiking_max_pool2d
 from ttfs_fast.geometry import conv_axis
-from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, Normalization, fold_horizons_
+from ttfs_fast.horizon import (
+    HorizonConv2d,
+    HorizonLinear,
+    Normalization,
+    dirac_,
+    fold_horizons_,
+)
 from ttfs_fast.models.description import (
     Conv,
     Dense,
@@ -134,13 +140,19 @@ class HorizonNetwork(nn.Sequential):
         Latest time of an input spike, in units of tau.
     weight_sum, spread : float
         Of every layer; see `ttfs_fast.horizon.HorizonConv2d`.
+    whitening : bool
+        The first convolution does not normalize its outputs, for `ttfs_fast.horizon.whiten_`.
+    dirac : bool
+        Every later convolution with an odd kernel starts with neurons that pass its inputs on; see
+        `ttfs_fast.horizon.dirac_`.
     device, dtype
         Of the parameters.
 
     Raises
     ------
     ValueError
-        If a layer has no counterpart with a horizon; the message names it.
+        If a layer has no counterpart with a horizon, or ``whitening`` is asked for and the first
+        layer is no convolution; the message names it.
     """
 
     def __init__(
@@ -150,12 +162,18 @@ class HorizonNetwork(nn.Sequential):
         alpha: float,
         weight_sum: float = 4.0,
         spread: float = 0.002,
+        whitening: bool = False,
+        dirac: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.description = description
         self.alpha = alpha
+        if whitening and not isinstance(description.layers[0][1], Conv):
+            raise ValueError(
+                f"{description.name}: whitening is for a network that begins with a convolution"
+            )
         options: dict[str, Any] = {
             "weight_sum": weight_sum,
             "spread": spread,
@@ -179,8 +197,11 @@ class HorizonNetwork(nn.Sequential):
                     padding,
                     pool=pool,
                     t_in=t_in,
+                    normalization="none" if whitening and before is None else "batch",
                     **options,
                 )
+                if dirac and before is not None and min(size % 2 for size in made.kernel_size):
+                    dirac_(made)
             elif isinstance(layer, Dense):
                 if len(shape) > 1:
                     self.add_module("flatten", nn.Flatten())

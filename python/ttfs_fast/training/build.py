@@ -111,6 +111,8 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
             alpha=config.alpha,
             weight_sum=config.weight_sum,
             spread=config.horizon_spread,
+            whitening=config.whitening,
+            dirac=config.dirac,
         )
         return network if centred else network.fold_()
     if config.neuron != "spiking":

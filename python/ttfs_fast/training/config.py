@@ -72,6 +72,9 @@ class TrainConfig:
     whitening : bool
         With ``neuron="horizon"``: the first convolution holds the whitening filters of image
         patches, and is not trained; see `ttfs_fast.horizon.whiten_`.
+    dirac : bool
+        With ``neuron="horizon"``: convolutions start with neurons that pass their inputs on; see
+        `ttfs_fast.horizon.dirac_`.
     precision : {"float32", "bfloat16"}
         With ``neuron="horizon"``: in which the dense products of training are computed. Spike
         values, weights and every evaluation are float32.
@@ -211,6 +214,7 @@ class TrainConfig:
     neuron: Neuron = "spiking"
     horizon_spread: float = 0.002
     whitening: bool = False
+    dirac: bool = False
     precision: Precision = "float32"
     epochs: int = 50
     batch_size: int = 10
@@ -350,7 +354,7 @@ class TrainConfig:
 
     def _check_horizon(self) -> None:
         if self.neuron != "horizon":
-            for name in ("whitening", "precision", "horizon_spread"):
+            for name in ("whitening", "dirac", "precision", "horizon_spread"):
                 if getattr(self, name) != getattr(TrainConfig, name):
                     raise ValueError(
                         f'{name} is for neuron="horizon"; got {getattr(self, name)!r} with '
