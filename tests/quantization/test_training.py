@@ -554,7 +554,7 @@ def test_the_last_number_of_bits_may_have_epochs_of_its_own(
         with pytest.raises(ValueError, match="give those, or another folder"):
             quantization.quantize(digits, only, tmp_path / "8", resume=True, quiet=True)
     for name in ("last_epochs", "tune_epochs"):
-        with pytest.raises(ValueError, match=f"{name} must not be negative"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0; got -1"):
             config(**{name: -1})
 
 

@@ -91,11 +91,8 @@ class Dataset(StrEnum):
     FOLDER = "folder"
 
 
-def option(text: str, field: str | None = None, **more: Any) -> Any:
-    """An option; with ``field``, one whose default is that field's of `TrainConfig`."""
-    if field is not None:
-        text += f" Default: {getattr(TrainConfig(), field)}."
-        more["show_default"] = False
+def option(text: str, **more: Any) -> Any:
+    """An option."""
     return typer.Option(help=text, **more)
 
 

@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ttfs_fast._settings import settings_of
 from ttfs_fast.cli._common import (
     OR_SHIPPED,
-    DataRoot,
     Debug,
     Threads,
     app,
@@ -22,7 +21,10 @@ from ttfs_fast.cli._common import (
     option,
     set_threads,
 )
+from ttfs_fast.cli._options import Command, Given, settings_options
 from ttfs_fast.cli.evaluation import print_confusion, print_counts, print_result
+from ttfs_fast.quantization.config import QuantizeConfig
+from ttfs_fast.training.config import INPUT, NETWORK, WEIGHTS, TrainConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,23 +33,30 @@ if TYPE_CHECKING:
     from ttfs_fast.quantization import Comparison
 
 
-class Bits(StrEnum):
-    """Bits of a weight."""
+UNUSED = (
+    *(
+        name
+        for name, (_, known) in settings_of(TrainConfig).items()
+        if known.group in (NETWORK, WEIGHTS, INPUT) and name != "jitter"
+    ),
+    "accumulate",
+    "image_size",
+    "label_smoothing",
+    "momentum",
+    "optimizer",
+    "patience",
+    "schedule",
+    "start",
+    "warmup",
+    "workers",
+)
+"""Settings of training that the network has already, or that retraining does without."""
 
-    EIGHT = "8"
-    FOUR = "4"
-    TWO = "2"
 
-
-class TimeBits(StrEnum):
-    """Bits of a spike code."""
-
-    SIXTEEN = "16"
-    EIGHT = "8"
-
-
-@app.command()
+@app.command(cls=Command)
+@settings_options(QuantizeConfig, TrainConfig, leave_out=UNUSED, inherited=TrainConfig)
 def quantize(
+    given: Given,
     weights: Annotated[
         Path | None,
         option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
@@ -59,83 +68,20 @@ def quantize(
         Path | None,
         option("Folder with the weights that the paper's authors published.", show_default=False),
     ] = None,
-    bits: Annotated[
-        Bits, option("Bits of a weight at the end; training passes through those above.")
-    ] = Bits.TWO,
-    time_bits: Annotated[TimeBits, option("Bits of a spike code.")] = TimeBits.SIXTEEN,
     out: Annotated[Path, option("Folder of the run: settings, checkpoint, networks.")] = Path(
         "runs/quantized"
     ),
     resume: Annotated[
         bool, flag("--resume", "Continue the run in the folder after its newest checkpoint.")
     ] = False,
-    epochs: Annotated[
-        int,
-        option(
-            "Passes over the training images with each number of bits; 0: no retraining.", min=0
-        ),
-    ] = 4,
-    last_epochs: Annotated[
-        int | None,
-        option(
-            "Passes with the last number of bits, which is the hardest to train, in place of "
-            "--epochs.",
-            min=0,
-            show_default=False,
-        ),
-    ] = None,
-    tune_epochs: Annotated[
-        int,
-        option(
-            "Passes after all others with the weights' codes held, which train thresholds and "
-            "biases only.",
-            min=0,
-        ),
-    ] = 0,
-    lr_start: Annotated[float, option("Learning rate at the start of each number of bits.")] = 1e-3,
-    lr_end: Annotated[float, option("Learning rate at its end.")] = 1e-5,
     config: Annotated[
         str | None,
         option(
-            "Settings of the training: a recipe of the package, or a TOML file. Default: those "
-            "that the weights were trained with.",
+            "Settings to start from, in place of those that the weights were trained with: a "
+            "recipe that comes with the package, or a .toml file with fields of TrainConfig.",
             show_default=False,
         ),
     ] = None,
-    weight_decay: Annotated[
-        float | None,
-        option("In place of the weight decay of these settings.", show_default=False),
-    ] = None,
-    scale: Annotated[
-        float | None,
-        option("In place of their factor on the spike times in the loss.", show_default=False),
-    ] = None,
-    teacher: Annotated[
-        Path | None,
-        option(
-            "Weights of a trained network whose answers are learned besides the classes, "
-            f"{OR_SHIPPED}.",
-            show_default=False,
-        ),
-    ] = None,
-    float_teacher: Annotated[
-        bool,
-        flag("--float-teacher", "Learn the network's own answers in float, too."),
-    ] = False,
-    train_images: Annotated[
-        int | None, option("Train on the first so many images only.", show_default=False)
-    ] = None,
-    test_images: Annotated[
-        int | None, option("Test on the first so many images only.", show_default=False)
-    ] = None,
-    dataset: Annotated[
-        str | None, option("Data set: mnist, digits or cifar10.", show_default=False)
-    ] = None,
-    data_root: DataRoot = None,
-    seed: Annotated[
-        int | None, option("Decides order, distortion and noise.", show_default=False)
-    ] = None,
-    threads: Threads = None,
     debug: Debug = False,
 ) -> None:
     """Retrain a network with few-bit weights, and write it as an integer network.
@@ -149,21 +95,10 @@ def quantize(
 
         model, base, source = choose_network(weights, pretrained, authors)
         base = dataclasses.replace(base, teacher=None, start=None)
-        settings: dict[str, Any] = training.read_recipe(config) if config is not None else {}
-        given = {
-            "data_root": None if data_root is None else str(data_root),
-            "dataset": dataset,
-            "seed": seed,
-            "threads": threads,
-            "weight_decay": weight_decay,
-            "scale": scale,
-            "teacher": None if teacher is None else str(teacher),
-            "train_images": train_images,
-            "test_images": test_images,
-        }
-        settings |= {name: value for name, value in given.items() if value is not None}
         known = base.spike_settings
-        base = dataclasses.replace(base, **settings)
+        own = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}
+        settings = training.read_recipe(config) if config is not None else {}
+        base = dataclasses.replace(base, **settings | given)
         for name, its in known.items():
             if (asked := base.spike_settings[name]) != its:
                 raise ValueError(
@@ -172,22 +107,9 @@ def quantize(
                 )
         test_set = fit_to_network(load_in_memory(base)[1], weights, source)
         networks = quantization.quantize(
-            model,
-            quantization.QuantizeConfig(
-                int(bits),
-                int(time_bits),
-                epochs,
-                lr_start,
-                lr_end,
-                training=base,
-                last_epochs=last_epochs,
-                tune_epochs=tune_epochs,
-                float_teacher=float_teacher,
-            ),
-            out,
-            resume=resume,
+            model, QuantizeConfig(training=base, **own), out, resume=resume
         )
-        set_threads(threads)
+        set_threads(base.threads)
         for number, network in networks.items():
             comparison = quantization.compare(
                 model, network, test_set, alpha=base.alpha, polarity=base.polarity

@@ -20,7 +20,7 @@ from ttfs_fast.paper.sections import finite
 from ttfs_fast.paper.store import Unit
 from ttfs_fast.paper.subjects import Subject
 from ttfs_fast.quantization import QuantizationConfig, dequantize_, quantize_
-from ttfs_fast.quantization.fake import BITS
+from ttfs_fast.quantization.config import BITS
 
 DETERMINISTIC = frozenset({"t_max"})
 

@@ -31,7 +31,8 @@ from ttfs_fast.paper.sections import (
 from ttfs_fast.paper.store import Unit, digest
 from ttfs_fast.paper.subjects import Subject
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig
-from ttfs_fast.quantization.fake import BITS, weight_of_code
+from ttfs_fast.quantization.config import BITS
+from ttfs_fast.quantization.fake import weight_of_code
 from ttfs_fast.training import TrainConfig, read_recipe
 from ttfs_fast.training.run_folder import RunFolder
 

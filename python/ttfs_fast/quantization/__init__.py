@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ttfs_fast.quantization.network import IntegerNetwork, LayerInfo, is_integer_file, load
 
 if TYPE_CHECKING:
+    from ttfs_fast.quantization.config import QuantizeConfig
     from ttfs_fast.quantization.conversion import calibrated_units, convert
     from ttfs_fast.quantization.evaluation import Comparison, compare, evaluate
     from ttfs_fast.quantization.fake import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         quantize_,
         refit_,
     )
-    from ttfs_fast.quantization.training import QuantizeConfig, quantize
+    from ttfs_fast.quantization.training import quantize
 
 __all__ = [
     "Comparison",
@@ -49,6 +50,7 @@ __all__ = [
 
 # What needs torch is imported when it is first used.
 _MODULES = {
+    "config": ("QuantizeConfig",),
     "conversion": ("calibrated_units", "convert"),
     "evaluation": ("Comparison", "compare", "evaluate"),
     "fake": (
@@ -61,7 +63,7 @@ _MODULES = {
         "quantize_",
         "refit_",
     ),
-    "training": ("QuantizeConfig", "quantize"),
+    "training": ("quantize",),
 }
 
 

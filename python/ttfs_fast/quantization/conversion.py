@@ -17,8 +17,8 @@ from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.quantization.config import BITS
 from ttfs_fast.quantization.fake import (
-    BITS,
     fit_thresholds,
     integer_weights,
     quantizer_of,

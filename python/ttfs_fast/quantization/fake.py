@@ -9,8 +9,8 @@ from torch.nn.utils import parametrize
 
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
+from ttfs_fast.quantization.config import BITS
 
-BITS = (8, 4, 2)
 MAX_THETA = 1 << 20
 _LEVELS = {8: 127, 4: 112, 2: 96}  # the largest integer weight
 _TRIES = {4: 40, 2: 60}

@@ -2,11 +2,9 @@
 
 import copy
 import dataclasses
-import itertools
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +14,20 @@ from torch.nn.utils import parametrize
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
-from ttfs_fast._untrusted import parse_json
 from ttfs_fast.loss import SpikingLoss, weights_and_biases
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.optim.clipping import clip_gradient_
-from ttfs_fast.optim.schedule import cosine, set_learning_rate_
+from ttfs_fast.optim.schedule import set_learning_rate_
+from ttfs_fast.quantization.config import BITS, QuantizeConfig, Stage
 from ttfs_fast.quantization.conversion import calibrated_units, convert
 from ttfs_fast.quantization.evaluation import evaluate
 from ttfs_fast.quantization.fake import (
-    BITS,
     QuantizationConfig,
     hold_codes_,
     quantize_,
     refit_,
 )
 from ttfs_fast.quantization.network import IntegerNetwork, load
-from ttfs_fast.training import TrainConfig
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
@@ -47,116 +43,6 @@ from ttfs_fast.training.run_folder import RunFolder
 
 CALIBRATION_IMAGES = 500
 """Training images on which the units of the spike codes are found."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of quantization-aware training, with a learning rate that falls from start to end.
-
-    Attributes
-    ----------
-    bits : {8, 4, 2}
-        Bits of a weight.
-    first, last : int
-        Epochs of the run that are done before it, and after it.
-    held : bool
-        The codes are held; thresholds and biases are trained.
-    """
-
-    bits: int
-    first: int
-    last: int
-    held: bool = False
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training images."""
-        return self.last - self.first
-
-    def __str__(self) -> str:
-        return f"{self.bits} bits, held" if self.held else f"{self.bits} bits"
-
-
-@dataclass(frozen=True)
-class QuantizeConfig:
-    """The settings of quantization-aware training.
-
-    Attributes
-    ----------
-    bits : {8, 4, 2}
-        Bits of a weight at the end; training goes through the numbers above it first.
-    time_bits : {16, 8}
-        Bits of a spike code.
-    epochs : int
-        Passes over the training images with each number of bits; 0 for no training at all.
-    lr_start, lr_end : float
-        Learning rate of Adam, falling as half a cosine, anew for each number of bits.
-    training : TrainConfig
-        Data, loss, batches, distortions, noise, weight decay, averaging, seed and threads, as for
-        training; its ``epochs``, learning rate, ``accumulate`` and ``processes`` do not count here.
-    last_epochs : int, optional
-        ``epochs`` of the last number of bits, which is the hardest to train, if it differs.
-    tune_epochs : int
-        Passes after these with the weights' codes held, which train the thresholds and the biases
-        only: see `ttfs_fast.quantization.hold_codes_`.
-    float_teacher : bool
-        The network as it was given, in float, is the teacher, in place of one that ``training``
-        names: its answers make up ``training.teacher_share`` of the loss.
-    """
-
-    bits: int = 2
-    time_bits: int = 16
-    epochs: int = 4
-    lr_start: float = 1e-3
-    lr_end: float = 1e-5
-    training: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    last_epochs: int | None = None
-    tune_epochs: int = 0
-    float_teacher: bool = False
-
-    def __post_init__(self) -> None:
-        QuantizationConfig(self.bits)
-        if self.training.whiten:
-            raise ValueError(
-                "an integer network does not whiten images: take a network trained without whiten"
-            )
-        if self.float_teacher and self.training.teacher is not None:
-            raise ValueError(
-                f"two teachers: the network in float, and {self.training.teacher}; give one"
-            )
-        if self.time_bits not in (8, 16):
-            raise ValueError(f"time_bits must be 16 or 8; got {self.time_bits}")
-        for name in ("epochs", "last_epochs", "tune_epochs"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
-        if not (0 < self.lr_end <= self.lr_start < math.inf):
-            raise ValueError(
-                f"learning rates must be above 0 and not rise; got {self.lr_start} to {self.lr_end}"
-            )
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """What a run does in turn."""
-        last_epochs = self.epochs if self.last_epochs is None else self.last_epochs
-        parts = [(bits, self.epochs, False) for bits in BITS if bits > self.bits]
-        parts.append((self.bits, last_epochs, False))
-        if self.tune_epochs:
-            parts.append((self.bits, self.tune_epochs, True))
-        ends = list(itertools.accumulate(epochs for _, epochs, _ in parts))
-        return tuple(
-            Stage(bits, end - epochs, end, held)
-            for (bits, epochs, held), end in zip(parts, ends, strict=True)
-        )
-
-    def learning_rate(self, epoch: float, epochs: int) -> float:
-        """Learning rate at a moment of a stage of so many epochs, counted in epochs."""
-        return cosine(self.lr_start, self.lr_end, epoch, epochs)
-
-    def to_json(self) -> str:
-        """All settings as JSON."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values["training"] = json.loads(self.training.to_json())
-        return json.dumps(values, indent=2)
 
 
 def quantize(
@@ -221,30 +107,25 @@ def quantize(
 
 def _check_settings(config: QuantizeConfig, run: Path, *, resume: bool) -> None:
     """Refuse a folder that holds a run, or to resume, one that holds a run of other settings."""
-    text, saved = config.to_json(), RunFolder(run).qat_config
+    saved = RunFolder(run).qat_config
     if not resume and (saved.exists() or RunFolder(run).checkpoints()):
         raise FileExistsError(
             f"{run} already holds a run: give --resume to continue it, or another folder"
         )
-    if resume and saved.exists() and _settings(saved.read_text("utf-8")) != _settings(text):
-        raise ValueError(
-            f"cannot resume {run} with other settings than {saved} holds: give those, or another "
-            "folder"
-        )
+    if resume and saved.exists():
+        _check_same(config, saved.read_text("utf-8"), f"cannot resume {run}", f"{saved} holds")
 
 
-def _settings(text: str) -> dict[str, Any]:
-    """Settings as JSON, parsed; what an older version did not write has its default."""
-    defaults: dict[str, Any] = json.loads(QuantizeConfig().to_json())
+def _check_same(config: QuantizeConfig, text: str, problem: str, other: str) -> None:
+    """Refuse settings that would not give the result of those in ``text``."""
     try:
-        given = parse_json(text)
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        return {}
-    if isinstance(given.get("training"), dict):
-        given["training"] = defaults["training"] | given["training"]
-    return defaults | given
+        others = ", ".join(config.differences(QuantizeConfig.from_json(text)))
+    except ValueError as error:
+        others = str(error)
+    if others:
+        raise ValueError(
+            f"{problem} with other settings than {other} ({others}): give those, or another folder"
+        )
 
 
 class _Run:
@@ -438,11 +319,8 @@ class _Run:
                     f"cannot resume {self.run} with another {what} than it began with: give that "
                     "one, or another folder"
                 )
-        if _settings(json.dumps(checkpoint.facts["config"])) != _settings(self.config.to_json()):
-            raise ValueError(
-                f"cannot resume {self.run}: its checkpoint is of a run with other settings than "
-                f"its {RunFolder(self.run).qat_config.name}; give another folder"
-            )
+        begun_with = json.dumps(checkpoint.facts["config"])
+        _check_same(self.config, begun_with, f"cannot resume {self.run}", "its checkpoint holds")
         stages = self.config.stages
         self._enter(next((s for s in stages if checkpoint.epoch <= s.last), stages[-1]))
         checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)

@@ -1,12 +1,18 @@
 """Everything that decides the result of a training run, in one value."""
 
-import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self
 
+from ttfs_fast._settings import (
+    check_settings,
+    document_settings,
+    setting,
+    settings_from_values,
+    settings_of,
+    settings_to_values,
+)
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.data import DatasetName
 from ttfs_fast.data.augment import CropPadding
@@ -31,170 +37,24 @@ ModelName = Literal[
     "spiking_googlenet",
 ]
 
+DATA, NETWORK, LOSS = "Data", "Network", "Loss, equation (5)"
+TEACHER, AUGMENTATION, INPUT = "Distillation", "Augmentation of training images", "Input spikes"
+WEIGHTS = "Weights of a fixed sum"
+
 DISTORTIONS = ("rotate", "stretch", "shear", "shift", "elastic")
 """Fields that limit the random distortion of training images."""
 
-MAY_BE_INFINITE = ("t_max", "max_gradient")
 
-MAY_DIFFER_ON_RESUME = frozenset({"data_root", "teacher", "start", "workers"})
-"""Fields that do not decide the result. Data and teacher are compared by content instead; the
-weights that a run began with are in its checkpoint."""
-
-
+@document_settings
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of a training run; the defaults are the paper's for MNIST.
 
-    Two runs with equal settings on the same machine end with the same bits.
+    Two runs with equal settings on the same machine end with the same bits. A setting is one
+    field: its option of ``ttfs-fast train``, its help there, its check, its key in recipes and in
+    ``config.json`` follow from it.
 
-    Attributes
-    ----------
-    dataset : {"mnist", "digits", "cifar10", "folder"}
-        MNIST or CIFAR-10 from files; scikit-learn's 8 x 8 digits, which come with the package; or
-        images in class folders, ``train/CLASS/NAME.jpg`` and ``val/CLASS/NAME.jpg`` in
-        ``data_root``, which may be a zip file.
-    data_root : str or None
-        Folder of the data set; None looks where the environment variable ``TTFS_FAST_DATA``
-        points. The digits need none, ``"folder"`` needs one.
-    model : str
-        The network: ``"mnist_scnn"``, or one of `ttfs_fast.models`: ``"cifar_scnn"``,
-        ``"cifar_vgg"``, ``"cifar_airbench"``, ``"vgg4"``, ``"vgg8"``, ``"vgg13"``, ``"vgg17"``,
-        ``"spiking_vgg16"``, ``"spiking_googlenet"``.
-    width : float
-        Factor on the channels of its layers, but of the last; mnist_scnn has 1 only.
-    neuron : {"spiking", "horizon", "relu", "relu-norm"}
-        Spiking neurons; spiking neurons in layers with a horizon (`ttfs_fast.horizon`), which
-        train like a batch-normalized ReLU network and become plain spiking layers at the end; or
-        for comparison the ReLU network of the same shape, without or with batch normalisation.
-    horizon_spread : float
-        With ``neuron="horizon"``: how early the spikes of a layer come, as a fraction of its
-        horizon; see `ttfs_fast.horizon.HorizonConv2d`.
-    whitening : bool
-        With ``neuron="horizon"``: the first convolution holds the whitening filters of image
-        patches, and is not trained; see `ttfs_fast.horizon.whiten_`.
-    dirac : bool
-        With ``neuron="horizon"``: convolutions start with neurons that pass their inputs on; see
-        `ttfs_fast.horizon.dirac_`.
-    precision : {"float32", "bfloat16"}
-        With ``neuron="horizon"``: in which the dense products of training are computed. Spike
-        values, weights and every evaluation are float32.
-    epochs, batch_size : int
-        Passes over the training images, and images per step.
-    accumulate : int
-        Pieces that each batch is run in, their gradients added up: less memory, the same result
-        but for rounding.
-    optimizer : {"adam", "muon", "sgd"}
-        Adam; Muon, see `ttfs_fast.optim.muon`; or gradient descent with momentum.
-    momentum : float
-        Of ``optimizer="sgd"`` and ``"muon"``.
-    lr_start, lr_end : float
-        Learning rate, from the first to the last; see ``relative_rate``.
-    schedule : {"linear", "cosine"}
-        ``"linear"`` is the paper's: epoch e (from 0) uses
-        ``lr_start + e * (lr_end - lr_start) / epochs``. ``"cosine"`` falls along half a cosine,
-        step by step.
-    warmup : float
-        Epochs in which the learning rate rises from 0 to its schedule, step by step; 0 for none.
-    adam_beta2 : float
-        Adam's decay of the squared gradients, from 0 to below 1.
-    weight_decay : float
-        Share of every weight and bias that each step takes away, in units of the learning rate
-        (AdamW). Unlike the squared weights of equation (5), Adam does not rescale it. 0 for none.
-        With ``optimizer="sgd"``, torch's weight decay.
-    weight_sum : float
-        With ``neuron="horizon"``, the sum m of every neuron's weights, above 1. Otherwise the sum
-        at which every neuron's weights are held, biases apart, see `ttfs_fast.optim.centering`;
-        above 1, or 0 to leave the sums free and start with weights uniform in [0, 8 / N], as
-        published.
-    spread : float
-        If the sums are held: norm of the deviations of a neuron's first weights from their mean.
-    relative_rate : bool
-        If the sums are held, count the learning rate in units of the deviation of each layer's
-        first weights: layers of different sizes then learn alike, which deep networks need.
-    hold_spread : bool
-        With `relative_rate`: keep that norm at ``spread`` while training, too, and bring weights
-        from ``start`` to it. A step of Muon then turns a neuron's weights by the learning rate, in
-        radians.
-    average : float
-        Decay of a moving average of the weights, updated after every step; above 0, the
-        averaged network is tested and exported in place of the last one. 0 for none.
-    K, beta : float
-        Weight-sum cost of equation (5): ``K * max(0, beta - sum of a neuron's weights)``. Of
-        spiking neurons only: those of ``neuron="horizon"`` have the sum ``weight_sum``.
-    lambda_ : float
-        Factor of the squared weights in equation (5), of spiking neurons only.
-    max_gradient : float
-        Limit on the row-normalised Frobenius norm of each weight's gradient.
-    alpha : float
-        Time, in units of tau, between the earliest and the latest input spike.
-    polarity : {"bright-first", "dark-first", "both"}
-        Which pixels spike first; both give twice as many input channels.
-    whiten : bool
-        Bring every image to the same mean and deviation of its intensities first; see
-        `ttfs_fast.encoding.standardise`.
-    image_size : int
-        Height and width that the images of ``dataset="folder"`` are brought to.
-    crop : int
-        Pixels of black that are put around a training image before a piece of its own size is cut
-        out at random; 0 for none. Images of a folder are scaled first.
-    crop_padding : {"black", "reflect"}
-        What is put around it: black, or the image mirrored at its borders.
-    flip : bool
-        Mirror half of the training images.
-    resized_crop : float
-        Least share of a training image's area that is cut out, at random and with a ratio of
-        its sides from 3/4 to 4/3, and scaled to the image's size; 0 for none.
-    jitter : float
-        Standard deviation of the Gaussian noise on the input spike times in training, in
-        units of tau; 0 for none.
-    rotate, stretch, shear, shift, elastic : float
-        Random distortion of training images: largest rotation in degrees, largest relative
-        change of height and width, largest shear, largest displacement in pixels, standard
-        deviation of an elastic displacement field in pixels; 0 for none. See
-        `ttfs_fast.data.distort.distort`.
-    scale : float
-        Factor on the spike times inside the classification term of the loss. With
-        ``neuron="horizon"`` the output spikes lie about ``horizon_spread`` apart, so that it must
-        be about 1 / ``horizon_spread`` for the network to learn.
-    exclude_target : bool
-        Leave the target class out of the sum of equation (5), as printed.
-    label_smoothing : float
-        Share of the target that is spread evenly over all classes, from 0 to below 1.
-    teacher : str or None
-        File of a trained network, or the name of one that ships, whose answers are learned besides
-        the classes; see `ttfs_fast.training.distillation`. None for none.
-    teacher_share : float
-        Share of its answers in the classification term, from 0 to 1.
-    temperature : float
-        Temperature at which they are compared.
-    cost_reduction : {"sum", "mean"}
-        Whether the weight costs of equation (5) are summed over neurons and weights, as the
-        paper writes, or averaged.
-    t_max : float
-        Horizon: later spikes are none, in units of tau. ``inf`` for no horizon.
-    horizons : tuple of float
-        A horizon for each spiking layer, in their order, in place of ``t_max``; empty for none.
-        `ttfs_fast.analysis.horizons` finds those that silence a given share of the neurons.
-    start : str or None
-        File of a trained network, or the name of one that ships, of the same shape, whose weights
-        are the first ones; for training it further under other conditions. None starts anew.
-    seed : int
-        Seed of the weights, the order of the images and the noise.
-    threads : int or None
-        Threads of torch and of the operators; None leaves torch's own number.
-    processes : int
-        Processes that train together, each on its share of every batch; set by `train` from what
-        torchrun started.
-    workers : int
-        Of ``dataset="folder"``: processes that read and cut images; 0 reads in the training one.
-    patience : int
-        Stop after so many epochs without a better test accuracy, and end with the weights of the
-        best epoch; 0 for never. To be used with ``holdout``.
-    train_images, test_images : int or None
-        Use only the first so many images; None for all.
-    holdout : int
-        Hold out the last so many training images and test on them, instead of on the test
-        images: for choosing settings. 0 for none.
+    {settings}
 
     Raises
     ------
@@ -204,117 +64,310 @@ class TrainConfig:
     Notes
     -----
     Source: Zhou et al., "Temporal-Coded Deep Spiking Neural Network with Easy Training and
-    Robust Performance" (AAAI 2021), section 4.1 and equation (5).
+    Robust Performance" (AAAI 2021), section 4.1 and equation (5). The guide is docs/training.md;
+    `ttfs_fast.horizon`, `ttfs_fast.optim.centering`, `ttfs_fast.optim.muon`,
+    `ttfs_fast.data.distort` and `ttfs_fast.training.distillation` derive what stands here in a
+    sentence.
     """
 
-    dataset: DatasetName = "mnist"
-    data_root: str | None = None
-    model: ModelName = "mnist_scnn"
-    width: float = 1.0
-    neuron: Neuron = "spiking"
-    horizon_spread: float = 0.002
-    whitening: bool = False
-    dirac: bool = False
-    precision: Precision = "float32"
-    epochs: int = 50
-    batch_size: int = 10
-    accumulate: int = 1
-    optimizer: Optimizer = "adam"
-    momentum: float = 0.9
-    lr_start: float = 1e-3
-    lr_end: float = 1e-4
-    schedule: Schedule = "linear"
-    warmup: float = 0.0
-    adam_beta2: float = 0.999
-    weight_decay: float = 0.0
-    weight_sum: float = 0.0
-    spread: float = 1.0
-    relative_rate: bool = False
-    hold_spread: bool = False
-    average: float = 0.0
-    K: float = 100.0
-    lambda_: float = 1e-3
-    beta: float = 1.0
-    max_gradient: float = 10.0
-    alpha: float = 3.0
-    polarity: Polarity = "bright-first"
-    whiten: bool = False
-    image_size: int = 224
-    crop: int = 0
-    crop_padding: CropPadding = "black"
-    flip: bool = False
-    resized_crop: float = 0.0
-    jitter: float = 0.0
-    rotate: float = 0.0
-    stretch: float = 0.0
-    shear: float = 0.0
-    shift: float = 0.0
-    elastic: float = 0.0
-    scale: float = 1.0
-    exclude_target: bool = False
-    label_smoothing: float = 0.0
-    teacher: str | None = None
-    teacher_share: float = 0.8
-    temperature: float = 2.0
-    cost_reduction: CostReduction = "sum"
-    t_max: float = math.inf
-    horizons: tuple[float, ...] = ()
-    start: str | None = None
-    seed: int = 0
-    threads: int | None = None
-    processes: int = 1
-    workers: int = 2
-    patience: int = 0
-    train_images: int | None = None
-    test_images: int | None = None
-    holdout: int = 0
+    dataset: DatasetName = setting(
+        "mnist",
+        "Data set. mnist, cifar10: read from files. digits: 1,437 small images that come with the "
+        "package. folder: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg in the data root.",
+        group=DATA,
+        basic=True,
+    )
+    data_root: str | None = setting(
+        None,
+        "Folder (or for dataset folder, zip file) of the data set. If not given, the folder that "
+        "the environment variable TTFS_FAST_DATA names. The digits need none.",
+        group=DATA,
+        basic=True,
+        path=True,
+        decides=False,  # the images are compared instead
+    )
+    model: ModelName = setting(
+        "mnist_scnn", "Network, by its name in ttfs_fast.models.", group=NETWORK, basic=True
+    )
+    width: float = setting(
+        1.0,
+        "Factor on the channels of all layers but the last; mnist_scnn has width 1 only.",
+        group=NETWORK,
+        above=0,
+    )
+    neuron: Neuron = setting(
+        "spiking",
+        "Neurons. spiking: as in the paper. horizon: spiking neurons in layers with a horizon, "
+        "which train like a batch-normalized ReLU network and become plain spiking layers at the "
+        "end (docs/horizon.md). relu, relu-norm: the ReLU network of the same shape, without or "
+        "with batch normalization, for comparison.",
+        group=NETWORK,
+        basic=True,
+    )
+    horizon_spread: float = setting(
+        0.002,
+        "With neuron horizon: how early the spikes of a layer come, as a fraction of its horizon.",
+        group=NETWORK,
+        above=0,
+        below=1,
+    )
+    whitening: bool = setting(
+        False,
+        "With neuron horizon: the first convolution is a fixed whitening filter, computed from "
+        "patches of the training images.",
+        group=NETWORK,
+    )
+    dirac: bool = setting(
+        False,
+        "With neuron horizon: convolutions start with neurons that pass their inputs on.",
+        group=NETWORK,
+    )
+    precision: Precision = setting(
+        "float32",
+        "With neuron horizon: precision of the dense products in training. Spike values, weights "
+        "and evaluation stay float32.",
+        group=NETWORK,
+    )
+    epochs: int = setting(50, "Passes over the training images.", basic=True, min=1)
+    batch_size: int = setting(10, "Images per step.", basic=True, min=1)
+    accumulate: int = setting(
+        1,
+        "Split each batch into N parts and accumulate their gradients: less memory, the same "
+        "result up to rounding.",
+        min=1,
+    )
+    optimizer: Optimizer = setting("adam", "Adam, Muon, or SGD with momentum.", basic=True)
+    momentum: float = setting(0.9, "Momentum of SGD and Muon.", min=0, below=1)
+    lr_start: float = setting(1e-3, "Learning rate at the start.", basic=True, above=0)
+    lr_end: float = setting(1e-4, "Learning rate at the end.", basic=True, above=0)
+    schedule: Schedule = setting(
+        "linear",
+        "How the learning rate falls. linear: by the same amount after every epoch, as in the "
+        "paper. cosine: along half a cosine, step by step.",
+    )
+    warmup: float = setting(
+        0.0, "Epochs in which the learning rate first rises from 0, step by step.", min=0
+    )
+    adam_beta2: float = setting(
+        0.999, "Decay rate of the mean of squared gradients (Adam, Muon).", min=0, below=1
+    )
+    weight_decay: float = setting(
+        0.0,
+        "Decoupled weight decay, in units of the learning rate (AdamW); with SGD, torch's.",
+        min=0,
+    )
+    weight_sum: float = setting(
+        0.0,
+        "Fix the sum of every neuron's weights, biases apart, at this value above 1. 0: the sums "
+        "are free, and weights start uniform in [0, 8 / N], as published.",
+        group=WEIGHTS,
+        min=0,
+    )
+    spread: float = setting(
+        1.0,
+        "With a weight sum: norm of the deviations of a neuron's first weights from their mean.",
+        group=WEIGHTS,
+        above=0,
+    )
+    relative_rate: bool = setting(
+        False,
+        "With a weight sum: the learning rate is relative to the initial standard deviation of "
+        "each layer's weights, so that layers of different sizes learn alike. Deep networks need "
+        "it.",
+        group=WEIGHTS,
+    )
+    hold_spread: bool = setting(
+        False,
+        "With the relative learning rate: keep that norm fixed during training. A step of Muon "
+        "then turns a neuron's weights by the learning rate, in radians.",
+        group=WEIGHTS,
+    )
+    average: float = setting(
+        0.0,
+        "Decay of an exponential moving average of the weights, updated after every step; the "
+        "averaged network is tested and exported. 0: none.",
+        min=0,
+        below=1,
+    )
+    K: float = setting(
+        100.0,
+        "Factor K of the cost of neurons whose weights sum to less than beta.",
+        group=LOSS,
+        min=0,
+    )
+    lambda_: float = setting(1e-3, "Factor lambda of the squared weights.", group=LOSS, min=0)
+    beta: float = setting(1.0, "Sum that the weights of a neuron should reach.", group=LOSS, min=0)
+    max_gradient: float = setting(
+        10.0,
+        "Limit on each weight's gradient: its Frobenius norm divided by its number of rows.",
+        above=0,
+        infinite=True,
+    )
+    alpha: float = setting(
+        3.0,
+        "Time between the earliest and the latest input spike, in units of tau.",
+        group=INPUT,
+        above=0,
+    )
+    polarity: Polarity = setting(
+        "bright-first",
+        "Which pixels spike first; both: twice as many input channels.",
+        group=INPUT,
+    )
+    whiten: bool = setting(
+        False,
+        "Bring every image to the same mean and standard deviation of its intensities first.",
+        group=INPUT,
+    )
+    image_size: int = setting(
+        224, "With dataset folder: height and width that images are scaled to.", group=DATA, min=1
+    )
+    crop: int = setting(
+        0,
+        "Random crop after padding by N pixels; 0: none. Images of a folder are scaled first.",
+        group=AUGMENTATION,
+        min=0,
+    )
+    crop_padding: CropPadding = setting(
+        "black", "What the crop pads with: black, or the reflected image.", group=AUGMENTATION
+    )
+    flip: bool = setting(
+        False, "Flip half of the training images horizontally.", group=AUGMENTATION
+    )
+    resized_crop: float = setting(
+        0.0,
+        "Random resized crop: least fraction of the area that is cut out, with an aspect ratio "
+        "from 3/4 to 4/3; 0: none.",
+        group=AUGMENTATION,
+        min=0,
+        max=1,
+    )
+    jitter: float = setting(
+        0.0,
+        "Standard deviation of Gaussian noise on the input spike times in training, in units of "
+        "tau.",
+        group=INPUT,
+        min=0,
+    )
+    rotate: float = setting(0.0, "Largest random rotation, in degrees.", group=AUGMENTATION, min=0)
+    stretch: float = setting(
+        0.0,
+        "Largest random change of height and width, as a fraction.",
+        group=AUGMENTATION,
+        min=0,
+        below=1,
+    )
+    shear: float = setting(
+        0.0, "Largest random shear, in columns per row.", group=AUGMENTATION, min=0
+    )
+    shift: float = setting(0.0, "Largest random shift, in pixels.", group=AUGMENTATION, min=0)
+    elastic: float = setting(
+        0.0,
+        "Standard deviation of random elastic displacements, in pixels.",
+        group=AUGMENTATION,
+        min=0,
+    )
+    scale: float = setting(
+        1.0,
+        "Factor on the output spike times in the classification term. With neuron horizon these "
+        "lie about horizon_spread apart, so give about 1 / horizon_spread.",
+        group=LOSS,
+        above=0,
+    )
+    exclude_target: bool = setting(
+        False, "Leave the target class out of the sum of equation (5), as printed.", group=LOSS
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "Fraction of the target that is spread evenly over all classes.",
+        group=LOSS,
+        min=0,
+        below=1,
+    )
+    teacher: str | None = setting(
+        None,
+        "Teacher for knowledge distillation: a weights file, or the name of a pretrained network.",
+        group=TEACHER,
+        path=True,
+        decides=False,  # its weights are compared instead
+    )
+    teacher_share: float = setting(
+        0.8,
+        "Fraction of the classification term that comes from the teacher.",
+        group=TEACHER,
+        min=0,
+        max=1,
+    )
+    temperature: float = setting(2.0, "Temperature of the distillation.", group=TEACHER, above=0)
+    cost_reduction: CostReduction = setting(
+        "sum",
+        "Sum the weight costs over neurons and weights, as the paper writes, or average them.",
+        group=LOSS,
+    )
+    t_max: float = setting(
+        math.inf,
+        "Spikes later than this are treated as no spike, in units of tau.",
+        group=NETWORK,
+        infinite=True,
+    )
+    horizons: tuple[float, ...] = setting(
+        (),
+        "One t_max for each spiking layer, in their order, in place of a common one; "
+        "ttfs_fast.analysis.horizons finds those that silence a given fraction of the neurons.",
+        group=NETWORK,
+    )
+    start: str | None = setting(
+        None,
+        "Weights to start from, of a network of the same shape: a weights file, or the name of a "
+        "pretrained network.",
+        basic=True,
+        path=True,
+        decides=False,  # the weights of a run are in its checkpoint
+    )
+    seed: int = setting(
+        0, "Seed of the first weights, the order of the images and the noise.", basic=True, min=0
+    )
+    threads: int | None = setting(
+        None,
+        "Threads of torch and of the operators; if not given, torch's number.",
+        basic=True,
+        min=1,
+    )
+    processes: int = setting(
+        1,
+        "Processes that train together, each on its part of every batch; torchrun sets it.",
+        min=1,
+        option=False,
+    )
+    workers: int = setting(
+        2,
+        "With dataset folder: processes that read images; 0: the training process reads them.",
+        group=DATA,
+        min=0,
+        decides=False,
+    )
+    patience: int = setting(
+        0,
+        "Stop after N epochs without a better test accuracy, and return to the best weights; 0: "
+        "never. Use it with holdout.",
+        min=0,
+    )
+    train_images: int | None = setting(None, "Train on the first N images only.", group=DATA, min=1)
+    test_images: int | None = setting(None, "Test on the first N images only.", group=DATA, min=1)
+    holdout: int = setting(
+        0,
+        "Hold out the last N training images and test on them, in place of the test images: for "
+        "choosing settings.",
+        group=DATA,
+        min=0,
+    )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _typed(field, getattr(self, field.name)))
-        for name in (
-            "epochs",
-            "batch_size",
-            "accumulate",
-            "image_size",
-            "threads",
-            "processes",
-            "train_images",
-            "test_images",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}")
-        for name in ("lr_start", "lr_end", "alpha", "scale", "width", "spread", "temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be finite and above 0; got {value}")
-        if not self.max_gradient > 0:
-            raise ValueError(f"max_gradient must be above 0, or inf; got {self.max_gradient}")
-        for name in (
-            "K",
-            "lambda_",
-            "beta",
-            "jitter",
-            "warmup",
-            "weight_decay",
-            "holdout",
-            "crop",
-            "workers",
-            "patience",
-            *DISTORTIONS,
-        ):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be finite and not negative; got {value}")
-        for name in ("adam_beta2", "average", "stretch", "momentum", "label_smoothing"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1; got {value}")
-        if self.weight_sum and not (math.isfinite(self.weight_sum) and self.weight_sum > 1):
+        check_settings(self)
+        if 0 < self.weight_sum <= 1:
             raise ValueError(
-                f"weight_sum must be finite and above 1, or no neuron spikes, or 0 to leave the "
-                f"sums free; got {self.weight_sum}"
+                f"weight_sum must be above 1, or no neuron spikes, or 0 to leave the sums free; "
+                f"got {self.weight_sum}"
             )
         if self.weight_sum and self.neuron not in ("spiking", "horizon"):
             raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
@@ -323,9 +376,6 @@ class TrainConfig:
             raise ValueError("relative_rate needs a weight_sum, such as 4")
         if self.hold_spread and not self.relative_rate:
             raise ValueError("hold_spread needs relative_rate, and with it a weight_sum, such as 4")
-        for name in ("resized_crop", "teacher_share"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1; got {value}")
         if self.crop and self.resized_crop:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if self.neuron != "spiking" and self.polarity == "both":
@@ -343,14 +393,10 @@ class TrainConfig:
             )
         if self.normalizes and self.batch_size == 1:
             raise ValueError("batch normalisation needs a batch_size of at least 2; got 1")
-        if math.isnan(self.t_max):
-            raise ValueError("t_max must be a time in units of tau, or inf; got nan")
         if self.horizons and not math.isinf(self.t_max):
             raise ValueError("horizons replace t_max; give one of the two")
         if self.horizons and self.neuron != "spiking":
             raise ValueError("horizons are for spiking neurons")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be between 0 and 2**63 - 1; got {self.seed}")
 
     def _check_horizon(self) -> None:
         if self.neuron != "horizon":
@@ -364,10 +410,6 @@ class TrainConfig:
         if not self.weight_sum:
             raise ValueError(
                 'neuron="horizon" needs a weight_sum, the sum of every neuron\'s weights, such as 4'
-            )
-        if not 0 < self.horizon_spread < 1:
-            raise ValueError(
-                f"horizon_spread must be above 0 and below 1; got {self.horizon_spread}"
             )
         for name, instead in (
             ("relative_rate", "every step holds the deviation of the weights; leave it out"),
@@ -438,20 +480,14 @@ class TrainConfig:
     def differences(self, other: "TrainConfig") -> list[str]:
         """Names of the fields in which two configurations would give different results."""
         return [
-            field.name
-            for field in dataclasses.fields(self)
-            if field.name not in MAY_DIFFER_ON_RESUME
-            and getattr(self, field.name) != getattr(other, field.name)
+            name
+            for name, (_, known) in settings_of(self).items()
+            if known.decides and getattr(self, name) != getattr(other, name)
         ]
 
     def to_json(self) -> str:
         """The configuration as JSON; an infinite number is the string ``"inf"``."""
-        values = dataclasses.asdict(self)
-        for name in MAY_BE_INFINITE:
-            if math.isinf(values[name]):
-                values[name] = str(values[name])
-        values["horizons"] = [str(t) if math.isinf(t) else t for t in values["horizons"]]
-        return json.dumps(values, indent=2, allow_nan=False)
+        return json.dumps(settings_to_values(self), indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -462,59 +498,11 @@ class TrainConfig:
         ValueError
             If the text is not a JSON object, or a field is unknown or not allowed.
         """
+        source = "the training configuration"
         try:
             values = parse_json(text)
         except ValueError as error:
-            raise ValueError(f"the training configuration is not JSON: {error}") from error
+            raise ValueError(f"{source} is not JSON: {error}") from error
         if not isinstance(values, dict):
-            raise ValueError("the training configuration must be a JSON object")
-        check_fields(values, "the training configuration")
-        for name in MAY_BE_INFINITE:
-            if values.get(name) in ("inf", "-inf"):
-                values[name] = float(values[name])
-        horizons = values.get("horizons", [])
-        if isinstance(horizons, list):
-            values["horizons"] = [float(t) if t in ("inf", "-inf") else t for t in horizons]
-        return cls(**values)
-
-
-def check_fields(values: Mapping[str, Any], source: str) -> None:
-    """Raise ValueError if a name is no field of `TrainConfig`."""
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(TrainConfig)})
-    if unknown:
-        raise ValueError(f"{source} has fields this version does not know: {', '.join(unknown)}")
-
-
-def _typed(field: "dataclasses.Field[Any]", value: Any) -> Any:
-    """``value`` as the type that ``field`` declares, so that equal settings compare equal."""
-    wanted = field.type
-    if get_origin(wanted) is Literal:
-        if value not in get_args(wanted):
-            allowed = ", ".join(map(str, get_args(wanted)))
-            raise ValueError(f"{field.name} must be one of {allowed}; got {value!r}")
-        return value
-    if value is None and wanted in (int | None, str | None):
-        return None
-    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return _as_float(field.name, value)
-    if wanted in (int, int | None) and isinstance(value, int) and not isinstance(value, bool):
-        if not -(2**63) <= value < 2**63:
-            raise ValueError(f"{field.name} must be an integer of 64 bits; got a longer one")
-        return value
-    if wanted in (str, str | None) and isinstance(value, str):
-        return value
-    if wanted is bool and isinstance(value, bool):
-        return value
-    if get_origin(wanted) is tuple and isinstance(value, list | tuple):
-        times = [t for t in value if isinstance(t, int | float) and not isinstance(t, bool)]
-        if len(times) == len(value) and not any(map(math.isnan, times)):
-            return tuple(map(float, times))
-    kind = wanted.__name__ if isinstance(wanted, type) else str(wanted)
-    raise ValueError(f"{field.name} must be {kind}; got {value!r}")
-
-
-def _as_float(name: str, value: int | float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        raise ValueError(f"{name} must be below 1e308; got an integer above it") from None
+            raise ValueError(f"{source} must be a JSON object")
+        return settings_from_values(cls, values, source)

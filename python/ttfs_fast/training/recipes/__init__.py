@@ -1,12 +1,12 @@
 """Settings of published training runs, as TOML files that ship with the package."""
 
-import os
 import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ttfs_fast.training.config import TrainConfig, check_fields
+from ttfs_fast._settings import check_names, expand_paths
+from ttfs_fast.training.config import TrainConfig
 
 
 def names() -> list[str]:
@@ -49,10 +49,8 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
         )
     try:
         settings = tomllib.loads(content.decode("utf-8-sig"))
-        check_fields(settings, "it")
-        for name in ("data_root", "start", "teacher"):
-            if isinstance(value := settings.get(name), str):
-                settings[name] = os.path.expanduser(value)
+        check_names(TrainConfig, settings, "it")
+        settings = expand_paths(TrainConfig, settings)
         TrainConfig(**settings)
     except (ValueError, RecursionError) as error:  # also tomllib's and UTF-8's errors
         raise ValueError(f"{text} holds no training settings: {error}") from error
