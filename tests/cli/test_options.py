@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -137,3 +139,15 @@ def test_help_fits_a_screen_and_help_all_shows_the_rest(command: str) -> None:
     assert len(lines("--help")) <= 60
     assert "--weight-decay" not in "".join(lines("--help"))
     assert "--weight-decay" in "".join(lines("--help-all"))
+
+
+def test_commands_import_no_other_command() -> None:
+    """What commands share is in modules with a leading underscore."""
+    folder = Path(cli.__file__).parent
+    imports = {
+        (path.stem, found)
+        for path in folder.glob("*.py")
+        if path.stem != "__init__"
+        for found in re.findall(r"from ttfs_fast\.cli\.([a-z]\w*) import", path.read_text())
+    }
+    assert imports == {("demo", "reproduce")}  # the demo ends with a report

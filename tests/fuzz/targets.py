@@ -176,7 +176,7 @@ def _weights(content: bytes, folder: Path) -> None:
 
 
 def _npy(content: bytes, folder: Path) -> None:
-    from ttfs_fast.cli.quantization import read_images
+    from ttfs_fast.cli.predict import read_images
 
     path = folder / "images.npy"
     path.write_bytes(content)

@@ -1,17 +1,19 @@
-"""The command ``ttfs-fast``: parse, call, print. One module a group of commands."""
+"""The command ``ttfs-fast``: parse, call, print. One module a command, or a group of them."""
 
 from ttfs_fast._terminal import escape_unknown_characters
-from ttfs_fast.cli import (  # each adds its commands
+from ttfs_fast.cli import (  # each adds its command
     bench,
     circuit,
     demo,
-    evaluation,
-    experiments,
+    diagnose,
+    evaluate,
     export,
     info,
-    quantization,
-    reproduction,
-    training,
+    predict,
+    quantize,
+    reproduce,
+    study,
+    train,
 )
 from ttfs_fast.cli._common import app
 
@@ -20,14 +22,16 @@ __all__ = [
     "bench",
     "circuit",
     "demo",
-    "evaluation",
-    "experiments",
+    "diagnose",
+    "evaluate",
     "export",
     "info",
     "main",
-    "quantization",
-    "reproduction",
-    "training",
+    "predict",
+    "quantize",
+    "reproduce",
+    "study",
+    "train",
 ]
 
 

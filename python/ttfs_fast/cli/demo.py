@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ttfs_fast.cli._common import Debug, app, friendly_errors, option, set_threads
-from ttfs_fast.cli.evaluation import print_result
-from ttfs_fast.cli.reproduction import write_report
+from ttfs_fast.cli._results import print_result
+from ttfs_fast.cli.reproduce import write_report
 from ttfs_fast.training.config import TrainConfig
 
 

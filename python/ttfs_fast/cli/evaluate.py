@@ -1,10 +1,9 @@
-"""``ttfs-fast eval`` and ``diagnose``; how results are printed."""
+"""``ttfs-fast eval``."""
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from ttfs_fast.cli._common import (
     OR_SHIPPED,
@@ -22,23 +21,9 @@ from ttfs_fast.cli._common import (
     friendly_errors,
     images_of_network,
     option,
-    rich,
     set_threads,
-    show_table,
 )
-from ttfs_fast.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ttfs_fast.analysis import EvaluationResult
-
-MOST_COLUMNS = 20
-"""Classes up to which a confusion table can be read."""
-
-MOST_CHARACTERS = 4
-"""Of class names that head its columns."""
+from ttfs_fast.cli._results import MOST_COLUMNS, print_confusion, print_result
 
 
 @app.command(name="eval")
@@ -102,8 +87,6 @@ def evaluate(
         if alone and weights is not None and is_integer_file(weights):
             if jitter:
                 raise ValueError("an integer network encodes pixels itself, without --jitter")
-            from ttfs_fast.cli.quantization import evaluate_file
-
             evaluate_file(
                 weights,
                 None if dataset is None else str(dataset),
@@ -173,112 +156,50 @@ def evaluate(
                 print_confusion(result, image_set.classes)
 
 
-@app.command()
-def diagnose(
-    config: Annotated[
-        str | None,
-        option("Settings: a recipe of the package, or a .toml file.", show_default=False),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        option(
-            f"A model.safetensors that training wrote, {OR_SHIPPED}; else a new network.",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[int, option("Training images to look at.", min=2)] = 32,
-    out: Annotated[
-        Path | None, option("Draw the layers into this file, such as layers.png.")
-    ] = None,
-    data_root: DataRoot = None,
-    threads: Threads = None,
-    debug: Debug = False,
+DATASETS = {(1, 28, 28): "mnist", (3, 32, 32): "cifar10"}
+"""Data set of each size of an image."""
+
+
+def evaluate_file(
+    path: Path,
+    dataset: str | None,
+    data_root: str | None,
+    *,
+    train_split: bool,
+    batch_size: int,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
-    """Say what happens in each layer of a network, trained or new, and which one is sick."""
-    with friendly_errors(debug):
-        import torch
+    """What ``ttfs-fast eval --weights`` does with an integer network."""
+    import ttfs_fast
+    from ttfs_fast import quantization
+    from ttfs_fast.data import load
+    from ttfs_fast.quantization.network import default_threads
 
-        from ttfs_fast import analysis, training
-        from ttfs_fast._files import save_figure
-        from ttfs_fast.data import load
-        from ttfs_fast.encoding import encode, standardise
-        from ttfs_fast.training.datasets import image_shape
-
-        if (config is None) == (weights is None):
-            raise ValueError("give one of --config RECIPE and --weights FILE")
-        set_threads(threads)
-        if weights is not None:
-            model, chosen, source = choose_network(weights, False, None)
-        else:
-            chosen = TrainConfig(**training.read_recipe(str(config)))
-        root = chosen.data_root if data_root is None else str(data_root)
-        image_set = load(chosen.dataset, root, train=True)
-        if weights is not None:
-            image_set = fit_to_network(image_set, weights, source)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(chosen.seed)
-                model = training.make_model(chosen, image_shape(image_set))
-        pixels = image_set.images_as_tensor()[:images]
-        values = encode(
-            standardise(pixels) if chosen.whiten else pixels, chosen.alpha, chosen.polarity
+    network = quantization.load(path)
+    if dataset is None and network.input_size not in DATASETS:
+        raise ValueError(
+            f"{path} takes images of size {network.input_size}, which no data set has: those of "
+            "mnist and digits are (1, 28, 28), those of cifar10 (3, 32, 32)"
         )
-        found = analysis.diagnose(
-            model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.scale
+    image_set = load(dataset or DATASETS[network.input_size], data_root, train=train_split)
+    if not as_json:
+        print(
+            f"testing {path} on {len(image_set):,} images of {image_set.name}: cpu, threads: "
+            f"{default_threads(threads)}, {ttfs_fast.instruction_set()} instructions"
         )
-        print(found)
-        if out is not None:
-            save_figure(out, found.plot(), dpi=120)
-
-
-def print_result(result: "EvaluationResult") -> None:
-    table = rich("table").Table(title=f"{result.dataset}: {result.images:,} images")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    table.add_column("meaning", overflow="fold")
-    rows = [
-        ("accuracy", f"{result.accuracy:.2%}", f"{result.correct:,} correct"),
-        ("silent images", f"{result.silent_share:.2%}", "no output spike, counted as wrong"),
-        ("first spike", f"{result.first_spike_time:.3f} tau", "mean time of the decision"),
-        ("sparsity", f"{result.sparsity:.1%}", f"share of {result.neurons:,} neurons that spike"),
-    ]
-    for name, share in result.sparsity_by_layer.items():
-        rows.append((f"  {name}", f"{share:.1%}", "the same in this layer"))
-    rows += [
-        (
-            "energy by weights",
-            f"{result.energy_by_weights * 1e9:.1f} nJ",
-            f"an image: {result.weights:,} weights x sparsity x 10 pJ (the paper's count)",
-        ),
-        (
-            "energy by spikes",
-            f"{result.energy_by_spikes * 1e9:.1f} nJ",
-            f"an image: {result.spikes_per_image:,.0f} neuron spikes x 10 pJ",
-        ),
-        ("speed", f"{result.images_per_second:,.0f} /s", "images, encoding included"),
-    ]
-    for row in rows:
-        table.add_row(*row)
-    show_table(table)
-
-
-def print_confusion(result: "EvaluationResult", classes: tuple[str, ...]) -> None:
-    print_counts(
-        "true class (row), answer (column)", classes, (*classes, "silent"), result.confusion
+        print(network)
+    with counting_bar(len(image_set), show=not as_json) as advance:
+        result = quantization.evaluate(
+            network, image_set, batch_size=batch_size, threads=threads, on_progress=advance
+        )
+    size = path.stat().st_size
+    if as_json:
+        print(json.dumps(result.to_dict() | {"file_bytes": size}, indent=2))
+        return
+    print_result(result)
+    parameters = result.weights + sum(
+        0 if info.bias is None else info.bias.size for info in network.layer_infos()
     )
-
-
-def print_counts(
-    title: str, rows: Sequence[str], columns: Sequence[str], counts: "NDArray[np.int64]"
-) -> None:
-    """A table of counts; where names would make its columns wide, they are numbered instead."""
-    if max(map(len, columns[:-1])) > MOST_CHARACTERS:
-        rows = [f"{number} {name}" for number, name in enumerate(rows)]
-        columns = [*map(str, range(len(columns) - 1)), columns[-1]]
-    table = rich("table").Table(title=title)
-    table.add_column("", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, row in zip(rows, counts.tolist(), strict=True):
-        table.add_row(name, *(str(count) if count else "." for count in row))
-    show_table(table)
+    print(f"size: {size:,} bytes, 1/{4 * parameters / size:.1f} of float32")
+    print_confusion(result, image_set.classes)

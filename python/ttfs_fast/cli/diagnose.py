@@ -1,0 +1,76 @@
+"""``ttfs-fast diagnose``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from ttfs_fast.cli._common import (
+    OR_SHIPPED,
+    DataRoot,
+    Debug,
+    Threads,
+    app,
+    choose_network,
+    fit_to_network,
+    friendly_errors,
+    option,
+    set_threads,
+)
+from ttfs_fast.training.config import TrainConfig
+
+
+@app.command()
+def diagnose(
+    config: Annotated[
+        str | None,
+        option("Settings: a recipe of the package, or a .toml file.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        option(
+            f"A model.safetensors that training wrote, {OR_SHIPPED}; else a new network.",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[int, option("Training images to look at.", min=2)] = 32,
+    out: Annotated[
+        Path | None, option("Draw the layers into this file, such as layers.png.")
+    ] = None,
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Say what happens in each layer of a network, trained or new, and which one is sick."""
+    with friendly_errors(debug):
+        import torch
+
+        from ttfs_fast import analysis, training
+        from ttfs_fast._files import save_figure
+        from ttfs_fast.data import load
+        from ttfs_fast.encoding import encode, standardise
+        from ttfs_fast.training.datasets import image_shape
+
+        if (config is None) == (weights is None):
+            raise ValueError("give one of --config RECIPE and --weights FILE")
+        set_threads(threads)
+        if weights is not None:
+            model, chosen, source = choose_network(weights, False, None)
+        else:
+            chosen = TrainConfig(**training.read_recipe(str(config)))
+        root = chosen.data_root if data_root is None else str(data_root)
+        image_set = load(chosen.dataset, root, train=True)
+        if weights is not None:
+            image_set = fit_to_network(image_set, weights, source)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(chosen.seed)
+                model = training.make_model(chosen, image_shape(image_set))
+        pixels = image_set.images_as_tensor()[:images]
+        values = encode(
+            standardise(pixels) if chosen.whiten else pixels, chosen.alpha, chosen.polarity
+        )
+        found = analysis.diagnose(
+            model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.scale
+        )
+        print(found)
+        if out is not None:
+            save_figure(out, found.plot(), dpi=120)

@@ -1,0 +1,110 @@
+"""``ttfs-fast quantize``."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from ttfs_fast._settings import settings_of
+from ttfs_fast.cli._common import (
+    OR_SHIPPED,
+    Debug,
+    app,
+    choose_network,
+    fit_to_network,
+    flag,
+    friendly_errors,
+    option,
+    set_threads,
+)
+from ttfs_fast.cli._options import Command, Given, settings_options
+from ttfs_fast.cli._results import print_comparison
+from ttfs_fast.quantization.config import QuantizeConfig
+from ttfs_fast.training.config import INPUT, NETWORK, WEIGHTS, TrainConfig
+
+UNUSED = (
+    *(
+        name
+        for name, (_, known) in settings_of(TrainConfig).items()
+        if known.group in (NETWORK, WEIGHTS, INPUT) and name != "jitter"
+    ),
+    "accumulate",
+    "image_size",
+    "label_smoothing",
+    "momentum",
+    "optimizer",
+    "patience",
+    "schedule",
+    "start",
+    "warmup",
+    "workers",
+)
+"""Settings of training that the network has already, or that retraining does without."""
+
+
+@app.command(cls=Command)
+@settings_options(QuantizeConfig, TrainConfig, leave_out=UNUSED, inherited=TrainConfig)
+def quantize(
+    given: Given,
+    weights: Annotated[
+        Path | None,
+        option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
+    ] = None,
+    pretrained: Annotated[
+        bool, flag("--pretrained", "Use the trained network that comes with the package.")
+    ] = False,
+    authors: Annotated[
+        Path | None,
+        option("Folder with the weights that the paper's authors published.", show_default=False),
+    ] = None,
+    out: Annotated[Path, option("Folder of the run: settings, checkpoint, networks.")] = Path(
+        "runs/quantized"
+    ),
+    resume: Annotated[
+        bool, flag("--resume", "Continue the run in the folder after its newest checkpoint.")
+    ] = False,
+    config: Annotated[
+        str | None,
+        option(
+            "Settings to start from, in place of those that the weights were trained with: a "
+            "recipe that comes with the package, or a .toml file with fields of TrainConfig.",
+            show_default=False,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Retrain a network with few-bit weights, and write it as an integer network.
+
+    Give the network with one of --weights, --pretrained and --authors. The folder receives
+    model-8bit.ttfs and so on; ttfs-fast eval --weights takes such a file.
+    """
+    with friendly_errors(debug):
+        from ttfs_fast import quantization, training
+        from ttfs_fast.training.datasets import load_in_memory
+
+        model, base, source = choose_network(weights, pretrained, authors)
+        base = dataclasses.replace(base, teacher=None, start=None)
+        known = base.spike_settings
+        own = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}
+        settings = training.read_recipe(config) if config is not None else {}
+        base = dataclasses.replace(base, **settings | given)
+        for name, its in known.items():
+            if (asked := base.spike_settings[name]) != its:
+                raise ValueError(
+                    f"the network was trained with {name} {its}, {config} says {asked}: it is "
+                    f"retrained for the spikes that it knows, so leave {name} out of the settings"
+                )
+        test_set = fit_to_network(load_in_memory(base)[1], weights, source)
+        networks = quantization.quantize(
+            model, QuantizeConfig(training=base, **own), out, resume=resume
+        )
+        set_threads(base.threads)
+        for number, network in networks.items():
+            comparison = quantization.compare(
+                model, network, test_set, alpha=base.alpha, polarity=base.polarity
+            )
+            print(
+                f"{number} bits: {comparison.integer_correct / comparison.images:.2%} correct, "
+                f"float {comparison.float_correct / comparison.images:.2%}; the same decision on "
+                f"{comparison.agreement:.2%}"
+            )
+        print_comparison(comparison, test_set.classes)
