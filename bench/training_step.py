@@ -1,6 +1,6 @@
 """Where a training step's time goes: inside the spiking operators, or around them.
 
-Trains SpikingVGG16 (or another network) on random images through the same loop body as
+Trains SpikingVGG16 (or another network) on random images by the same step as
 `ttfs-fast train`: encoding with crop and flip, forward, loss, backward, gradient limit, Adam. The
 profiler of torch counts the operators; the rest is everything else.
 
@@ -17,9 +17,7 @@ horizons, the ReLU network has batch normalization, and spiking steps are timed 
 import argparse
 import dataclasses
 import statistics
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,33 +25,29 @@ from torch.profiler import ProfilerActivity, profile
 
 import ttfs_fast
 from ttfs_fast.data import ImageSet
+from ttfs_fast.optim.averaging import average_weights
 from ttfs_fast.training import TrainConfig, read_recipe
-from ttfs_fast.training import trainer as loop
-from ttfs_fast.training.processes import make_fabric
+from ttfs_fast.training.datasets import make_batches
+from ttfs_fast.training.trainer import make_optimizer, make_step, new_network
 
 
-class Steps(loop._Session):
-    """The session of a run, with its steps in reach."""
+class Steps:
+    """An epoch of training on one batch of images: batches and step as `train` makes them."""
 
     def __init__(self, config: TrainConfig, images: ImageSet) -> None:
-        fabric = make_fabric()
-        scalars = loop.Scalars(Path(tempfile.gettempdir()), write=False)
-        quiet = loop.Reporter(quiet=True)
-        super().__init__(
+        self.model = new_network(config, images)
+        self._batches = make_batches(config, images, torch.Generator().manual_seed(config.seed))
+        self._step = make_step(
             config,
-            run=Path(),
-            train_set=images,
-            test_set=images,
-            digest="",
-            teacher=None,
-            reporter=quiet,
-            fabric=fabric,
-            scalars=scalars,
+            self.model,
+            make_optimizer(config, self.model),
+            averaged=average_weights(self.model, config.average),
         )
-        self.ready = self.fabric.setup(self.model, self.optimizer)
 
     def run_one(self) -> None:
-        self._epoch(0, *self.ready)
+        for chunk in self._batches.epoch(0):
+            for batch in chunk.batches:
+                self._step(batch)
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:

@@ -170,6 +170,8 @@ class LossTerms:
         The terms.
     total : Tensor
         cross_entropy + K weight_sum + lambda l2.
+
+    A cost whose coefficient is 0 is not computed; it counts as 0.
     """
 
     cross_entropy: Tensor
@@ -189,7 +191,7 @@ class SpikingLoss(nn.Module):
         Coefficient of the L2 cost; 0 or above.
     beta : float
         As for :func:`weight_sum_cost`.
-    scale, exclude_target, latest_time
+    scale, exclude_target, label_smoothing, latest_time
         As for :func:`first_spike_cross_entropy`.
     cost_reduction : {"sum", "mean"}
         Reduction of the two costs: the paper's sum or the published codes' mean.
@@ -218,6 +220,7 @@ class SpikingLoss(nn.Module):
         *,
         scale: float = 1.0,
         exclude_target: bool = False,
+        label_smoothing: float = 0.0,
         latest_time: float = LATEST_TIME,
         cost_reduction: CostReduction = "sum",
     ) -> None:
@@ -234,6 +237,7 @@ class SpikingLoss(nn.Module):
         self.beta = beta
         self.scale = scale
         self.exclude_target = exclude_target
+        self.label_smoothing = label_smoothing
         self.latest_time = latest_time
         self.cost_reduction: CostReduction = cost_reduction
 
@@ -256,24 +260,28 @@ class SpikingLoss(nn.Module):
 
     def terms(self, z: Tensor, target: Tensor, layers: Layers) -> LossTerms:
         """Loss of a batch, with its terms; parameters as for :meth:`forward`."""
-        pairs = weights_and_biases(layers)
         cross_entropy = first_spike_cross_entropy(
             z,
             target,
             scale=self.scale,
             exclude_target=self.exclude_target,
+            label_smoothing=self.label_smoothing,
             latest_time=self.latest_time,
         )
-        weight_sum = _added([_weight_sum(pair, self.beta, self.cost_reduction) for pair in pairs])
-        l2 = _added([_l2(pair, self.cost_reduction) for pair in pairs])
+        weight_sum = l2 = cross_entropy.new_zeros(())
+        pairs = weights_and_biases(layers) if self.K or self.lambda_ else []
+        if self.K:
+            weight_sum = weight_sum_cost(pairs, self.beta, self.cost_reduction)
+        if self.lambda_:
+            l2 = l2_cost(pairs, self.cost_reduction)
         total = cross_entropy + self.K * weight_sum + self.lambda_ * l2
         return LossTerms(cross_entropy, weight_sum, l2, total)
 
     def extra_repr(self) -> str:
         return (
             f"K={self.K}, lambda_={self.lambda_}, beta={self.beta}, scale={self.scale}, "
-            f"exclude_target={self.exclude_target}, latest_time={self.latest_time:g}, "
-            f"cost_reduction={self.cost_reduction!r}"
+            f"exclude_target={self.exclude_target}, label_smoothing={self.label_smoothing}, "
+            f"latest_time={self.latest_time:g}, cost_reduction={self.cost_reduction!r}"
         )
 
 

@@ -13,6 +13,7 @@ from ttfs_fast.paper.studies import DepthStudy, depth_study
 from ttfs_fast.paper.studies import depth as module
 from ttfs_fast.paper.studies._tables import read_rows, write_rows
 from ttfs_fast.paper.studies.depth import ARMS, Run, make_network, plot, summary
+from ttfs_fast.training import step
 
 SMALL = DepthStudy(
     depths=(4, 8),
@@ -172,7 +173,7 @@ def test_steps_without_a_finite_gradient_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms = iter((1.0, math.nan, math.inf, math.nan))
-    monkeypatch.setattr(module, "clip_gradient_", lambda *arguments, **more: next(norms))
+    monkeypatch.setattr(step, "clip_gradient_", lambda *arguments, **more: next(norms))
     study = dataclasses.replace(SMALL, depths=(4,), arms=("centred",), epochs=1)
     with pytest.warns(UserWarning, match="centred, 4 layers, seed 0: 3 of 4 steps were left out"):
         depth_study(study, tmp_path, threads=1, say=lambda text: None)

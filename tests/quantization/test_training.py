@@ -610,17 +610,17 @@ def test_other_images_are_not_resumed(
 def test_steps_without_a_finite_gradient_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ttfs_fast.quantization import training
+    from ttfs_fast.training import step
     from ttfs_fast.training.checkpoint import load_checkpoint
 
-    clip, steps = training.clip_gradient_, 0
+    clip, steps = step.clip_gradient_, 0
 
     def sometimes_infinite(*arguments: object, **more: object) -> float:
         nonlocal steps
         steps += 1
         return math.inf if steps in (1, 3, 6) else clip(*arguments, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "clip_gradient_", sometimes_infinite)
+    monkeypatch.setattr(step, "clip_gradient_", sometimes_infinite)
     images = dataclasses.replace(config().training, train_images=60, test_images=10)
     settings = config(bits=8, epochs=2, training=images)
     quantization.quantize(mnist_scnn(pretrained=True), settings, tmp_path)

@@ -30,6 +30,7 @@ from ttfs_fast.training import (
     read_log,
     read_metadata,
     recipes,
+    step,
     train,
 )
 from ttfs_fast.training import trainer as loop
@@ -189,7 +190,7 @@ def test_resumed_with_everything_switched_on(
         lr_start=0.3,
     )
     whole = train(config, tmp_path / "whole", quiet=True)
-    real = loop.clip_gradient_
+    real = step.clip_gradient_
     steps = 4 * 2 + 1
 
     def interrupted(*args: object, **more: object) -> float:
@@ -199,7 +200,7 @@ def test_resumed_with_everything_switched_on(
             raise KeyboardInterrupt
         return real(*args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "clip_gradient_", interrupted)
+    monkeypatch.setattr(step, "clip_gradient_", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "run", quiet=True)
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-0002"]

@@ -20,9 +20,9 @@ from ttfs_fast.training import (
     read_config,
     read_log,
     read_metadata,
+    step,
     train,
 )
-from ttfs_fast.training import trainer as loop
 from ttfs_fast.training.checkpoint import load_checkpoint
 
 SMALL = TrainConfig(
@@ -112,7 +112,7 @@ def test_resumed_run_has_the_same_bits(
     capsys: pytest.CaptureFixture[str],
     stop_after: int,
 ) -> None:
-    real = loop.clip_gradient_
+    real = step.clip_gradient_
     steps = 9 * stop_after + 4
 
     def interrupted(*args: object, **more: object) -> float:
@@ -122,7 +122,7 @@ def test_resumed_run_has_the_same_bits(
             raise KeyboardInterrupt
         return real(*args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "clip_gradient_", interrupted)
+    monkeypatch.setattr(step, "clip_gradient_", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(SMALL, tmp_path / "run")
     message = capsys.readouterr().out.splitlines()[-1]
@@ -210,13 +210,13 @@ def test_the_average_of_the_weights_is_tested_and_exported(
 ) -> None:
     config = dataclasses.replace(SMALL, epochs=1, average=0.8, weight_sum=0.0)
     history: list[dict[str, torch.Tensor]] = []
-    real = loop.clip_gradient_
+    real = step.clip_gradient_
 
     def spy(model: torch.nn.Module, *args: object, **more: object) -> float:
         history.append({name: value.clone() for name, value in model.state_dict().items()})
         return real(model, *args, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "clip_gradient_", spy)
+    monkeypatch.setattr(step, "clip_gradient_", spy)
     result = train(config, tmp_path / "run", quiet=True)
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint is not None
@@ -301,7 +301,7 @@ def test_quiet_is_quiet(tmp_path: Path) -> None:
 def test_steps_without_a_finite_gradient_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "clip_gradient_", lambda *arguments, **more: math.nan)
+    monkeypatch.setattr(step, "clip_gradient_", lambda *arguments, **more: math.nan)
     result = train(dataclasses.replace(SMALL, epochs=1), tmp_path)
     assert result.records[0].skipped_steps == 9
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "epoch 1/1" in line)

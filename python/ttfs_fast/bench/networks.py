@@ -15,7 +15,8 @@ from ttfs_fast.encoding import encode
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import mnist_scnn, relu_twin, spiking_vgg16
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.optim.clipping import clip_gradient_
+from ttfs_fast.training.batches import Batch
+from ttfs_fast.training.step import StepLoss, StepResult, TrainingStep, equation_5
 
 Kind = Literal["spiking", "dense"]
 
@@ -101,8 +102,8 @@ def digits(batch: int) -> tuple[Tensor, Tensor]:
 
 def training_step(
     kind: Kind, model: nn.Module, pixels: Tensor, target: Tensor
-) -> Callable[[], Tensor]:
-    """A function that makes one whole training step and returns the loss.
+) -> Callable[[], StepResult]:
+    """A function that makes one whole training step.
 
     Spiking: forward, the loss of equation (5), backward, gradient limit, Adam. Dense: forward,
     cross-entropy, backward, Adam. Adam is torch's fused one; its learning rate is 0, with which it
@@ -110,22 +111,12 @@ def training_step(
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
     if kind == "spiking":
-        z, loss = encode(pixels), SpikingLoss()
-
-        def step() -> Tensor:
-            optimizer.zero_grad()
-            value: Tensor = loss(model(z), target, model)
-            torch.autograd.backward(value)
-            clip_gradient_(model)
-            optimizer.step()
-            return value.detach()
+        step = TrainingStep(model, optimizer, equation_5(SpikingLoss(), model))
     else:
+        step = TrainingStep(model, optimizer, _cross_entropy, max_gradient=None)
+    batch = Batch(encode(pixels) if kind == "spiking" else pixels, target, len(target))
+    return lambda: step(batch)
 
-        def step() -> Tensor:
-            optimizer.zero_grad()
-            value = F.cross_entropy(model(pixels), target)
-            torch.autograd.backward(value)
-            optimizer.step()
-            return value.detach()
 
-    return step
+def _cross_entropy(logits: Tensor, batch: Batch) -> StepLoss:
+    return StepLoss(F.cross_entropy(logits, batch.labels))

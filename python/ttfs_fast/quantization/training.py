@@ -3,21 +3,17 @@
 import copy
 import dataclasses
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
-from ttfs_fast.loss import SpikingLoss, weights_and_biases
+from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
-from ttfs_fast.optim.clipping import clip_gradient_
-from ttfs_fast.optim.schedule import set_learning_rate_
 from ttfs_fast.quantization.config import BITS, QuantizeConfig, Stage
 from ttfs_fast.quantization.conversion import calibrated_units, convert
 from ttfs_fast.quantization.evaluation import evaluate
@@ -40,6 +36,7 @@ from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.report import Reporter, left_out
 from ttfs_fast.training.run_folder import RunFolder
+from ttfs_fast.training.step import StepLoss, StepTotals, TrainingStep
 
 CALIBRATION_IMAGES = 500
 """Training images on which the units of the spike codes are found."""
@@ -158,6 +155,7 @@ class _Run:
             training.beta,
             scale=training.scale,
             exclude_target=training.exclude_target,
+            label_smoothing=training.label_smoothing,
             cost_reduction=training.cost_reduction,
         )
         self.optimizer: torch.optim.Optimizer
@@ -194,10 +192,11 @@ class _Run:
                 self._begin(stage)
             for epoch in range(self.done - stage.first, stage.epochs):
                 begin = time.perf_counter()
-                loss = self._epoch(epoch, stage.epochs)
+                totals = self._epoch(epoch, stage.epochs)
                 self.done += 1
+                self.skipped.append(totals.skipped)
                 self._save()
-                figures = f"loss {loss:8.4f}  {time.perf_counter() - begin:.1f} s"
+                figures = f"loss {totals.means()['loss']:8.4f}  {time.perf_counter() - begin:.1f} s"
                 figures += left_out(self.skipped[-1])
                 self.reporter.say(f"{stage}, epoch {epoch + 1}/{stage.epochs}  {figures}")
             if ends:
@@ -226,45 +225,36 @@ class _Run:
             self.averaged.n_averaged.zero_()
         self._enter(stage)
 
-    def _epoch(self, epoch: int, epochs: int) -> float:
-        self.model.train()
-        total, steps, skipped = 0.0, 0, 0
+    def _epoch(self, epoch: int, epochs: int) -> StepTotals:
+        training = self.config.training
+        step = TrainingStep(
+            self.model,
+            self.optimizer,
+            self._loss,
+            max_gradient=training.max_gradient,
+            averaged=self.averaged,
+        )
+        totals = StepTotals(training.K, training.lambda_)
         for chunk in self.batches.epoch():
             refit_(self.model)
             for batch in chunk.batches:
-                rate = self.config.learning_rate(epoch + steps / len(self.batches), epochs)
-                set_learning_rate_(self.optimizer, rate)
-                with parametrize.cached():
-                    output = self.model(batch.values)
-                    loss = self._loss(output, batch)
-                self.optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                norm = clip_gradient_(
-                    self.model, self.config.training.max_gradient, error_if_nonfinite=False
-                )
-                if math.isfinite(norm):
-                    self.optimizer.step()
-                else:
-                    skipped += 1
-                if self.averaged is not None:
-                    self.averaged.update_parameters(self.model)
-                total += loss.item()
-                steps += 1
-            if not math.isfinite(total):
-                raise FloatingPointError(
-                    f"the loss became {total} after {steps} steps: try a lower learning rate"
-                )
-        self.skipped.append(skipped)
-        return total / steps
+                position = epoch + totals.steps / len(self.batches)
+                totals.add(step(batch, self.config.learning_rate(position, epochs)))
+            totals.reduce()
+            totals.check_loss(self.done + 1, f"{self.done} epochs are saved in {self.run}")
+        return totals
 
-    def _loss(self, output: Tensor, batch: Batch) -> Tensor:
-        terms = self.loss.terms(output, batch.labels, weights_and_biases(self.model))
+    def _loss(self, output: Tensor, batch: Batch) -> StepLoss:
+        terms = self.loss.terms(output, batch.labels, self.model)
         if self.teacher is None:
-            return terms.total
+            costs = self.loss.K * terms.weight_sum + self.loss.lambda_ * terms.l2
+            return StepLoss(terms.cross_entropy, costs, terms.weight_sum, terms.l2)
         images = len(batch.labels)
         losses = terms.cross_entropy * images
         taught = self.teacher.share_of(losses, output, batch.values, self.config.training)
-        return taught / images + (terms.total - terms.cross_entropy)
+        return StepLoss(
+            taught / images, terms.total - terms.cross_entropy, terms.weight_sum, terms.l2
+        )
 
     def _finish(self, bits: int) -> IntegerNetwork:
         training = self.config.training

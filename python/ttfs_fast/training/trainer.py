@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.optim.swa_utils import AveragedModel
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
@@ -29,19 +30,9 @@ from ttfs_fast.horizon import (
     renormalize_horizons_,
     whiten_,
 )
-from ttfs_fast.layers import SpikeCounter, watch_layers
-from ttfs_fast.loss import (
-    first_spike_cross_entropy,
-    l2_cost,
-    weight_sum_cost,
-)
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.optim.centering import fold_, hold_spread_
-from ttfs_fast.optim.clipping import clip_gradient_
 from ttfs_fast.optim.muon import Muon
-from ttfs_fast.optim.schedule import set_learning_rate_
-from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.build import load_model, make_model
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
@@ -55,13 +46,12 @@ from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
-from ttfs_fast.training.processes import EpochTotals, leave, lost_connection, make_fabric
+from ttfs_fast.training.objective import TrainingLoss
+from ttfs_fast.training.processes import leave, lost_connection, make_fabric
 from ttfs_fast.training.report import Reporter, left_out
 from ttfs_fast.training.run_folder import RunFolder
+from ttfs_fast.training.step import StepTotals, TrainingStep
 from ttfs_fast.training.tensorboard import Scalars
-
-LATEST_LOGIT = 50.0
-"""Latest output time, in tau, that a ReLU network's loss sees: its logits are no spike times."""
 
 
 @dataclass(frozen=True)
@@ -266,15 +256,6 @@ def ensure_trained(config: TrainConfig, out_dir: str | Path, *, quiet: bool = Fa
     return train(config, run.path, resume=same, overwrite=not same, quiet=quiet).weights_path
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """This process's part of the loss of a batch, each term without its coefficient."""
-
-    cross_entropy: Tensor
-    weight_sum: Tensor
-    l2: Tensor
-
-
 class _Session:
     """The objects of a run, and its loop."""
 
@@ -295,28 +276,13 @@ class _Session:
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
         self.shape, self.classes = image_shape(train_set), train_set.classes
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.model = make_model(config, self.shape)
-            if config.whitening:
-                whiten_first_(self.model, train_set, whiten=config.whiten)
-            if config.neuron == "horizon":
-                self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self.layers = [
-                module
-                for module in self.model.modules()
-                if isinstance(module, SpikingConv2d | SpikingLinear)
-            ]
+        self.model = new_network(config, train_set)
         self.averaged = average_weights(self.model, config.average)
         self.best: dict[str, Tensor] = {}
-        self.optimizer = _optimizer(config, self.model)
+        self.optimizer = make_optimizer(config, self.model)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.batches = make_batches(config, train_set, self.generator, fabric.global_rank)
-        self.precision = torch.autocast(
-            "cpu", torch.bfloat16, enabled=config.precision == "bfloat16"
-        )
         self.sample = _sample(config, train_set) if self.averaged is not None else None
-        self.latest = {} if self.layers else {"latest_time": LATEST_LOGIT}
 
     @property
     def network(self) -> nn.Module:
@@ -417,7 +383,14 @@ class _Session:
 
     def run_to_end(self) -> TrainResult:
         config = self.config
-        model, optimizer = self.fabric.setup(self.model, self.optimizer)
+        step = make_step(
+            config,
+            self.model,
+            self.optimizer,
+            averaged=self.averaged,
+            teacher=self.teacher,
+            fabric=self.fabric,
+        )
         steps = len(self.batches)
         done = len(self.records)
         leads = self.fabric.global_rank == 0
@@ -430,7 +403,7 @@ class _Session:
                 if self._patience_is_over():
                     break
                 begin = time.perf_counter()
-                totals = self._epoch(epoch, model, optimizer)
+                totals = self._epoch(epoch, step)
                 evaluation = self._evaluate_together()
                 record = EpochRecord(
                     epoch=epoch + 1,
@@ -471,118 +444,26 @@ class _Session:
             patience and self.records and len(self.records) - 1 - self._best_epoch() >= patience
         )
 
-    def _epoch(self, epoch: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> EpochTotals:
-        model.train()
+    def _epoch(self, epoch: int, step: TrainingStep) -> StepTotals:
         config = self.config
-        totals = EpochTotals(self.fabric, config.K, config.lambda_)
+        totals = StepTotals(config.K, config.lambda_, self.fabric)
         for chunk in self.batches.epoch(epoch):
             outputs: list[Tensor] = []
             for batch in chunk.batches:
-                if len(batch.labels) == 1 and config.normalizes:
-                    # Nothing to normalise by; it is the last batch, or images were unreadable.
-                    outputs.append(self._answer(batch, model))
-                    totals.skipped += 1
-                    continue
                 rate = config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))
-                set_learning_rate_(optimizer, rate)
-                optimizer.zero_grad()
-                see = totals.spikes if not outputs else None
-                outputs.append(self._backward(batch, model, totals, see))
-                norm = clip_gradient_(self.model, config.max_gradient, error_if_nonfinite=False)
-                if math.isfinite(norm):
-                    optimizer.step()
-                    if config.hold_spread:
-                        hold_spread_(self.model)
-                    if config.neuron == "horizon":
-                        renormalize_horizons_(self.model)
-                else:
-                    totals.skipped += 1
-                if self.averaged is not None:
-                    self.averaged.update_parameters(self.model)
+                result = step(batch, rate, watch=None if outputs else totals.spikes)
+                totals.add(result)
+                outputs.append(result.output)
             totals.add_answers(torch.cat(outputs), chunk.labels)
-            totals.join()
+            totals.reduce()
+            totals.check_loss(epoch + 1, f"{len(self.records)} epochs are saved in {self.run}")
             self._report(epoch, totals)
         return totals
 
-    def _answer(self, batch: Batch, model: nn.Module) -> Tensor:
-        """The output of a batch that is not learned from."""
-        model.eval()
-        with torch.no_grad():
-            output: Tensor = model(batch.values)
-        model.train()
-        return output
-
-    def _backward(
-        self, batch: Batch, model: nn.Module, totals: EpochTotals, see: SpikeCounter | None
-    ) -> Tensor:
-        """Adds the gradients of a batch, piece by piece; returns the output."""
-        outputs, losses = [], torch.zeros(3, dtype=torch.float64)
-        pieces = min(self.config.accumulate, max(len(batch.labels), 1))
-        # Not torch.chunk, which may give fewer pieces than it is asked for: the last one counts.
-        parts = zip(
-            batch.values.tensor_split(pieces), batch.labels.tensor_split(pieces), strict=True
-        )
-        for number, (values, labels) in enumerate(parts, start=1):
-            # The gradients of the processes are averaged with the last piece.
-            wait = self.fabric.no_backward_sync(model, enabled=number < pieces)
-            with wait, parametrize.cached():
-                with self.precision:
-                    if see is None:
-                        output = model(values)
-                    else:
-                        with watch_layers(self.model, see):
-                            output = model(values)
-                terms = self._terms(output, values, labels, batch.whole)
-                # DistributedDataParallel takes the mean over the processes: of the first term it
-                # should be the sum, the others are the same in all. They count once a batch.
-                loss = terms.cross_entropy * self.fabric.world_size
-                if number == pieces:
-                    loss = loss + self.config.K * terms.weight_sum
-                    loss = loss + self.config.lambda_ * terms.l2
-                self.fabric.backward(loss)
-            outputs.append(output.detach())
-            losses[0] += terms.cross_entropy.item()
-            losses[1], losses[2] = terms.weight_sum.item(), terms.l2.item()
-        totals.add_terms(*losses.tolist())
-        return torch.cat(outputs)
-
-    def _terms(self, output: Tensor, values: Tensor, labels: Tensor, whole: int) -> _Terms:
-        config = self.config
-        if len(labels):
-            losses = first_spike_cross_entropy(
-                output,
-                labels,
-                scale=config.scale,
-                exclude_target=config.exclude_target,
-                label_smoothing=config.label_smoothing,
-                reduction="sum",
-                **self.latest,
-            )
-            if self.teacher is not None:
-                losses = self.teacher.share_of(losses, output, values, config, **self.latest)
-            cross_entropy = losses / whole
-        else:
-            cross_entropy = output.sum()  # 0, with a gradient of 0 for every weight
-        none = output.new_zeros(())
-        if not self.layers:
-            return _Terms(cross_entropy, none, none)
-        cost, square = none, none
-        if config.K:
-            cost = weight_sum_cost(self.layers, config.beta, config.cost_reduction)
-        if config.lambda_:
-            square = l2_cost(self.layers, config.cost_reduction)
-        return _Terms(cross_entropy, cost, square)
-
-    def _report(self, epoch: int, totals: EpochTotals) -> None:
+    def _report(self, epoch: int, totals: StepTotals) -> None:
         figures = totals.means()
-        if not math.isfinite(figures["loss"]):
-            raise FloatingPointError(
-                f"the loss became {figures['loss']} in epoch {epoch + 1}, step {totals.steps}: "
-                f"try a lower learning rate, or another seed. "
-                f"{len(self.records)} epochs are saved in {self.run}"
-            )
         text = f"loss {figures['loss']:.3f}  accuracy {figures['train_accuracy']:.1%}"
-        if self.layers:
+        if not math.isnan(figures["train_sparsity"]):
             text += f"  sparsity {figures['train_sparsity']:.1%}"
         self.reporter.step(
             f"epoch {epoch + 1}/{self.config.epochs}",
@@ -687,7 +568,70 @@ def whiten_first_(
     whiten_(first, standardise(pixels) if whiten else pixels)
 
 
-def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+def new_network(config: TrainConfig, images: DataSet) -> nn.Module:
+    """The network that a configuration starts with, the same for the same seed.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Which network, and how it starts.
+    images : ImageSet or StreamedImages
+        The training images, which decide its shape and its whitening filters.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = make_model(config, image_shape(images))
+        if config.whitening:
+            whiten_first_(model, images, whiten=config.whiten)
+        if config.neuron == "horizon":
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def make_step(
+    config: TrainConfig,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    averaged: AveragedModel | None = None,
+    teacher: Teacher | None = None,
+    fabric: Any = None,
+) -> TrainingStep:
+    """The step that a configuration repeats.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Loss, gradient limit, constraint, pieces and precision.
+    model : Module
+        What is trained.
+    optimizer : Optimizer
+        Of its parameters; see `make_optimizer`.
+    averaged, fabric
+        As for `ttfs_fast.training.step.TrainingStep`.
+    teacher : Teacher, optional
+        Whose answers are learned besides the classes.
+    """
+    constrain: Callable[[nn.Module], object] | None = None
+    if config.neuron == "horizon":
+        constrain = renormalize_horizons_
+    elif config.hold_spread:
+        constrain = hold_spread_
+    return TrainingStep(
+        model,
+        optimizer,
+        TrainingLoss(config, model, teacher),
+        max_gradient=config.max_gradient,
+        constrain=constrain,
+        averaged=averaged,
+        pieces=config.accumulate,
+        least_images=2 if config.normalizes else 1,
+        precision=config.precision,
+        fabric=fabric,
+    )
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),

@@ -23,11 +23,12 @@ from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.optim.centering import centre_weights_, hold_spread_, is_centred
-from ttfs_fast.optim.clipping import clip_gradient_
+from ttfs_fast.optim.centering import centre_weights_, hold_spread_
 from ttfs_fast.optim.muon import Muon
+from ttfs_fast.optim.schedule import cosine
 from ttfs_fast.paper.studies._tables import read_rows, write_rows
 from ttfs_fast.training.batches import EpochBatches
+from ttfs_fast.training.step import TrainingStep, equation_5
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -277,32 +278,24 @@ def train_one(
         polarity=how.polarity,
     )
     steps = len(batches) * study.epochs
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     loss = SpikingLoss(
         how.weight_sum_cost, 0.0, scale=how.scale, latest_time=50.0, cost_reduction="mean"
     )
-    spiking = isinstance(model, nn.Sequential)
+    step = TrainingStep(
+        model,
+        optimizer,
+        equation_5(loss, model),
+        max_gradient=how.max_gradient if isinstance(model, nn.Sequential) else math.inf,
+        constrain=hold_spread_ if how.hold_spread else None,
+    )
     losses: list[float] = []
     half, skipped = math.nan, 0
     for _ in range(study.epochs):
         for chunk in batches.epoch():
             for batch in chunk.batches:
-                model.train()
-                output = model(batch.values)
-                layers = _costed(model) if how.weight_sum_cost else [torch.ones(1, 1)]
-                terms = loss.terms(output, batch.labels, layers)
-                optimizer.zero_grad()
-                torch.autograd.backward(terms.total)
-                limit = how.max_gradient if spiking else math.inf
-                norm = clip_gradient_(model, limit, error_if_nonfinite=False)
-                if math.isfinite(norm):
-                    optimizer.step()
-                    if how.hold_spread:
-                        hold_spread_(model)
-                else:
-                    skipped += 1
-                schedule.step()
-                losses.append(terms.cross_entropy.item())
+                result = step(batch, cosine(how.learning_rate, 0.0, len(losses), steps))
+                skipped += result.skipped
+                losses.append(result.data)
                 if len(losses) == steps // 2:
                     half, _ = test(model, test_set, how)
     if skipped:
@@ -454,13 +447,6 @@ def _twentieths(losses: Sequence[float]) -> str:
     bounds = [len(losses) * part // 20 for part in range(21)]
     parts = [losses[a:b] for a, b in pairwise(bounds) if b > a]
     return " ".join(f"{mean(part):.4f}" for part in parts)
-
-
-def _costed(model: nn.Module) -> list[nn.Module]:
-    """The layers whose weight sums are free to change."""
-    if is_centred(model):
-        return []
-    return [m for m in model.modules() if isinstance(m, SpikingConv2d | SpikingLinear)]
 
 
 def _first(images: ImageSet, count: int) -> ImageSet:

@@ -1,0 +1,74 @@
+"""The loss that a configuration asks for."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ttfs_fast.loss import first_spike_cross_entropy, l2_cost, weight_sum_cost
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.training.batches import Batch
+from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.distillation import Teacher
+from ttfs_fast.training.step import StepLoss
+
+LATEST_LOGIT = 50.0
+"""Latest output time, in tau, that a ReLU network's loss sees: its logits are no spike times."""
+
+
+class TrainingLoss:
+    """Equation (5), with a teacher's part, as the loss of a step.
+
+    The classification term is summed over the images of a piece and divided by those of the whole
+    batch, so that the terms of pieces and processes add up. A cost whose coefficient is 0 is not
+    computed.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Coefficients, and how the classification term is computed.
+    model : Module
+        The network whose spiking layers have the costs; networks without any have none.
+    teacher : Teacher, optional
+        Whose answers are learned besides the classes.
+    """
+
+    def __init__(self, config: TrainConfig, model: nn.Module, teacher: Teacher | None) -> None:
+        self._config, self._teacher = config, teacher
+        self._layers = [
+            module
+            for module in model.modules()
+            if isinstance(module, SpikingConv2d | SpikingLinear)
+        ]
+        self._latest: dict[str, Any] = {} if self._layers else {"latest_time": LATEST_LOGIT}
+
+    def __call__(self, output: Tensor, batch: Batch) -> StepLoss:
+        """The loss of a piece of a batch."""
+        config = self._config
+        data = self._classification(output, batch)
+        if not self._layers:
+            return StepLoss(data)
+        costs = weight_sum = l2 = output.new_zeros(())
+        if config.K:
+            weight_sum = weight_sum_cost(self._layers, config.beta, config.cost_reduction)
+            costs = costs + config.K * weight_sum
+        if config.lambda_:
+            l2 = l2_cost(self._layers, config.cost_reduction)
+            costs = costs + config.lambda_ * l2
+        return StepLoss(data, costs, weight_sum, l2)
+
+    def _classification(self, output: Tensor, batch: Batch) -> Tensor:
+        config = self._config
+        if not len(batch.labels):
+            return output.sum()  # 0, with a gradient of 0 for every weight
+        losses = first_spike_cross_entropy(
+            output,
+            batch.labels,
+            scale=config.scale,
+            exclude_target=config.exclude_target,
+            label_smoothing=config.label_smoothing,
+            reduction="sum",
+            **self._latest,
+        )
+        if self._teacher is not None:
+            losses = self._teacher.share_of(losses, output, batch.values, config, **self._latest)
+        return losses / batch.whole
