@@ -137,8 +137,11 @@ class SpikeCounter:
         self.spikes: dict[str, int] = {}
 
     def __call__(self, name: str, values: Tensor) -> None:
-        spikes = int(torch.isfinite(values).sum())
-        self.neurons[name] = self.neurons.get(name, 0) + values.numel()
+        self.add(name, values.numel(), int(torch.isfinite(values).sum()))
+
+    def add(self, name: str, neurons: int, spikes: int) -> None:
+        """Count so many neurons of a layer, and their spikes."""
+        self.neurons[name] = self.neurons.get(name, 0) + neurons
         self.spikes[name] = self.spikes.get(name, 0) + spikes
 
     @property

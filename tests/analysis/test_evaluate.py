@@ -1,14 +1,21 @@
+import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ttfs_fast.analysis import evaluate
-from ttfs_fast.data import ImageSet
+from ttfs_fast import quantization
+from ttfs_fast.analysis import EvaluationResult, evaluate
+from ttfs_fast.analysis.evaluate import Tally
+from ttfs_fast.data import ImageSet, load
 from ttfs_fast.layers import predict
+from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingLinear
+from ttfs_fast.paper.studies import DepthStudy
+from ttfs_fast.paper.studies.depth import train_one
 
 
 def two_neurons(weights: list[list[float]]) -> nn.Sequential:
@@ -125,3 +132,35 @@ def test_whitening(seed: int) -> None:
     one = evaluate(model, pixel_pairs((250, 240, 0)), whiten=True)
     other = evaluate(model, pixel_pairs((20, 10, 0)), whiten=True)
     assert one.first_spike_time == pytest.approx(other.first_spike_time, abs=1e-5)
+
+
+def test_every_evaluation_counts_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of float networks, of integer networks, and in the study of depth."""
+    images = load("digits", train=False)
+    images = dataclasses.replace(images, images=images.images[:30], labels=images.labels[:30])
+    colored = ImageSet(
+        np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32)).astype(np.uint8),
+        np.arange(20) % 10,
+        "colored",
+        tuple("abcdefghij"),
+    )
+    counted: list[int] = []
+    real = Tally.result
+
+    def result(self: Tally, *arguments: Any) -> EvaluationResult:
+        counted.append(self.images)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Tally, "result", result)
+    model = mnist_scnn(pretrained=True)
+    floating = evaluate(model, images)
+    integer = quantization.evaluate(quantization.convert(model, 8), images)
+    assert counted == [30, 30]
+    assert integer.neurons == floating.neurons
+    assert integer.weights == floating.weights
+    assert abs(integer.correct - floating.correct) <= 2
+    assert integer.sparsity == pytest.approx(floating.sparsity, abs=0.02)
+    assert integer.first_spike_time == pytest.approx(floating.first_spike_time, abs=0.02)
+    study = DepthStudy(depths=(4,), width=0.25, epochs=1, batch_size=10)
+    train_one(study, "relu", 4, 0, colored, colored)
+    assert counted[2:] == [20, 20]  # after half of the steps, and at the end

@@ -111,6 +111,84 @@ class EvaluationResult:
         }
 
 
+class Tally:
+    """What any network answers on a data set, counted batch by batch.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the data set.
+    classes : int
+        Number of its classes.
+
+    Attributes
+    ----------
+    images : int
+        Images counted so far.
+    """
+
+    def __init__(self, dataset: str, classes: int) -> None:
+        self._dataset, self._classes = dataset, classes
+        self._confusion = np.zeros((classes, classes + 1), np.int64)
+        self._times = 0.0
+        self.images = 0
+
+    def add(
+        self, answers: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], times: float
+    ) -> None:
+        """Count a batch.
+
+        Parameters
+        ----------
+        answers : integer array, shape (n,)
+            Class of each image; -1 where no output spikes.
+        truth : integer array, shape (n,)
+            True classes.
+        times : float
+            Sum of the times of the first output spikes, in units of tau.
+        """
+        columns = np.where(answers < 0, self._classes, answers)
+        np.add.at(self._confusion, (truth, columns), 1)
+        self._times += times
+        self.images += len(truth)
+
+    def result(self, counter: SpikeCounter, weights: int, seconds: float) -> EvaluationResult:
+        """Everything counted.
+
+        Parameters
+        ----------
+        counter : SpikeCounter
+            Neurons and spikes of the layers, over all images.
+        weights : int
+            Weights of the spiking layers; 0 if there are none.
+        seconds : float
+            Duration.
+
+        Raises
+        ------
+        ValueError
+            If no image was counted.
+        """
+        if self.images == 0:
+            raise ValueError(f"the data set {self._dataset!r} has no images to evaluate")
+        silent = int(self._confusion[:, -1].sum())
+        timed = weights and silent < self.images
+        return EvaluationResult(
+            dataset=self._dataset,
+            images=self.images,
+            correct=int(np.trace(self._confusion)),
+            confusion=self._confusion,
+            sparsity=counter.sparsity,
+            sparsity_by_layer=counter.sparsity_by_layer,
+            first_spike_time=self._times / (self.images - silent) if timed else math.nan,
+            silent_images=silent,
+            weights=weights,
+            neurons=sum(counter.neurons.values()) // self.images,
+            spikes_per_image=sum(counter.spikes.values()) / self.images,
+            images_per_second=self.images / seconds,
+        )
+
+
 def evaluate(
     model: nn.Module,
     image_set: ImageSet | StreamedImages,
@@ -168,8 +246,7 @@ def evaluate(
         if name not in weights:
             weights[name] = layer.weight.numel()
 
-    confusion = torch.zeros(classes * (classes + 1), dtype=torch.int64)
-    time_sum, images, correct, silent = 0.0, 0, 0, 0
+    tally = Tally(image_set.name, classes)
     was_training = model.training
     model.eval()
     begin = time.perf_counter()
@@ -194,37 +271,14 @@ def evaluate(
                         f"{(len(truth), classes)}"
                     )
                 answer = predict(output)
-                spiked = answer >= 0
-                first = output.amin(dim=1)[spiked].to(torch.float64)
-                time_sum += float(values_to_times(first).sum())
-                correct += int((answer == truth).sum())
-                silent += int((~spiked).sum())
-                column = torch.where(spiked, answer, classes)
-                confusion += torch.bincount(
-                    truth * (classes + 1) + column, minlength=confusion.numel()
-                )
-                images += len(truth)
+                first = output.amin(dim=1)[answer >= 0].to(torch.float64)
+                tally.add(answer.numpy(), truth.numpy(), float(values_to_times(first).sum()))
                 if on_progress is not None:
-                    on_progress(images)
+                    on_progress(tally.images)
     finally:
         model.train(was_training)
     seconds = time.perf_counter() - begin
-    if images == 0:
-        raise ValueError(f"the data set {image_set.name!r} has no images to evaluate")
-    return EvaluationResult(
-        dataset=image_set.name,
-        images=images,
-        correct=correct,
-        confusion=confusion.view(classes, classes + 1).numpy(),
-        sparsity=counter.sparsity,
-        sparsity_by_layer=counter.sparsity_by_layer,
-        first_spike_time=time_sum / (images - silent) if weights and silent < images else math.nan,
-        silent_images=silent,
-        weights=sum(weights.values()),
-        neurons=sum(counter.neurons.values()) // images,
-        spikes_per_image=sum(counter.spikes.values()) / images,
-        images_per_second=images / seconds,
-    )
+    return tally.result(counter, sum(weights.values()), seconds)
 
 
 def encoded_batches(

@@ -1,6 +1,5 @@
 """What an integer network does on a data set, alone and beside the network that it was made of."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ttfs_fast.analysis import EvaluationResult
+from ttfs_fast.analysis.evaluate import EvaluationResult, Tally
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Polarity, encode
-from ttfs_fast.layers import predict
+from ttfs_fast.layers import SpikeCounter, predict
 from ttfs_fast.quantization.network import IntegerNetwork, first_spikes
 
 
@@ -63,9 +62,7 @@ def evaluate(
         )
     infos = network.layer_infos()
     neurons = [i for i, info in enumerate(infos) if info.kind == "neurons"]
-    spikes = dict.fromkeys(neurons, 0)
-    confusion = np.zeros((classes, classes + 1), np.int64)
-    times, silent, seconds = 0.0, 0, 0.0
+    counter, tally, seconds = SpikeCounter(), Tally(image_set.name, classes), 0.0
     for start in range(0, images, batch_size):
         pixels = image_set.images[start : start + batch_size]
         begin = time.perf_counter()
@@ -73,32 +70,16 @@ def evaluate(
         seconds += time.perf_counter() - begin
         layers = network.layers(pixels, threads=threads)
         for i in neurons:
-            spikes[i] += int((layers[i] != network.silent).sum())
+            spikes = int((layers[i] != network.silent).sum())
+            counter.add(f"layer {i + 1}", layers[i].size, spikes)
         output = layers[-1].reshape(len(pixels), classes)
         answers = first_spikes(output, network.silent)
-        truth = image_set.labels[start : start + batch_size]
-        np.add.at(confusion, (truth, np.where(answers < 0, classes, answers)), 1)
         first = output.min(axis=1)[answers >= 0].astype(np.float64)
-        times += float(np.log(first * network.units[-1]).sum())
-        silent += int((answers < 0).sum())
+        times = float(np.log(first * network.units[-1]).sum())
+        tally.add(answers, image_set.labels[start : start + batch_size], times)
         if on_progress is not None:
-            on_progress(start + len(pixels))
-    sizes = {i: math.prod(infos[i].output_size) for i in neurons}
-    total = sum(sizes.values())
-    return EvaluationResult(
-        dataset=image_set.name,
-        images=images,
-        correct=int(np.trace(confusion[:, :classes])),
-        confusion=confusion,
-        sparsity=sum(spikes.values()) / (images * total),
-        sparsity_by_layer={f"layer {i + 1}": spikes[i] / (images * sizes[i]) for i in neurons},
-        first_spike_time=times / (images - silent) if silent < images else math.nan,
-        silent_images=silent,
-        weights=sum(network.weight_codes(i).size for i in neurons),
-        neurons=total,
-        spikes_per_image=sum(spikes.values()) / images,
-        images_per_second=images / seconds,
-    )
+            on_progress(tally.images)
+    return tally.result(counter, sum(network.weight_codes(i).size for i in neurons), seconds)
 
 
 @dataclass(frozen=True, eq=False)

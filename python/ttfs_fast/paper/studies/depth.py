@@ -11,14 +11,14 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure, use_folder
 from ttfs_fast._terminal import print_line
+from ttfs_fast.analysis import EvaluationResult, evaluate
 from ttfs_fast.data import ImageSet, load
-from ttfs_fast.encoding import Polarity, encode
-from ttfs_fast.layers import predict
+from ttfs_fast.encoding import Polarity
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
@@ -288,6 +288,10 @@ def train_one(
         max_gradient=how.max_gradient if isinstance(model, nn.Sequential) else math.inf,
         constrain=hold_spread_ if how.hold_spread else None,
     )
+
+    def evaluation() -> EvaluationResult:
+        return evaluate(model, test_set, alpha=how.alpha, polarity=how.polarity, batch_size=250)
+
     losses: list[float] = []
     half, skipped = math.nan, 0
     for _ in range(study.epochs):
@@ -297,14 +301,14 @@ def train_one(
                 skipped += result.skipped
                 losses.append(result.data)
                 if len(losses) == steps // 2:
-                    half, _ = test(model, test_set, how)
+                    half = evaluation().accuracy
     if skipped:
         warnings.warn(
             f"{arm}, {depth} layers, seed {seed}: {skipped} of {steps} steps were left out, whose "
             "gradients were not finite",
             stacklevel=2,
         )
-    accuracy, firing = test(model, test_set, how)
+    final = evaluation()
     return Run(
         arm=arm,
         depth=depth,
@@ -317,8 +321,8 @@ def train_one(
         learning_rate=how.learning_rate,
         losses=_twentieths(losses),
         half_accuracy=half,
-        accuracy=accuracy,
-        firing=firing,
+        accuracy=final.accuracy,
+        firing=final.sparsity,
         seconds=time.perf_counter() - begin,
     )
 
@@ -353,33 +357,6 @@ def make_network(arm: ArmName, depth: Depth, width: float, images: ImageSet) -> 
                 fan_in = module.weight[0].numel()
                 nn.init.normal_(module.weight, std=math.sqrt(15 / fan_in))
     return model
-
-
-def test(model: nn.Module, images: ImageSet, how: Arm) -> tuple[float, float]:
-    """Accuracy, and the share of neurons that spike (nan without spiking layers)."""
-    pixels, labels = images.images_as_tensor(), images.labels_as_tensor()
-    correct = spikes = neurons = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal spikes, neurons
-        spikes += int(output.isfinite().sum())
-        neurons += output.numel()
-
-    handles = [
-        module.register_forward_hook(count)
-        for module in model.modules()
-        if isinstance(module, SpikingConv2d | SpikingLinear)
-    ]
-    model.eval()
-    try:
-        with torch.no_grad():
-            for some in torch.split(torch.arange(len(images)), 250):
-                values = encode(pixels[some], alpha=how.alpha, polarity=how.polarity)
-                correct += int((predict(model(values)) == labels[some]).sum())
-    finally:
-        for handle in handles:
-            handle.remove()
-    return correct / len(images), spikes / neurons if neurons else math.nan
 
 
 def summary(runs: Sequence[Run]) -> Iterator[tuple[str, int, float, float, int]]:
