@@ -41,7 +41,7 @@ class Steps:
             config,
             self.model,
             make_optimizer(config, self.model),
-            averaged=average_weights(self.model, config.average),
+            averaged=average_weights(self.model, config.ema_decay),
         )
 
     def run_one(self) -> None:
@@ -56,17 +56,17 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         model=options.model,
         width=options.width,
         weight_sum=4.0,
-        spread=3.0,
-        relative_rate=True,
-        K=0.0,
-        lambda_=0.0,
+        weight_norm=3.0,
+        relative_lr=True,
+        weight_sum_cost=0.0,
+        l2_cost=0.0,
         alpha=1.5,
         polarity="both",
-        scale=16.0,
+        logit_scale=16.0,
         crop=4,
-        flip=True,
+        hflip=True,
         batch_size=options.batch or 32,
-        lr_start=0.02,
+        lr=0.02,
         threads=options.threads,
     )
 
@@ -87,7 +87,7 @@ def _dense(config: TrainConfig) -> TrainConfig:
             whitening=False,
             precision="float32",
             weight_sum=0.0,
-            scale=1.0,
+            logit_scale=1.0,
         )
     return TrainConfig(
         dataset=config.dataset,
@@ -95,7 +95,7 @@ def _dense(config: TrainConfig) -> TrainConfig:
         width=config.width,
         neuron="relu",
         crop=config.crop,
-        flip=config.flip,
+        hflip=config.hflip,
         batch_size=config.batch_size,
         threads=config.threads,
     )

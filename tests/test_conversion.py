@@ -113,11 +113,11 @@ def test_trained_network_converts_with_its_decisions(tmp_path: Path) -> None:
         model="vgg4",
         neuron="relu-norm",
         width=0.5,
-        K=0.0,
-        lambda_=0.0,
+        weight_sum_cost=0.0,
+        l2_cost=0.0,
         epochs=2,
         batch_size=50,
-        lr_start=0.01,
+        lr=0.01,
         threads=1,
     )
     trained = train(config, tmp_path, quiet=True)

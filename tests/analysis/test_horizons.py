@@ -17,9 +17,9 @@ DIGITS = TrainConfig(
     epochs=2,
     train_images=90,
     test_images=40,
-    lr_start=0.005,
+    lr=0.005,
     weight_sum=4.0,
-    scale=10.0,
+    logit_scale=10.0,
     cost_reduction="mean",
     seed=5,
     threads=1,
@@ -87,11 +87,11 @@ def test_a_run_that_goes_on_from_another_with_horizons(
     horizons = tuple(find_horizons(first.model, values, 0.6))
     further = dataclasses.replace(
         DIGITS,
-        start=str(first.weights_path),
+        initial_checkpoint=str(first.weights_path),
         horizons=horizons,
         epochs=1,
-        lr_start=1e-9,
-        lr_end=1e-9,
+        lr=1e-9,
+        min_lr=1e-9,
     )
     capsys.readouterr()
     second = train(further, tmp_path / "second")
@@ -114,17 +114,19 @@ def test_a_run_that_goes_on_from_another_with_horizons(
 
 def test_centred_weights_go_on_too(tmp_path: Path) -> None:
     deep = dataclasses.replace(
-        DIGITS, model="vgg4", width=0.5, relative_rate=True, epochs=1, average=0.9, alpha=1.5
+        DIGITS, model="vgg4", width=0.5, relative_lr=True, epochs=1, ema_decay=0.9, alpha=1.5
     )
     first = train(deep, tmp_path / "first", quiet=True)
     start = str(first.weights_path)
-    still = dataclasses.replace(deep, start=start, lr_start=1e-9, lr_end=1e-9)
+    still = dataclasses.replace(deep, initial_checkpoint=start, lr=1e-9, min_lr=1e-9)
     second = train(still, tmp_path / "second", quiet=True)
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
     with pytest.raises(
         ValueError, match=r"another network, vgg4 of width 0.5 with neuron=spiking for digits"
     ):
-        train(dataclasses.replace(DIGITS, start=start), tmp_path / "other", quiet=True)
+        train(dataclasses.replace(DIGITS, initial_checkpoint=start), tmp_path / "other", quiet=True)
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        train(dataclasses.replace(DIGITS, start="none"), tmp_path / "third", quiet=True)
+        train(
+            dataclasses.replace(DIGITS, initial_checkpoint="none"), tmp_path / "third", quiet=True
+        )

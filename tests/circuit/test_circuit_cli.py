@@ -107,10 +107,14 @@ def test_settings_reach_the_circuit() -> None:
     assert "bank_offset" in result.output
 
 
-@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize("standardize", [False, True])
 def test_layer_sees_images_as_the_weights_were_trained_to(whiten: bool, tmp_path: Path) -> None:
     config = TrainConfig(
-        dataset="digits", alpha=1.5, polarity="dark-first", whiten=whiten, horizons=(2.0, 2.5, 3.0)
+        dataset="digits",
+        alpha=1.5,
+        polarity="dark-first",
+        standardize=whiten,
+        horizons=(2.0, 2.5, 3.0),
     )
     network = mnist_scnn()
     set_horizons_(network, config.horizons)

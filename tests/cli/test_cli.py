@@ -118,8 +118,8 @@ def test_train_and_resume(tmp_path: Path) -> None:
 def test_train_from_a_file_of_settings(tmp_path: Path) -> None:
     file = tmp_path / "small.toml"
     file.write_text(
-        'dataset = "digits"\ntrain_images = 50\nepochs = 1\nthreads = 1\naverage = 0.9\n'
-        "rotate = 5.0\nholdout = 30\n"
+        'dataset = "digits"\ntrain_images = 50\nepochs = 1\nthreads = 1\nema_decay = 0.9\n'
+        "rotate = 5.0\nval_images = 30\n"
     )
     out = str(tmp_path / "run")
     result = run("train", "--config", str(file), "--epochs", "2", "--shift", "1.5", "--out", out)
@@ -127,7 +127,7 @@ def test_train_from_a_file_of_settings(tmp_path: Path) -> None:
     assert "50 to train, 30 to test" in result.output
     assert "jitter 0 tau, rotate 5, shift 1.5" in result.output
     config = TrainConfig.from_json((tmp_path / "run" / "config.json").read_text())
-    assert (config.epochs, config.average, config.shift, config.lr_start) == (2, 0.9, 1.5, 0.001)
+    assert (config.epochs, config.ema_decay, config.shift, config.lr) == (2, 0.9, 1.5, 0.001)
     again = run("train", "--config", str(file), "--out", out, "--resume")
     assert again.exit_code == 2
     assert "epochs was 2, now 1" in again.stderr

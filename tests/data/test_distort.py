@@ -52,8 +52,8 @@ def test_rotation_keeps_the_distance_from_the_centre() -> None:
     assert -30.5 <= angle.min() < -28
 
 
-def test_stretch_changes_height_and_width_each_on_its_own() -> None:
-    rows, columns = centres(distort(blob(400, 5, 4), seeded(), stretch=0.2))
+def test_zoom_changes_height_and_width_each_on_its_own() -> None:
+    rows, columns = centres(distort(blob(400, 5, 4), seeded(), zoom=0.2))
     for moved, start in ((rows, 5.0), (columns, 4.0)):
         assert moved.max() == pytest.approx(1.2 * start, abs=0.1)
         assert moved.min() == pytest.approx(0.8 * start, abs=0.1)
@@ -78,7 +78,7 @@ def test_elastic_moves_places_differently_by_the_stated_size() -> None:
 
 def test_every_image_has_its_own_amounts_and_channels_move_together() -> None:
     pixels = blob(2, 0, 0).repeat(1, 2, 1, 1)
-    moved = distort(pixels, seeded(), rotate=5.0, stretch=0.1, shift=2.0, elastic=0.5)
+    moved = distort(pixels, seeded(), rotate=5.0, zoom=0.1, shift=2.0, elastic=0.5)
     assert torch.equal(moved[:, 0], moved[:, 1])
     assert not torch.allclose(moved[0], moved[1], atol=0.01)
 
@@ -93,7 +93,7 @@ def test_the_generator_decides() -> None:
 @pytest.mark.parametrize("background", [0.0, 0.25, 1.0])
 def test_background_comes_in_at_the_edges(background: float) -> None:
     flat = torch.full((20, 1, 8, 8), background)
-    limits = {"rotate": 45.0, "shift": 6.0, "stretch": 0.5}
+    limits = {"rotate": 45.0, "shift": 6.0, "zoom": 0.5}
     torch.testing.assert_close(distort(flat, seeded(), background=background, **limits), flat)
     white = distort(torch.ones(20, 1, 8, 8), seeded(), background=background, **limits)
     assert white.min() == pytest.approx(background, abs=1e-6)

@@ -14,9 +14,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
         epochs=8,
         train_images=500,
         test_images=100,
-        lr_start=0.005,
+        lr=0.005,
         weight_sum=4.0,
-        scale=10.0,
+        logit_scale=10.0,
         cost_reduction="mean",
         threads=1,
     )
@@ -26,7 +26,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 
 
 def test_table_plot_and_resume(network: TrainResult, tmp_path: Path) -> None:
-    study = SilenceStudy(network.weights_path, shares=(1.0, 0.5), epochs=1, lr_start=0.002)
+    study = SilenceStudy(network.weights_path, shares=(1.0, 0.5), epochs=1, lr=0.002)
     said: list[str] = []
     full, half = silence_study(study, tmp_path, say=said.append)
     assert full.at_once_accuracy == network.evaluation.accuracy
@@ -44,7 +44,7 @@ def test_table_plot_and_resume(network: TrainResult, tmp_path: Path) -> None:
 def test_another_network_in_the_same_folder_has_rows_of_its_own(
     network: TrainResult, tmp_path: Path
 ) -> None:
-    study = SilenceStudy(network.weights_path, shares=(1.0,), epochs=1, lr_start=0.002)
+    study = SilenceStudy(network.weights_path, shares=(1.0,), epochs=1, lr=0.002)
     (first,) = silence_study(study, tmp_path, say=lambda text: None)
     config = TrainConfig(dataset="digits", epochs=1, train_images=60, test_images=100, threads=1)
     other = train(config, tmp_path / "other", quiet=True)

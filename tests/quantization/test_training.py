@@ -354,8 +354,8 @@ def test_what_cannot_be_converted() -> None:
         convert(mnist_scnn(), time_bits=12)
     with pytest.raises(ValueError, match=r"^the horizon of layer 0, t_max=-6, comes before"):
         convert(mnist_scnn(t_max=-6.0))
-    with pytest.raises(ValueError, match="does not whiten images"):
-        QuantizeConfig(training=TrainConfig(dataset="cifar10", whiten=True))
+    with pytest.raises(ValueError, match="does not standardize images"):
+        QuantizeConfig(training=TrainConfig(dataset="cifar10", standardize=True))
     wide = SpikingConv2d(45000, 1, 1)
     nn.init.ones_(wide.weight)
     with pytest.raises(ValueError, match="overflow"):
@@ -447,18 +447,21 @@ def test_retraining_with_both_polarities(tmp_path: Path) -> None:
 
 def config(**changes: object) -> QuantizeConfig:
     training = TrainConfig(
-        dataset="digits", batch_size=20, threads=1, scale=10.0, cost_reduction="mean", average=0.9
+        dataset="digits",
+        batch_size=20,
+        threads=1,
+        logit_scale=10.0,
+        cost_reduction="mean",
+        ema_decay=0.9,
     )
-    return dataclasses.replace(
-        QuantizeConfig(epochs=2, lr_start=2e-3, training=training), **changes
-    )
+    return dataclasses.replace(QuantizeConfig(epochs=2, lr=2e-3, training=training), **changes)
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     from ttfs_fast.training import train
 
-    settings = dataclasses.replace(config().training, epochs=8, lr_start=3e-3, average=0.0)
+    settings = dataclasses.replace(config().training, epochs=8, lr=3e-3, ema_decay=0.0)
     return train(settings, tmp_path_factory.mktemp("digits"), quiet=True).model
 
 
@@ -513,7 +516,7 @@ def test_the_float_network_can_be_the_teacher(
 
     settings = config().training
     path = export_weights(digits, tmp_path / "t.safetensors", settings, test_accuracy=0.9)
-    taught = dataclasses.replace(settings, teacher=str(path), teacher_share=1.0)
+    taught = dataclasses.replace(settings, teacher=str(path), distill_weight=1.0)
     nets = quantization.quantize(digits, config(training=taught), tmp_path / "run", quiet=True)
     assert nets[2].to_bytes() != retrained.nets[2].to_bytes()
     comparison = quantization.compare(digits, nets[2], load("digits", train=False))
@@ -694,9 +697,11 @@ def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert done.exit_code == code, done.output
         return done.output
 
-    arguments = ("--weights", weights, "--epochs", 0, "--bits", 4, "--scale", 20)
+    arguments = ("--weights", weights, "--epochs", 0, "--bits", 4, "--logit-scale", 20)
     out = run("quantize", *arguments, "--out", tmp_path / "q")
-    assert json.loads((tmp_path / "q" / "quantize.json").read_text())["training"]["scale"] == 20
+    assert (
+        json.loads((tmp_path / "q" / "quantize.json").read_text())["training"]["logit_scale"] == 20
+    )
     assert "4 bits:" in out
     assert "answer in float (row), in integers (column)" in out
     path = tmp_path / "q" / "model-4bit.ttfs"

@@ -35,11 +35,11 @@ def compare(fabric: Any, size: int, pieces: int) -> None:
     what = f"{size} images in {pieces} pieces"
     config = TrainConfig(
         dataset="digits",
-        accumulate=pieces,
-        lambda_=0.01,
-        max_gradient=math.inf,
+        grad_accum_steps=pieces,
+        l2_cost=0.01,
+        clip_grad=math.inf,
         optimizer="sgd",
-        lr_start=0.1,
+        lr=0.1,
         processes=fabric.world_size,
     )
     model = small_network(pieces)
@@ -50,13 +50,13 @@ def compare(fabric: Any, size: int, pieces: int) -> None:
     values = torch.rand(size, 12, generator=generator).exp()
     labels = torch.randint(0, 5, (size,), generator=generator)
 
-    loss = SpikingLoss(config.K, config.lambda_, config.beta)
+    loss = SpikingLoss(config.weight_sum_cost, config.l2_cost, config.beta)
     expected = loss.terms(whole(values), labels, whole)
     expected.total.backward()
     assert expected.weight_sum > 0, what
 
     own = slice(fabric.global_rank, None, fabric.world_size)
-    totals = StepTotals(config.K, config.lambda_, fabric)
+    totals = StepTotals(config.weight_sum_cost, config.l2_cost, fabric)
     result = step(Batch(values[own], labels[own], size))
     totals.add(result)
     totals.reduce()

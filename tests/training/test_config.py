@@ -6,16 +6,21 @@ import math
 import pytest
 
 from ttfs_fast.training import TrainConfig
-from ttfs_fast.training.config import Schedule
+from ttfs_fast.training.config import RENAMED, Schedule
 
 
 def test_defaults_are_the_papers() -> None:
     config = TrainConfig()
     assert (config.epochs, config.batch_size) == (50, 10)
-    assert (config.K, config.lambda_, config.beta, config.max_gradient) == (100, 0.001, 1, 10)
-    assert (config.lr_start, config.lr_end) == (0.001, 0.0001)
-    assert (config.schedule, config.warmup, config.adam_beta2) == ("linear", 0, 0.999)
-    assert (config.weight_decay, config.average, config.holdout) == (0, 0, 0)
+    assert (config.weight_sum_cost, config.l2_cost, config.beta, config.clip_grad) == (
+        100,
+        0.001,
+        1,
+        10,
+    )
+    assert (config.lr, config.min_lr) == (0.001, 0.0001)
+    assert (config.schedule, config.warmup_epochs, config.adam_beta2) == ("linear", 0, 0.999)
+    assert (config.weight_decay, config.ema_decay, config.val_images) == (0, 0, 0)
     assert not any(config.distortion.values())
 
 
@@ -34,7 +39,7 @@ def test_the_linear_schedule_is_flat_within_an_epoch() -> None:
 
 
 def test_cosine_schedule() -> None:
-    config = TrainConfig(epochs=8, lr_start=0.01, lr_end=0.0002, schedule="cosine")
+    config = TrainConfig(epochs=8, lr=0.01, min_lr=0.0002, schedule="cosine")
     assert config.learning_rate(0, 0.0) == pytest.approx(0.01)
     assert config.learning_rate(3) == pytest.approx((0.01 + 0.0002) / 2)
     assert config.learning_rate(7) == pytest.approx(0.0002)
@@ -48,7 +53,7 @@ def test_cosine_schedule() -> None:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_warmup_rises_from_zero_to_the_schedule(schedule: Schedule) -> None:
     plain = TrainConfig(epochs=10, schedule=schedule)
-    config = dataclasses.replace(plain, warmup=2.0)
+    config = dataclasses.replace(plain, warmup_epochs=2.0)
     for epoch, share, factor in ((0, 0.01, 0.005), (0, 1.0, 0.5), (1, 0.5, 0.75), (1, 1.0, 1.0)):
         expected = factor * plain.learning_rate(epoch, share)
         assert config.learning_rate(epoch, share) == pytest.approx(expected)
@@ -64,6 +69,17 @@ def test_json_round_trip() -> None:
     assert TrainConfig.from_json(finite.to_json()) == finite
 
 
+def test_files_of_the_version_before_are_read_by_their_names() -> None:
+    config = TrainConfig(dataset="digits", lr=0.02, logit_scale=3.0, zoom=0.1, ema_decay=0.5)
+    now = json.loads(config.to_json())
+    old_names = {new: old for old, new in RENAMED.items()}
+    old = {old_names.get(name, name): value for name, value in now.items()}
+    assert {"lr", "logit_scale", "zoom", "ema_decay", "weight_sum_cost", "l2_cost"} <= {*old}
+    assert TrainConfig.from_json(json.dumps(old)) == config
+    assert not {*RENAMED} & {*now}  # no name means two things
+    assert {*RENAMED.values()} <= {*now}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -71,33 +87,33 @@ def test_json_round_trip() -> None:
         ("polarity", "sideways"),
         ("cost_reduction", "max"),
         ("schedule", "stairs"),
-        ("warmup", -1.0),
+        ("warmup_epochs", -1.0),
         ("adam_beta2", 1.0),
         ("weight_decay", -0.1),
         ("weight_sum", 1.0),
         ("weight_sum", math.inf),
-        ("spread", 0.0),
-        ("average", 1.0),
-        ("average", -0.5),
-        ("average", math.nan),
+        ("weight_norm", 0.0),
+        ("ema_decay", 1.0),
+        ("ema_decay", -0.5),
+        ("ema_decay", math.nan),
         ("rotate", -10.0),
-        ("stretch", 1.0),
-        ("stretch", -0.1),
+        ("zoom", 1.0),
+        ("zoom", -0.1),
         ("shear", math.inf),
         ("elastic", math.nan),
-        ("holdout", -5),
-        ("holdout", 0.5),
+        ("val_images", -5),
+        ("val_images", 0.5),
         ("epochs", 0),
         ("epochs", 1.5),
         ("epochs", True),
         ("batch_size", -1),
         ("threads", 0),
         ("train_images", 0),
-        ("lr_start", 0.0),
-        ("lr_end", math.nan),
-        ("max_gradient", -1.0),
+        ("lr", 0.0),
+        ("min_lr", math.nan),
+        ("clip_grad", -1.0),
         ("alpha", -3.0),
-        ("scale", 0.0),
+        ("logit_scale", 0.0),
         ("jitter", -0.1),
         ("shift", -1),
         ("beta", math.inf),

@@ -46,17 +46,17 @@ DEEP = TrainConfig(
     model="vgg4",
     width=0.25,
     weight_sum=4.0,
-    spread=3.0,
-    relative_rate=True,
+    weight_norm=3.0,
+    relative_lr=True,
     polarity="both",
     alpha=1.5,
-    scale=16.0,
-    K=0.0,
-    lambda_=0.0,
+    logit_scale=16.0,
+    weight_sum_cost=0.0,
+    l2_cost=0.0,
     epochs=2,
     batch_size=30,
-    lr_start=0.02,
-    lr_end=1e-5,
+    lr=0.02,
+    min_lr=1e-5,
     schedule="cosine",
     train_images=120,
     test_images=60,
@@ -104,11 +104,11 @@ def test_every_kind_of_network_trains(
         model=model,
         neuron=neuron,
         weight_sum=4.0 if neuron == "spiking" else 0.0,
-        relative_rate=neuron == "spiking",
+        relative_lr=neuron == "spiking",
         epochs=2,
         polarity="bright-first",
-        scale=16.0 if neuron == "spiking" else 1.0,
-        lr_start=0.01,
+        logit_scale=16.0 if neuron == "spiking" else 1.0,
+        lr=0.01,
     )
     result = train(config, tmp_path)
     assert result.records[-1].loss < result.records[0].loss
@@ -130,7 +130,7 @@ def test_a_single_image_is_left_out_with_batch_normalisation(
         neuron="relu-norm",
         polarity="bright-first",
         weight_sum=0.0,
-        relative_rate=False,
+        relative_lr=False,
         epochs=2,
         train_images=61,
     )
@@ -144,7 +144,7 @@ def test_a_single_image_is_left_out_with_batch_normalisation(
 
 
 def test_sgd_with_momentum(tmp_path: Path) -> None:
-    config = dataclasses.replace(DEEP, optimizer="sgd", momentum=0.9, lr_start=0.5, epochs=3)
+    config = dataclasses.replace(DEEP, optimizer="sgd", momentum=0.9, lr=0.5, epochs=3)
     result = train(config, tmp_path / "a", quiet=True)
     assert result.records[-1].loss < result.records[0].loss
     other = train(dataclasses.replace(config, momentum=0.0), tmp_path / "b", quiet=True)
@@ -154,10 +154,12 @@ def test_sgd_with_momentum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pieces", [3, 30, 100])
 def test_accumulated_gradients_are_those_of_the_whole_batch(pieces: int, tmp_path: Path) -> None:
     config = dataclasses.replace(
-        DEEP, weight_sum=0.0, relative_rate=False, K=1.0, lambda_=1e-3, train_images=100
+        DEEP, weight_sum=0.0, relative_lr=False, weight_sum_cost=1.0, l2_cost=1e-3, train_images=100
     )
     whole = train(config, tmp_path / "whole", quiet=True)
-    parts = train(dataclasses.replace(config, accumulate=pieces), tmp_path / "parts", quiet=True)
+    parts = train(
+        dataclasses.replace(config, grad_accum_steps=pieces), tmp_path / "parts", quiet=True
+    )
     for one, other in zip(whole.records, parts.records, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-4)
         assert other.loss_l2 == pytest.approx(one.loss_l2, rel=1e-4)
@@ -177,17 +179,17 @@ def test_resumed_with_everything_switched_on(
     config = dataclasses.replace(
         DEEP,
         epochs=4,
-        average=0.9,
-        patience=2,
-        holdout=100,
+        ema_decay=0.9,
+        patience_epochs=2,
+        val_images=100,
         crop=2,
-        flip=True,
-        whiten=True,
+        hflip=True,
+        standardize=True,
         jitter=0.1,
-        accumulate=2,
-        warmup=1.0,
+        grad_accum_steps=2,
+        warmup_epochs=1.0,
         optimizer="sgd",
-        lr_start=0.3,
+        lr=0.3,
     )
     whole = train(config, tmp_path / "whole", quiet=True)
     real = step.clip_gradient_
@@ -228,7 +230,7 @@ def test_early_stopping_ends_with_the_best_weights(
 
     monkeypatch.setattr(loop, "evaluate", scripted)
     config = dataclasses.replace(
-        DEEP, weight_sum=0.0, relative_rate=False, epochs=50, patience=3, train_images=60
+        DEEP, weight_sum=0.0, relative_lr=False, epochs=50, patience_epochs=3, train_images=60
     )
     result = train(config, tmp_path, quiet=True)
     assert len(result.records) == 5  # three epochs no better than the second
@@ -293,7 +295,7 @@ def folder_config(root: Path, **more: object) -> TrainConfig:
         data_root=str(root),
         image_size=32,
         resized_crop=0.3,
-        flip=True,
+        hflip=True,
         workers=0,
         batch_size=8,
         epochs=4,
@@ -510,7 +512,7 @@ def test_a_mistyped_data_root_is_refused(
 
 def test_training_in_float64(class_folders: Path, tmp_path: Path) -> None:
     """Crop, flip and folders follow torch's default dtype, as the weights do."""
-    digits = dataclasses.replace(DEEP, crop=2, flip=True, epochs=1, train_images=60)
+    digits = dataclasses.replace(DEEP, crop=2, hflip=True, epochs=1, train_images=60)
     folder = folder_config(class_folders)
     folder = dataclasses.replace(folder, resized_crop=0.0, crop=2, epochs=1)
     before = torch.get_default_dtype()
@@ -559,20 +561,20 @@ def test_diagnose_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_spread_stays_while_training(optimizer: str, tmp_path: Path) -> None:
     norms = {}
     for hold in (False, True):
-        config = dataclasses.replace(DEEP, optimizer=optimizer, lr_start=0.1, hold_spread=hold)
+        config = dataclasses.replace(DEEP, optimizer=optimizer, lr=0.1, fixed_norm=hold)
         result = train(config, tmp_path / str(hold), quiet=True)
         assert all(record.test_sparsity > 0.9 for record in result.records)
         rows = result.model.fc1.weight.detach()
         norms[hold] = (rows - rows.mean(1, keepdim=True)).norm(dim=1)
-    assert norms[True] == pytest.approx(torch.full_like(norms[True], DEEP.spread), rel=1e-4)
-    assert (norms[False] - DEEP.spread).abs().mean() > 0.02
+    assert norms[True] == pytest.approx(torch.full_like(norms[True], DEEP.weight_norm), rel=1e-4)
+    assert (norms[False] - DEEP.weight_norm).abs().mean() > 0.02
 
 
 def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs data_root"):
         train(dataclasses.replace(folder_config(class_folders), data_root=None), tmp_path)
-    with pytest.raises(ValueError, match="holdout is for data sets in memory"):
-        train(folder_config(class_folders, holdout=3), tmp_path)
+    with pytest.raises(ValueError, match="val_images is for data sets in memory"):
+        train(folder_config(class_folders, val_images=3), tmp_path)
     with pytest.raises(ValueError, match="are for data sets in memory; for a folder"):
         train(folder_config(class_folders, rotate=3.0), tmp_path, quiet=True)
 
@@ -587,13 +589,16 @@ def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) ->
         ({"resized_crop": 1.5}, "resized_crop must be from 0 to 1"),
         ({"neuron": "relu", "polarity": "both"}, "sees each pixel once"),
         ({"neuron": "relu-norm", "processes": 2}, "batch normalisation counts on one process"),
-        ({"neuron": "relu-norm", "accumulate": 2}, "over whole batches; accumulate must be 1"),
+        (
+            {"neuron": "relu-norm", "grad_accum_steps": 2},
+            "over whole batches; grad_accum_steps must be 1",
+        ),
         ({"neuron": "relu-norm", "batch_size": 1}, "needs a batch_size of at least 2"),
-        ({"relative_rate": True}, "relative_rate needs a weight_sum"),
-        ({"weight_sum": 4.0, "hold_spread": True}, "hold_spread needs relative_rate"),
+        ({"relative_lr": True}, "relative_lr needs a weight_sum"),
+        ({"weight_sum": 4.0, "fixed_norm": True}, "fixed_norm needs relative_lr"),
         ({"weight_sum": 4.0, "neuron": "relu"}, "weight_sum is for spiking neurons"),
-        ({"accumulate": 0}, "accumulate must be at least 1"),
-        ({"max_gradient": 0.0}, "max_gradient must be above 0"),
+        ({"grad_accum_steps": 0}, "grad_accum_steps must be at least 1"),
+        ({"clip_grad": 0.0}, "clip_grad must be above 0"),
         ({"width": 0.0}, "width must be finite and above 0"),
     ],
 )
@@ -613,7 +618,7 @@ def test_networks_and_images_that_do_not_fit() -> None:
 
 
 def test_infinite_limit_survives_json() -> None:
-    config = TrainConfig(max_gradient=float("inf"), t_max=float("inf"))
+    config = TrainConfig(clip_grad=float("inf"), t_max=float("inf"))
     assert TrainConfig.from_json(config.to_json()) == config
 
 
@@ -663,12 +668,12 @@ def test_two_processes_are_one_with_the_joint_batch(tmp_path: Path) -> None:
     config = dataclasses.replace(
         DEEP,
         weight_sum=0.0,
-        relative_rate=False,
-        K=1.0,
-        lambda_=1e-3,
+        relative_lr=False,
+        weight_sum_cost=1.0,
+        l2_cost=1e-3,
         train_images=91,
         jitter=0.1,
-        accumulate=2,
+        grad_accum_steps=2,
     )
     logs = {}
     for processes in (1, 2):

@@ -17,9 +17,9 @@ TAUGHT = TrainConfig(
     train_images=90,
     test_images=40,
     cost_reduction="mean",
-    lr_start=0.005,
+    lr=0.005,
     weight_sum=4.0,
-    scale=10.0,
+    logit_scale=10.0,
     seed=3,
     threads=1,
 )
@@ -27,7 +27,7 @@ TAUGHT = TrainConfig(
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    config = dataclasses.replace(TAUGHT, epochs=6, train_images=400, scale=8.0, seed=4)
+    config = dataclasses.replace(TAUGHT, epochs=6, train_images=400, logit_scale=8.0, seed=4)
     result = train(config, tmp_path_factory.mktemp("runs") / "teacher", quiet=True)
     assert result.evaluation.accuracy > 0.7
     return result
@@ -80,12 +80,12 @@ def test_a_share_of_1_needs_no_labels_and_0_no_teacher(
     path = str(teacher.weights_path)
     plain = train(TAUGHT, tmp_path / "plain", quiet=True)
     none = train(
-        dataclasses.replace(TAUGHT, teacher=path, teacher_share=0.0), tmp_path / "none", quiet=True
+        dataclasses.replace(TAUGHT, teacher=path, distill_weight=0.0), tmp_path / "none", quiet=True
     )
     for name, value in plain.model.state_dict().items():
         assert torch.equal(none.model.state_dict()[name], value), name
     taught = train(
-        dataclasses.replace(TAUGHT, teacher=path, teacher_share=1.0, epochs=8),
+        dataclasses.replace(TAUGHT, teacher=path, distill_weight=1.0, epochs=8),
         tmp_path / "taught",
         quiet=True,
     )
@@ -115,10 +115,10 @@ def test_a_network_that_ships_teaches_and_starts_by_its_name(tmp_path: Path) -> 
         TAUGHT,
         alpha=settings.alpha,
         weight_sum=0.0,
-        lr_start=1e-9,
-        lr_end=1e-9,
+        lr=1e-9,
+        min_lr=1e-9,
         epochs=1,
-        start="mnist_scnn",
+        initial_checkpoint="mnist_scnn",
         teacher="mnist_scnn",
     )
     teacher = load_teacher(config)
@@ -129,9 +129,9 @@ def test_a_network_that_ships_teaches_and_starts_by_its_name(tmp_path: Path) -> 
         torch.testing.assert_close(result.model.state_dict()[name], value, atol=1e-6, rtol=0)
     train(config, tmp_path / "run", resume=True, quiet=True)
     with shipped_weights("mnist_scnn") as file:
-        by_file = dataclasses.replace(config, start=str(file), teacher=str(file))
+        by_file = dataclasses.replace(config, initial_checkpoint=str(file), teacher=str(file))
         train(by_file, tmp_path / "run", resume=True, quiet=True)
-    unknown = dataclasses.replace(config, start="mnist_cnn")
+    unknown = dataclasses.replace(config, initial_checkpoint="mnist_cnn")
     with pytest.raises(FileNotFoundError, match=r"no weights at mnist_cnn: .*that ships: mnist_s"):
         train(unknown, tmp_path / "other", quiet=True)
 

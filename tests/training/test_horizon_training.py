@@ -31,16 +31,16 @@ SMALL = TrainConfig(
     horizon_spread=0.001,
     width=0.5,
     alpha=0.01,
-    scale=1000.0,
+    logit_scale=1000.0,
     label_smoothing=0.1,
     optimizer="muon",
     momentum=0.95,
-    lr_start=0.05,
-    lr_end=1e-4,
+    lr=0.05,
+    min_lr=1e-4,
     schedule="cosine",
-    average=0.9,
-    K=0.0,
-    lambda_=0.0,
+    ema_decay=0.9,
+    weight_sum_cost=0.0,
+    l2_cost=0.0,
     epochs=3,
     batch_size=50,
     train_images=600,
@@ -130,7 +130,7 @@ def test_a_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
         SMALL, model="vgg8", epochs=1, train_images=257, test_images=50, batch_size=64
     )
     for average in (0.0, 0.9):
-        config = dataclasses.replace(config, average=average)
+        config = dataclasses.replace(config, ema_decay=average)
         result = train(config, tmp_path / str(average), quiet=True)
         assert result.records[0].skipped_steps == 1
         assert all(value.isfinite().all() for value in result.model.state_dict().values())
@@ -170,12 +170,12 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
     [
         ({"weight_sum": 0.0}, 'neuron="horizon" needs a weight_sum'),
         ({"horizon_spread": 1.0}, "horizon_spread must be above 0 and below 1"),
-        ({"accumulate": 2}, "takes its statistics from whole batches"),
+        ({"grad_accum_steps": 2}, "takes its statistics from whole batches"),
         ({"processes": 2}, "takes its statistics from whole batches"),
-        ({"start": "model.safetensors"}, "starts anew"),
+        ({"initial_checkpoint": "model.safetensors"}, "starts anew"),
         ({"t_max": 3.0}, "every layer has a horizon already"),
-        ({"relative_rate": True}, 'relative_rate is for neuron="spiking"; got True'),
-        ({"spread": 3.0}, "spread is for neuron=.*: give horizon_spread"),
+        ({"relative_lr": True}, 'relative_lr is for neuron="spiking"; got True'),
+        ({"weight_norm": 3.0}, "weight_norm is for neuron=.*: give horizon_spread"),
         ({"polarity": "both"}, 'neuron="horizon" sees each pixel once'),
         ({"batch_size": 1}, "batch normalisation needs a batch_size of at least 2"),
         ({"exclude_target": True}, "label_smoothing and exclude_target contradict each other"),

@@ -24,10 +24,12 @@ def test_a_file(tmp_path: Path) -> None:
 def test_a_tilde_in_the_paths_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "mine.toml"
-    path.write_text('data_root = "~/a"\nstart = "~/b"\nteacher = "/c/~"\nteacher_share = 0.5\n')
+    path.write_text(
+        'data_root = "~/a"\ninitial_checkpoint = "~/b"\nteacher = "/c/~"\ndistill_weight = 0.5\n'
+    )
     settings = read_recipe(path)
     assert settings["data_root"] == str(tmp_path / "a")
-    assert settings["start"] == str(tmp_path / "b")
+    assert settings["initial_checkpoint"] == str(tmp_path / "b")
     assert settings["teacher"] == "/c/~"
 
 
@@ -43,6 +45,7 @@ def test_neither_recipe_nor_file(name: str) -> None:
         (b"epochs = ", "no training settings"),
         (b"\xff\xfe", "no training settings"),
         (b"velocity = 0.9", "fields this version does not know: velocity"),
+        (b"lr = 1\nweight_sum_cost = 2", "lr is now lr, K is now weight_sum_cost"),
         (b"epochs = 0", "epochs must be at least 1"),
         (b"[train]\nepochs = 3", "does not know: train"),
     ],

@@ -122,7 +122,7 @@ def test_a_step_is_loss_limit_optimizer_constraint_and_average_in_turn() -> None
         model,
         torch.optim.SGD(model.parameters(), lr=123.0),
         equation_5(loss, model),
-        max_gradient=0.004,
+        clip_grad=0.004,
         constrain=halve,
         averaged=averaged,
     )
@@ -190,7 +190,7 @@ def test_a_batch_that_is_too_small_is_answered_only() -> None:
 def test_label_smoothing_reaches_quantization(tmp_path: Path) -> None:
     networks = []
     for smoothing in (0.0, 0.3):
-        training = dataclasses.replace(CONFIG, label_smoothing=smoothing, lr_start=0.01)
+        training = dataclasses.replace(CONFIG, label_smoothing=smoothing, lr=0.01)
         settings = quantization.QuantizeConfig(bits=8, epochs=2, training=training)
         folder = tmp_path / str(smoothing)
         model = mnist_scnn(pretrained=True)

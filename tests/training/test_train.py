@@ -31,11 +31,11 @@ SMALL = TrainConfig(
     train_images=90,
     test_images=40,
     schedule="cosine",
-    warmup=0.5,
+    warmup_epochs=0.5,
     adam_beta2=0.99,
     weight_decay=0.1,
     weight_sum=4.0,
-    average=0.9,
+    ema_decay=0.9,
     jitter=0.1,
     rotate=5,
     shift=1,
@@ -71,8 +71,8 @@ def test_what_a_run_leaves(uninterrupted: TrainResult) -> None:
     assert [record.epoch for record in uninterrupted.records] == [1, 2, 3]
     for record in uninterrupted.records:
         assert record.learning_rate == SMALL.learning_rate(record.epoch - 1)
-        total = record.loss_class + SMALL.K * record.loss_weight_sum
-        assert record.loss == pytest.approx(total + SMALL.lambda_ * record.loss_l2, rel=1e-4)
+        total = record.loss_class + SMALL.weight_sum_cost * record.loss_weight_sum
+        assert record.loss == pytest.approx(total + SMALL.l2_cost * record.loss_l2, rel=1e-4)
         assert record.train_sparsity > 0.5
         assert record.test_sparsity > 0.5
         assert record.skipped_steps == 0
@@ -200,7 +200,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    config = dataclasses.replace(SMALL, lr_start=1e30, lr_end=1e30)
+    config = dataclasses.replace(SMALL, lr=1e30, min_lr=1e30)
     with pytest.raises(FloatingPointError, match=r"the loss became (inf|nan) in epoch 1"):
         train(config, tmp_path / "run", quiet=True)
 
@@ -208,7 +208,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 def test_the_average_of_the_weights_is_tested_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(SMALL, epochs=1, average=0.8, weight_sum=0.0)
+    config = dataclasses.replace(SMALL, epochs=1, ema_decay=0.8, weight_sum=0.0)
     history: list[dict[str, torch.Tensor]] = []
     real = step.clip_gradient_
 
@@ -259,16 +259,16 @@ def test_held_sums_are_held_to_the_end(uninterrupted: TrainResult) -> None:
 
 def test_held_out_training_images_are_tested_and_not_trained_on() -> None:
     everything = load("digits", train=True)
-    config = TrainConfig(dataset="digits", holdout=237, train_images=100)
+    config = TrainConfig(dataset="digits", val_images=237, train_images=100)
     train_set, test_set = datasets.load_data(config)
     assert (len(train_set), len(test_set)) == (100, 237)
     assert (train_set.images == everything.images[:100]).all()
     assert (test_set.images == everything.images[-237:]).all()
     assert (test_set.labels == everything.labels[-237:]).all()
-    all_but_held_out, _ = datasets.load_data(TrainConfig(dataset="digits", holdout=237))
+    all_but_held_out, _ = datasets.load_data(TrainConfig(dataset="digits", val_images=237))
     assert len(all_but_held_out) == len(everything) - 237
-    with pytest.raises(ValueError, match="holdout must leave at least one of 1,437"):
-        datasets.load_data(TrainConfig(dataset="digits", holdout=1437))
+    with pytest.raises(ValueError, match="val_images must leave at least one of 1,437"):
+        datasets.load_data(TrainConfig(dataset="digits", val_images=1437))
 
 
 def test_it_learns(tmp_path: Path) -> None:

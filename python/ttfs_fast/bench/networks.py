@@ -113,7 +113,7 @@ def training_step(
     if kind == "spiking":
         step = TrainingStep(model, optimizer, equation_5(SpikingLoss(), model))
     else:
-        step = TrainingStep(model, optimizer, _cross_entropy, max_gradient=None)
+        step = TrainingStep(model, optimizer, _cross_entropy, clip_grad=None)
     batch = Batch(encode(pixels) if kind == "spiking" else pixels, target, len(target))
     return lambda: step(batch)
 

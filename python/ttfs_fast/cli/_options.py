@@ -100,7 +100,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 def _parameter(name: str, field: Any, known: Setting, *, default: bool) -> inspect.Parameter:
     wanted: Any = plain_type(field.type)
-    text, spelled = known.help, f"--{name.strip('_').replace('_', '-')}"
+    text, spelled = known.help, f"--{name.replace('_', '-')}"
     more: dict[str, Any] = {}
     if default and field.default not in (None, ()):
         text += f" Default: {_default_text(field.default)}."
@@ -110,8 +110,6 @@ def _parameter(name: str, field: Any, known: Setting, *, default: bool) -> inspe
         wanted, more = str, {"parser": numbers, "metavar": "X,Y,..."}
     elif known.path:
         wanted = Path
-    elif name in ("K", "lambda_"):
-        spelled = {"K": "--weight-sum-cost", "lambda_": "--l2-cost"}[name]
     info = typer.Option(spelled, help=text, show_default=False, rich_help_panel=known.group, **more)
     return inspect.Parameter(
         name,

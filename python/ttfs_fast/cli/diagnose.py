@@ -66,10 +66,10 @@ def diagnose(
                 model = training.make_model(chosen, image_shape(image_set))
         pixels = image_set.images_as_tensor()[:images]
         values = encode(
-            standardise(pixels) if chosen.whiten else pixels, chosen.alpha, chosen.polarity
+            standardise(pixels) if chosen.standardize else pixels, chosen.alpha, chosen.polarity
         )
         found = analysis.diagnose(
-            model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.scale
+            model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.logit_scale
         )
         print(found)
         if out is not None:

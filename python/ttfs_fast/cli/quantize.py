@@ -27,15 +27,15 @@ UNUSED = (
         for name, (_, known) in settings_of(TrainConfig).items()
         if known.group in (NETWORK, WEIGHTS, INPUT) and name != "jitter"
     ),
-    "accumulate",
+    "grad_accum_steps",
     "image_size",
     "label_smoothing",
     "momentum",
     "optimizer",
-    "patience",
+    "patience_epochs",
     "schedule",
-    "start",
-    "warmup",
+    "initial_checkpoint",
+    "warmup_epochs",
     "workers",
 )
 """Settings of training that the network has already, or that retraining does without."""
@@ -82,7 +82,7 @@ def quantize(
         from ttfs_fast.training.datasets import load_in_memory
 
         model, base, source = choose_network(weights, pretrained, authors)
-        base = dataclasses.replace(base, teacher=None, start=None)
+        base = dataclasses.replace(base, teacher=None, initial_checkpoint=None)
         known = base.spike_settings
         own = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}
         settings = training.read_recipe(config) if config is not None else {}

@@ -91,7 +91,7 @@ def silence(
         option("Share of each layer's neurons that may spike, repeatable. Default: 1 down to 0.3."),
     ] = None,
     epochs: Annotated[int, option("Epochs of further training.", min=1)] = 3,
-    lr_start: Annotated[
+    lr: Annotated[
         float | None,
         option("Its first learning rate. Default: a fifth of the network's.", show_default=False),
     ] = None,
@@ -112,7 +112,7 @@ def silence(
         from ttfs_fast.paper.studies import silence_study
 
         chosen = study_of.SilenceStudy(
-            weights, tuple(shares or study_of.SHARES), epochs, lr_start, teacher
+            weights, tuple(shares or study_of.SHARES), epochs, lr, teacher
         )
         rows = silence_study(
             chosen,

@@ -14,13 +14,13 @@ def distort(
     generator: torch.Generator,
     *,
     rotate: float = 0.0,
-    stretch: float = 0.0,
+    zoom: float = 0.0,
     shear: float = 0.0,
     shift: float = 0.0,
     elastic: float = 0.0,
     background: float = 0.0,
 ) -> Tensor:
-    """Turn, stretch, shear, move and bend every image by its own random amounts.
+    """Turn, zoom, shear, move and bend every image by its own random amounts.
 
     Each amount is uniform between minus and plus the limit given; each limit is 0 or above.
 
@@ -32,7 +32,7 @@ def distort(
         Source of the amounts.
     rotate : float
         Largest rotation about the centre, in degrees.
-    stretch : float
+    zoom : float
         Largest relative change of height and of width, each on its own; below 1.
     shear : float
         Largest shear: the columns that a row moves by for each row from the centre.
@@ -64,11 +64,11 @@ def distort(
         return limit * (2 * drawn - 1)
 
     angle = uniform(math.radians(rotate))
-    taller, wider = 1 + uniform(stretch), 1 + uniform(stretch)
+    taller, wider = 1 + uniform(zoom), 1 + uniform(zoom)
     slant, down, across = uniform(shear), uniform(shift), uniform(shift)
 
     # Where each pixel of the result comes from, in pixels from the centre: the inverse of
-    # stretching, then shearing, then turning, then moving.
+    # zooming, then shearing, then turning, then moving.
     row = torch.arange(height, dtype=pixels.dtype).view(-1, 1) - (height - 1) / 2 - down
     column = torch.arange(width, dtype=pixels.dtype) - (width - 1) / 2 - across
     from_row = angle.cos() * row - angle.sin() * column

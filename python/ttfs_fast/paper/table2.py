@@ -366,7 +366,7 @@ def _draw(subject: Subject, result: dict[str, Any]) -> list[Picture]:
 
 def _can_look_inside(subject: Subject) -> bool:
     """Whether its neurons are few enough to draw each."""
-    is_plain = isinstance(subject.test_set, ImageSet) and not subject.config.whiten
+    is_plain = isinstance(subject.test_set, ImageSet) and not subject.config.standardize
     return is_plain and subject.is_small
 
 

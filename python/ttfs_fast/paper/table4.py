@@ -132,7 +132,7 @@ def _suitable(context: Context) -> list[Subject]:
     """Networks that the integer engine can run: chains, with images in memory, not whitened."""
     found = []
     for subject in context.subjects:
-        if not isinstance(subject.test_set, ImageSet) or subject.config.whiten:
+        if not isinstance(subject.test_set, ImageSet) or subject.config.standardize:
             continue
         if _can_convert(subject):
             found.append(subject)
@@ -251,9 +251,9 @@ def _retraining(context: Context, subject: Subject) -> QuantizeConfig:
         data_root=subject.config.data_root,
         train_images=context.plan.retrain_images,
         test_images=None,
-        holdout=0,
+        val_images=0,
         teacher=None,
-        start=None,
+        initial_checkpoint=None,
         seed=context.plan.seed,
         threads=context.threads,
     )
@@ -384,7 +384,7 @@ def _table(subject: Subject, own: dict[str, Any]) -> Table:
             f" Retrained for {how['epochs']} epochs with each number of bits, {how['last_epochs']} "
             f"with the last, and {how['tune_epochs']} with the codes held, which train thresholds "
             "and biases only. The network in float is the teacher. Batches of "
-            f"{training['batch_size']}, rate {how['lr_start']:g} falling to {how['lr_end']:g}, "
+            f"{training['batch_size']}, rate {how['lr']:g} falling to {how['min_lr']:g}, "
             f"seed {training['seed']}, threads: {training['threads']}."
         )
     return Table(f"{NAME}-{subject.key}", f"{subject.title}: accuracy by bits", columns, rows, note)

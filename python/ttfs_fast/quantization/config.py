@@ -16,7 +16,7 @@ from ttfs_fast._settings import (
 )
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.optim.schedule import cosine
-from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.config import RENAMED, TrainConfig
 
 Bits = Literal[8, 4, 2]
 BITS: tuple[Bits, ...] = (8, 4, 2)
@@ -61,7 +61,8 @@ class QuantizeConfig:
     {settings}
     training : TrainConfig
         Data, loss, batches, augmentation, noise, weight decay, averaging, seed and threads, as for
-        training; its ``epochs``, learning rate, ``accumulate`` and ``processes`` do not count here.
+        training; its ``epochs``, learning rate, ``grad_accum_steps`` and ``processes`` do not count
+        here.
 
     Raises
     ------
@@ -83,10 +84,10 @@ class QuantizeConfig:
         basic=True,
         min=0,
     )
-    lr_start: float = setting(
+    lr: float = setting(
         1e-3, "Learning rate at the start of each number of bits.", group=GROUP, basic=True, above=0
     )
-    lr_end: float = setting(
+    min_lr: float = setting(
         1e-5,
         "Learning rate at its end; it falls along half a cosine.",
         group=GROUP,
@@ -118,18 +119,16 @@ class QuantizeConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.training.whiten:
+        if self.training.standardize:
             raise ValueError(
-                "an integer network does not whiten images: take a network trained without whiten"
+                "an integer network does not standardize images: take a network trained without it"
             )
         if self.float_teacher and self.training.teacher is not None:
             raise ValueError(
                 f"two teachers: the network in float, and {self.training.teacher}; give one"
             )
-        if self.lr_end > self.lr_start:
-            raise ValueError(
-                f"the learning rate must not rise; got {self.lr_start} to {self.lr_end}"
-            )
+        if self.min_lr > self.lr:
+            raise ValueError(f"the learning rate must not rise; got {self.lr} to {self.min_lr}")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -147,7 +146,7 @@ class QuantizeConfig:
 
     def learning_rate(self, epoch: float, epochs: int) -> float:
         """Learning rate at a moment of a stage of so many epochs, counted in epochs."""
-        return cosine(self.lr_start, self.lr_end, epoch, epochs)
+        return cosine(self.lr, self.min_lr, epoch, epochs)
 
     def differences(self, other: "QuantizeConfig") -> list[str]:
         """Names of the fields in which two configurations would give different results."""
@@ -178,4 +177,5 @@ class QuantizeConfig:
         if not isinstance(values, dict):
             raise ValueError(f"{source} must be a JSON object")
         training = TrainConfig.from_json(json.dumps(values.pop("training", {})))
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         return dataclasses.replace(settings_from_values(cls, values, source), training=training)

@@ -136,24 +136,26 @@ class _Run:
         self.train_set, self.test_set = load_in_memory(training)
         self.model = copy.deepcopy(model)
         quantize_(self.model, QuantizationConfig(BITS[0]))
-        self.averaged = average_weights(self.model, training.average)
+        self.averaged = average_weights(self.model, training.ema_decay)
         self.generator = torch.Generator().manual_seed(training.seed)
         # Whole batches, even with the settings of a network that several processes trained.
         alone = dataclasses.replace(training, processes=1)
         self.batches = make_batches(alone, self.train_set, self.generator)
         self.teacher = load_teacher(training, self.train_set)
         if config.float_teacher:
-            self.teacher = Teacher(copy.deepcopy(model), training.scale, weights_digest(model))
+            self.teacher = Teacher(
+                copy.deepcopy(model), training.logit_scale, weights_digest(model)
+            )
         self.begun_with = {
             "network_sha256": weights_digest(model),
             "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
             "data_sha256": digest(self.train_set, self.test_set),
         }
         self.loss = SpikingLoss(
-            training.K,
-            training.lambda_,
+            training.weight_sum_cost,
+            training.l2_cost,
             training.beta,
-            scale=training.scale,
+            scale=training.logit_scale,
             exclude_target=training.exclude_target,
             label_smoothing=training.label_smoothing,
             cost_reduction=training.cost_reduction,
@@ -212,7 +214,7 @@ class _Run:
         training = self.config.training
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=self.config.lr_start,
+            lr=self.config.lr,
             betas=(0.9, training.adam_beta2),
             weight_decay=0.0 if stage.held else training.weight_decay,
             fused=True,
@@ -231,10 +233,10 @@ class _Run:
             self.model,
             self.optimizer,
             self._loss,
-            max_gradient=training.max_gradient,
+            clip_grad=training.clip_grad,
             averaged=self.averaged,
         )
-        totals = StepTotals(training.K, training.lambda_)
+        totals = StepTotals(training.weight_sum_cost, training.l2_cost)
         for chunk in self.batches.epoch():
             refit_(self.model)
             for batch in chunk.batches:
@@ -328,7 +330,7 @@ class _Run:
             "images": f"{self.batches.images:,} to train, {len(self.test_set):,} to test",
             "steps": f"{epochs} epochs of {len(self.batches):,} batches of "
             f"{training.batch_size}, {self.done} epochs done",
-            "rate": f"{config.lr_start:g} falling to {config.lr_end:g}",
+            "rate": f"{config.lr:g} falling to {config.min_lr:g}",
             "device": f"cpu, threads: {torch.get_num_threads()}, "
             f"{ttfs_fast.instruction_set()} instructions",
             "seed": str(training.seed),

@@ -127,8 +127,8 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
             model,
             (channels, shape.height, shape.width),
             total=config.weight_sum,
-            spread=config.spread,
-            relative=config.relative_rate,
+            spread=config.weight_norm,
+            relative=config.relative_lr,
         )
     return model
 

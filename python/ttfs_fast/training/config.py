@@ -41,7 +41,31 @@ DATA, NETWORK, LOSS = "Data", "Network", "Loss, equation (5)"
 TEACHER, AUGMENTATION, INPUT = "Distillation", "Augmentation of training images", "Input spikes"
 WEIGHTS = "Weights of a fixed sum"
 
-DISTORTIONS = ("rotate", "stretch", "shear", "shift", "elastic")
+RENAMED = {
+    "weight_sum_cost": "weight_sum_cost",
+    "grad_accum_steps": "grad_accum_steps",
+    "ema_decay": "ema_decay",
+    "hflip": "hflip",
+    "fixed_norm": "fixed_norm",
+    "val_images": "val_images",
+    "l2_cost": "l2_cost",
+    "min_lr": "min_lr",
+    "lr": "lr",
+    "clip_grad": "clip_grad",
+    "patience_epochs": "patience_epochs",
+    "relative_lr": "relative_lr",
+    "logit_scale": "logit_scale",
+    "weight_norm": "weight_norm",
+    "initial_checkpoint": "initial_checkpoint",
+    "zoom": "zoom",
+    "distill_weight": "distill_weight",
+    "kd_temperature": "kd_temperature",
+    "warmup_epochs": "warmup_epochs",
+    "standardize": "standardize",
+}
+"""Fields as version 0.1 named them, and their names: its weights and runs are read by these."""
+
+DISTORTIONS = ("rotate", "zoom", "shear", "shift", "elastic")
 """Fields that limit the random distortion of training images."""
 
 
@@ -130,7 +154,7 @@ class TrainConfig:
     )
     epochs: int = setting(50, "Passes over the training images.", basic=True, min=1)
     batch_size: int = setting(10, "Images per step.", basic=True, min=1)
-    accumulate: int = setting(
+    grad_accum_steps: int = setting(
         1,
         "Split each batch into N parts and accumulate their gradients: less memory, the same "
         "result up to rounding.",
@@ -138,14 +162,14 @@ class TrainConfig:
     )
     optimizer: Optimizer = setting("adam", "Adam, Muon, or SGD with momentum.", basic=True)
     momentum: float = setting(0.9, "Momentum of SGD and Muon.", min=0, below=1)
-    lr_start: float = setting(1e-3, "Learning rate at the start.", basic=True, above=0)
-    lr_end: float = setting(1e-4, "Learning rate at the end.", basic=True, above=0)
+    lr: float = setting(1e-3, "Learning rate at the start, after the warmup.", basic=True, above=0)
+    min_lr: float = setting(1e-4, "Learning rate at the end.", basic=True, above=0)
     schedule: Schedule = setting(
         "linear",
         "How the learning rate falls. linear: by the same amount after every epoch, as in the "
         "paper. cosine: along half a cosine, step by step.",
     )
-    warmup: float = setting(
+    warmup_epochs: float = setting(
         0.0, "Epochs in which the learning rate first rises from 0, step by step.", min=0
     )
     adam_beta2: float = setting(
@@ -163,41 +187,43 @@ class TrainConfig:
         group=WEIGHTS,
         min=0,
     )
-    spread: float = setting(
+    weight_norm: float = setting(
         1.0,
         "With a weight sum: norm of the deviations of a neuron's first weights from their mean.",
         group=WEIGHTS,
         above=0,
     )
-    relative_rate: bool = setting(
+    relative_lr: bool = setting(
         False,
         "With a weight sum: the learning rate is relative to the initial standard deviation of "
         "each layer's weights, so that layers of different sizes learn alike. Deep networks need "
         "it.",
         group=WEIGHTS,
     )
-    hold_spread: bool = setting(
+    fixed_norm: bool = setting(
         False,
         "With the relative learning rate: keep that norm fixed during training. A step of Muon "
         "then turns a neuron's weights by the learning rate, in radians.",
         group=WEIGHTS,
     )
-    average: float = setting(
+    ema_decay: float = setting(
         0.0,
         "Decay of an exponential moving average of the weights, updated after every step; the "
         "averaged network is tested and exported. 0: none.",
         min=0,
         below=1,
     )
-    K: float = setting(
+    weight_sum_cost: float = setting(
         100.0,
-        "Factor K of the cost of neurons whose weights sum to less than beta.",
+        "Factor K of the weight-sum cost, of neurons whose weights sum to less than beta.",
         group=LOSS,
         min=0,
     )
-    lambda_: float = setting(1e-3, "Factor lambda of the squared weights.", group=LOSS, min=0)
+    l2_cost: float = setting(
+        1e-3, "Factor lambda of the L2 cost, the squared weights.", group=LOSS, min=0
+    )
     beta: float = setting(1.0, "Sum that the weights of a neuron should reach.", group=LOSS, min=0)
-    max_gradient: float = setting(
+    clip_grad: float = setting(
         10.0,
         "Limit on each weight's gradient: its Frobenius norm divided by its number of rows.",
         above=0,
@@ -214,7 +240,7 @@ class TrainConfig:
         "Which pixels spike first; both: twice as many input channels.",
         group=INPUT,
     )
-    whiten: bool = setting(
+    standardize: bool = setting(
         False,
         "Bring every image to the same mean and standard deviation of its intensities first.",
         group=INPUT,
@@ -231,7 +257,7 @@ class TrainConfig:
     crop_padding: CropPadding = setting(
         "black", "What the crop pads with: black, or the reflected image.", group=AUGMENTATION
     )
-    flip: bool = setting(
+    hflip: bool = setting(
         False, "Flip half of the training images horizontally.", group=AUGMENTATION
     )
     resized_crop: float = setting(
@@ -250,7 +276,7 @@ class TrainConfig:
         min=0,
     )
     rotate: float = setting(0.0, "Largest random rotation, in degrees.", group=AUGMENTATION, min=0)
-    stretch: float = setting(
+    zoom: float = setting(
         0.0,
         "Largest random change of height and width, as a fraction.",
         group=AUGMENTATION,
@@ -267,7 +293,7 @@ class TrainConfig:
         group=AUGMENTATION,
         min=0,
     )
-    scale: float = setting(
+    logit_scale: float = setting(
         1.0,
         "Factor on the output spike times in the classification term. With neuron horizon these "
         "lie about horizon_spread apart, so give about 1 / horizon_spread.",
@@ -291,14 +317,14 @@ class TrainConfig:
         path=True,
         decides=False,  # its weights are compared instead
     )
-    teacher_share: float = setting(
+    distill_weight: float = setting(
         0.8,
         "Fraction of the classification term that comes from the teacher.",
         group=TEACHER,
         min=0,
         max=1,
     )
-    temperature: float = setting(2.0, "Temperature of the distillation.", group=TEACHER, above=0)
+    kd_temperature: float = setting(2.0, "Temperature of the distillation.", group=TEACHER, above=0)
     cost_reduction: CostReduction = setting(
         "sum",
         "Sum the weight costs over neurons and weights, as the paper writes, or average them.",
@@ -316,7 +342,7 @@ class TrainConfig:
         "ttfs_fast.analysis.horizons finds those that silence a given fraction of the neurons.",
         group=NETWORK,
     )
-    start: str | None = setting(
+    initial_checkpoint: str | None = setting(
         None,
         "Weights to start from, of a network of the same shape: a weights file, or the name of a "
         "pretrained network.",
@@ -346,18 +372,18 @@ class TrainConfig:
         min=0,
         decides=False,
     )
-    patience: int = setting(
+    patience_epochs: int = setting(
         0,
         "Stop after N epochs without a better test accuracy, and return to the best weights; 0: "
-        "never. Use it with holdout.",
+        "never. Use it with val_images.",
         min=0,
     )
     train_images: int | None = setting(None, "Train on the first N images only.", group=DATA, min=1)
     test_images: int | None = setting(None, "Test on the first N images only.", group=DATA, min=1)
-    holdout: int = setting(
+    val_images: int = setting(
         0,
-        "Hold out the last N training images and test on them, in place of the test images: for "
-        "choosing settings.",
+        "Hold out the last N training images for validation, and test on them in place of the "
+        "test images: for choosing settings.",
         group=DATA,
         min=0,
     )
@@ -372,10 +398,10 @@ class TrainConfig:
         if self.weight_sum and self.neuron not in ("spiking", "horizon"):
             raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
         self._check_horizon()
-        if self.relative_rate and not self.weight_sum:
-            raise ValueError("relative_rate needs a weight_sum, such as 4")
-        if self.hold_spread and not self.relative_rate:
-            raise ValueError("hold_spread needs relative_rate, and with it a weight_sum, such as 4")
+        if self.relative_lr and not self.weight_sum:
+            raise ValueError("relative_lr needs a weight_sum, such as 4")
+        if self.fixed_norm and not self.relative_lr:
+            raise ValueError("fixed_norm needs relative_lr, and with it a weight_sum, such as 4")
         if self.crop and self.resized_crop:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if self.neuron != "spiking" and self.polarity == "both":
@@ -386,10 +412,10 @@ class TrainConfig:
             raise ValueError("label_smoothing and exclude_target contradict each other; give one")
         if self.neuron == "relu-norm" and self.processes > 1:
             raise ValueError("batch normalisation counts on one process; train it with one")
-        if self.neuron == "relu-norm" and self.accumulate > 1:
+        if self.neuron == "relu-norm" and self.grad_accum_steps > 1:
             raise ValueError(
-                f"batch normalisation counts over whole batches; accumulate must be 1 with neuron "
-                f"relu-norm, got {self.accumulate}"
+                f"batch normalization counts over whole batches; grad_accum_steps must be 1 with "
+                f"neuron relu-norm, got {self.grad_accum_steps}"
             )
         if self.normalizes and self.batch_size == 1:
             raise ValueError("batch normalisation needs a batch_size of at least 2; got 1")
@@ -412,23 +438,23 @@ class TrainConfig:
                 'neuron="horizon" needs a weight_sum, the sum of every neuron\'s weights, such as 4'
             )
         for name, instead in (
-            ("relative_rate", "every step holds the deviation of the weights; leave it out"),
-            ("spread", "give horizon_spread"),
+            ("relative_lr", "every step holds the deviation of the weights; leave it out"),
+            ("weight_norm", "give horizon_spread"),
         ):
             if getattr(self, name) != getattr(TrainConfig, name):
                 raise ValueError(
                     f'{name} is for neuron="spiking"; got {getattr(self, name)!r} with '
                     f'neuron="horizon": {instead}'
                 )
-        if self.accumulate > 1 or self.processes > 1:
+        if self.grad_accum_steps > 1 or self.processes > 1:
             raise ValueError(
                 'neuron="horizon" takes its statistics from whole batches; train it with one '
-                "process and accumulate=1"
+                "process and grad_accum_steps=1"
             )
-        if self.start is not None:
+        if self.initial_checkpoint is not None:
             raise ValueError(
                 'neuron="horizon" starts anew: the statistics of a trained network are folded into '
-                "its weights; leave start out"
+                "its weights; leave initial_checkpoint out"
             )
         if self.horizons or not math.isinf(self.t_max):
             raise ValueError(
@@ -457,15 +483,15 @@ class TrainConfig:
         """
         position = epoch + share
         if self.schedule == "linear":
-            rate = self.lr_start + epoch * ((self.lr_end - self.lr_start) / self.epochs)
+            rate = self.lr + epoch * ((self.min_lr - self.lr) / self.epochs)
         else:
-            rate = cosine(self.lr_start, self.lr_end, position, self.epochs)
-        return rate * min(1.0, position / self.warmup) if self.warmup else rate
+            rate = cosine(self.lr, self.min_lr, position, self.epochs)
+        return rate * min(1.0, position / self.warmup_epochs) if self.warmup_epochs else rate
 
     @property
     def encoding(self) -> dict[str, Any]:
         """How pixels become spikes, as arguments of the functions that test a network."""
-        return {"alpha": self.alpha, "polarity": self.polarity, "whiten": self.whiten}
+        return {"alpha": self.alpha, "polarity": self.polarity, "standardize": self.standardize}
 
     @property
     def spike_settings(self) -> dict[str, Any]:
@@ -491,7 +517,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what :meth:`to_json` wrote.
+        """Read what :meth:`to_json` wrote, here or in version 0.1 with the names of `RENAMED`.
 
         Raises
         ------
@@ -505,4 +531,5 @@ class TrainConfig:
             raise ValueError(f"{source} is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{source} must be a JSON object")
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         return settings_from_values(cls, values, source)

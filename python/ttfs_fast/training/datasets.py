@@ -27,12 +27,12 @@ def load_data(config: TrainConfig, rank: int = 0) -> tuple[DataSet, DataSet]:
     if config.dataset == "folder":
         return _stream(config, rank)
     train_set = load(config.dataset, config.data_root, train=True)
-    if config.holdout:
-        last = len(train_set) - config.holdout
+    if config.val_images:
+        last = len(train_set) - config.val_images
         if last < 1:
             raise ValueError(
-                f"holdout must leave at least one of {len(train_set):,} training images; "
-                f"got {config.holdout}"
+                f"val_images must leave at least one of {len(train_set):,} training images; "
+                f"got {config.val_images}"
             )
         test_set = _part(train_set, slice(last, None))
         train_set = _part(train_set, slice(last))
@@ -58,7 +58,7 @@ def load_in_memory(config: TrainConfig) -> tuple[ImageSet, ImageSet]:
 def _stream(config: TrainConfig, rank: int) -> tuple[StreamedImages, StreamedImages]:
     if config.data_root is None:
         raise ValueError("dataset folder needs data_root: the folder or zip file of the images")
-    for name in ("holdout", "train_images", "test_images"):
+    for name in ("val_images", "train_images", "test_images"):
         if getattr(config, name):
             raise ValueError(f"{name} is for data sets in memory; leave it out for a folder")
     train = ImageFolder(config.data_root, "train")
@@ -84,14 +84,14 @@ def _stream(config: TrainConfig, rank: int) -> tuple[StreamedImages, StreamedIma
 
 
 def augmentation_of(config: TrainConfig, size: tuple[int, int]) -> Augmentation | None:
-    if not (config.crop or config.flip or config.resized_crop):
+    if not (config.crop or config.hflip or config.resized_crop):
         return None
     piece = (config.resized_crop, 1.0) if config.resized_crop else None
     return Augmentation(
         size,
         crop=config.crop,
         crop_padding=config.crop_padding,
-        flip=config.flip,
+        flip=config.hflip,
         resized_crop=piece,
     )
 

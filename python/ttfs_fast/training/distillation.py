@@ -114,12 +114,12 @@ class Teacher:
         taught = distillation_loss(
             output,
             answers,
-            scale=config.scale,
+            scale=config.logit_scale,
             teacher_scale=self.scale,
-            temperature=config.temperature,
+            temperature=config.kd_temperature,
             **latest,
         )
-        return torch.lerp(losses, taught, config.teacher_share)
+        return torch.lerp(losses, taught, config.distill_weight)
 
 
 def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher | None:
@@ -152,7 +152,7 @@ def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher 
         shape, known = read_image_shape(path), read_classes(path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     for name, own in config.encoding.items():
-        its = getattr(settings, name)
+        its = settings.encoding[name]
         if own != its:
             raise ValueError(
                 f"the teacher {config.teacher} was trained with {name} {its}, this network is to "
@@ -166,4 +166,4 @@ def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher 
                 f"{images.name} has {listed(images.classes)}: its answers are learned by their "
                 "order, so the classes must be the same; choose another teacher"
             )
-    return Teacher(network, settings.scale, sha256)
+    return Teacher(network, settings.logit_scale, sha256)

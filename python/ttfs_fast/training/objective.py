@@ -48,12 +48,12 @@ class TrainingLoss:
         if not self._layers:
             return StepLoss(data)
         costs = weight_sum = l2 = output.new_zeros(())
-        if config.K:
+        if config.weight_sum_cost:
             weight_sum = weight_sum_cost(self._layers, config.beta, config.cost_reduction)
-            costs = costs + config.K * weight_sum
-        if config.lambda_:
+            costs = costs + config.weight_sum_cost * weight_sum
+        if config.l2_cost:
             l2 = l2_cost(self._layers, config.cost_reduction)
-            costs = costs + config.lambda_ * l2
+            costs = costs + config.l2_cost * l2
         return StepLoss(data, costs, weight_sum, l2)
 
     def _classification(self, output: Tensor, batch: Batch) -> Tensor:
@@ -63,7 +63,7 @@ class TrainingLoss:
         losses = first_spike_cross_entropy(
             output,
             batch.labels,
-            scale=config.scale,
+            scale=config.logit_scale,
             exclude_target=config.exclude_target,
             label_smoothing=config.label_smoothing,
             reduction="sum",

@@ -91,7 +91,7 @@ class TrainingStep:
         Of its parameters.
     loss : callable
         A `LossFunction`.
-    max_gradient : float or None
+    clip_grad : float or None
         As for `ttfs_fast.optim.clipping.clip_gradient_`; ``inf`` checks that gradients are finite
         and limits none, None leaves out the check, too.
     constrain : callable, optional
@@ -116,7 +116,7 @@ class TrainingStep:
         optimizer: torch.optim.Optimizer,
         loss: LossFunction,
         *,
-        max_gradient: float | None = 10.0,
+        clip_grad: float | None = 10.0,
         constrain: Callable[[nn.Module], object] | None = None,
         averaged: AveragedModel | None = None,
         pieces: int = 1,
@@ -129,7 +129,7 @@ class TrainingStep:
         self._optimizer, self._fabric = optimizer, fabric
         if fabric is not None:
             self._runs, self._optimizer = fabric.setup(model, optimizer)
-        self._max_gradient, self._constrain = max_gradient, constrain
+        self._max_gradient, self._constrain = clip_grad, constrain
         self._averaged, self._pieces, self._least_images = averaged, pieces, least_images
         self._autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 

@@ -202,8 +202,8 @@ def _train(
             session.restore(checkpoint)
             if leads:
                 remove_older(run, checkpoint.epoch)
-        elif config.start is not None:
-            session.start_from(config.start)
+        elif config.initial_checkpoint is not None:
+            session.start_from(config.initial_checkpoint)
         if saved is None and leads:
             # Now that nothing in the settings has turned out not to fit the data or each other.
             RunFolder(run).remove_training()
@@ -277,7 +277,7 @@ class _Session:
         self.records: list[EpochRecord] = []
         self.shape, self.classes = image_shape(train_set), train_set.classes
         self.model = new_network(config, train_set)
-        self.averaged = average_weights(self.model, config.average)
+        self.averaged = average_weights(self.model, config.ema_decay)
         self.best: dict[str, Tensor] = {}
         self.optimizer = make_optimizer(config, self.model)
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -294,9 +294,9 @@ class _Session:
         matrices = [p for p in self.model.parameters() if p.dim() > 1]
         limits = [f"{name} {value:g}" for name, value in config.distortion.items() if value]
         name = {"adam": "Adam", "muon": "Muon", "sgd": "SGD"}[config.optimizer]
-        rate = f"{name}, {config.lr_start:g} falling to {config.lr_end:g}, {config.schedule}"
-        if config.warmup:
-            rate += f", rising first for {config.warmup:g} epochs"
+        rate = f"{name}, {config.lr:g} falling to {config.min_lr:g}, {config.schedule}"
+        if config.warmup_epochs:
+            rate += f", rising first for {config.warmup_epochs:g} epochs"
         if self.records:
             start = f"from {self.run}, after epoch {len(self.records)} of {config.epochs}"
         else:
@@ -310,14 +310,14 @@ class _Session:
                 "images": f"{self.batches.images:,} to train, {count(self.test_set):,} to test",
                 "steps": f"{config.epochs} epochs of {len(self.batches):,} batches of "
                 f"{config.batch_size}"
-                + (f" in {config.accumulate} pieces" if config.accumulate > 1 else ""),
+                + (f" in {config.grad_accum_steps} pieces" if config.grad_accum_steps > 1 else ""),
                 "rate": rate,
                 "teacher": "none"
                 if self.teacher is None
-                else f"{config.teacher}, share {config.teacher_share:g}, "
-                f"temperature {config.temperature:g}",
-                "average": f"of the weights, decay {config.average:g}"
-                if config.average
+                else f"{config.teacher}, share {config.distill_weight:g}, "
+                f"temperature {config.kd_temperature:g}",
+                "average": f"of the weights, decay {config.ema_decay:g}"
+                if config.ema_decay
                 else "none",
                 "noise": ", ".join([f"jitter {config.jitter:g} tau", *limits]),
                 "device": f"cpu, processes: {config.processes}, threads: {config.threads}, "
@@ -416,7 +416,7 @@ class _Session:
                     **totals.means(),
                 )
                 self.records.append(record)
-                if config.patience and self._best_epoch() == len(self.records) - 1:
+                if config.patience_epochs and self._best_epoch() == len(self.records) - 1:
                     state = self.network.state_dict()
                     self.best = {name: value.clone() for name, value in state.items()}
                 if leads:
@@ -439,14 +439,14 @@ class _Session:
         return accuracies.index(max(accuracies))
 
     def _patience_is_over(self) -> bool:
-        patience = self.config.patience
+        patience = self.config.patience_epochs
         return bool(
             patience and self.records and len(self.records) - 1 - self._best_epoch() >= patience
         )
 
     def _epoch(self, epoch: int, step: TrainingStep) -> StepTotals:
         config = self.config
-        totals = StepTotals(config.K, config.lambda_, self.fabric)
+        totals = StepTotals(config.weight_sum_cost, config.l2_cost, self.fabric)
         for chunk in self.batches.epoch(epoch):
             outputs: list[Tensor] = []
             for batch in chunk.batches:
@@ -548,7 +548,7 @@ def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor |
             "folder of images train with average=0"
         )
     pixels = torch.from_numpy(images.images[:count])
-    shown = standardise(pixels) if config.whiten else pixels
+    shown = standardise(pixels) if config.standardize else pixels
     return encode(shown, alpha=config.alpha, polarity=config.polarity)
 
 
@@ -582,7 +582,7 @@ def new_network(config: TrainConfig, images: DataSet) -> nn.Module:
         torch.manual_seed(config.seed)
         model = make_model(config, image_shape(images))
         if config.whitening:
-            whiten_first_(model, images, whiten=config.whiten)
+            whiten_first_(model, images, whiten=config.standardize)
         if config.neuron == "horizon":
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
@@ -615,16 +615,16 @@ def make_step(
     constrain: Callable[[nn.Module], object] | None = None
     if config.neuron == "horizon":
         constrain = renormalize_horizons_
-    elif config.hold_spread:
+    elif config.fixed_norm:
         constrain = hold_spread_
     return TrainingStep(
         model,
         optimizer,
         TrainingLoss(config, model, teacher),
-        max_gradient=config.max_gradient,
+        clip_grad=config.clip_grad,
         constrain=constrain,
         averaged=averaged,
-        pieces=config.accumulate,
+        pieces=config.grad_accum_steps,
         least_images=2 if config.normalizes else 1,
         precision=config.precision,
         fabric=fabric,
@@ -635,7 +635,7 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),
-            lr=config.lr_start,
+            lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             fused=True,
@@ -643,14 +643,14 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     if config.optimizer == "muon":
         return Muon(
             model.parameters(),
-            config.lr_start,
+            config.lr,
             momentum=config.momentum,
             beta2=config.adam_beta2,
             weight_decay=config.weight_decay,
         )
     return torch.optim.AdamW(
         model.parameters(),
-        lr=config.lr_start,
+        lr=config.lr,
         betas=(0.9, config.adam_beta2),
         weight_decay=config.weight_decay,
         fused=True,

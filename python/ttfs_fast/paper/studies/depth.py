@@ -52,7 +52,7 @@ class Arm:
         At the start; it falls to 0 as a cosine.
     muon : bool
         Steps by `ttfs_fast.optim.muon.Muon` in place of Adam's.
-    hold_spread : bool
+    fixed_norm : bool
         Call `ttfs_fast.optim.centering.hold_spread_` after each step.
     alpha, polarity
         As in `ttfs_fast.encoding.encode`.
@@ -60,32 +60,30 @@ class Arm:
         Factor on the spike times in the classification term.
     weight_sum_cost : float
         K of equation (5), on the mean over neurons.
-    max_gradient : float
+    clip_grad : float
         Limit of the row-normalised gradient norm; inf for none.
     """
 
     label: str
     learning_rate: float
     muon: bool = False
-    hold_spread: bool = False
+    fixed_norm: bool = False
     alpha: float = 1.5
     polarity: Polarity = "both"
     scale: float = 16.0
     weight_sum_cost: float = 0.0
-    max_gradient: float = math.inf
+    clip_grad: float = math.inf
 
 
 ARMS: dict[ArmName, Arm] = {
     "uniform": Arm(
-        "spiking, uniform [0, 8/N] (published)", 1e-3, weight_sum_cost=100.0, max_gradient=10.0
+        "spiking, uniform [0, 8/N] (published)", 1e-3, weight_sum_cost=100.0, clip_grad=10.0
     ),
-    "normal": Arm(
-        "spiking, N(0, 15/N) (published)", 1e-3, weight_sum_cost=100.0, max_gradient=10.0
-    ),
+    "normal": Arm("spiking, N(0, 15/N) (published)", 1e-3, weight_sum_cost=100.0, clip_grad=10.0),
     "centred": Arm("spiking, centred", 2e-2),
     "centred-muon": Arm("spiking, centred, Muon", 1e-2, muon=True),
     "held-muon": Arm(
-        "spiking, centred, spread held, Muon", 1e-2, muon=True, hold_spread=True, alpha=0.7
+        "spiking, centred, spread held, Muon", 1e-2, muon=True, fixed_norm=True, alpha=0.7
     ),
     "relu": Arm("ReLU", 1e-3, polarity="bright-first", scale=1.0),
     "relu-muon": Arm("ReLU, Muon", 1e-3, muon=True, polarity="bright-first", scale=1.0),
@@ -285,8 +283,8 @@ def train_one(
         model,
         optimizer,
         equation_5(loss, model),
-        max_gradient=how.max_gradient if isinstance(model, nn.Sequential) else math.inf,
-        constrain=hold_spread_ if how.hold_spread else None,
+        clip_grad=how.clip_grad if isinstance(model, nn.Sequential) else math.inf,
+        constrain=hold_spread_ if how.fixed_norm else None,
     )
 
     def evaluation() -> EvaluationResult:

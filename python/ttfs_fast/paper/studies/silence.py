@@ -44,7 +44,7 @@ class SilenceStudy:
         Shares of each layer's neurons that may spike, the last layer apart.
     epochs : int
         Epochs of further training with the horizons.
-    lr_start : float
+    lr : float
         Learning rate at their start; by default a fifth of the network's own.
     teacher : path, optional
         A network whose answers are learned then, see `ttfs_fast.training.distillation`.
@@ -53,7 +53,7 @@ class SilenceStudy:
     weights: Path
     shares: tuple[float, ...] = SHARES
     epochs: int = 3
-    lr_start: float | None = None
+    lr: float | None = None
     teacher: Path | None = None
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class Silenced:
         Mean number of neuron spikes an image then.
     epochs : int
         Of further training.
-    lr_start : float
+    lr : float
         Its first learning rate.
     seconds : float
         Duration.
@@ -100,7 +100,7 @@ class Silenced:
     first_spike_time: float
     spikes_per_image: float
     epochs: int
-    lr_start: float
+    lr: float
     seconds: float
 
 
@@ -151,15 +151,15 @@ def _silence_study(
     _, config = load_model(study.weights)
     config = dataclasses.replace(
         config,
-        start=str(study.weights),
+        initial_checkpoint=str(study.weights),
         teacher=None if study.teacher is None else str(study.teacher),
         data_root=data_root,
         epochs=study.epochs,
-        lr_start=config.lr_start / 5 if study.lr_start is None else study.lr_start,
-        warmup=min(config.warmup, study.epochs / 10),
+        lr=config.lr / 5 if study.lr is None else study.lr,
+        warmup_epochs=min(config.warmup_epochs, study.epochs / 10),
         threads=threads or config.threads or torch.get_num_threads(),
         horizons=(),
-        patience=0,
+        patience_epochs=0,
     )
     train_set, test_set = load_in_memory(config)
     rows = read_rows(path, Silenced) if path.is_file() else []
@@ -195,13 +195,13 @@ def _silence_study(
 def _digest(config: TrainConfig) -> str:
     """Of the settings, with the contents of the files that they name in place of the names."""
     sha = hashlib.sha256()
-    for source in (config.start, config.teacher):
+    for source in (config.initial_checkpoint, config.teacher):
         if source is None:
             sha.update(b"-")
             continue
         with weights_file(source) as path:
             sha.update(path.read_bytes())
-    nameless = dataclasses.replace(config, start=None, teacher=None, data_root=None)
+    nameless = dataclasses.replace(config, initial_checkpoint=None, teacher=None, data_root=None)
     sha.update(nameless.to_json().encode())
     return sha.hexdigest()[:12]
 
@@ -215,10 +215,10 @@ def _silence(
     folder: Path,
 ) -> Silenced:
     begin = time.perf_counter()
-    assert config.start is not None
-    model, _ = load_model(config.start)
+    assert config.initial_checkpoint is not None
+    model, _ = load_model(config.initial_checkpoint)
     pixels = train_set.images_as_tensor()[:CALIBRATION_IMAGES]
-    if config.whiten:
+    if config.standardize:
         pixels = standardise(pixels)
     values = encode(pixels, alpha=config.alpha, polarity=config.polarity)
     horizons = find_horizons(model, values, share)
@@ -237,7 +237,7 @@ def _silence(
         first_spike_time=after.first_spike_time,
         spikes_per_image=after.spikes_per_image,
         epochs=config.epochs,
-        lr_start=config.lr_start,
+        lr=config.lr,
         seconds=time.perf_counter() - begin,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ttfs_fast._settings import check_names, expand_paths
-from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.config import RENAMED, TrainConfig
 
 
 def names() -> list[str]:
@@ -49,6 +49,9 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
         )
     try:
         settings = tomllib.loads(content.decode("utf-8-sig"))
+        if old := [name for name in settings if name in RENAMED]:
+            names_now = ", ".join(f"{name} is now {RENAMED[name]}" for name in old)
+            raise ValueError(f"fields have other names since version 0.2: {names_now}")
         check_names(TrainConfig, settings, "it")
         settings = expand_paths(TrainConfig, settings)
         TrainConfig(**settings)
