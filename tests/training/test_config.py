@@ -74,7 +74,7 @@ def test_files_of_the_version_before_are_read_by_their_names() -> None:
     now = json.loads(config.to_json())
     old_names = {new: old for old, new in RENAMED.items()}
     old = {old_names.get(name, name): value for name, value in now.items()}
-    assert {"lr", "logit_scale", "zoom", "ema_decay", "weight_sum_cost", "l2_cost"} <= {*old}
+    assert {"lr_start", "scale", "stretch", "average", "K", "lambda_"} <= {*old}
     assert TrainConfig.from_json(json.dumps(old)) == config
     assert not {*RENAMED} & {*now}  # no name means two things
     assert {*RENAMED.values()} <= {*now}

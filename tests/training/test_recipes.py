@@ -45,7 +45,7 @@ def test_neither_recipe_nor_file(name: str) -> None:
         (b"epochs = ", "no training settings"),
         (b"\xff\xfe", "no training settings"),
         (b"velocity = 0.9", "fields this version does not know: velocity"),
-        (b"lr = 1\nweight_sum_cost = 2", "lr is now lr, K is now weight_sum_cost"),
+        (b"lr_start = 1\nK = 2", "lr_start is now lr, K is now weight_sum_cost"),
         (b"epochs = 0", "epochs must be at least 1"),
         (b"[train]\nepochs = 3", "does not know: train"),
     ],

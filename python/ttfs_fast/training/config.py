@@ -42,26 +42,26 @@ TEACHER, AUGMENTATION, INPUT = "Distillation", "Augmentation of training images"
 WEIGHTS = "Weights of a fixed sum"
 
 RENAMED = {
-    "weight_sum_cost": "weight_sum_cost",
-    "grad_accum_steps": "grad_accum_steps",
-    "ema_decay": "ema_decay",
-    "hflip": "hflip",
-    "fixed_norm": "fixed_norm",
-    "val_images": "val_images",
-    "l2_cost": "l2_cost",
-    "min_lr": "min_lr",
-    "lr": "lr",
-    "clip_grad": "clip_grad",
-    "patience_epochs": "patience_epochs",
-    "relative_lr": "relative_lr",
-    "logit_scale": "logit_scale",
-    "weight_norm": "weight_norm",
-    "initial_checkpoint": "initial_checkpoint",
-    "zoom": "zoom",
-    "distill_weight": "distill_weight",
-    "kd_temperature": "kd_temperature",
-    "warmup_epochs": "warmup_epochs",
-    "standardize": "standardize",
+    "K": "weight_sum_cost",
+    "accumulate": "grad_accum_steps",
+    "average": "ema_decay",
+    "flip": "hflip",
+    "hold_spread": "fixed_norm",
+    "holdout": "val_images",
+    "lambda_": "l2_cost",
+    "lr_end": "min_lr",
+    "lr_start": "lr",
+    "max_gradient": "clip_grad",
+    "patience": "patience_epochs",
+    "relative_rate": "relative_lr",
+    "scale": "logit_scale",
+    "spread": "weight_norm",
+    "start": "initial_checkpoint",
+    "stretch": "zoom",
+    "teacher_share": "distill_weight",
+    "temperature": "kd_temperature",
+    "warmup": "warmup_epochs",
+    "whiten": "standardize",
 }
 """Fields as version 0.1 named them, and their names: its weights and runs are read by these."""
 
@@ -491,7 +491,7 @@ class TrainConfig:
     @property
     def encoding(self) -> dict[str, Any]:
         """How pixels become spikes, as arguments of the functions that test a network."""
-        return {"alpha": self.alpha, "polarity": self.polarity, "standardize": self.standardize}
+        return {"alpha": self.alpha, "polarity": self.polarity, "whiten": self.standardize}
 
     @property
     def spike_settings(self) -> dict[str, Any]:
