@@ -19,7 +19,12 @@ namespace py = pybind11;
 template <class T>
 using Array = py::array_t<T, 0>;
 
-using Pair = std::array<std::int64_t, 2>;
+using Pair = std::array<std::int64_t, 2>;  // rows, columns
+
+inline Window window(Pair kernel, Pair stride, Pair padding, Pair dilation) {
+  return {kernel[0],  kernel[1],  stride[0],   stride[1],
+          padding[0], padding[1], dilation[0], dilation[1]};
+}
 
 template <class T>
 Strides4 strides(const Array<T>& array, const char* name) {

@@ -41,18 +41,6 @@ Codes encoders(const Network& network) {
   return out;
 }
 
-template <class Shape>
-void set_window(Shape& s, Pair kernel, Pair stride, Pair padding, Pair dilation) {
-  s.kernel_height = kernel[0];
-  s.kernel_width = kernel[1];
-  s.stride_height = stride[0];
-  s.stride_width = stride[1];
-  s.pad_top = padding[0];
-  s.pad_left = padding[1];
-  s.dilation_height = dilation[0];
-  s.dilation_width = dilation[1];
-}
-
 void add_neurons(Network& network, const Array<std::int8_t>& codes, int bits,
                  const Array<std::int32_t>& theta, const std::optional<Array<std::int32_t>>& bias,
                  std::uint16_t bias_code, std::uint32_t ratio, std::uint16_t latest, Pair stride,
@@ -62,6 +50,7 @@ void add_neurons(Network& network, const Array<std::int8_t>& codes, int bits,
   if (groups < 1) throw std::invalid_argument("groups must be at least 1");
   const Size in = network.output();
   Neurons n;
+  n.shape = {window({codes.shape(2), codes.shape(3)}, stride, padding, dilation)};
   n.shape.in_channels = in.channels;
   n.shape.in_height = in.height;
   n.shape.in_width = in.width;
@@ -69,7 +58,6 @@ void add_neurons(Network& network, const Array<std::int8_t>& codes, int bits,
   n.shape.out_height = output[0];
   n.shape.out_width = output[1];
   n.shape.groups = groups;
-  set_window(n.shape, {codes.shape(2), codes.shape(3)}, stride, padding, dilation);
   require_dense(codes, {codes.shape(0), in.channels / groups, codes.shape(2), codes.shape(3)},
                 "codes");
   require_dense(theta, {codes.shape(0)}, "theta");
@@ -90,13 +78,12 @@ void add_neurons(Network& network, const Array<std::int8_t>& codes, int bits,
 void add_pooling(Network& network, Pair kernel, Pair stride, Pair padding, Pair dilation,
                  Pair output) {
   const Size in = network.output();
-  PoolShape s;
+  PoolShape s{window(kernel, stride, padding, dilation)};
   s.channels = in.channels;
   s.in_height = in.height;
   s.in_width = in.width;
   s.out_height = output[0];
   s.out_width = output[1];
-  set_window(s, kernel, stride, padding, dilation);
   network.add(s);
 }
 
@@ -104,20 +91,20 @@ void add_pooling(Network& network, Pair kernel, Pair stride, Pair padding, Pair 
 py::dict describe(const Network& network, std::int64_t layer) {
   py::dict out;
   out["output_size"] = triple(network.output(layer));
-  const auto window = [&](const auto& s) {
-    out["kernel"] = py::make_tuple(s.kernel_height, s.kernel_width);
-    out["stride"] = py::make_tuple(s.stride_height, s.stride_width);
-    out["padding"] = py::make_tuple(s.pad_top, s.pad_left);
-    out["dilation"] = py::make_tuple(s.dilation_height, s.dilation_width);
+  const auto put_window = [&](const Window& w) {
+    out["kernel"] = py::make_tuple(w.kernel_height, w.kernel_width);
+    out["stride"] = py::make_tuple(w.stride_height, w.stride_width);
+    out["padding"] = py::make_tuple(w.pad_top, w.pad_left);
+    out["dilation"] = py::make_tuple(w.dilation_height, w.dilation_width);
   };
   if (const PoolShape* pooling = network.pooling(layer)) {
     out["kind"] = "pooling";
-    window(*pooling);
+    put_window(*pooling);
     return out;
   }
   const Neurons& n = *network.neurons(layer);
   out["kind"] = "neurons";
-  window(n.shape);
+  put_window(n.shape);
   out["groups"] = n.shape.groups;
   out["bits"] = n.bits;
   out["ratio"] = n.ratio;
@@ -187,7 +174,8 @@ Codes reference(const Network& network, std::int64_t layer, const Codes& codes) 
 }  // namespace
 
 void define_integer(py::module_& m) {
-  py::class_<Network>(m, "IntegerNetwork")
+  // Local: two builds of the module can be loaded into one process and compared.
+  py::class_<Network>(m, "IntegerNetwork", py::module_local())
       .def(py::init(&make), "time_bits"_a, "image_size"_a, "unit"_a, "encoders"_a.noconvert())
       .def("add_neurons", &add_neurons, "codes"_a.noconvert(), "bits"_a, "theta"_a.noconvert(),
            "bias"_a.noconvert(), "bias_code"_a, "ratio"_a, "latest"_a, "stride"_a, "padding"_a,

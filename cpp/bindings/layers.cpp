@@ -21,22 +21,14 @@ ConvShape conv_shape(const Array<T>& input, const Array<T>& weight, const Array<
   if (input.ndim() != 4 || weight.ndim() != 4 || output.ndim() != 4)
     throw std::invalid_argument("input, weight and output must have 4 dimensions");
   if (groups < 1) throw std::invalid_argument("groups must be at least 1");
-  ConvShape s;
+  ConvShape s{window({weight.shape(2), weight.shape(3)}, stride, padding, dilation)};
   s.batch = input.shape(0);
   s.in_channels = input.shape(1);
   s.in_height = input.shape(2);
   s.in_width = input.shape(3);
   s.out_channels = weight.shape(0);
-  s.kernel_height = weight.shape(2);
-  s.kernel_width = weight.shape(3);
   s.out_height = output.shape(2);
   s.out_width = output.shape(3);
-  s.stride_height = stride[0];
-  s.stride_width = stride[1];
-  s.pad_top = padding[0];
-  s.pad_left = padding[1];
-  s.dilation_height = dilation[0];
-  s.dilation_width = dilation[1];
   s.groups = groups;
   require_dense(weight, {s.out_channels, s.in_channels / groups, s.kernel_height, s.kernel_width},
                 "weight");
@@ -100,21 +92,13 @@ PoolShape pool_shape(const Array<T>& input, const Array<T>& output, Pair kernel,
                      Pair padding, Pair dilation) {
   if (input.ndim() != 4 || output.ndim() != 4)
     throw std::invalid_argument("input and output must have 4 dimensions");
-  PoolShape s;
+  PoolShape s{window(kernel, stride, padding, dilation)};
   s.batch = input.shape(0);
   s.channels = input.shape(1);
   s.in_height = input.shape(2);
   s.in_width = input.shape(3);
   s.out_height = output.shape(2);
   s.out_width = output.shape(3);
-  s.kernel_height = kernel[0];
-  s.kernel_width = kernel[1];
-  s.stride_height = stride[0];
-  s.stride_width = stride[1];
-  s.pad_top = padding[0];
-  s.pad_left = padding[1];
-  s.dilation_height = dilation[0];
-  s.dilation_width = dilation[1];
   if (kernel[0] > 0 && kernel[1] > std::numeric_limits<std::int32_t>::max() / kernel[0])
     throw std::invalid_argument("the window is too large");
   return s;
@@ -143,15 +127,15 @@ void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>&
   require_dense(grad_input, {s.batch, s.channels, s.in_height, s.in_width}, "grad_input");
   // The index comes from the forward pass, but it is data all the same: check before following it.
   const std::int32_t* places = index.data();
-  const auto window = static_cast<std::int32_t>(kernel[0] * kernel[1]);
+  const auto places_in_window = static_cast<std::int32_t>(kernel[0] * kernel[1]);
   for (py::ssize_t i = 0; i < index.size(); ++i) {
     if (i % kPatience == 0) check_signals();
-    if (places[i] < -1 || places[i] >= window)
+    if (places[i] < -1 || places[i] >= places_in_window)
       throw std::invalid_argument("index holds a place outside the window");
     if (places[i] < 0) continue;
     const std::int64_t row = i / s.out_width % s.out_height, column = i % s.out_width;
-    const std::int64_t y = row * stride[0] - padding[0] + places[i] / kernel[1] * dilation[0];
-    const std::int64_t x = column * stride[1] - padding[1] + places[i] % kernel[1] * dilation[1];
+    const std::int64_t y = s.input_row(row, places[i] / kernel[1]);
+    const std::int64_t x = s.input_column(column, places[i] % kernel[1]);
     if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width)
       throw std::invalid_argument("index holds a place outside the input");
   }

@@ -31,14 +31,13 @@ void require_size(const Size& s, const char* what) {
     refuse(std::string(what) + " has size " + text(s) + ": more than 2^28 spike codes an image");
 }
 
-template <class Shape>
-void require_steps(const Shape& s) {
-  for (const std::int64_t n : {s.kernel_height, s.kernel_width, s.stride_height, s.stride_width,
-                               s.dilation_height, s.dilation_width})
+void require_steps(const Window& w) {
+  for (const std::int64_t n : {w.kernel_height, w.kernel_width, w.stride_height, w.stride_width,
+                               w.dilation_height, w.dilation_width})
     if (n < 1 || n > kMaxStep)
       refuse("a kernel, stride or dilation is " + std::to_string(n) +
              "; it must be from 1 to 2^20");
-  for (const std::int64_t n : {s.pad_top, s.pad_left})
+  for (const std::int64_t n : {w.pad_top, w.pad_left})
     if (n < 0 || n > kMaxStep)
       refuse("a padding is " + std::to_string(n) + "; it must be from 0 to 2^20");
 }

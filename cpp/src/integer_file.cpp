@@ -146,6 +146,17 @@ class Reader {
   std::uint8_t buffer_[1 << 14];
 };
 
+/// A window's numbers in their order in the file.
+template <class AnyWindow>
+auto window_numbers(AnyWindow& w) {
+  return std::array{&w.kernel_height, &w.kernel_width, &w.stride_height,   &w.stride_width,
+                    &w.pad_top,       &w.pad_left,     &w.dilation_height, &w.dilation_width};
+}
+
+void read_window(Reader& in, Window& window) {
+  for (std::int64_t* number : window_numbers(window)) *number = in.size();
+}
+
 Neurons read_neurons(Reader& in, bool horizon) {
   Neurons n;
   ConvShape& s = n.shape;
@@ -159,10 +170,10 @@ Neurons read_neurons(Reader& in, bool horizon) {
     if (n.reference_code == 0) bad("it holds a layer with a horizon at the code 0");
   }
   for (std::int64_t* size :
-       {&s.in_channels, &s.in_height, &s.in_width, &s.out_channels, &s.out_height, &s.out_width,
-        &s.kernel_height, &s.kernel_width, &s.stride_height, &s.stride_width, &s.pad_top,
-        &s.pad_left, &s.dilation_height, &s.dilation_width, &s.groups})
+       {&s.in_channels, &s.in_height, &s.in_width, &s.out_channels, &s.out_height, &s.out_width})
     *size = in.size();
+  read_window(in, s);
+  s.groups = in.size();
   for (std::vector<std::int32_t>* values : {&n.theta, &n.bias, &n.slope}) {
     if ((values == &n.bias && !has_bias) || (values == &n.slope && !horizon)) continue;
     in.expect(s.out_channels, 32);
@@ -176,10 +187,9 @@ void read_layer(Reader& in, std::uint32_t version, Network::State& state) {
   const auto kind = in.number<std::uint32_t>();
   if (kind == kPooling) {
     PoolShape s;
-    for (std::int64_t* size : {&s.channels, &s.in_height, &s.in_width, &s.out_height, &s.out_width,
-                               &s.kernel_height, &s.kernel_width, &s.stride_height, &s.stride_width,
-                               &s.pad_top, &s.pad_left, &s.dilation_height, &s.dilation_width})
+    for (std::int64_t* size : {&s.channels, &s.in_height, &s.in_width, &s.out_height, &s.out_width})
       *size = in.size();
+    read_window(in, s);
     append(state, s);
     return;
   }
@@ -273,6 +283,10 @@ class Writer {
   std::vector<std::uint8_t> bytes;
 };
 
+void write_window(Writer& out, const Window& window) {
+  for (const std::int64_t* number : window_numbers(window)) out.size(*number);
+}
+
 void write_neurons(Writer& out, const Layer& layer) {
   const Neurons& n = *layer.neurons;
   const ConvShape& s = n.shape;
@@ -285,10 +299,10 @@ void write_neurons(Writer& out, const Layer& layer) {
   out.number(n.ratio);
   if (horizon) out.number(n.reference_code);
   for (const std::int64_t size :
-       {s.in_channels, s.in_height, s.in_width, s.out_channels, s.out_height, s.out_width,
-        s.kernel_height, s.kernel_width, s.stride_height, s.stride_width, s.pad_top, s.pad_left,
-        s.dilation_height, s.dilation_width, s.groups})
+       {s.in_channels, s.in_height, s.in_width, s.out_channels, s.out_height, s.out_width})
     out.size(size);
+  write_window(out, s);
+  out.size(s.groups);
   for (const std::int32_t theta : n.theta) out.number(theta);
   for (const std::int32_t bias : n.bias) out.number(bias);
   for (const std::int32_t slope : n.slope) out.number(slope);
@@ -310,10 +324,9 @@ void write_neurons(Writer& out, const Layer& layer) {
 
 void write_pooling(Writer& out, const PoolShape& s) {
   out.number(kPooling);
-  for (const std::int64_t size : {s.channels, s.in_height, s.in_width, s.out_height, s.out_width,
-                                  s.kernel_height, s.kernel_width, s.stride_height, s.stride_width,
-                                  s.pad_top, s.pad_left, s.dilation_height, s.dilation_width})
+  for (const std::int64_t size : {s.channels, s.in_height, s.in_width, s.out_height, s.out_width})
     out.size(size);
+  write_window(out, s);
 }
 
 }  // namespace

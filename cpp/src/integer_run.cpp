@@ -373,8 +373,7 @@ void run_pooling(const Layer& layer, std::uint16_t silent, std::int64_t batch,
       std::fill_n(to, s.channels, silent);
       for (std::int64_t ky = 0; ky < s.kernel_height; ++ky)
         for (std::int64_t kx = 0; kx < s.kernel_width; ++kx) {
-          const std::int64_t y = row * s.stride_height - s.pad_top + ky * s.dilation_height;
-          const std::int64_t x = column * s.stride_width - s.pad_left + kx * s.dilation_width;
+          const std::int64_t y = s.input_row(row, ky), x = s.input_column(column, kx);
           if (y < 0 || y >= s.in_height || x < 0 || x >= s.in_width) continue;
           k.earlier(in + ((n * s.in_height + y) * s.in_width + x) * s.channels, s.channels, to);
         }

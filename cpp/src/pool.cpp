@@ -45,10 +45,10 @@ void spiking_max_pool2d_forward(const PoolShape& s, ConstView<T> input, View<T> 
         if (stop(worker)) return;
         rest = patience(s);
       }
-      const std::int64_t top = row * s.stride_height - s.pad_top;
+      const std::int64_t top = s.input_row(row, 0);
       const Range rows = inside(top, s.kernel_height, s.dilation_height, s.in_height);
       for (std::int64_t column = 0; column < s.out_width; ++column) {
-        const std::int64_t left = column * s.stride_width - s.pad_left;
+        const std::int64_t left = s.input_column(column, 0);
         const Range columns = inside(left, s.kernel_width, s.dilation_width, s.in_width);
         T least = std::numeric_limits<T>::infinity();
         std::int64_t place = -1;
@@ -89,10 +89,8 @@ void spiking_max_pool2d_backward(const PoolShape& s, ConstView<T> grad_output,
       for (std::int64_t column = 0; column < s.out_width; ++column) {
         const std::int64_t place = *places++;
         if (place < 0) continue;
-        const std::int64_t y =
-            row * s.stride_height - s.pad_top + place / s.kernel_width * s.dilation_height;
-        const std::int64_t x =
-            column * s.stride_width - s.pad_left + place % s.kernel_width * s.dilation_width;
+        const std::int64_t y = s.input_row(row, place / s.kernel_width);
+        const std::int64_t x = s.input_column(column, place % s.kernel_width);
         to[y * s.in_width + x] += grad[row * grad_output.stride.h + column * grad_output.stride.w];
       }
     }

@@ -19,6 +19,16 @@ void require_at_least(std::int64_t least, std::initializer_list<Named> sizes) {
                                   "; it must be at least " + std::to_string(least));
 }
 
+void check_window(const Window& w) {
+  require_at_least(0, {{"top padding", w.pad_top}, {"left padding", w.pad_left}});
+  require_at_least(1, {{"kernel height", w.kernel_height},
+                       {"kernel width", w.kernel_width},
+                       {"stride", w.stride_height},
+                       {"stride", w.stride_width},
+                       {"dilation", w.dilation_height},
+                       {"dilation", w.dilation_width}});
+}
+
 }  // namespace
 
 void check(const ConvShape& s) {
@@ -28,16 +38,9 @@ void check(const ConvShape& s) {
                        {"input width", s.in_width},
                        {"output channels", s.out_channels},
                        {"output height", s.out_height},
-                       {"output width", s.out_width},
-                       {"top padding", s.pad_top},
-                       {"left padding", s.pad_left}});
-  require_at_least(1, {{"kernel height", s.kernel_height},
-                       {"kernel width", s.kernel_width},
-                       {"stride", s.stride_height},
-                       {"stride", s.stride_width},
-                       {"dilation", s.dilation_height},
-                       {"dilation", s.dilation_width},
-                       {"groups", s.groups}});
+                       {"output width", s.out_width}});
+  check_window(s);
+  require_at_least(1, {{"groups", s.groups}});
   if (s.in_channels % s.groups != 0 || s.out_channels % s.groups != 0)
     throw std::invalid_argument("input channels (" + std::to_string(s.in_channels) +
                                 ") and output channels (" + std::to_string(s.out_channels) +
@@ -57,15 +60,8 @@ void check(const PoolShape& s) {
                        {"input height", s.in_height},
                        {"input width", s.in_width},
                        {"output height", s.out_height},
-                       {"output width", s.out_width},
-                       {"top padding", s.pad_top},
-                       {"left padding", s.pad_left}});
-  require_at_least(1, {{"kernel height", s.kernel_height},
-                       {"kernel width", s.kernel_width},
-                       {"stride", s.stride_height},
-                       {"stride", s.stride_width},
-                       {"dilation", s.dilation_height},
-                       {"dilation", s.dilation_width}});
+                       {"output width", s.out_width}});
+  check_window(s);
 }
 
 ConvShape linear_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {

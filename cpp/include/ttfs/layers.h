@@ -16,28 +16,36 @@
 
 namespace ttfs {
 
-/// Sizes of a 2-D convolution. Right and bottom padding follow from the output size: whatever a
-/// receptive field reaches outside the input is silent.
-struct ConvShape {
+/// The inputs that an output of a convolution or pooling sees. Right and bottom padding follow from
+/// the output size: positions outside the input are silent.
+struct Window {
+  std::int64_t kernel_height = 1, kernel_width = 1;
+  std::int64_t stride_height = 1, stride_width = 1;
+  std::int64_t pad_top = 0, pad_left = 0;
+  std::int64_t dilation_height = 1, dilation_width = 1;
+
+  /// The input row that kernel row `ky` of an output row reads, and the same for columns.
+  std::int64_t input_row(std::int64_t out_row, std::int64_t ky) const {
+    return out_row * stride_height - pad_top + ky * dilation_height;
+  }
+  std::int64_t input_column(std::int64_t out_column, std::int64_t kx) const {
+    return out_column * stride_width - pad_left + kx * dilation_width;
+  }
+};
+
+/// Sizes of a 2-D convolution.
+struct ConvShape : Window {
   std::int64_t batch = 1;
   std::int64_t in_channels = 1, in_height = 1, in_width = 1;
   std::int64_t out_channels = 1, out_height = 1, out_width = 1;
-  std::int64_t kernel_height = 1, kernel_width = 1;
-  std::int64_t stride_height = 1, stride_width = 1;
-  std::int64_t pad_top = 0, pad_left = 0;
-  std::int64_t dilation_height = 1, dilation_width = 1;
   std::int64_t groups = 1;
 };
 
-/// Sizes of a 2-D pooling; what a window reaches outside the input is silent.
-struct PoolShape {
+/// Sizes of a 2-D pooling.
+struct PoolShape : Window {
   std::int64_t batch = 1, channels = 1;
   std::int64_t in_height = 1, in_width = 1;
   std::int64_t out_height = 1, out_width = 1;
-  std::int64_t kernel_height = 1, kernel_width = 1;
-  std::int64_t stride_height = 1, stride_width = 1;
-  std::int64_t pad_top = 0, pad_left = 0;
-  std::int64_t dilation_height = 1, dilation_width = 1;
 };
 
 /// Distance in elements between neighbours along (batch, channel, row, column).
