@@ -251,7 +251,7 @@ void switching_steps(SwitchingLanes& lanes, std::int64_t first, std::int64_t ste
     const Real reference_rate = V::load(lanes.reference_rate + at);
     const Real output_rate = V::load(lanes.output_rate + at);
     const Real output_gain = V::load(lanes.output_gain + at);
-    const Real keep = V::load(lanes.keep + at), mean = V::load(lanes.mean + at);
+    const Real decay = V::load(lanes.decay + at), mean = V::load(lanes.mean + at);
     const Real low_rate = V::load(lanes.low_rate + at), gain_rate = V::load(lanes.gain_rate + at);
     const Real threshold_rate = V::load(lanes.threshold_rate + at);
     const Real offset = V::load(lanes.offset + at);
@@ -276,7 +276,7 @@ void switching_steps(SwitchingLanes& lanes, std::int64_t first, std::int64_t ste
       const Real excess = control - duty;
       reference = wrap(reference + reference_rate);
       output = wrap(output + (output_rate + output_gain * (duty + excess * mean - half)));
-      control = duty + excess * keep;
+      control = duty + excess * decay;
       const Real advance = low_rate + gain_rate * duty;
       const Real gained = advance - threshold_rate;
       // The flip-flop samples at VCO4's rising edge.

@@ -47,8 +47,8 @@ struct SwitchingLanes {
   alignas(64) double fire[kCircuitLanes] = {};   // step and part of it, +inf before
   alignas(64) double reference_rate[kCircuitLanes] = {}, output_rate[kCircuitLanes] = {};
   alignas(64) double output_gain[kCircuitLanes] = {};  // turns a step for a control of 1
-  alignas(64) double keep[kCircuitLanes] = {};         // what the filter keeps over a step
-  alignas(64) double mean[kCircuitLanes] = {};         // mean of that decay within the step
+  alignas(64) double decay[kCircuitLanes] = {};        // of the filter over a step
+  alignas(64) double mean[kCircuitLanes] = {};         // of that decay within the step
   alignas(64) double low_rate[kCircuitLanes] = {}, gain_rate[kCircuitLanes] = {};  // VCO4
   alignas(64) double threshold_rate[kCircuitLanes] = {};                           // VCO3
   alignas(64) double offset[kCircuitLanes] = {};                                   // comparator

@@ -12,8 +12,8 @@
 
 #include "kernels/table.h"
 #include "src/circuit_checks.h"
-#include "src/loop.h"
 #include "src/parallel.h"
+#include "src/pll.h"
 #include "src/threefry.h"
 
 namespace ttfs {
@@ -185,8 +185,8 @@ struct Shared {
   Stop stop = {};
 };
 
-/// Steps between two questions whether to go on.
-constexpr std::int64_t kPatience = std::int64_t{1} << 16;
+/// Steps between two checks for a signal.
+constexpr std::int64_t kStepsPerSignalCheck = std::int64_t{1} << 16;
 
 /// Eight trials: what both models share.
 class Group {
@@ -312,7 +312,7 @@ class AveragedGroup : Group {
     while (step < steps_ && (recording() || waiting() > 0) && !stop_(worker)) {
       const std::int64_t stop = stop_after(step);
       const bool events = stop == step;
-      const std::int64_t count = events ? 1 : std::min(stop - step, kPatience);
+      const std::int64_t count = events ? 1 : std::min(stop - step, kStepsPerSignalCheck);
       unsigned crossed = 0;
       const std::int64_t done = kernels_.averaged(s_, step, count, &crossed);
       work += done * waiting();
@@ -457,7 +457,7 @@ class SwitchingGroup : Group {
       s_.reference_rate[i] = h * (p.ring_frequency + noise.common_drift);
       s_.output_rate[i] = s_.reference_rate[i] - h * n.detuning / kTurn;
       s_.output_gain[i] = h * n.loop_gain / 2;
-      s_.keep[i] = std::exp(-p.loop_corner * h);
+      s_.decay[i] = std::exp(-p.loop_corner * h);
       s_.mean[i] = -std::expm1(-p.loop_corner * h) / (p.loop_corner * h);
       s_.offset[i] = n.comparator / kTurn;
       // The XOR locks at a quarter of a turn, where UP is high half of the time.
@@ -533,7 +533,7 @@ class SwitchingGroup : Group {
   void move(State& state, int lane, double begin, double part) {
     if (!(part > 0)) return;
     const double corner = task_.parameters.loop_corner * task_.step * part;
-    const double keep = std::exp(-corner), mean = -std::expm1(-corner) / corner;
+    const double decay = std::exp(-corner), mean = -std::expm1(-corner) / corner;
     const double reference_rate = s_.reference_rate[lane] * part;
     const double output_rate = s_.output_rate[lane] * part;
     const double output_gain = s_.output_gain[lane] * part;
@@ -547,7 +547,7 @@ class SwitchingGroup : Group {
     state.reference = fraction(state.reference + reference_rate);
     state.output =
         fraction(state.output + output_rate + output_gain * (duty + excess * mean - 0.5));
-    state.control = duty + excess * keep;
+    state.control = duty + excess * decay;
     s_.duty[lane] = duty;
     const double forward = (s_.low_rate[lane] + s_.gain_rate[lane] * duty) * part;
     const double gained = forward - s_.threshold_rate[lane] * part;

@@ -1,4 +1,4 @@
-// The loop of equation (2) between two inputs, in closed form.
+// The phase-locked loop of equation (2) between two inputs, in closed form.
 #pragma once
 
 #include <algorithm>
@@ -30,11 +30,6 @@ class Loop {
     // The slow rate is the product of both over the fast one: no difference of near equals.
     slow_ = corner * gain / (half_ + root_);
   }
-
-  double gain() const { return gain_; }
-
-  /// Angular frequency, 0 if it does not oscillate.
-  double oscillation() const { return oscillates_ ? root_ : 0; }
 
   Transition after(double s) const {
     double mean, over;  // exp(-half s) cosh(root s) and exp(-half s) sinh(root s) / root
