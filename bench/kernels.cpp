@@ -111,7 +111,7 @@ struct Field {
     values = spikes(inputs, kInputShare, random);
     const auto size = static_cast<std::size_t>(inputs + 4 * ttfs::kBlockGrain);
     times.resize(size);
-    rests.resize(size);
+    time_to_chunk_end.resize(size);
     rows.resize(size);
     std::vector<float> found_times(size);
     std::vector<std::uint32_t> found_rows(size);
@@ -119,8 +119,9 @@ struct Field {
                               found_rows.data());
     kernels().sort(found_times.data(), found_rows.data(), count, times.data(), rows.data());
     for (std::uint32_t& row : rows) row *= ttfs::kRowUnit;
-    kernels().complete(times.data(), rows.data(), count,
-                       ttfs::kRowUnit * static_cast<std::uint32_t>(inputs), rests.data());
+    kernels().pad_to_chunk(times.data(), rows.data(), count,
+                           ttfs::kRowUnit * static_cast<std::uint32_t>(inputs),
+                           time_to_chunk_end.data());
     const auto fan = static_cast<float>(inputs);
     const auto drawn = normal(inputs * ttfs::kBlock, mean / fan, 3 / std::sqrt(fan), random);
     constexpr std::size_t line = 64 / sizeof(float);
@@ -130,16 +131,16 @@ struct Field {
     const auto skipped = 64 - reinterpret_cast<std::uintptr_t>(storage.data()) % 64;
     weights = storage.data() + skipped / sizeof(float) % line;
     std::copy(drawn.begin(), drawn.end(), weights);
-    bends.resize(ttfs::kBlock);
+    max_overshoot.resize(ttfs::kBlock);
     for (std::size_t i = 0; i < drawn.size(); ++i)
-      bends[i % ttfs::kBlock] =
-          std::max(bends[i % ttfs::kBlock], static_cast<float>(ttfs::kBend) * -drawn[i]);
+      max_overshoot[i % ttfs::kBlock] = std::max(
+          max_overshoot[i % ttfs::kBlock], static_cast<float>(ttfs::kMaxOvershoot) * -drawn[i]);
   }
   Field(const Field&) = delete;
   Field& operator=(const Field&) = delete;
 
   std::int64_t inputs, count = 0, bytes = 0;
-  std::vector<float> values, times, rests, bends, storage;
+  std::vector<float> values, times, time_to_chunk_end, max_overshoot, storage;
   float* weights = nullptr;
   std::vector<std::uint32_t> rows;
 };
@@ -197,13 +198,21 @@ void filter(benchmark::State& state) {
 
 void sweep_with(benchmark::State& state, float mean) {
   const Field field(state.range(0), mean);
-  const std::vector<float> start(ttfs::kBlock, -1.0F);
+  const std::vector<float> initial_slope(ttfs::kBlock, -1.0F);
   std::vector<float> out(ttfs::kBlock), slopes(ttfs::kBlock);
-  std::uint32_t marks = 0;
-  const ttfs::SweepTask<float> task{field.times.data(), field.rests.data(), field.rows.data(),
-                                    field.count,        field.weights,      start.data(),
-                                    field.bends.data(), ttfs::kBlock,       kInfinity,
-                                    out.data(),         slopes.data(),      &marks};
+  std::uint32_t recompute_mask = 0;
+  const ttfs::SweepTask<float> task{field.times.data(),
+                                    field.time_to_chunk_end.data(),
+                                    field.rows.data(),
+                                    field.count,
+                                    field.weights,
+                                    initial_slope.data(),
+                                    field.max_overshoot.data(),
+                                    ttfs::kBlock,
+                                    kInfinity,
+                                    out.data(),
+                                    slopes.data(),
+                                    &recompute_mask};
   const double most = std::min(best_rate(roof().sweep), load_rate(field.bytes) / sizeof(float));
   measure(state, "synapses", field.count * ttfs::kBlock, most, [&] { kernels().sweep(task); });
   const auto fired = std::count_if(out.begin(), out.end(), [](float z) { return z < kInfinity; });
@@ -213,23 +222,23 @@ void sweep_with(benchmark::State& state, float mean) {
 void sweep(benchmark::State& state) { sweep_with(state, 3); }
 void sweep_silent(benchmark::State& state) { sweep_with(state, -1000); }
 
-void refine(benchmark::State& state) {
+void recompute(benchmark::State& state) {
   const Field field(state.range(0), 16);
   std::mt19937 random(0);
   const auto n = static_cast<float>(field.inputs);
   const auto weights = normal(field.inputs, 16 / n, 3 / std::sqrt(n), random);
   // A first pass finds the spike value, as the sweep would have.
   float found = kInfinity, slope = 0;
-  const ttfs::RefineTask<float> task{
+  const ttfs::RecomputeTask<float> task{
       field.values.data(), weights.data(), field.inputs, 0,      false, field.times.data(),
       field.rows.data(),   field.count,    kInfinity,    &found, &slope};
-  kernels().refine(task);
+  kernels().recompute_in_double(task);
   if (!(found < kInfinity)) {
     state.SkipWithError("the neuron did not fire");
     return;
   }
-  const double most = std::min(best_rate(roof().refine), load_rate(field.inputs * 8) / 8);
-  measure(state, "inputs", field.inputs, most, [&] { kernels().refine(task); });
+  const double most = std::min(best_rate(roof().recompute), load_rate(field.inputs * 8) / 8);
+  measure(state, "inputs", field.inputs, most, [&] { kernels().recompute_in_double(task); });
 }
 
 void input_gradient(benchmark::State& state) {
@@ -300,7 +309,7 @@ BENCHMARK(sort)->ArgName("events")->Arg(36)->Arg(357)->Arg(1428)->Arg(11428);
 BENCHMARK(filter)->ArgName("events")->Arg(1428)->Arg(11428);
 BENCHMARK(sweep)->ArgName("inputs")->Arg(27)->Arg(576)->Arg(1152)->Arg(4608);
 BENCHMARK(sweep_silent)->ArgName("inputs")->Arg(576)->Arg(4608);
-BENCHMARK(refine)->ArgName("inputs")->Arg(576)->Arg(4608);
+BENCHMARK(recompute)->ArgName("inputs")->Arg(576)->Arg(4608);
 BENCHMARK(input_gradient)->ArgName("outputs")->Arg(64)->Arg(512);
 BENCHMARK(weight_gradient)->ArgName("size")->Arg(8)->Arg(32);
 

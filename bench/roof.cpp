@@ -7,13 +7,7 @@
 namespace ttfs::TTFS_ISA {
 namespace {
 
-#if TTFS_ISA_avx512
-#include "kernels/vector_avx512.h"
-#elif TTFS_ISA_avx2
-#include "kernels/vector_avx2.h"
-#else
-#include "kernels/vector_baseline.h"
-#endif
+#include "kernels/vector.h"
 
 /// The compiler no longer knows what the register holds, and keeps it in one.
 template <class Reg>
@@ -94,7 +88,7 @@ std::int64_t weight_gradient(std::int64_t rounds) {
   return rounds * kSums * V::lanes;
 }
 
-std::int64_t refine(std::int64_t rounds) {
+std::int64_t recompute(std::int64_t rounds) {
   using V = Vec<double>;
   constexpr int half = kSums / 2;
   V::Reg slope[half], moment[half], weight = V::set(1e-9), time = V::set(0.5), bound = V::set(1);
@@ -131,6 +125,6 @@ std::int64_t load(const float* numbers, std::int64_t count, std::int64_t rounds)
 
 }  // namespace
 
-extern const Roof roof = {sweep, input_gradient, weight_gradient, refine, load};
+extern const Roof roof = {sweep, input_gradient, weight_gradient, recompute, load};
 
 }  // namespace ttfs::TTFS_ISA

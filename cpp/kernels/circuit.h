@@ -71,18 +71,6 @@ inline Real uniform(Bits a) {
   return real_of((a >> 12) | all_bits(0x3ff0000000000000ULL)) - V::set(1.0 - 0x1p-53);
 }
 
-inline Real square_root(Real a) {
-#if TTFS_ISA_avx512
-  // GCC 12 takes the undefined operand inside the unmasked one for an uninitialised variable.
-  return _mm512_maskz_sqrt_pd(0xff, a);
-#elif TTFS_ISA_avx2
-  return _mm256_sqrt_pd(a);
-#else
-  for (int i = 0; i < V::lanes; ++i) a[i] = __builtin_sqrt(a[i]);
-  return a;
-#endif
-}
-
 /// ln of a normal number above 0: exponent apart, then 2 artanh of the mantissa's (m - 1) / (m +
 /// 1).
 inline Real logarithm(Real a) {
@@ -139,7 +127,7 @@ inline void normal_pair(std::uint64_t seed, Bits trial, std::uint64_t number, Re
                         Real& second) {
   Bits a = trial, b = all_bits(number);
   threefry(all_bits(seed), all_bits(kPathStream), a, b);
-  const Real radius = square_root(V::set(-2) * logarithm(uniform(a)));
+  const Real radius = V::sqrt(V::set(-2) * logarithm(uniform(a)));
   Real cosine, sine;
   circle(uniform(b), cosine, sine);
   first = radius * cosine;

@@ -130,8 +130,8 @@ struct Square<double> {
 template <class T>
 void transpose(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_stride,
                std::int64_t rows, std::int64_t columns) {
-  // Strips of one cache line keep the writes of one strip within the first cache.
-  constexpr std::int64_t n = Square<T>::size, strip = 16;
+  // Bands of `band` rows: the cache lines that one band writes stay in the first-level cache.
+  constexpr std::int64_t n = Square<T>::size, band = 16;
   if (rows < n || columns < n) {
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t c = 0; c < columns; ++c) dst[c * dst_stride + r] = src[r * src_stride + c];
@@ -139,8 +139,8 @@ void transpose(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_s
   }
   // A last square that does not fit overlaps the one before.
   const auto place = [](std::int64_t at, std::int64_t end) { return at + n <= end ? at : end - n; };
-  for (std::int64_t r0 = 0; r0 < rows; r0 += strip) {
-    const std::int64_t r1 = r0 + strip < rows ? r0 + strip : rows;
+  for (std::int64_t r0 = 0; r0 < rows; r0 += band) {
+    const std::int64_t r1 = r0 + band < rows ? r0 + band : rows;
     for (std::int64_t c0 = 0; c0 < columns; c0 += n) {
       const std::int64_t c = place(c0, columns);
       for (std::int64_t i = r0; i < r1; i += n) {
@@ -175,16 +175,16 @@ template <class T>
 std::int64_t collect(const T* values, std::int64_t n, std::uint32_t first, T limit, T* times,
                      std::uint32_t* positions) {
   std::int64_t count = 0, i = 0;
-#if TTFS_ISA_avx512 || TTFS_ISA_avx2
   using V = Vec<T>;
-  const auto bound = V::set(limit);
-  // A whole vector is stored each time; near the end of the room only the lanes that fit may be.
-  for (; i + V::lanes <= n; i += V::lanes) {
-    const auto a = V::load(values + i);
-    count += append(V::lt(a, bound), a, count_from(first + static_cast<std::uint32_t>(i), V{}),
-                    times + count, positions + count);
+  if constexpr (V::compresses) {
+    const auto bound = V::set(limit);
+    // Each store writes a whole vector: the destinations have room for n values.
+    for (; i + V::lanes <= n; i += V::lanes) {
+      const auto a = V::load(values + i);
+      count += append(V::lt(a, bound), a, count_from(first + static_cast<std::uint32_t>(i), V{}),
+                      times + count, positions + count);
+    }
   }
-#endif
   for (; i < n; ++i) {
     times[count] = values[i];
     positions[count] = first + static_cast<std::uint32_t>(i);
@@ -193,7 +193,8 @@ std::int64_t collect(const T* values, std::int64_t n, std::uint32_t first, T lim
   return count;
 }
 
-/// The 16 leading bits of [least, most]: what to take from a key and by how much to shift the rest.
+/// How to take the 16 leading bits of values in [least, most]: what to subtract from a key, and the
+/// shifts that follow.
 template <class T>
 struct Digits {
   Digits(T least, T most) : origin(key(least)) {
@@ -216,9 +217,8 @@ std::int64_t collect_words(const T* values, std::int64_t n, std::uint32_t first,
                            T most, std::uint32_t* words) {
   const Digits<T> digits(least, most);
   std::int64_t count = 0, i = 0;
-#if TTFS_ISA_avx512 || TTFS_ISA_avx2
-  if constexpr (sizeof(T) == sizeof(float)) {
-    using V = Vec<T>;
+  using V = Vec<T>;
+  if constexpr (V::compresses && sizeof(T) == sizeof(float)) {
     const auto bound = V::set(limit);
     for (; i + V::lanes <= n; i += V::lanes) {
       const auto a = V::load(values + i);
@@ -227,7 +227,6 @@ std::int64_t collect_words(const T* values, std::int64_t n, std::uint32_t first,
       count += append(V::lt(a, bound), word, words + count);
     }
   }
-#endif
   for (; i < n; ++i) {
     words[count] = digits.word(values[i], first + static_cast<std::uint32_t>(i));
     count += values[i] < limit;
@@ -240,12 +239,11 @@ std::int64_t filter(const T* times, const std::uint32_t* rows, const std::uint16
                     std::int64_t n, int bit, std::uint32_t shift, T* times_out,
                     std::uint32_t* rows_out) {
   std::int64_t count = 0, i = 0;
-#if TTFS_ISA_avx512 || TTFS_ISA_avx2
   using V = Vec<T>;
-  for (; i + V::lanes <= n; i += V::lanes)
-    count += append(test_members(members + i, bit, V{}), V::load(times + i),
-                    minus(load_words(rows + i, V{}), shift), times_out + count, rows_out + count);
-#endif
+  if constexpr (V::compresses)
+    for (; i + V::lanes <= n; i += V::lanes)
+      count += append(test_members(members + i, bit, V{}), V::load(times + i),
+                      minus(load_words(rows + i, V{}), shift), times_out + count, rows_out + count);
   for (; i < n; ++i) {
     times_out[count] = times[i];
     rows_out[count] = rows[i] - shift;
@@ -255,7 +253,8 @@ std::int64_t filter(const T* times, const std::uint32_t* rows, const std::uint16
 }
 
 template <class T>
-void complete(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* rests) {
+void pad_to_chunk(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row,
+                  T* time_to_chunk_end) {
   std::int64_t end = count;
   for (; end % kChunk != 0; ++end) {
     times[end] = times[count - 1];
@@ -266,13 +265,13 @@ void complete(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t r
   for (std::int64_t e = 0; e < end; e += kChunk) {
     Chunk chunk;
     __builtin_memcpy(&chunk, times + e, sizeof chunk);
-    const Chunk rest = times[e + kChunk - 1] - chunk;
-    __builtin_memcpy(rests + e, &rest, sizeof rest);
+    const Chunk to_end = times[e + kChunk - 1] - chunk;
+    __builtin_memcpy(time_to_chunk_end + e, &to_end, sizeof to_end);
   }
 }
 
-/// Insertion sort that gives up after `budget` moves; true if it finished. What is in order already
-/// is gone through a vector at a time.
+/// Insertion sort that gives up after `budget` moves; true if it finished. It skips what is in
+/// order already a vector at a time.
 template <class T>
 bool insertion_sort(T* times, std::uint32_t* positions, std::int64_t n, std::int64_t budget) {
   using V = Vec<T>;
@@ -302,7 +301,7 @@ bool insertion_sort(T* times, std::uint32_t* positions, std::int64_t n, std::int
   return true;
 }
 
-/// Turns how many of each digit there are into where the first of each goes.
+/// Turns the counts of digits into the places of the first of each.
 inline void place_digits(std::uint32_t* slots, unsigned digits) {
   std::uint32_t next = 0;
   for (unsigned d = 0; d < digits; ++d) {
@@ -330,8 +329,9 @@ void radix_pass(const T* times, const std::uint32_t* positions, std::int64_t n,
   }
 }
 
-/// One stable counting pass over `bits` bits of words, of whose classes `slots` tells the sizes. It
-/// goes from both ends to the middle: neither side waits for what the other has just counted.
+/// One stable counting pass over `bits` bits of words; `slots` holds the count of each digit. It
+/// works from both ends to the middle: neither side waits for a slot that the other has just
+/// updated.
 inline void radix_words(const std::uint32_t* words, std::int64_t n, int shift, int bits,
                         std::uint32_t* slots, std::uint32_t* words_out) {
   const unsigned digits = 1U << bits, mask = digits - 1;
@@ -357,9 +357,9 @@ inline void insertion_sort(std::uint32_t* words, std::int64_t n) {
   }
 }
 
-// Few words get one counting pass, into about as many classes as there are words, and an insertion
-// sort for what it leaves; more of them get two passes. Events whose leading bits are equal are
-// then a place or two away from where they belong.
+// A few words get one counting pass, with about as many digits as there are words, and an insertion
+// sort; more words get two passes. The last insertion sort orders events whose leading bits are
+// equal.
 template <class T>
 bool sort_words(std::uint32_t* words, std::int64_t n, const T* values, T* times,
                 std::uint32_t* scratch) {
@@ -387,7 +387,7 @@ bool sort_words(std::uint32_t* words, std::int64_t n, const T* values, T* times,
   return insertion_sort(times, words, n, 8 * n);
 }
 
-// A counting pass for every byte of the keys' range.
+// One counting pass for each byte of the keys' range.
 template <class T>
 void sort(T* times, std::uint32_t* positions, std::int64_t n, T* times_out,
           std::uint32_t* positions_out) {

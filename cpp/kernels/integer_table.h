@@ -6,7 +6,7 @@
 
 namespace ttfs {
 
-/// Events in a group: the membrane is looked at once a group.
+/// Events in a group: the sweep checks the membrane once a group.
 inline constexpr int kGroupEvents = 16;
 
 /// Outputs in a block of weights: a row of a wide block is one cache line. What a layer has beyond
@@ -30,8 +30,8 @@ constexpr std::uint32_t event_word(std::uint32_t code, std::uint32_t row) {
 struct EventGroup {
   std::uint8_t lags[2 * kGroupEvents];  // as the instruction set's `add_events` wants them
   std::int32_t start, end;
-  std::int32_t bend;  // sum of min(lag, time since the start): see docs/integer.md
-  std::int32_t wide;  // whether some lag is longer than the instruction set's narrow ones
+  std::int32_t overshoot;  // sum of min(lag, time since the start): see docs/integer.md
+  std::int32_t wide;       // whether some lag is longer than the instruction set's narrow ones
 };
 
 /// One pixel against one block of outputs.

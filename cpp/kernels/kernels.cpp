@@ -1,6 +1,6 @@
-// Every inner loop, compiled once per instruction set into a namespace of its own. No standard
-// library here: its templates would leave weak symbols, compiled for AVX-512 say, that the linker
-// may pick for everyone.
+// Every inner loop, compiled once per instruction set into its own namespace. Nothing here uses the
+// standard library: its templates leave weak symbols. One compiled for AVX-512 could then serve
+// every caller.
 #include "kernels/table.h"
 
 #if TTFS_ISA_avx512vnni
@@ -16,47 +16,68 @@
 namespace ttfs::TTFS_ISA {
 namespace {
 
-template <class T>
-struct Vec;
-
-/// Vectors for work on few lanes at a time.
-template <class T>
-struct Narrow : Vec<T> {};
-
-#if TTFS_ISA_avx512
-#include "kernels/vector_avx512.h"
-#elif TTFS_ISA_avx2
-#include "kernels/vector_avx2.h"
-#else
-#include "kernels/vector_baseline.h"
-#endif
+#include "kernels/vector.h"
 
 #include "kernels/circuit.h"
 #include "kernels/events.h"
 #include "kernels/gradients.h"
 #include "kernels/sweep.h"
 
-#include "kernels/integer_vector.h"
-
+#include "kernels/integer_common.h"
+#if TTFS_ISA_avx512vnni
+#include "kernels/integer_avx512vnni.h"
+#elif TTFS_ISA_avx512
+#include "kernels/integer_avx512.h"
+#elif TTFS_ISA_avx2
+#include "kernels/integer_avx2.h"
+#else
+#include "kernels/integer_baseline.h"
+#endif
 #include "kernels/integer_events.h"
 #include "kernels/integer_sweep.h"
 
 template <class T>
 constexpr Kernels<T> all_kernels() {
-  return {any_not_positive<T>, any_nan<T>, extent<T>,        lowest<T>,         transpose<T>,
-          collect<T>,          sort<T>,    collect_words<T>, sort_words<T>,     filter<T>,
-          complete<T>,         sweep<T>,   refine<T>,        input_gradient<T>, weight_gradient<T>,
-          scale_gradient<T>};
+  return {
+      .any_not_positive = any_not_positive<T>,
+      .any_nan = any_nan<T>,
+      .extent = extent<T>,
+      .lowest = lowest<T>,
+      .transpose = transpose<T>,
+      .collect = collect<T>,
+      .sort = sort<T>,
+      .collect_words = collect_words<T>,
+      .sort_words = sort_words<T>,
+      .filter = filter<T>,
+      .pad_to_chunk = pad_to_chunk<T>,
+      .sweep = sweep<T>,
+      .recompute_in_double = recompute_in_double<T>,
+      .input_gradient = input_gradient<T>,
+      .weight_gradient = weight_gradient<T>,
+      .scale_gradient = scale_gradient<T>,
+  };
+}
+
+constexpr IntegerKernels integer_kernels() {
+  return {
+      .collect = collect_codes,
+      .sort = sort_events,
+      .describe = describe_events,
+      .filter = filter_events,
+      .group = group_events,
+      .sweep = sweep_events,
+      .unpack = unpack_weights,
+      .earlier = earlier_codes,
+  };
 }
 
 }  // namespace
 
 extern const KernelTable table = {
-    all_kernels<float>(),
-    all_kernels<double>(),
-    circuit::kernels(),
-    {collect_codes, sort_events, describe_events, filter_events, group_events, sweep_events,
-     unpack_weights, earlier_codes},
+    .f32 = all_kernels<float>(),
+    .f64 = all_kernels<double>(),
+    .circuit = circuit::kernels(),
+    .integer = integer_kernels(),
 };
 
 }  // namespace ttfs::TTFS_ISA

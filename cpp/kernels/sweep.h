@@ -1,21 +1,20 @@
 // The sweep: a receptive field's events against a block of output neurons. Included inside the
 // namespace of an instruction set.
 //
-// For each output, B = sum w - 1 over the events so far, and F, the membrane condition: between two
-// events F rises by B times the step in z. A lane fires where F first reaches 0. What F is at every
-// event need not be known for that. Over a chunk of events from z = a to z = b
+// The sweep follows two sums of each output: B = sum w - 1 over the events so far, and F, the
+// membrane condition. Between two events F rises by B times the step in z. A lane fires where F
+// first reaches 0. F need not be known at every event for that. Over a chunk of events from z = a
+// to z = b
 //
 //     B(b) = B(a) + sum w_i,        F(b) = F(a) + B(a) (b - a) + sum w_i (b - z_i),
 //
-// an addition and a multiply-add a synapse, and in between F stays below the line from F(a) to F(b)
-// and what the lowest weight, were it every event's, could bend it up from there. The chunks in
-// which that bound comes to 0 are gone through again, event by event, for the few lanes that each
-// concerns.
+// an addition and a multiply-add a synapse. In between, F exceeds the line from F(a) to F(b) by no
+// more than it would if every event had the neuron's lowest weight. Only lanes whose bound reaches
+// 0 are rescanned event by event.
 
-/// A lane's spike value and slope by the definition, one event after the other, in double
-/// precision.
+/// A lane's spike value and slope by the definition: event by event, in double precision.
 template <class T>
-void sweep_lane(const RefineTask<T>& task) {
+void replay_in_double(const RecomputeTask<T>& task) {
   double slope = -1, moment = 0;
   const double infinity = __builtin_inf(), horizon = static_cast<double>(task.horizon);
   bool fired = false;
@@ -33,10 +32,10 @@ void sweep_lane(const RefineTask<T>& task) {
   *task.slope = static_cast<T>(fired ? slope : 0);
 }
 
-/// Sums the events of the lane that spike before its spike value again, in the order of the weights
-/// and in double precision; 16 sums side by side, in an order that no instruction set changes.
+/// Sums the lane's events before its spike value again, in the order of the weights and in double
+/// precision. 16 sums run side by side, in an order that is the same for all instruction sets.
 template <class T>
-void refine(const RefineTask<T>& task) {
+void recompute_in_double(const RecomputeTask<T>& task) {
   using W = Vec<double>;
   constexpr int sums = 16 / W::lanes;
   const T found = *task.value;
@@ -87,24 +86,23 @@ void refine(const RefineTask<T>& task) {
     *task.value = static_cast<T>(value);
     *task.slope = static_cast<T>(slope);
   } else {
-    sweep_lane(task);
+    replay_in_double(task);
   }
 }
 
-// The rounding of a lane's sums grows with how far its slope B went below zero and with the root of
-// the number of events, and is divided by D in the end. Lanes whose D is small against that are
-// marked, to be summed again in double precision. The factor keeps the relative error within 1e-5
-// for 99.9 % of the spikes; tests/operators measures it. (In double precision itself only D <= 0 is
-// looked at again: between events that are equal but for rounding, F may seem to rise where it
-// falls.)
+// The rounding error of a lane's sums grows with the most negative slope B so far and with the root
+// of the number of events; in the end it is divided by D. Lanes whose D is small against it are
+// marked, to be recomputed in double precision. The factor keeps the relative error within 1e-5 for
+// 99.9 % of the spikes; tests/operators measures it. (In double precision only D <= 0 is
+// recomputed: between events that differ by rounding alone, F may seem to rise where it falls.)
 template <class T>
 T flat_slope(std::int64_t count, T factor) {
   if constexpr (sizeof(T) == sizeof(float)) return factor * __builtin_sqrtf(static_cast<T>(count));
   return 0;
 }
 
-/// Chunks that are swept before those in which a lane may fire are gone through.
-constexpr int kStretch = 32;
+/// Chunks that are swept before their candidates are rescanned.
+constexpr int kChunksPerScan = 32;
 
 /// The weights of event e, of a block of W outputs.
 template <int W, class T>
@@ -114,285 +112,292 @@ template <int W, class T>
   return reinterpret_cast<const T*>(reinterpret_cast<const char*>(block) + rows[e] * unit);
 }
 
-/// An empty statement that a compiler must compute a value for, here and in this order: sums that
-/// it put off would have to be kept, operand by operand, until then.
+/// Makes the compiler compute a value here and in this order. If it put a sum off, it would have to
+/// keep every operand until then.
 template <class Word>
-[[gnu::always_inline]] inline void keep(Word& value) {
+[[gnu::always_inline]] inline void prevent_elision(Word& value) {
   asm volatile("" : "+r"(value));
 }
 
-/// Where lanes are: B and F behind an event, its time, and the latest that they may fire.
+/// Lanes behind an event: B, F and the event's time; and the latest time at which they may fire.
 template <class V>
-struct Place {
-  typename V::Reg slope, level, time, latest;
+struct LaneState {
+  typename V::Reg slope, membrane, time, latest;
 };
 
-/// Lanes that are followed event by event: those that wait, and B, F and z behind the last event;
-/// B and F go on for all lanes, so that the sums wait for nothing but themselves. `at` follows a
-/// lane to the last event before F is no longer below 0.
+/// Lanes followed event by event. B, F and z behind the last event go on for all lanes, so that the
+/// sums depend on nothing else. `at` follows a lane while it waits: to the last event at which F is
+/// below 0.
 template <class V>
-struct Walk {
+struct EventScan {
   typename V::Mask waiting;
-  typename V::Reg slope, level, time;
-  Place<V> at;
+  typename V::Reg slope, membrane, time;
+  LaneState<V> at;
 };
 
 /// F at event e.
 template <class V, class T>
-[[gnu::always_inline]] inline typename V::Reg level_at(const SweepTask<T>& task, std::int64_t e,
-                                                       const Walk<V>& w) {
-  return V::fma(w.slope, V::sub(V::set(task.times[e]), w.time), w.level);
+[[gnu::always_inline]] inline typename V::Reg membrane_at(const SweepTask<T>& task, std::int64_t e,
+                                                          const EventScan<V>& scan) {
+  return V::fma(scan.slope, V::sub(V::set(task.times[e]), scan.time), scan.membrane);
 }
 
-/// To event e, where F is `level`.
+/// To event e, where F is `membrane`.
 template <int W, class V, class T>
 [[gnu::always_inline]] inline void step(const SweepTask<T>& task, std::int64_t first,
-                                        std::int64_t e, typename V::Reg level, Walk<V>& w) {
-  w.level = level;
-  w.slope = V::add(w.slope, V::load(weights_of<W>(task.weights, task.rows, e) + first));
-  w.time = V::set(task.times[e]);
-  w.at.latest = V::select(w.waiting, w.time, w.at.latest);
-  w.waiting = V::still_negative(w.waiting, level);
-  w.at.level = V::select(w.waiting, level, w.at.level);
-  w.at.time = V::select(w.waiting, w.time, w.at.time);
-  w.at.slope = V::select(w.waiting, w.slope, w.at.slope);
+                                        std::int64_t e, typename V::Reg membrane,
+                                        EventScan<V>& scan) {
+  scan.membrane = membrane;
+  scan.slope = V::add(scan.slope, V::load(weights_of<W>(task.weights, task.rows, e) + first));
+  scan.time = V::set(task.times[e]);
+  scan.at.latest = V::select(scan.waiting, scan.time, scan.at.latest);
+  scan.waiting = V::still_negative(scan.waiting, membrane);
+  scan.at.membrane = V::select(scan.waiting, membrane, scan.at.membrane);
+  scan.at.time = V::select(scan.waiting, scan.time, scan.at.time);
+  scan.at.slope = V::select(scan.waiting, scan.slope, scan.at.slope);
 }
 
-/// Spike values, slopes and marks of a register's lanes: those that have stopped, and those that
-/// wait behind the last event.
+/// Writes spike values, slopes and recompute bits of a register's lanes: those that have fired, and
+/// those that wait behind the last event. `lowest` is the most negative slope so far.
 template <class V, class T>
 [[gnu::always_inline]] inline void finish(const SweepTask<T>& task, std::int64_t first,
                                           typename V::Mask waiting, typename V::Reg lowest,
-                                          const Place<V>& at) {
+                                          const LaneState<V>& at) {
   const auto zero = V::set(0), infinity = V::set(static_cast<T>(__builtin_inf()));
-  // The error of B counts in full only for a lane that fires long after what its sum went through.
+  // The error of B counts in full only for a lane that fires long after its lowest slope.
   const auto flat = V::select(waiting, V::set(flat_slope<T>(task.count, T(-0.002))),
                               V::set(flat_slope<T>(task.count, T(-0.001))));
   const auto horizon = V::set(task.horizon);
-  // With no horizon F must rise for ever, B > 0; with one it must have reached 0 there.
+  // Without a horizon F must rise for ever, B > 0; with one it must have reached 0 by then.
   const auto silent =
       V::both(waiting, task.horizon == static_cast<T>(__builtin_inf())
                            ? V::le(at.slope, zero)
-                           : V::lt(V::fma(at.slope, V::sub(horizon, at.time), at.level), zero));
+                           : V::lt(V::fma(at.slope, V::sub(horizon, at.time), at.membrane), zero));
   // Equation 4, with A = B z - F at the last event: there both terms are positive. (min gives its
   // second argument where one is NaN.)
   const auto latest = V::select(waiting, horizon, at.latest);
-  const auto value = V::min(latest, V::div(V::fms(at.slope, at.time, at.level), at.slope));
+  const auto value = V::min(latest, V::div(V::fms(at.slope, at.time, at.membrane), at.slope));
   const auto nan = V::unordered(at.slope, at.slope);
-  // F too large for its type leaves no positive number.
-  const auto odd =
+  // Where F overflows, no positive number is left.
+  const auto unreliable =
       V::either(V::le(at.slope, V::fma(flat, lowest, zero)), V::flip(V::lt(zero, value)));
   V::store(task.values + first, V::select(nan, at.slope, V::select(silent, infinity, value)));
   V::store(task.slopes + first, V::select(nan, at.slope, V::select(silent, zero, at.slope)));
-  *task.marks |= (V::bits(odd) & ~V::bits(V::either(nan, silent))) << first;
+  *task.recompute_mask |= (V::bits(unreliable) & ~V::bits(V::either(nan, silent))) << first;
 }
 
 /// B and F of some outputs at the start of a chunk; F is -inf for one that has fired.
 template <class T, int Outputs>
-struct Moment {
-  alignas(64) T slope[Outputs], level[Outputs];
+struct ChunkStart {
+  alignas(64) T slope[Outputs], membrane[Outputs];
 };
 
 template <class T>
-T fired_level() {
+T fired_membrane() {
   return -static_cast<T>(__builtin_inf());
 }
 
-/// The largest F in a chunk cannot be more than this. Above the line between F at the chunk's ends,
-/// `span` apart in z, an event lifts F by no more than span / 4 of how far its weight lies below 0.
+/// An upper bound of F in a chunk of duration `span`, from F at its ends. An event lifts F above
+/// the line between them by no more than span / 4 times how far its weight lies below 0.
 template <class V>
-[[gnu::always_inline]] inline typename V::Reg highest(typename V::Reg start, typename V::Reg end,
-                                                      typename V::Reg bend, typename V::Reg span) {
-  return V::fma(bend, span, V::max(start, end));
+[[gnu::always_inline]] inline typename V::Reg max_membrane(typename V::Reg start,
+                                                           typename V::Reg end,
+                                                           typename V::Reg max_overshoot,
+                                                           typename V::Reg span) {
+  return V::fma(max_overshoot, span, V::max(start, end));
 }
 
-/// What is known of lanes: which have not fired, and where the others have.
+/// Which lanes have not fired, and the state in which the others have.
 template <class V>
-struct Found {
+struct LaneResults {
   typename V::Mask waiting;
-  Place<V> at;
+  LaneState<V> at;
 };
 
-/// Goes through the doubtful of the chunks from event e on, a bit each. Of `below`, a word a chunk,
+/// Rescans the candidate chunks, a bit each, counted from event e on. Of `below`, a word a chunk,
 /// the bits from `shift` on tell which lanes cannot fire in it.
 template <int W, class V, int Outputs, class T>
-[[gnu::noinline]] void resolve(const SweepTask<T>& task, std::int64_t first, int lane,
-                               std::int64_t e, const Moment<T, Outputs>* moments,
-                               const std::uint16_t* below, int shift, std::uint32_t doubts,
-                               Found<V>& found) {
-  const auto gone = V::set(fired_level<T>());
-  typename V::Mask waiting = found.waiting;
-  Place<V> at = found.at;
-  for (; doubts != 0; doubts &= doubts - 1) {
-    const int i = __builtin_ctz(doubts);
+[[gnu::noinline]] void locate_crossing(const SweepTask<T>& task, std::int64_t first, int lane,
+                                       std::int64_t e, const ChunkStart<T, Outputs>* starts,
+                                       const std::uint16_t* below, int shift,
+                                       std::uint32_t candidates, LaneResults<V>& results) {
+  const auto fired = V::set(fired_membrane<T>());
+  typename V::Mask waiting = results.waiting;
+  LaneState<V> at = results.at;
+  for (; candidates != 0; candidates &= candidates - 1) {
+    const int i = __builtin_ctz(candidates);
     const std::int64_t start = e + i * kChunk;
-    const auto near = V::both(waiting, V::flip(V::lanes_of(below[i] >> shift)));
-    const auto slope = V::load(moments[i].slope + lane), level = V::load(moments[i].level + lane);
-    const auto end = V::load(moments[i + 1].level + lane);
+    const auto scanned = V::both(waiting, V::flip(V::lanes_of(below[i] >> shift)));
+    const auto slope = V::load(starts[i].slope + lane);
+    const auto membrane = V::load(starts[i].membrane + lane);
+    const auto end = V::load(starts[i + 1].membrane + lane);
     const auto time = V::set(task.times[start > 0 ? start - 1 : 0]);
-    Walk<V> w{near, slope, level, time, at};
-    w.at.slope = V::select(near, slope, w.at.slope);
-    w.at.level = V::select(near, level, w.at.level);
-    w.at.time = V::select(near, time, w.at.time);
+    EventScan<V> scan{scanned, slope, membrane, time, at};
+    scan.at.slope = V::select(scanned, slope, scan.at.slope);
+    scan.at.membrane = V::select(scanned, membrane, scan.at.membrane);
+    scan.at.time = V::select(scanned, time, scan.at.time);
 #pragma GCC unroll 8
     for (int u = 0; u + 1 < kChunk; ++u)
-      step<W>(task, first, start + u, level_at(task, start + u, w), w);
-    // Both ways of computing F must agree at the end of the chunk on whether it is below 0.
-    step<W>(task, first, start + kChunk - 1, V::select(V::eq(end, gone), V::set(0), end), w);
-    waiting = V::both(waiting, V::either(w.waiting, V::flip(near)));
-    at = w.at;
+      step<W>(task, first, start + u, membrane_at(task, start + u, scan), scan);
+    // Sweep and scan must agree on whether F is below 0 at the end of the chunk.
+    step<W>(task, first, start + kChunk - 1, V::select(V::eq(end, fired), V::set(0), end), scan);
+    waiting = V::both(waiting, V::either(scan.waiting, V::flip(scanned)));
+    at = scan.at;
   }
-  // One by one: a copy of all at once would wait for each of these to arrive in memory.
-  found.waiting = waiting;
-  found.at.slope = at.slope;
-  found.at.level = at.level;
-  found.at.time = at.time;
-  found.at.latest = at.latest;
+  // One by one: a copy of the whole would wait until each of these has arrived in memory.
+  results.waiting = waiting;
+  results.at.slope = at.slope;
+  results.at.membrane = at.membrane;
+  results.at.time = at.time;
+  results.at.latest = at.latest;
 }
 
-/// All events of a pixel against R registers of outputs, in a block of W. Few registers are too
-/// short a chain for a processor: their sums go two ways.
+/// All events of a pixel against R registers of outputs, in a block of W. A few registers do not
+/// hide the latency of an addition: their sums go two ways.
 template <int W, int R, class T>
 void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
   using N = Narrow<T>;
   constexpr int ways = W == kBlock ? 1 : 2;
-  constexpr int groups = R * V::lanes / N::lanes;  // of outputs that are resolved together
-  Moment<T, R * V::lanes> moments[kStretch + 1];
-  alignas(64) std::uint16_t below[R][kStretch] = {};  // lanes that cannot fire in a chunk
-  Found<N> found[groups];
-  typename V::Reg slope[R], level[R], lowest[R], bend[R];
+  constexpr int groups = R * V::lanes / N::lanes;  // of outputs that are rescanned together
+  ChunkStart<T, R * V::lanes> starts[kChunksPerScan + 1];
+  alignas(64) std::uint16_t below[R][kChunksPerScan] = {};  // lanes that cannot fire in a chunk
+  LaneResults<N> results[groups];
+  typename V::Reg slope[R], membrane[R], lowest[R], max_overshoot[R];
   for (int r = 0; r < R; ++r) {
-    slope[r] = V::load(task.start + first + r * V::lanes);
-    level[r] = V::mul(slope[r], V::set(task.times[0]));
-    bend[r] = V::load(task.bends + first + r * V::lanes);
+    slope[r] = V::load(task.initial_slope + first + r * V::lanes);
+    membrane[r] = V::mul(slope[r], V::set(task.times[0]));
+    max_overshoot[r] = V::load(task.max_overshoot + first + r * V::lanes);
     lowest[r] = V::set(-1);
   }
   for (int g = 0; g < groups; ++g) {
-    const auto start = N::load(task.start + first + g * N::lanes), zero = N::set(0);
-    found[g] = {N::all(), {start, zero, zero, zero}};
+    const auto start = N::load(task.initial_slope + first + g * N::lanes), zero = N::set(0);
+    results[g] = {N::all(), {start, zero, zero, zero}};
   }
   const T* block = task.weights + first;
-  keep(block);
-  const T *times = task.times, *rests = task.rests;
+  prevent_elision(block);
+  const T *times = task.times, *times_to_end = task.time_to_chunk_end;
   const std::uint32_t* rows = task.rows;
-  const auto gone = V::set(fired_level<T>());
+  const auto fired = V::set(fired_membrane<T>());
   T before = times[0];
-  bool some = true;
-  const auto note = [&](int i) {
+  bool any_waiting = true;
+  const auto store_start = [&](int i) {
     for (int r = 0; r < R; ++r) {
-      V::store(moments[i].slope + r * V::lanes, slope[r]);
-      V::store(moments[i].level + r * V::lanes, level[r]);
+      V::store(starts[i].slope + r * V::lanes, slope[r]);
+      V::store(starts[i].membrane + r * V::lanes, membrane[r]);
     }
   };
-  for (std::int64_t e = 0; some && e < task.count; e += kStretch * kChunk) {
+  for (std::int64_t e = 0; any_waiting && e < task.count; e += kChunksPerScan * kChunk) {
     int i = 0;
-    note(0);
-    for (; some && i < kStretch && e + i * kChunk < task.count; ++i) {
-      typename V::Reg gain[ways][R], rise[ways][R];
+    store_start(0);
+    for (; any_waiting && i < kChunksPerScan && e + i * kChunk < task.count; ++i) {
+      typename V::Reg slope_gain[ways][R], membrane_gain[ways][R];
 #pragma GCC unroll 8
       for (int u = 0; u < kChunk; ++u) {
-        const auto rest = V::set(rests[u]);
+        const auto time_to_end = V::set(times_to_end[u]);
         const T* weights = weights_of<W>(block, rows, u);
-        const T* soon = weights_of<W>(block, rows, kChunk + u);
+        const T* next_weights = weights_of<W>(block, rows, kChunk + u);
         for (int r = 0; r < R; ++r) {
-          if (r * V::lanes % (64 / sizeof(T)) == 0) __builtin_prefetch(soon + r * V::lanes);
-          auto &sum = gain[u % ways][r], &area = rise[u % ways][r];
+          if (r * V::lanes % (64 / sizeof(T)) == 0) __builtin_prefetch(next_weights + r * V::lanes);
+          auto &to_slope = slope_gain[u % ways][r], &to_membrane = membrane_gain[u % ways][r];
           auto weight = V::load(weights + r * V::lanes);
-          V::keep(weight);
-          sum = u < ways ? weight : V::add(sum, weight);
-          V::keep(sum);
-          if (u + 1 == kChunk) continue;  // where its own weight has nothing to do with F
-          area = u < ways ? V::mul(weight, rest) : V::fma(weight, rest, area);
-          V::keep(area);
+          V::prevent_elision(weight);
+          to_slope = u < ways ? weight : V::add(to_slope, weight);
+          V::prevent_elision(to_slope);
+          if (u + 1 == kChunk) continue;  // its time to the end is 0
+          to_membrane =
+              u < ways ? V::mul(weight, time_to_end) : V::fma(weight, time_to_end, to_membrane);
+          V::prevent_elision(to_membrane);
         }
       }
       const T last = times[kChunk - 1];
       const auto span = V::set(last - before);
-      const bool look = i % 4 == 3;  // often enough
-      for (int r = 0; look && r < R; ++r) lowest[r] = V::min(slope[r], lowest[r]);
-      auto most = gone;
+      const bool check = i % 4 == 3;  // often enough
+      for (int r = 0; check && r < R; ++r) lowest[r] = V::min(slope[r], lowest[r]);
+      auto most = fired;
       for (int r = 0; r < R; ++r) {
         for (int way = 1; way < ways; ++way) {
-          gain[0][r] = V::add(gain[0][r], gain[way][r]);
-          rise[0][r] = V::add(rise[0][r], rise[way][r]);
+          slope_gain[0][r] = V::add(slope_gain[0][r], slope_gain[way][r]);
+          membrane_gain[0][r] = V::add(membrane_gain[0][r], membrane_gain[way][r]);
         }
-        const auto end = V::add(V::fma(slope[r], span, level[r]), rise[0][r]);
-        const auto high = highest<V>(level[r], end, bend[r], span);
-        below[r][i] = static_cast<std::uint16_t>(V::signs(high));
-        slope[r] = V::add(slope[r], gain[0][r]);
-        level[r] = V::if_negative(end, gone);
-        most = V::max(most, level[r]);
+        const auto end = V::add(V::fma(slope[r], span, membrane[r]), membrane_gain[0][r]);
+        const auto bound = max_membrane<V>(membrane[r], end, max_overshoot[r], span);
+        below[r][i] = static_cast<std::uint16_t>(V::signs(bound));
+        slope[r] = V::add(slope[r], slope_gain[0][r]);
+        membrane[r] = V::if_negative(end, fired);
+        most = V::max(most, membrane[r]);
       }
-      note(i + 1);
-      if (look) some = V::any(V::lt(gone, most));
+      store_start(i + 1);
+      if (check) any_waiting = V::any(V::lt(fired, most));
       before = last;
       times += kChunk;
-      rests += kChunk;
+      times_to_end += kChunk;
       rows += kChunk;
     }
-    const std::uint32_t chunks = ~std::uint32_t{0} >> (kStretch - i);
+    // Rescans are batched: whether a lane needs one is an unpredictable branch, which costs more
+    // than stopping early saves.
+    const std::uint32_t chunks = ~std::uint32_t{0} >> (kChunksPerScan - i);
     for (int g = 0; g < groups; ++g) {
       const int lane = g * N::lanes;
       const unsigned all = (1U << N::lanes) - 1;
-      const std::uint32_t doubts =
-          other_than(below[lane / V::lanes], all << lane % V::lanes) & chunks;
-      resolve<W, N>(task, first + lane, lane, e, moments, below[lane / V::lanes], lane % V::lanes,
-                    doubts, found[g]);
+      const std::uint32_t candidates =
+          words_without(below[lane / V::lanes], all << lane % V::lanes) & chunks;
+      locate_crossing<W, N>(task, first + lane, lane, e, starts, below[lane / V::lanes],
+                            lane % V::lanes, candidates, results[g]);
     }
   }
-  note(0);
+  store_start(0);
   alignas(64) T lows[R * V::lanes];
   for (int r = 0; r < R; ++r) V::store(lows + r * V::lanes, lowest[r]);
   for (int g = 0; g < groups; ++g) {
     const int lane = g * N::lanes;
-    const auto waiting = found[g].waiting;
-    auto at = found[g].at;
-    at.slope = N::select(waiting, N::load(moments[0].slope + lane), at.slope);
-    at.level = N::select(waiting, N::load(moments[0].level + lane), at.level);
+    const auto waiting = results[g].waiting;
+    auto at = results[g].at;
+    at.slope = N::select(waiting, N::load(starts[0].slope + lane), at.slope);
+    at.membrane = N::select(waiting, N::load(starts[0].membrane + lane), at.membrane);
     at.time = N::select(waiting, N::set(before), at.time);
     finish<N>(task, first + lane, waiting, N::load(lows + lane), at);
   }
 }
 
-/// The same for few events, all of them gone through.
+/// The same for few events, event by event.
 template <int W, int R, class T>
 void sweep_events(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
-  Walk<V> w[R];
+  EventScan<V> scan[R];
   typename V::Reg lowest[R];
   const auto zero = V::set(0);
   for (int r = 0; r < R; ++r) {
-    const auto slope = V::load(task.start + first + r * V::lanes);
-    w[r] = {V::all(), slope, zero, zero, {slope, zero, zero, zero}};
+    const auto slope = V::load(task.initial_slope + first + r * V::lanes);
+    scan[r] = {V::all(), slope, zero, zero, {slope, zero, zero, zero}};
     lowest[r] = V::set(-1);
   }
   std::int64_t e = 0;
   for (; e + kChunk <= task.count; e += kChunk)
     for (int r = 0; r < R; ++r) {
-      lowest[r] = V::min(lowest[r], w[r].at.slope);
+      lowest[r] = V::min(lowest[r], scan[r].at.slope);
 #pragma GCC unroll 8
       for (int u = 0; u < kChunk; ++u)
-        step<W>(task, first + r * V::lanes, e + u, level_at(task, e + u, w[r]), w[r]);
+        step<W>(task, first + r * V::lanes, e + u, membrane_at(task, e + u, scan[r]), scan[r]);
     }
-  // What is left: as many registers side by side as the processor has room for.
+  // The remaining events: as many registers side by side as the processor has room for.
   constexpr int P = V::registers == 32 && R % 2 == 0 ? 2 : 1;
   for (int r = 0; r < R; r += P) {
-    for (int p = r; p < r + P; ++p) lowest[p] = V::min(lowest[p], w[p].at.slope);
+    for (int p = r; p < r + P; ++p) lowest[p] = V::min(lowest[p], scan[p].at.slope);
     for (std::int64_t last = e; last < task.count; ++last)
       for (int p = r; p < r + P; ++p)
-        step<W>(task, first + p * V::lanes, last, level_at(task, last, w[p]), w[p]);
+        step<W>(task, first + p * V::lanes, last, membrane_at(task, last, scan[p]), scan[p]);
   }
   for (int r = 0; r < R; ++r)
-    finish<V>(task, first + r * V::lanes, w[r].waiting, lowest[r], w[r].at);
+    finish<V>(task, first + r * V::lanes, scan[r].waiting, lowest[r], scan[r].at);
 }
 
 template <class T, int W>
 void sweep_block(const SweepTask<T>& task) {
-  constexpr std::int64_t few = 192;
+  constexpr std::int64_t min_events_for_chunks = 192;
   constexpr int lanes = Vec<T>::lanes, R = W / lanes < 4 ? W / lanes : 4;
-  *task.marks = 0;
-  if (task.count < few)
+  *task.recompute_mask = 0;
+  if (task.count < min_events_for_chunks)
     for (std::int64_t first = 0; first < W; first += R * lanes) sweep_events<W, R>(task, first);
   else
     for (std::int64_t first = 0; first < W; first += R * lanes) sweep_chunks<W, R>(task, first);

@@ -8,13 +8,12 @@
 
 namespace ttfs {
 
-/// Outputs in one packed block of weights: what the sweep keeps in registers, so that a block's
-/// weights are dense in the cache. The last block of a layer is cut to a multiple of kBlockGrain,
-/// which is a multiple of every vector length.
+/// Outputs in one packed block of weights: as many as the sweep holds in registers. The last block
+/// of a layer is cut to a multiple of kBlockGrain, which is a multiple of every vector length.
 inline constexpr std::int64_t kBlock = 32;
 inline constexpr std::int64_t kBlockGrain = 16;
 
-/// Positions that a word of 32 bits holds beside 16 bits of a time.
+/// Positions that a word of 32 bits holds next to 16 bits of a time.
 inline constexpr std::int64_t kWordPositions = std::int64_t{1} << 16;
 
 /// Pixels that share a membership word, and so the largest tile of outputs.
@@ -30,37 +29,36 @@ inline constexpr int kGradInputs = 12;
 /// Outputs in one tile of weight_gradient, at most.
 inline constexpr std::int64_t kGradOutputs = 32;
 
-/// Events in a chunk; a pixel's are padded to whole chunks.
+/// Events in a chunk. A pixel's events are padded to whole chunks.
 inline constexpr std::int64_t kChunk = 8;
 
-/// An event lifts F above a chunk's ends by at most a quarter of the chunk, and the last not at
-/// all.
-inline constexpr double kBend = (kChunk - 1) / 4.0;
+/// Within a chunk of duration d, an event whose weight lies w below 0 lifts F above the line
+/// between its values at the ends by at most w d / 4; the last event does not lift it.
+inline constexpr double kMaxOvershoot = (kChunk - 1) / 4.0;
 
-/// Events name a row of packed weights by its number times this, which processors scale for
-/// nothing.
+/// Events name a row of packed weights by its number times this: scaling it to bytes is free.
 inline constexpr std::uint32_t kRowUnit = 16;
 
 template <class T>
 struct SweepTask {
-  const T* times;             // spike values of the events, ascending
-  const T* rests;             // of each event, the spike value of its chunk's last less its own
-  const std::uint32_t* rows;  // row of packed weights of each event, times kRowUnit
-  std::int64_t count;         // events, before padding
-  const T* weights;           // packed block: rows of `width` weights
-  const T* start;             // `width` values: -1, or NaN where a weight is not finite
-  const T* bends;             // `width` values: kBend of how far the lowest weight lies below 0
-  std::int64_t width;         // outputs: kBlock or kBlockGrain
-  T horizon;                  // latest spike value, +inf if none
-  T* values;                  // out: `width` spike values, +inf where silent
-  T* slopes;                  // out: `width` values of D, 0 where silent
-  std::uint32_t* marks;       // out: a bit for each output to be refined
+  const T* times;                 // spike values of the events, ascending
+  const T* time_to_chunk_end;     // spike value of the chunk's last event less the event's own
+  const std::uint32_t* rows;      // row of packed weights of each event, times kRowUnit
+  std::int64_t count;             // events, before padding
+  const T* weights;               // packed block: rows of `width` weights
+  const T* initial_slope;         // `width` values: -1, or NaN where a weight is not finite
+  const T* max_overshoot;         // `width` values: kMaxOvershoot times -min(weights, 0)
+  std::int64_t width;             // outputs: kBlock or kBlockGrain
+  T horizon;                      // latest spike value, +inf if none
+  T* values;                      // out: `width` spike values, +inf where silent
+  T* slopes;                      // out: `width` values of D, 0 where silent
+  std::uint32_t* recompute_mask;  // out: a bit for each output to recompute in double precision
 };
 
-/// One output of one pixel, its spike value found by the sweep, to be computed again in double
-/// precision. Here the weights are in the order of the weight tensor, and so are the inputs.
+/// One output of one pixel, to be recomputed in double precision from the spike value that the
+/// sweep found. Weights and inputs are in the order of the weight tensor.
 template <class T>
-struct RefineTask {
+struct RecomputeTask {
   const T* field;    // spike values of the inputs, +inf where silent or behind the horizon
   const T* weights;  // one output's
   std::int64_t inputs;
@@ -74,7 +72,7 @@ struct RefineTask {
 };
 
 /// grad_in[p][c] += sum over taps t and outputs j of (z_in < z_out) g w for `pixels` input pixels
-/// and `width` channels; for a NaN either side of the comparison it holds, so that NaN spreads.
+/// and `width` channels. The comparison holds where either side is NaN, so that NaN propagates.
 template <class T>
 struct InputGradientTask {
   int pixels;  // <= kGradPixels
@@ -129,15 +127,15 @@ struct Kernels {
   std::int64_t (*collect)(const T* values, std::int64_t n, std::uint32_t first, T limit, T* times,
                           std::uint32_t* positions);
 
-  /// Sorts events by time into the second pair of arrays; equal times keep their order. The first
-  /// pair is left in disorder.
+  /// Sorts events by time into the second pair of arrays; the sort is stable. Overwrites the first
+  /// pair.
   void (*sort)(T* times, std::uint32_t* positions, std::int64_t count, T* times_out,
                std::uint32_t* positions_out);
 
-  /// The same with half the memory to move, for positions below kWordPositions: collects words of
-  /// the leading bits of a value in [least, most] and of its position; sorts them, so that
-  /// positions are left, and times[i] = values[position]. False where values are too crowded for
-  /// that.
+  /// The same with half the memory traffic, for positions below kWordPositions. A word holds the
+  /// leading bits of a value in [least, most] and its position. sort_words leaves the positions,
+  /// and times[i] = values[position]. It returns false where too many values share their leading
+  /// bits.
   std::int64_t (*collect_words)(const T* values, std::int64_t n, std::uint32_t first, T limit,
                                 T least, T most, std::uint32_t* words);
   bool (*sort_words)(std::uint32_t* words, std::int64_t count, const T* values, T* times,
@@ -149,12 +147,13 @@ struct Kernels {
                          std::int64_t count, int bit, std::uint32_t shift, T* times_out,
                          std::uint32_t* rows_out);
 
-  /// Pads a pixel's events to whole chunks with `row`, whose weights are 0, and writes their rests;
-  /// behind them come kChunk rows more, to be prefetched. The arrays have room.
-  void (*complete)(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row, T* rests);
+  /// Pads a pixel's events to whole chunks with `row`, whose weights are 0, and writes the time
+  /// from each to its chunk's end; adds kChunk rows to prefetch. The arrays have room.
+  void (*pad_to_chunk)(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row,
+                       T* time_to_chunk_end);
 
   void (*sweep)(const SweepTask<T>& task);
-  void (*refine)(const RefineTask<T>& task);
+  void (*recompute_in_double)(const RecomputeTask<T>& task);
   void (*input_gradient)(const InputGradientTask<T>& task);
   void (*weight_gradient)(const WeightGradientTask<T>& task);
 

@@ -7,8 +7,9 @@ struct Vec<float> {
   using Mask = __m256;
   static constexpr int lanes = 8;
   static constexpr int registers = 16;
+  static constexpr bool compresses = true;  // has `append`
   static Reg load(const float* p) { return _mm256_loadu_ps(p); }
-  static void keep(Reg& a) { asm volatile("" : "+x"(a)); }
+  static void prevent_elision(Reg& a) { asm volatile("" : "+x"(a)); }
   static void store(float* p, Reg a) { _mm256_storeu_ps(p, a); }
   static Reg set(float a) { return _mm256_set1_ps(a); }
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
@@ -56,10 +57,11 @@ struct Vec<double> {
   using Mask = __m256d;
   static constexpr int lanes = 4;
   static constexpr int registers = 16;
+  static constexpr bool compresses = true;  // has `append`
   static Reg load(const double* p) { return _mm256_loadu_pd(p); }
   static Reg widen(const double* p) { return _mm256_loadu_pd(p); }
   static Reg widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
-  static void keep(Reg& a) { asm volatile("" : "+x"(a)); }
+  static void prevent_elision(Reg& a) { asm volatile("" : "+x"(a)); }
   static void store(double* p, Reg a) { _mm256_storeu_pd(p, a); }
   static Reg set(double a) { return _mm256_set1_pd(a); }
   static Reg add(Reg a, Reg b) { return _mm256_add_pd(a, b); }
@@ -68,6 +70,7 @@ struct Vec<double> {
   static Reg mul(Reg a, Reg b) { return _mm256_mul_pd(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_pd(a, b); }
   static Reg div(Reg a, Reg b) { return _mm256_div_pd(a, b); }
+  static Reg sqrt(Reg a) { return _mm256_sqrt_pd(a); }
   static Reg positive_part(Reg a) { return _mm256_max_pd(a, _mm256_setzero_pd()); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_pd(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm256_fmsub_pd(a, b, c); }
@@ -100,8 +103,8 @@ struct Vec<double> {
   }
 };
 
-/// Which of 32 words lack one of the bits.
-inline std::uint32_t other_than(const std::uint16_t (&p)[32], unsigned bits) {
+/// Which of 32 words lack one of the bits, a bit each.
+inline std::uint32_t words_without(const std::uint16_t (&p)[32], unsigned bits) {
   const __m256i all = _mm256_set1_epi16(static_cast<short>(bits));
   const auto alike = [&](const std::uint16_t* words) {
     const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
@@ -113,8 +116,7 @@ inline std::uint32_t other_than(const std::uint16_t (&p)[32], unsigned bits) {
   return ~static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes));
 }
 
-/// For each set of lanes, their numbers in order: AVX2 has no instruction that moves lanes
-/// together.
+/// For each set of lanes, their numbers in order. AVX2 has no instruction that compresses lanes.
 struct Compressed {
   std::uint64_t lanes[256];  // a byte each
 };
@@ -139,7 +141,7 @@ inline __m128i compress(unsigned set, __m128i words) {
       _mm_permutevar_ps(_mm_castsi128_ps(words), _mm_cvtepu8_epi32(_mm_cvtsi32_si128(lanes))));
 }
 
-/// Appends the lanes of times and of words that m picks, and returns how many.
+/// Appends the lanes of times and words that m selects, and returns how many.
 inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m256i words, float* times_out,
                   std::uint32_t* words_out) {
   const unsigned set = Vec<float>::bits(m);
@@ -177,7 +179,7 @@ inline __m256i count_from(std::uint32_t first, Vec<float>) {
 inline __m128i count_from(std::uint32_t first, Vec<double>) {
   return _mm_add_epi32(_mm_set1_epi32(static_cast<int>(first)), _mm_setr_epi32(0, 1, 2, 3));
 }
-/// Words for Digits.
+/// The words that Digits::word makes.
 inline __m256i key_words(__m256 a, std::uint32_t origin, int right, int left, std::uint32_t first) {
   const __m256i above =
       _mm256_sub_epi32(_mm256_castps_si256(a), _mm256_set1_epi32(static_cast<int>(origin)));

@@ -6,8 +6,9 @@ struct Vec<float> {
   using Mask = __mmask16;
   static constexpr int lanes = 16;
   static constexpr int registers = 32;
+  static constexpr bool compresses = true;  // has `append`
   static Reg load(const float* p) { return _mm512_loadu_ps(p); }
-  static void keep(Reg& a) { asm volatile("" : "+v"(a)); }
+  static void prevent_elision(Reg& a) { asm volatile("" : "+v"(a)); }
   static void store(float* p, Reg a) { _mm512_storeu_ps(p, a); }
   static Reg set(float a) { return _mm512_set1_ps(a); }
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
@@ -50,10 +51,11 @@ struct Vec<double> {
   using Mask = __mmask8;
   static constexpr int lanes = 8;
   static constexpr int registers = 32;
+  static constexpr bool compresses = true;  // has `append`
   static Reg load(const double* p) { return _mm512_loadu_pd(p); }
   static Reg widen(const double* p) { return _mm512_loadu_pd(p); }
   static Reg widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
-  static void keep(Reg& a) { asm volatile("" : "+v"(a)); }
+  static void prevent_elision(Reg& a) { asm volatile("" : "+v"(a)); }
   static void store(double* p, Reg a) { _mm512_storeu_pd(p, a); }
   static Reg set(double a) { return _mm512_set1_pd(a); }
   static Reg add(Reg a, Reg b) { return _mm512_add_pd(a, b); }
@@ -62,6 +64,9 @@ struct Vec<double> {
   static Reg mul(Reg a, Reg b) { return _mm512_mul_pd(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_pd(a, b); }
   static Reg div(Reg a, Reg b) { return _mm512_div_pd(a, b); }
+  /// (GCC 12 takes the undefined operand inside the unmasked intrinsic for an uninitialized
+  /// variable.)
+  static Reg sqrt(Reg a) { return _mm512_maskz_sqrt_pd(0xff, a); }
   static Reg positive_part(Reg a) { return _mm512_max_pd(a, _mm512_setzero_pd()); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_pd(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm512_fmsub_pd(a, b, c); }
@@ -87,7 +92,7 @@ struct Vec<double> {
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_pd(a, b, c, m); }
 };
 
-/// Half a register: on some processors it costs half.
+/// Half a register: on some processors its instructions cost half.
 template <>
 struct Narrow<float> {
   using Reg = __m256;
@@ -118,14 +123,14 @@ struct Narrow<float> {
   static Reg select(Mask m, Reg a, Reg b) { return _mm256_mask_blend_ps(m, b, a); }
 };
 
-/// Which of 32 words lack one of the bits.
-inline std::uint32_t other_than(const std::uint16_t (&p)[32], unsigned bits) {
+/// Which of 32 words lack one of the bits, a bit each.
+inline std::uint32_t words_without(const std::uint16_t (&p)[32], unsigned bits) {
   const __m512i all = _mm512_set1_epi16(static_cast<short>(bits));
   return _mm512_cmpneq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(p), all), all);
 }
 
-/// Appends the lanes of times and of words that m picks, and returns how many. Most often they are
-/// few, and half a register takes half as long to store.
+/// Appends the lanes of times and words that m selects, and returns how many. They are mostly
+/// few, and storing half a register takes half the time.
 inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m512i words, float* times_out,
                   std::uint32_t* words_out) {
   // Compress to a register, then store: the storing form is microcoded on some processors.
@@ -165,7 +170,7 @@ inline __m256i count_from(std::uint32_t first, Vec<double>) {
   return _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)),
                           _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-/// Words for Digits.
+/// The words that Digits::word makes.
 inline __m512i key_words(__m512 a, std::uint32_t origin, int right, int left, std::uint32_t first) {
   const __m512i above =
       _mm512_sub_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(static_cast<int>(origin)));

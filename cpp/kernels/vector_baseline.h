@@ -8,12 +8,13 @@ struct GenericVec {
   typedef Int Mask __attribute__((vector_size(16)));
   static constexpr int lanes = Lanes;
   static constexpr int registers = 16;
+  static constexpr bool compresses = false;
   static Reg load(const Float* p) {
     Reg a;
     __builtin_memcpy(&a, p, sizeof a);
     return a;
   }
-  static void keep(Reg& a) {
+  static void prevent_elision(Reg& a) {
 #if defined(__x86_64__)
     asm volatile("" : "+x"(a));
 #elif defined(__aarch64__)
@@ -28,7 +29,7 @@ struct GenericVec {
   static Reg mul(Reg a, Reg b) { return a * b; }
   static Reg sub(Reg a, Reg b) { return a - b; }
   static Reg div(Reg a, Reg b) { return a / b; }
-  static Reg positive_part(Reg a) { return keep(a > Reg{}, a); }
+  static Reg positive_part(Reg a) { return if_then_else_zero(a > Reg{}, a); }
   static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
   static Reg fms(Reg a, Reg b, Reg c) { return a * b - c; }
   static Mask all() { return ~Mask{}; }
@@ -59,25 +60,32 @@ struct GenericVec {
   }
   static Mask not_ge(Reg a, Reg b) { return ~(a >= b); }
   static Mask unordered(Reg a, Reg b) { return (a != a) | (b != b); }
-  static Reg keep(Mask m, Reg a) { return reinterpret_cast<Reg>(reinterpret_cast<Mask>(a) & m); }
+  /// a where m holds, else 0.
+  static Reg if_then_else_zero(Mask m, Reg a) {
+    return reinterpret_cast<Reg>(reinterpret_cast<Mask>(a) & m);
+  }
   static Reg select(Mask m, Reg a, Reg b) {
     return reinterpret_cast<Reg>((reinterpret_cast<Mask>(a) & m) |
                                  (reinterpret_cast<Mask>(b) & ~m));
   }
-  static Reg add_where(Mask m, Reg a, Reg b) { return a + keep(m, b); }
-  static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return keep(m, a) * b + c; }
+  static Reg add_where(Mask m, Reg a, Reg b) { return a + if_then_else_zero(m, b); }
+  static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return if_then_else_zero(m, a) * b + c; }
 };
 
 template <>
 struct Vec<float> : GenericVec<float, int, 4> {};
 template <>
 struct Vec<double> : GenericVec<double, long long, 2> {
+  static Reg sqrt(Reg a) {
+    for (int i = 0; i < lanes; ++i) a[i] = __builtin_sqrt(a[i]);
+    return a;
+  }
   static Reg widen(const double* p) { return load(p); }
   static Reg widen(const float* p) { return Reg{p[0], p[1]}; }
 };
 
-/// Which of 32 words lack one of the bits.
-inline std::uint32_t other_than(const std::uint16_t (&p)[32], unsigned bits) {
+/// Which of 32 words lack one of the bits, a bit each.
+inline std::uint32_t words_without(const std::uint16_t (&p)[32], unsigned bits) {
   std::uint32_t found = 0;
   for (int i = 0; i < 32; ++i) found |= std::uint32_t{(p[i] & bits) != bits} << i;
   return found;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/table.h"
+#include "src/packing.h"
 #include "src/padded.h"
 #include "src/parallel.h"
 #include "src/shape.h"
@@ -21,9 +22,6 @@ constexpr std::int64_t kChunkBytes = std::int64_t{3} << 20;
 // two threads that write to one line wait for each other.
 constexpr std::int64_t kTileRun = 4;
 
-// Outputs whose weights one thread packs in turn.
-constexpr std::int64_t kPackRun = 16;
-
 /// Part of the batch: images, and of each the output rows [first, last). `halo` rows above are
 /// needed as well: they see input rows that this chunk's gradient covers.
 struct Chunk {
@@ -35,13 +33,12 @@ struct Chunk {
 template <class T>
 class Backward {
  public:
-  Backward(const ConvShape& shape, ConstView<T> in, const T* weights, ConstView<T> out,
+  Backward(const ConvShape& shape, ConstView<T> in, const T* weight, ConstView<T> out,
            const T* slopes, ConstView<T> gradient, View<T> to_input, T* to_weight, T* to_bias,
            int thread_limit)
       : s(shape),
         k(kernels_of<T>(kernels())),
         input(in),
-        weight(weights),
         output(out),
         slope(slopes),
         grad_output(gradient),
@@ -54,7 +51,7 @@ class Backward {
         taps(s.kernel_height * s.kernel_width),
         inputs(channels * taps),
         padded_outputs(round_up(outputs, kBlockGrain)),
-        padded_channels(round_up(channels, kBlockGrain)),
+        weights(s, weight),
         columns(std::max(
             (s.out_width - 1) * s.stride_width + (s.kernel_width - 1) * s.dilation_width + 1,
             s.in_width + s.pad_left)) {
@@ -68,7 +65,7 @@ class Backward {
 
   void run() {
     for (std::int64_t group = 0; group < s.groups; ++group) {
-      if (grad_input.data && ahead) pack_weights(group);
+      if (grad_input.data && ahead) weights.pack_all(k, group, threads);
       for (const Chunk& chunk : chunks) {
         copy_chunk(group, chunk);
         if (grad_weight || grad_bias) add_weight_gradient(group, chunk);
@@ -141,54 +138,39 @@ class Backward {
     // One chunk meets each block of weights once: whoever takes it packs it first, and has it in
     // the cache. Else they are packed ahead, for all.
     const int team = team_size(threads, threads);
-    ahead = chunks.size() > 1 || channel_blocks() < 4 * team;
-    const std::int64_t packed = grad_input.data && ahead ? taps * outputs * padded_channels : 0;
-    const std::int64_t block = grad_input.data && !ahead ? block_size() : 0;
+    ahead = chunks.size() > 1 || weights.layout().count() < 4 * team;
+    const std::int64_t block = grad_input.data && !ahead ? weights.layout().block_size() : 0;
     const std::int64_t sum_size = (grad_weight || grad_bias) && parts > 1 ? parts * part_size() : 0;
     const std::int64_t rows = round_up(inputs, kGradInputs);
     const std::int64_t pointers = taps * kGradPixels;
     const std::int64_t results = across(chunks.front()) * s.in_width * kGradChannels;
-    workspace.plan<T>(x_size + kGradChannels);
-    for (int i = 0; i < 2; ++i) workspace.plan<T>(y_size);
-    for (int i = 0; i < 3; ++i) workspace.plan<T>(padded_outputs);
-    workspace.plan<T>(packed);
-    workspace.plan<T>(sum_size);
-    workspace.plan<std::int64_t>(rows);
-    for (int i = 0; i < team; ++i) {
-      workspace.plan<T>(results);
-      workspace.plan<T>(kGradInputs * kGradOutputs);
-      workspace.plan<T>(2 * s.out_width * padded_outputs);
-      workspace.plan<T>(block);
-      for (int j = 0; j < 2; ++j) workspace.plan<const T*>(pointers);
-      workspace.plan<const T*>(taps);
-    }
-    workspace.allocate();
-    x = workspace.take<T>(x_size + kGradChannels);
+    scratch.resize(static_cast<std::size_t>(team));
+    workspace.allocate([&] {
+      x = workspace.take<T>(x_size + kGradChannels);
+      y = workspace.take<T>(y_size);
+      g = workspace.take<T>(y_size);
+      silent_y = workspace.take<T>(padded_outputs);
+      silent_g = workspace.take<T>(padded_outputs);
+      one = workspace.take<T>(padded_outputs);
+      if (grad_input.data && ahead) weights.take(workspace);
+      sums = workspace.take<T>(sum_size);
+      offsets = workspace.take<std::int64_t>(rows);
+      for (Scratch& w : scratch) {
+        w.results = workspace.take<T>(results);
+        w.tile = workspace.take<T>(kGradInputs * kGradOutputs);
+        w.gathered = workspace.take<T>(2 * s.out_width * padded_outputs);
+        w.block = workspace.take<T>(block);
+        w.outputs = workspace.take<const T*>(pointers);
+        w.gradients = workspace.take<const T*>(pointers);
+        w.weights = workspace.take<const T*>(taps);
+      }
+    });
     // The last pixel's vectors may reach past its channels.
     std::fill(x + x_size, x + x_size + kGradChannels, T{1});
-    y = workspace.take<T>(y_size);
-    g = workspace.take<T>(y_size);
-    silent_y = workspace.take<T>(padded_outputs);
-    silent_g = workspace.take<T>(padded_outputs);
-    one = workspace.take<T>(padded_outputs);
     std::fill(silent_y, silent_y + padded_outputs, T{0});
     std::fill(silent_g, silent_g + padded_outputs, T{0});
     one[0] = 1;
-    packed_weights = workspace.take<T>(packed);
-    sums = workspace.take<T>(sum_size);
-    offsets = workspace.take<std::int64_t>(rows);
     describe_inputs();
-    for (int i = 0; i < team; ++i) {
-      Scratch w;
-      w.results = workspace.take<T>(results);
-      w.tile = workspace.take<T>(kGradInputs * kGradOutputs);
-      w.gathered = workspace.take<T>(2 * s.out_width * padded_outputs);
-      w.block = workspace.take<T>(block);
-      w.outputs = workspace.take<const T*>(pointers);
-      w.gradients = workspace.take<const T*>(pointers);
-      w.weights = workspace.take<const T*>(taps);
-      scratch.push_back(w);
-    }
   }
 
   /// Where input i of a receptive field lies in `x`, from the field's first. What fills up the
@@ -200,43 +182,6 @@ class Backward {
         for (std::int64_t kx = 0; kx < s.kernel_width; ++kx)
           offsets[(c * s.kernel_height + ky) * s.kernel_width + kx] =
               (ky * s.dilation_height * columns + kx * s.dilation_width) * channels + c;
-  }
-
-  std::int64_t channel_blocks() const { return ceil_div(channels, kGradChannels); }
-  std::int64_t block_width(std::int64_t b) const {
-    return std::min(kGradChannels, padded_channels - b * kGradChannels);
-  }
-  /// Values of the largest block.
-  std::int64_t block_size() const { return taps * outputs * block_width(0); }
-  /// Where a block of channels is packed ahead, [tap][output][channel].
-  T* weight_block(std::int64_t b) const {
-    return packed_weights + b * kGradChannels * taps * outputs;
-  }
-
-  void pack_weights(std::int64_t group) const {
-    const std::int64_t runs = ceil_div(outputs, kPackRun);
-    parallel_for(channel_blocks() * runs, threads, [&](std::int64_t item, int) {
-      const std::int64_t b = item / runs, first = item % runs * kPackRun;
-      pack(group, b, first, std::min(first + kPackRun, outputs), weight_block(b));
-    });
-  }
-
-  /// Packs the weights of a block of channels and of outputs [first, last).
-  void pack(std::int64_t group, std::int64_t b, std::int64_t first, std::int64_t last,
-            T* block) const {
-    const std::int64_t width = block_width(b);
-    const std::int64_t used = std::min(width, channels - b * kGradChannels);
-    for (std::int64_t j = first; j < last; ++j) {
-      const T* row = weight + (group * outputs + j) * inputs + b * kGradChannels * taps;
-      T* to = block + j * width;
-      if (taps == 1)
-        std::copy_n(row, used, to);
-      else
-        k.transpose(row, taps, to, outputs * width, used, taps);
-      if (used < width)
-        for (std::int64_t tap = 0; tap < taps; ++tap)
-          std::fill_n(to + tap * outputs * width + used, width - used, T{0});
-    }
   }
 
   void copy_chunk(std::int64_t group, const Chunk& c) {
@@ -399,9 +344,9 @@ class Backward {
     const std::int64_t first = begin_row(c), rows = end_row(c) - first;
     if (rows <= 0 || channels == 0) return;
     if (!ahead) {
-      parallel_for(channel_blocks(), threads, [&](std::int64_t b, int worker) {
+      parallel_for(weights.layout().count(), threads, [&](std::int64_t b, int worker) {
         const Scratch& w = scratch[static_cast<std::size_t>(worker)];
-        pack(group, b, 0, outputs, w.block);
+        weights.pack(k, group, b, w.block);
         for (std::int64_t row = first; row < first + rows; ++row)
           for (std::int64_t image = 0; image < c.images; image += across(c))
             write_rows(group, c, b, w.block, row, image, w);
@@ -409,14 +354,14 @@ class Backward {
       return;
     }
     // All images in one piece of work, which then reads its weights once, unless pieces get few.
-    const std::int64_t lines = ceil_div(c.images, across(c)), blocks = channel_blocks();
+    const std::int64_t lines = ceil_div(c.images, across(c)), blocks = weights.layout().count();
     const std::int64_t runs =
         std::clamp<std::int64_t>(ceil_div(8 * threads, blocks * rows), 1, lines);
     parallel_for(blocks * rows * runs, threads, [&](std::int64_t item, int worker) {
       const std::int64_t b = item / (rows * runs), row = first + item / runs % rows;
       const std::int64_t run = item % runs;
       for (std::int64_t line = lines * run / runs; line < lines * (run + 1) / runs; ++line)
-        write_rows(group, c, b, weight_block(b), row, line * across(c),
+        write_rows(group, c, b, weights.block(b), row, line * across(c),
                    scratch[static_cast<std::size_t>(worker)]);
     });
   }
@@ -447,7 +392,7 @@ class Backward {
   /// Writes a row of the inputs' gradient, of one block of channels.
   void write_row(std::int64_t group, std::int64_t b, std::int64_t image, std::int64_t row,
                  const T* results) const {
-    const std::int64_t first = b * kGradChannels, used = std::min(kGradChannels, channels - first);
+    const std::int64_t first = weights.layout()[b].first, used = weights.layout()[b].used;
     const Strides4& stride = grad_input.stride;
     T* to =
         grad_input.data + image * stride.n + (group * channels + first) * stride.c + row * stride.h;
@@ -475,7 +420,7 @@ class Backward {
           b * kGradChannels;
     task.pixels = pixels.count;
     task.taps = 0;
-    task.width = block_width(b);
+    task.width = weights.layout()[b].width;
     task.count = outputs;
     std::int64_t entry = 0;
     for (std::int64_t ky = 0; ky < s.kernel_height; ++ky) {
@@ -511,14 +456,14 @@ class Backward {
   const ConvShape s;
   const Kernels<T>& k;
   const ConstView<T> input;
-  const T* const weight;
   const ConstView<T> output;
   const T* const slope;
   const ConstView<T> grad_output;
   const View<T> grad_input;
   T *const grad_weight, *const grad_bias;
   const int threads;
-  const std::int64_t channels, outputs, taps, inputs, padded_outputs, padded_channels;
+  const std::int64_t channels, outputs, taps, inputs, padded_outputs;
+  ChannelWeights<T> weights;
   const std::int64_t columns;  // of a row of x, padding included
   std::int64_t parts = 1;
   bool ahead = true;  // weights are packed before all else
@@ -527,7 +472,6 @@ class Backward {
   T* x = nullptr;                // a chunk's inputs, [image][row][column][channel]
   T *y = nullptr, *g = nullptr;  // its outputs and grad / D, [image][row][column][output]
   T *silent_y = nullptr, *silent_g = nullptr, *one = nullptr;
-  T* packed_weights = nullptr;
   T* sums = nullptr;
   std::int64_t* offsets = nullptr;
   static constexpr std::int64_t no_offsets[kGradInputs] = {};

@@ -1,4 +1,4 @@
-// Networks of the integer engine: what is allowed, how weights are packed, and the public calls.
+// Networks of the integer engine: what is allowed, and the public calls.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -48,54 +48,7 @@ void require_input(const Network::State& state, const Size& input) {
            text(input) + ", but what is before it gives " + text(state.last()));
 }
 
-int sign_extended(unsigned code, int bits) {
-  return static_cast<int>(code ^ (1U << (bits - 1))) - (1 << (bits - 1));
-}
-
 }  // namespace
-
-PackedWeights::PackedWeights(const Neurons& n)
-    : bits_(n.bits),
-      rows_(n.shape.in_channels / n.shape.groups * n.shape.kernel_height * n.shape.kernel_width),
-      outputs_(n.shape.out_channels / n.shape.groups) {
-  // Wide blocks, and for a rest of up to 32 outputs narrow ones.
-  for (std::int64_t first = 0; first < outputs_;) {
-    const std::int64_t left = outputs_ - first;
-    const std::int64_t width = left > 2 * kNarrowBlock ? kWideBlock : kNarrowBlock;
-    blocks_.push_back({first, width, std::min(width, left), group_bytes_});
-    group_bytes_ += (rows_ + (bits_ == 8 ? 1 : 0)) * width * bits_ / 8;
-    first += width;
-  }
-  constexpr std::int64_t slack = 4;  // kernels read up to four bytes where they need one
-  bytes_.assign(static_cast<std::size_t>(n.shape.groups * group_bytes_ + slack), 0);
-  // A 2-bit code has no weight 0; what stands beyond the last output is never looked at.
-}
-
-PackedWeights::Place PackedWeights::place(std::int64_t group, std::int64_t row,
-                                          std::int64_t output) const {
-  std::size_t b = static_cast<std::size_t>(output / kWideBlock);
-  while (output >= blocks_[b].first + blocks_[b].used) ++b;
-  const Block& block = blocks_[b];
-  const std::int64_t at = place_in_row(output - block.first, block.width);
-  // A byte holds places that are a half or a quarter of the row apart.
-  const std::int64_t row_bytes = block.width * bits_ / 8;
-  return {group * group_bytes_ + block.offset + row * row_bytes + at % row_bytes,
-          static_cast<int>(at / row_bytes) * bits_};
-}
-
-void PackedWeights::put(std::int64_t group, std::int64_t row, std::int64_t output, int code) {
-  const Place p = place(group, row, output);
-  auto& byte = bytes_[static_cast<std::size_t>(p.byte)];
-  const unsigned mask = (1U << bits_) - 1;
-  byte = static_cast<std::uint8_t>((byte & ~(mask << p.shift)) |
-                                   ((static_cast<unsigned>(code) & mask) << p.shift));
-}
-
-int PackedWeights::get(std::int64_t group, std::int64_t row, std::int64_t output) const {
-  const Place p = place(group, row, output);
-  const unsigned byte = bytes_[static_cast<std::size_t>(p.byte)];
-  return sign_extended(byte >> p.shift & ((1U << bits_) - 1), bits_);
-}
 
 void check_header(const Network::State& state) {
   if (state.time_bits != 8 && state.time_bits != 16)
@@ -174,7 +127,7 @@ void append(Network::State& state, const Neurons& n, const NextCode& next) {
   layer.input = state.last();
   layer.output = {s.out_channels, s.out_height, s.out_width};
   layer.weights.emplace(n);
-  PackedWeights& weights = *layer.weights;
+  PackedCodes& weights = *layer.weights;
   const std::int64_t outputs = weights.outputs();
   const auto all = static_cast<std::size_t>(s.out_channels);
   std::vector<std::int64_t> positive(all, 0), negative(all, 0);
@@ -204,7 +157,7 @@ void append(Network::State& state, const Neurons& n, const NextCode& next) {
   }
   layer.span = std::min<std::int64_t>((std::int64_t{1} << 30) / largest, 65535);
   for (std::int64_t g = 0; g < s.groups; ++g)
-    for (const Block& block : weights.blocks()) {
+    for (const Block& block : weights.layout().blocks()) {
       std::int32_t most = 0, highest = 1;
       for (std::int64_t i = 0; i < block.width; ++i) {
         const auto j = static_cast<std::size_t>(g * outputs + block.first + i);

@@ -14,28 +14,28 @@ namespace {
 
 constexpr std::size_t kLine = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kKeep = std::size_t{16} << 20;
+constexpr std::size_t kMaxCachedBytes = std::size_t{16} << 20;
 
-unsigned char* allocate_block(std::size_t size) {
+unsigned char* new_block(std::size_t size) {
   const std::size_t alignment = size >= kHugePage / 2 ? kHugePage : kLine;
   void* memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
   if (!memory) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
-  // Packed weights are read in an order of their own: large pages save address translations, and
-  // most of the cost of touching new memory. If the system declines, nothing is lost.
+  // Packed weights are read in no fixed order. Large pages save address translations and most page
+  // faults. If the system declines, nothing is lost.
   if (alignment == kHugePage) (void)madvise(memory, size, MADV_HUGEPAGE);
 #endif
   return static_cast<unsigned char*>(memory);
 }
 
-// The last block that this thread released: small operators come by the thousand, and fresh pages
-// cost more than they do.
-struct Kept {
+// The last block that this thread released. A small operator takes less time than the page faults
+// of fresh memory.
+struct CachedBlock {
   unsigned char* memory = nullptr;
   std::size_t size = 0;
-  ~Kept() { std::free(memory); }
+  ~CachedBlock() { std::free(memory); }
 };
-thread_local Kept kept;
+thread_local CachedBlock cached;
 
 }  // namespace
 
@@ -46,24 +46,25 @@ std::size_t Workspace::padded(std::int64_t count, std::size_t size) {
   return (bytes + 2 * kLine - 1) / kLine * kLine;
 }
 
-void Workspace::allocate() {
-  if (kept.memory && kept.size >= planned_) {
-    memory_ = kept.memory;
-    planned_ = kept.size;
-    kept.memory = nullptr;
-    kept.size = 0;
+void Workspace::allocate_block() {
+  size_ = used_;
+  if (cached.memory && cached.size >= size_) {
+    memory_ = cached.memory;
+    size_ = cached.size;
+    cached.memory = nullptr;
+    cached.size = 0;
   } else {
-    memory_ = allocate_block(planned_);
+    memory_ = new_block(size_);
   }
-  next_ = memory_;
+  used_ = 0;
 }
 
 Workspace::~Workspace() {
   if (!memory_) return;
-  if (planned_ <= kKeep && planned_ > kept.size) {
-    std::free(kept.memory);
-    kept.memory = memory_;
-    kept.size = planned_;
+  if (size_ <= kMaxCachedBytes && size_ > cached.size) {
+    std::free(cached.memory);
+    cached.memory = memory_;
+    cached.size = size_;
   } else {
     std::free(memory_);
   }

@@ -6,8 +6,12 @@
 
 namespace ttfs {
 
-/// Cuts aligned arrays from one allocation. Two passes: first ask for every array with plan(),
-/// then allocate(), then ask again in the same order with take().
+/// Cuts aligned arrays from one allocation. A caller lists its arrays once:
+///
+///     workspace.allocate([&] {
+///       times = workspace.take<float>(count);
+///       rows = workspace.take<std::uint32_t>(count);
+///     });
 class Workspace {
  public:
   Workspace() = default;
@@ -15,25 +19,30 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
-  template <class T>
-  void plan(std::int64_t count) {
-    planned_ += padded(count, sizeof(T));
+  /// Calls list() twice: the first time take() adds up sizes and returns null, the second time it
+  /// returns the arrays. list() must ask for the same arrays both times.
+  template <class List>
+  void allocate(const List& list) {
+    list();
+    allocate_block();
+    list();
   }
-  void allocate();
+
   template <class T>
   T* take(std::int64_t count) {
-    T* array = reinterpret_cast<T*>(next_);
-    next_ += padded(count, sizeof(T));
-    return array;
+    unsigned char* array = memory_ ? memory_ + used_ : nullptr;
+    used_ += padded(count, sizeof(T));
+    return reinterpret_cast<T*>(array);
   }
 
  private:
+  void allocate_block();
   /// Room for a whole vector past the end, and the next array on a cache line of its own.
   static std::size_t padded(std::int64_t count, std::size_t size);
 
-  std::size_t planned_ = 0;
   unsigned char* memory_ = nullptr;
-  unsigned char* next_ = nullptr;
+  std::size_t size_ = 0;  // of the memory
+  std::size_t used_ = 0;  // by the arrays so far
 };
 
 }  // namespace ttfs
