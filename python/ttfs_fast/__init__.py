@@ -18,7 +18,12 @@ if TYPE_CHECKING:
         instruction_sets,
         set_instruction_set,
     )
-    from ttfs_fast.functional import spiking_conv2d, spiking_linear, spiking_max_pool2d
+    from ttfs_fast.functional import (
+        spiking_conv2d,
+        spiking_delay,
+        spiking_linear,
+        spiking_max_pool2d,
+    )
 
 __all__ = [
     "__version__",
@@ -27,6 +32,7 @@ __all__ = [
     "quantization",
     "set_instruction_set",
     "spiking_conv2d",
+    "spiking_delay",
     "spiking_linear",
     "spiking_max_pool2d",
 ]
@@ -64,6 +70,7 @@ _MODULES = {
     "instruction_sets": "_core",
     "set_instruction_set": "_core",
     "spiking_conv2d": "functional",
+    "spiking_delay": "functional",
     "spiking_linear": "functional",
     "spiking_max_pool2d": "functional",
 }

@@ -13,6 +13,7 @@ H. Mostafa, "Supervised learning based on temporal coding in spiking neural netw
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch.autograd import forward_ad
 
 from ttfs_fast import ops
 from ttfs_fast._overrides import overridable
+from ttfs_fast.encoding import check_spike_values
 from ttfs_fast.geometry import IntPair, whole_numbers
 
 
@@ -257,6 +259,84 @@ def spiking_max_pool2d(
     batch = input if input.dim() == 4 else input[None]
     z: Tensor = ops.max_pool2d(batch, kernel, steps, before, holes, output_size)[0]
     return z if input.dim() == 4 else z[0]
+
+
+@overridable
+def spiking_delay(input: Tensor, delay: Tensor) -> Tensor:
+    """Spikes that arrive later: each channel's spike values times exp(delay).
+
+    Parameters
+    ----------
+    input : Tensor
+        Spike values of features, shape (F,) or (N, F), or of maps, shape (C, H, W) or
+        (N, C, H, W); float32 or float64, positive. ``inf`` is silence and stays silent.
+    delay : Tensor
+        Delay of each channel or feature, shape (C,) or (F,), of the same type, in units of the
+        synaptic time constant. A negative one counts as 0.
+
+    Returns
+    -------
+    Tensor
+        Of the shape of `input`. A value above the largest number of its type is ``inf``: silent.
+
+    Raises
+    ------
+    ValueError
+        If some input is zero or negative.
+    TypeError
+        If a tensor is not float32 or float64, or the types differ.
+    RuntimeError
+        If the shapes do not fit.
+
+    Notes
+    -----
+    With z = exp(t), the spike time t + d is the spike value z exp(d). Gradients are
+    ``dz_out / dz_in = exp(d)`` and ``dz_out / dd = z_out``, hence ``dt_out / dd = 1``. Silent
+    inputs get no gradient and give none to the delay. A delay at or below 0 gets those gradients
+    that make it longer, and none that would make it shorter.
+
+    Examples
+    --------
+    >>> import torch, ttfs_fast
+    >>> z = torch.tensor([[1.0, 1.0, torch.inf]])
+    >>> ttfs_fast.spiking_delay(z, torch.tensor([0.0, 1.0, 1.0]))
+    tensor([[1.0000, 2.7183,    inf]])
+    """
+    name = "spiking_delay"
+    _check_types(name, input=input, delay=delay)
+    channels_at = {1: 0, 2: 1, 3: 0, 4: 1}
+    if input.dim() not in channels_at:
+        raise RuntimeError(
+            f"{name} takes an input of shape (F,), (N, F), (C, H, W) or (N, C, H, W); got "
+            f"{tuple(input.shape)}"
+        )
+    axis = channels_at[input.dim()]
+    if not ops.in_trace() and tuple(delay.shape) != (input.shape[axis],):
+        raise RuntimeError(
+            f"{name}: delay has shape {tuple(delay.shape)}; for an input of shape "
+            f"{tuple(input.shape)} it must be ({input.shape[axis]},), one for each "
+            f"{'feature' if input.dim() < 3 else 'channel'}"
+        )
+    check_spike_values(input)
+    kept: Tensor = _NotNegative.apply(delay)  # type: ignore[no-untyped-call]
+    factor = kept.exp().view(-1, *[1] * (input.dim() - 1 - axis))
+    # inf never meets the factor: its gradient, 0 times inf, would be NaN.
+    silent = input == math.inf
+    return torch.where(silent, input, torch.where(silent, 1, input) * factor)
+
+
+class _NotNegative(torch.autograd.Function):
+    """max(0, d), whose gradient stops only the steps that lead from 0 to below."""
+
+    @staticmethod
+    def forward(ctx: Any, delay: Tensor) -> Tensor:
+        ctx.save_for_backward(delay)
+        return delay.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (delay,) = ctx.saved_tensors
+        return torch.where((delay <= 0) & (grad > 0), 0, grad)
 
 
 def _conv_sizes(

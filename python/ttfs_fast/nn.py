@@ -2,6 +2,7 @@
 
 import math
 from operator import index
+from typing import Any
 
 import numpy as np
 import torch
@@ -317,3 +318,116 @@ class SpikingMaxPool2d(nn.Module):
             f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
         )
+
+
+class Delay(nn.Module):
+    """One learnable delay of 0 or more for each channel or feature.
+
+    Stands between layers: what it delays are the spikes on the way from one layer to the next.
+    Behind a layer it is a delay of its neurons' outputs (an axonal one).
+
+    Parameters
+    ----------
+    num_features : int
+        Channels of maps (N, C, H, W), or features of (N, F).
+    initial : float
+        The delay that every channel starts with, in units of the synaptic time constant; 0 or
+        above.
+    device, dtype
+        As :class:`torch.nn.Linear`.
+
+    Attributes
+    ----------
+    delay : Parameter
+        Shape (num_features,), in units of the synaptic time constant. A value below 0, which an
+        optimizer's step may leave, counts as 0; :meth:`delays` gives what counts.
+
+    Notes
+    -----
+    See :func:`ttfs_fast.spiking_delay` for shapes, silence and gradients. The parameter is the
+    delay itself, so its gradient is that of the spike times, ``dL/dd = sum dL/dt``, wherever it
+    can be of use. Only a gradient that would shorten a delay of 0 is left out: a delay at 0 is
+    never stuck there, and is exactly 0.
+
+    A delay that is common to all inputs of a layer without bias moves through the layer. Delays
+    that differ do not fold into weights; docs/delays.md shows why. :meth:`to_neurons` says a delay
+    with neurons alone, where there are no delays.
+
+    Source: J. Göltz et al., "DelGrad: exact event-based gradients for training delays and weights
+    on spiking neuromorphic hardware", Nature Communications 16, 8245 (2025), learns delays by
+    exact gradients of spike times, too.
+
+    Examples
+    --------
+    >>> import torch, ttfs_fast.nn as snn
+    >>> delay = snn.Delay(3, initial=0.5)
+    >>> delay(torch.ones(2, 3)).log()
+    tensor([[0.5000, 0.5000, 0.5000],
+            [0.5000, 0.5000, 0.5000]], grad_fn=<LogBackward0>)
+    """
+
+    delay: nn.Parameter
+
+    def __init__(
+        self,
+        num_features: int,
+        initial: float = 0.0,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check_sizes(num_features=num_features)
+        if not (math.isfinite(initial) and initial >= 0):
+            raise ValueError(f"initial is {initial}; a delay must be finite and 0 or above")
+        self.num_features, self.initial = index(num_features), float(initial)
+        self.delay = nn.Parameter(torch.empty(self.num_features, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Every delay is the initial one."""
+        nn.init.constant_(self.delay, self.initial)
+
+    def delays(self) -> Tensor:
+        """The delays that count, 0 or above, shape (num_features,), without a gradient."""
+        return self.delay.detach().clamp(min=0)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.spiking_delay(input, self.delay)
+
+    @torch.no_grad()
+    def to_neurons(self, *, maps: bool) -> SpikingConv2d | SpikingLinear:
+        """The same delays by neurons: one for each channel or feature, with a single synapse.
+
+        A neuron with one input of weight w > 1 spikes at ``z = z_in w / (w - 1)``: d later, with
+        ``d = ln(w / (w - 1))`` and ``w = 1 / (1 - exp(-d))``. Chips and simulators without delays
+        have such neurons, and so have integer networks.
+
+        Parameters
+        ----------
+        maps : bool
+            For channels of maps a grouped 1 x 1 convolution; else a fully connected layer with a
+            diagonal weight.
+
+        Returns
+        -------
+        SpikingConv2d or SpikingLinear
+            Without bias. Delays below 2^-22 become 2^-22 in float32 (2^-51 in float64), which
+            rounding does not tell from 0, since a delay of 0 would take an infinite weight.
+        """
+        least = 2 * torch.finfo(self.delay.dtype).eps
+        weight = 1 / -torch.expm1(-self.delays().clamp(min=least))
+        like: dict[str, Any] = {"bias": False, "device": weight.device, "dtype": weight.dtype}
+        count = self.num_features
+        layer: SpikingConv2d | SpikingLinear
+        if maps:
+            layer = SpikingConv2d(count, count, 1, groups=max(count, 1), **like)
+            layer.weight.copy_(weight.view(-1, 1, 1, 1))
+        else:
+            layer = SpikingLinear(count, count, **like)
+            layer.weight.copy_(weight.diag())
+        return layer
+
+    def extra_repr(self) -> str:
+        text = f"{self.num_features}"
+        return text if self.initial == 0 else f"{text}, initial={self.initial:g}"

@@ -10,6 +10,7 @@ neuron CubaLIF (current-based, leaky integrate-and-fire):
 * A bias is one more channel of the input, which spikes at t = 0; one more neuron in each layer
   hands it on. A horizon is another, which spikes just after t_max and inhibits the layer for good.
 * First-spike pooling is a neuron for each window, which any of its inputs fires.
+* A delay is NIR's own node, Delay, in seconds.
 
 A simulator counts time in steps, so its spikes come about a step off; and it must honour the reset.
 docs/nir.md says which do. What nodes do not say (padding, pools, how pixels become spikes) is in
@@ -64,7 +65,7 @@ def to_graph(
     Parameters
     ----------
     model : torch.nn.Sequential
-        Of SpikingConv2d, SpikingLinear, SpikingMaxPool2d and Flatten modules, of one type. Centred
+        Of SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay and Flatten modules, of one type. Centred
         weights (:mod:`ttfs_fast.optim.centering`) are written as the plain ones they stand for. A
         module that stands at two places is written, and read back, as two.
     input_shape : sequence of int

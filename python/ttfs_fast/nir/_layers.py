@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import nn
 
 from ttfs_fast.geometry import conv_axis, pair, pool_axis
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 
-CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, nn.Flatten)
+CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay, nn.Flatten)
 NO_LEAK = 1e8
 """The membrane's time constant, in tau."""
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def node_name(name: str) -> str:
@@ -71,6 +73,12 @@ def describe(name: str, layer: nn.Module) -> dict[str, Any]:
             "dilation": list(pair(layer.dilation)),
             "ceil_mode": layer.ceil_mode,
         }
+    if isinstance(layer, Delay):
+        delays = layer.delays()
+        if not bool(delays.isfinite().all()):
+            raise ValueError(f"{name} has delays that are not finite")
+        dtype = str(delays.dtype).removeprefix("torch.")
+        return {"name": name, "kind": "delay", "delays": delays.tolist(), "dtype": dtype}
     if isinstance(layer, nn.Flatten):
         if (layer.start_dim, layer.end_dim) != (1, -1):
             raise ValueError(f"{name}: only Flatten() of all that follows the batch is carried")
@@ -100,6 +108,10 @@ def build(facts: Mapping[str, Any]) -> nn.Module:
     if facts["kind"] == "pool":
         sizes = [facts[key] for key in ("kernel", "stride", "padding", "dilation", "ceil_mode")]
         return SpikingMaxPool2d(*sizes)
+    if facts["kind"] == "delay":
+        delay = Delay(len(facts["delays"]), dtype=_DTYPES[facts["dtype"]])
+        delay.delay = nn.Parameter(torch.tensor(facts["delays"], dtype=delay.delay.dtype))
+        return delay
     if facts["kind"] == "flatten":
         return nn.Flatten()
     raise ValueError(f"a layer of the kind {facts['kind']!r} is not known")
@@ -260,6 +272,9 @@ class Builder:
             self._add(node, self._nir.Flatten(self._wide(), start_dim=0, end_dim=-1))
             self.shape = (math.prod(self.shape),)
             return
+        if kind == "delay":
+            self._add(node, self._nir.Delay(self._seconds(name, facts["delays"])))
+            return
         if kind == "pool":
             each = np.eye(self.shape[0], dtype=np.float32)[:, :, None, None]
             weight = self.at_once * each * np.ones(facts["kernel"], np.float32)
@@ -302,6 +317,16 @@ class Builder:
             self.shape = (outputs, *window.outputs)
         self._clocks, self._copies = clocks, math.prod(self.shape[1:])
         self._add(f"{node}_neurons", self._neurons(wide))
+
+    def _seconds(self, name: str, delays: Sequence[float]) -> NDArray[Any]:
+        """Delays of a layer's outputs in seconds; the clocks behind them have none."""
+        channels = self.shape[0]
+        if len(delays) != channels:
+            raise ValueError(f"{name} delays {len(delays)} channels or features, and gets {channels}")
+        seconds = np.zeros(tuple(self._wide()))
+        own = np.asarray(delays, np.float64) * self._tau
+        seconds[:channels] = own.reshape(-1, *[1] * (len(self.shape) - 1))
+        return seconds
 
     def _column(
         self,

@@ -16,7 +16,7 @@ from ttfs_fast.functional import _pair
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models.networks import FirstSpike
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization.config import BITS
 from ttfs_fast.quantization.fake import (
     fit_thresholds,
@@ -234,6 +234,11 @@ def _chain(model: nn.Module) -> list[Any]:
         raise TypeError(
             f"an integer network is made of a network's plain form; this one has a "
             f"{type(model).__name__}: call ttfs_fast.horizon.fold_horizons_ on the network first"
+        )
+    if isinstance(model, Delay):
+        raise TypeError(
+            "an integer network has no Delay: put the neurons in its place that delay as much, "
+            "Delay.to_neurons, before the conversion"
         )
     if isinstance(
         model,
