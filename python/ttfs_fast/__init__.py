@@ -61,6 +61,7 @@ _SUBMODULES = frozenset(
         "paper",
         "quantization",
         "reference",
+        "time_loss",
         "training",
     }
 )

@@ -2,20 +2,34 @@
 
 `evaluate` measures accuracy, spikes per neuron, spike times and energy of any network of spiking
 layers; `spike_timing` measures when it decides; `diagnose` prints spike statistics per layer and
-flags the first layer with a problem. Disturbances are in :mod:`ttfs_fast.analysis.robustness`,
+flags the first layer with a problem; `count_operations` counts what hardware would do, and energy
+models turn that into joules. Disturbances are in :mod:`ttfs_fast.analysis.robustness`,
 pictures in :mod:`ttfs_fast.analysis.plotting`.
 """
 
 from ttfs_fast.analysis.diagnose import Diagnosis, LayerDiagnosis, diagnose
+from ttfs_fast.analysis.energy import EnergyModel, read_energy_models
 from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
 from ttfs_fast.analysis.latency import SpikeTiming, spike_timing
+from ttfs_fast.analysis.operations import (
+    LayerOperations,
+    MemoryModel,
+    OperationCounts,
+    count_operations,
+)
 
 __all__ = [
     "Diagnosis",
+    "EnergyModel",
     "EvaluationResult",
     "LayerDiagnosis",
+    "LayerOperations",
+    "MemoryModel",
+    "OperationCounts",
     "SpikeTiming",
+    "count_operations",
     "diagnose",
     "evaluate",
+    "read_energy_models",
     "spike_timing",
 ]

@@ -322,7 +322,9 @@ class Builder:
         """Delays of a layer's outputs in seconds; the clocks behind them have none."""
         channels = self.shape[0]
         if len(delays) != channels:
-            raise ValueError(f"{name} delays {len(delays)} channels or features, and gets {channels}")
+            raise ValueError(
+                f"{name} delays {len(delays)} channels or features, and gets {channels}"
+            )
         seconds = np.zeros(tuple(self._wide()))
         own = np.asarray(delays, np.float64) * self._tau
         seconds[:channels] = own.reshape(-1, *[1] * (len(self.shape) - 1))
