@@ -115,7 +115,7 @@ def test_bad_delays_and_inputs_are_refused() -> None:
         Delay(3)(torch.ones(2, 3, 3))  # taken for a map without a batch
     with pytest.raises(ValueError, match="spike values are exp"):
         Delay(3)(torch.zeros(2, 3))
-    with pytest.raises(TypeError, match="delay is torch.float32"):
+    with pytest.raises(TypeError, match=r"delay is torch\.float32"):
         Delay(3)(torch.ones(2, 3, dtype=torch.float64))
     assert Delay(3)(torch.ones(0, 3)).shape == (0, 3)
     assert "initial=0.5" in repr(Delay(3, 0.5))

@@ -1,4 +1,4 @@
-"""Losses on spike times: each case by its rule, gradients, silence, and a regression that learns."""
+"""Losses on spike times: each case by its rule, gradients, silence, and a regression."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_squared_error_refuses(change: dict, message: str) -> None:
 
 
 def test_squared_error_refuses_types() -> None:
-    with pytest.raises(TypeError, match="target must be float32 or float64; got torch.int64"):
+    with pytest.raises(TypeError, match=r"target must be float32 or float64; got torch\.int64"):
         first_spike_mse(torch.ones(3), torch.ones(3, dtype=torch.int64))
     with pytest.raises(TypeError, match="convert one of them"):
         first_spike_mse(torch.ones(3), torch.ones(3, dtype=torch.float64))

@@ -3,14 +3,15 @@
 `evaluate` measures accuracy, spikes per neuron, spike times and energy of any network of spiking
 layers; `spike_timing` measures when it decides; `diagnose` prints spike statistics per layer and
 flags the first layer with a problem; `count_operations` counts what hardware would do, and energy
-models turn that into joules. Disturbances are in :mod:`ttfs_fast.analysis.robustness`,
-pictures in :mod:`ttfs_fast.analysis.plotting`.
+models turn that into joules; `check_limits` says whether a network fits a chip. Disturbances are in
+:mod:`ttfs_fast.analysis.robustness`, pictures in :mod:`ttfs_fast.analysis.plotting`.
 """
 
 from ttfs_fast.analysis.diagnose import Diagnosis, LayerDiagnosis, diagnose
 from ttfs_fast.analysis.energy import EnergyModel, read_energy_models
 from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
 from ttfs_fast.analysis.latency import SpikeTiming, spike_timing
+from ttfs_fast.analysis.limits import Limits, LimitsCheck, check_limits, read_limits
 from ttfs_fast.analysis.operations import (
     LayerOperations,
     MemoryModel,
@@ -24,12 +25,16 @@ __all__ = [
     "EvaluationResult",
     "LayerDiagnosis",
     "LayerOperations",
+    "Limits",
+    "LimitsCheck",
     "MemoryModel",
     "OperationCounts",
     "SpikeTiming",
+    "check_limits",
     "count_operations",
     "diagnose",
     "evaluate",
     "read_energy_models",
+    "read_limits",
     "spike_timing",
 ]

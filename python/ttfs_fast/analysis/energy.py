@@ -50,7 +50,8 @@ class EnergyModel:
                 and value >= 0
             ):
                 raise ValueError(
-                    f"energy model {self.name}: {field.name} must be joules, 0 or above; got {value!r}"
+                    f"energy model {self.name}: {field.name} must be joules, 0 or above; "
+                    f"got {value!r}"
                 )
         if self.operations not in get_args(Operations):
             raise ValueError(

@@ -415,7 +415,7 @@ def _fields(layer: Layer, inputs: Tensor, outputs: Tensor) -> Iterator[tuple[Ten
     """Receptive fields (rows, inputs) and the neurons that see them (rows, outputs), in chunks."""
     if isinstance(layer, SpikingLinear):
         rows = max(1, CHUNK // max(sum(layer.weight.shape), 1))
-        yield from zip(inputs.split(rows), outputs.split(rows), strict=True)
+        yield from zip(torch.split(inputs, rows), torch.split(outputs, rows), strict=True)
         return
     pads: list[int] = []
     for axis in (1, 0):  # F.pad wants the last dimension first
@@ -426,7 +426,8 @@ def _fields(layer: Layer, inputs: Tensor, outputs: Tensor) -> Iterator[tuple[Ten
     width = outputs.shape[3]
     rows = max(1, CHUNK // max(width * (taps + per_group), 1))
     for image, out in zip(inputs, outputs, strict=True):
-        for channels, neurons in zip(image.chunk(layer.groups), out.split(per_group), strict=True):
+        parts = zip(image.chunk(layer.groups), torch.split(out, per_group), strict=True)
+        for channels, neurons in parts:
             padded = F.pad(channels, pads, value=math.inf)
             for first in range(0, out.shape[1], rows):
                 some = neurons[:, first : first + rows]

@@ -65,9 +65,9 @@ def to_graph(
     Parameters
     ----------
     model : torch.nn.Sequential
-        Of SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay and Flatten modules, of one type. Centred
-        weights (:mod:`ttfs_fast.optim.centering`) are written as the plain ones they stand for. A
-        module that stands at two places is written, and read back, as two.
+        Of SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay and Flatten modules, of one type.
+        Centered weights (:mod:`ttfs_fast.optim.centering`) are written as the plain ones they stand
+        for. A module that stands at two places is written, and read back, as two.
     input_shape : sequence of int
         Shape of one input, (channels, height, width) or (features,).
     tau : float

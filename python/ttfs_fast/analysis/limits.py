@@ -1,0 +1,374 @@
+"""Whether a network fits a chip: fan-in, fan-out, neurons and weights beside the chip's limits."""
+
+import copy
+import math
+import tomllib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ttfs_fast._extras import require
+from ttfs_fast.analysis.operations import fan_in, fan_out
+from ttfs_fast.geometry import pair
+from ttfs_fast.horizon import fold_horizons_, has_horizon_layers
+from ttfs_fast.layers import hook_runs, spiking_layers
+from ttfs_fast.nn import SpikingMaxPool2d
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a chip can hold; None where it has no limit.
+
+    Attributes
+    ----------
+    fan_in : int, optional
+        Synapses of a neuron; a bias and a horizon are one more input each.
+    fan_out : int, optional
+        Synapses that one input or neuron leads to, in all layers that it leads to.
+    neurons_per_core, weights_per_core, synapses_per_core : int, optional
+        What one core holds. Weights are those that are stored, a convolution's once; synapses are
+        counted for every neuron, for cores that do not share weights.
+    cores_per_layer : int, optional
+        Cores among which one layer may be divided.
+    cores : int, optional
+        Cores of the chip; layers do not share any.
+    pools_are_neurons : bool
+        Whether a first-spike pool takes a neuron for each window, as a NIR graph writes it.
+
+    Raises
+    ------
+    ValueError
+        If a limit is below 1 or no whole number, or none is given.
+    """
+
+    fan_in: int | None = None
+    fan_out: int | None = None
+    neurons_per_core: int | None = None
+    weights_per_core: int | None = None
+    synapses_per_core: int | None = None
+    cores_per_layer: int | None = None
+    cores: int | None = None
+    pools_are_neurons: bool = True
+
+    def __post_init__(self) -> None:
+        given = asdict(self)
+        if not isinstance(given.pop("pools_are_neurons"), bool):
+            raise ValueError(
+                f"pools_are_neurons must be true or false; got {self.pools_are_neurons!r}"
+            )
+        for name, value in given.items():
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of 1 or more; got {value!r}")
+        if not any(given.values()):
+            raise ValueError(f"give at least one limit: {', '.join(given)}")
+        per_core = ("neurons_per_core", "weights_per_core", "synapses_per_core")
+        if (self.cores or self.cores_per_layer) and not any(given[name] for name in per_core):
+            raise ValueError(
+                f"cores and cores_per_layer need what one core holds: {', '.join(per_core)}"
+            )
+
+
+def read_limits(path: str | Path) -> Limits:
+    """Limits of a chip from a TOML file with the attributes of :class:`Limits` as keys.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not TOML, or a key or value is not allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of limits at {path}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    allowed = [field.name for field in fields(Limits)]
+    unknown = [key for key in table if key not in allowed]
+    if unknown:
+        raise ValueError(f"{path}: {unknown[0]!r} is no limit; the limits are {', '.join(allowed)}")
+    try:
+        return Limits(**table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """What one layer takes of a chip.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        "neurons" or "pool".
+    fan_in : int
+        Synapses of the neuron that has most.
+    fan_out : int
+        Synapses of the input that has most, in all layers that take the same input.
+    neurons, weights, synapses : int
+        Neurons; weights that are stored, biases too; synapses of all neurons.
+    neuron_weights : int
+        Weights that one neuron needs: all of them must be on its core.
+    cores : int
+        Cores that it takes at least, if it is divided evenly; 0 if no core has a limit.
+    """
+
+    name: str
+    kind: str
+    fan_in: int
+    fan_out: int
+    neurons: int
+    weights: int
+    synapses: int
+    neuron_weights: int
+    cores: int
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A limit that is not kept.
+
+    Attributes
+    ----------
+    layer : str
+        The layer, or "" for the whole network.
+    limit : str
+        Its name in :class:`Limits`.
+    needed, allowed : int
+    """
+
+    layer: str
+    limit: str
+    needed: int
+    allowed: int
+
+    def __str__(self) -> str:
+        where = self.layer or "the network"
+        return (
+            f"{where}: {self.limit} {self.needed:,}, {self.allowed:,} allowed "
+            f"({self.needed / self.allowed:.3g} times as much)"
+        )
+
+
+@dataclass(frozen=True)
+class LimitsCheck:
+    """A network beside the limits of a chip; print it for a table and what does not fit.
+
+    Attributes
+    ----------
+    limits : Limits
+    layers : tuple of LayerSize
+        In the order in which they run.
+    excesses : tuple of Excess
+        What does not fit; empty if all does.
+    """
+
+    limits: Limits
+    layers: tuple[LayerSize, ...]
+    excesses: tuple[Excess, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every limit is kept."""
+        return not self.excesses
+
+    @property
+    def cores(self) -> int:
+        """Cores that the network takes at least."""
+        return sum(layer.cores for layer in self.layers)
+
+    def table(self) -> Any:
+        """The layers as a rich.table.Table, those that do not fit in red."""
+        columns = ["fan_in", "fan_out", "neurons", "weights", "synapses", "cores"]
+        table = require("rich.table", "train").Table(title="what the layers take")
+        table.add_column("layer")
+        for column in columns:
+            table.add_column(column.replace("_", "-"), justify="right")
+        bad = {excess.layer for excess in self.excesses}
+        for layer in self.layers:
+            cells = (f"{getattr(layer, column):,}" for column in columns)
+            table.add_row(layer.name, *cells, style="red" if layer.name in bad else "")
+        return table
+
+    def __str__(self) -> str:
+        console = require("rich.console", "train").Console(width=120)
+        with console.capture() as capture:
+            console.print(self.table())
+        told = [str(excess) for excess in self.excesses] or ["every layer fits"]
+        return "\n".join([str(capture.get()), *told])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON types."""
+        return {
+            "fits": self.fits,
+            "cores": self.cores,
+            "limits": asdict(self.limits),
+            "layers": [asdict(layer) for layer in self.layers],
+            "excesses": [asdict(excess) for excess in self.excesses],
+        }
+
+
+def check_limits(model: nn.Module, input_shape: Sequence[int], limits: Limits) -> LimitsCheck:
+    """Compare what each layer of a network takes with what a chip can hold.
+
+    Parameters
+    ----------
+    model : Module
+        Holds SpikingLinear and SpikingConv2d layers. Layers with horizons are taken as the plain
+        layers that they fold into; the model is left as it is.
+    input_shape : sequence of int
+        Shape of one input, (channels, height, width) or (features,).
+    limits : Limits
+
+    Returns
+    -------
+    LimitsCheck
+
+    Raises
+    ------
+    ValueError
+        If the model has no spiking layer, or `input_shape` holds a number below 1.
+    RuntimeError
+        If the model does not take inputs of that shape.
+
+    Examples
+    --------
+    >>> from ttfs_fast.analysis import Limits, check_limits
+    >>> from ttfs_fast.models import mnist_scnn
+    >>> check = check_limits(mnist_scnn(), (1, 28, 28), Limits(fan_in=256))
+    >>> [str(excess) for excess in check.excesses]
+    ['conv2: fan_in 801, 256 allowed (3.13 times as much)', \
+'fc: fan_in 785, 256 allowed (3.07 times as much)']
+    """
+    shape = tuple(int(size) for size in input_shape)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"input_shape must hold numbers of 1 or more; got {shape}")
+    if has_horizon_layers(model):
+        model = fold_horizons_(copy.deepcopy(model))
+    spiking_layers(model)  # says what is missing
+    measured = _measure(model, shape, limits)
+    return LimitsCheck(limits, tuple(measured), tuple(_excesses(measured, limits)))
+
+
+def _measure(model: nn.Module, shape: tuple[int, ...], limits: Limits) -> list[LayerSize]:
+    seen: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+
+    def neurons(name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append((name, layer, inputs[0], output))
+
+    names = {module: name for name, module in model.named_modules()}
+
+    def pool(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.append((names[module], module, inputs[0], output))
+
+    modes = {module: module.training for module in model.modules()}
+    dtype = next(model.parameters()).dtype
+    device = next(model.parameters()).device
+    model.eval()
+    try:
+        with torch.no_grad(), ExitStack() as stack:
+            stack.enter_context(hook_runs(model, neurons))
+            if limits.pools_are_neurons:
+                for module in model.modules():
+                    if isinstance(module, SpikingMaxPool2d):
+                        stack.callback(module.register_forward_hook(pool).remove)
+            model(torch.ones(1, *shape, dtype=dtype, device=device))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    reach: dict[int, Tensor] = {}  # by what gives the spikes; `seen` keeps it alive
+    for _, layer, inputs, output in seen:
+        own = _fan_out(layer, inputs, output).expand(*inputs.shape[1:])
+        reach[id(inputs)] = reach.get(id(inputs), 0) + own
+    return [
+        _size(name, layer, inputs, output, int(reach[id(inputs)].max()), limits)
+        for name, layer, inputs, output in seen
+    ]
+
+
+def _fan_out(layer: Any, inputs: Tensor, output: Tensor) -> Tensor:
+    if isinstance(layer, SpikingMaxPool2d):
+        return _pool_windows(layer, inputs, output)[0]
+    return fan_out(layer, inputs.shape[1:])
+
+
+def _pool_windows(pool: SpikingMaxPool2d, inputs: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Windows over each input of a map, and inputs of each window; (1, height, width)."""
+    over, inside = [], []
+    for axis in range(2):
+        size, out = inputs.shape[2 + axis], output.shape[2 + axis]
+        kernel, stride, padding, hole = (
+            pair(value)[axis]
+            for value in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+        )
+        at = torch.arange(out)[:, None] * stride - padding + torch.arange(kernel) * hole
+        valid = (at >= 0) & (at < size)
+        over.append(torch.bincount(at[valid], minlength=size))
+        inside.append(valid.sum(1))
+    return (over[0][:, None] * over[1])[None], (inside[0][:, None] * inside[1])[None]
+
+
+def _size(
+    name: str, layer: Any, inputs: Tensor, output: Tensor, reach: int, limits: Limits
+) -> LayerSize:
+    neurons = output[0].numel()
+    if isinstance(layer, SpikingMaxPool2d):
+        kind, stored, weights = "pool", 1, 1  # one weight, which fires a neuron at once
+        per_neuron = _pool_windows(layer, inputs, output)[1]
+    else:
+        kind = "neurons"
+        more = int(layer.t_max < math.inf)
+        per_neuron = fan_in(layer, inputs.shape[1:]) + more
+        outputs = layer.weight.shape[0]
+        stored = layer.weight[0].numel() + int(layer.bias is not None) + more
+        weights = stored * outputs
+    synapses = int(per_neuron.sum()) * (neurons // max(per_neuron.numel(), 1))
+    needs = (
+        (neurons, limits.neurons_per_core),
+        (weights, limits.weights_per_core),
+        (synapses, limits.synapses_per_core),
+    )
+    cores = max((-(-need // most) for need, most in needs if most is not None), default=0)
+    return LayerSize(
+        name=name,
+        kind=kind,
+        fan_in=int(per_neuron.max()),
+        fan_out=reach,
+        neurons=neurons,
+        weights=weights,
+        synapses=synapses,
+        neuron_weights=stored,
+        cores=cores,
+    )
+
+
+def _excesses(layers: list[LayerSize], limits: Limits) -> list[Excess]:
+    found = []
+    for layer in layers:
+        checks = [
+            ("fan_in", layer.fan_in, limits.fan_in),
+            ("fan_out", layer.fan_out, limits.fan_out),
+            ("cores_per_layer", layer.cores, limits.cores_per_layer),
+            # No division helps where one neuron alone is too much for a core.
+            ("weights_per_core", layer.neuron_weights, limits.weights_per_core),
+            ("synapses_per_core", layer.fan_in, limits.synapses_per_core),
+        ]
+        found += [
+            Excess(layer.name, what, need, most)
+            for what, need, most in checks
+            if most is not None and need > most
+        ]
+    cores = sum(layer.cores for layer in layers)
+    if limits.cores is not None and cores > limits.cores:
+        found.append(Excess("", "cores", cores, limits.cores))
+    return found
