@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx, nn
 
 import ttfs_fast
-from ttfs_fast.loss import clip_gradient_
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.optim.clipping import clip_gradient_
 from ttfs_fast.time_loss import TimeReadout, first_spike_mse, silence_cost
 
 INF = math.inf

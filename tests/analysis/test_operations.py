@@ -110,7 +110,7 @@ def test_a_layer_is_counted_as_by_hand(
             layer.bias.uniform_(-0.2, 0.4)
         outputs = layer(z)
     assert outputs.isfinite().float().mean() > 0
-    counts = count_operations(layer, z[:1], z[1:])
+    counts = count_operations(layer, [z[:1], z[1:]])
     (found,) = counts.layers
     expected = by_hand(layer, z, outputs)
     assert {key: getattr(found, key) for key in expected} == expected
@@ -200,9 +200,9 @@ def test_horizons_are_counted_as_they_fold_references_apart(seed: int) -> None:
 def test_counting_refuses() -> None:
     with pytest.raises(ValueError, match="no SpikingLinear"):
         count_operations(nn.Linear(2, 2), torch.ones(1, 2))
-    for batches in ((), (torch.ones(0, 2),)):
+    for images in ([], torch.ones(0, 2)):
         with pytest.raises(ValueError, match="no images to count on"):
-            count_operations(SpikingLinear(2, 2), *batches)
+            count_operations(SpikingLinear(2, 2), images)
     with pytest.raises(ValueError, match="gives NaN"):
         count_operations(SpikingLinear(2, 2), torch.tensor([[math.nan, 1.0]]))
 

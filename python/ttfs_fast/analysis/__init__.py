@@ -16,6 +16,7 @@ from ttfs_fast.analysis.operations import (
     LayerOperations,
     MemoryModel,
     OperationCounts,
+    count_on_images,
     count_operations,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "OperationCounts",
     "SpikeTiming",
     "check_limits",
+    "count_on_images",
     "count_operations",
     "diagnose",
     "evaluate",

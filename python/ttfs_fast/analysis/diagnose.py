@@ -1,7 +1,7 @@
 """What happens in each layer of a network: which spikes, how spread, and what gradient arrives."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttfs_fast._extras import require
+from ttfs_fast.analysis.operations import layer_operations
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.layers import Layer, hook_runs, spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
@@ -76,6 +77,9 @@ class LayerDiagnosis:
         to 10. A module that runs at several places has one for all.
     time_gradient : float
         Norm of the loss's gradient by the spike times of the layer, over all images.
+    delivered, causal_operations : float
+        Synaptic operations an image, exactly: all that spikes deliver, and those before a neuron's
+        own spike; see :mod:`ttfs_fast.analysis.operations`.
     complaints : tuple of str
         What is wrong with it, "symptom: remedy"; empty if nothing is.
     """
@@ -95,6 +99,8 @@ class LayerDiagnosis:
     steep: float
     weight_gradient: float
     time_gradient: float
+    delivered: float
+    causal_operations: float
     complaints: tuple[str, ...] = ()
 
 
@@ -152,6 +158,8 @@ class Diagnosis:
             ("", "< 0.05"),
             ("gradient", "weights"),
             ("", "times"),
+            ("operations", "delivered"),
+            ("", "causal"),
             ("complaint", ""),
         ]
         for first, second in heads:
@@ -172,16 +180,30 @@ class Diagnosis:
                 f"{layer.steep:.1%}",
                 f"{layer.weight_gradient:.2g}",
                 f"{layer.time_gradient:.2g}",
+                f"{layer.delivered:,.0f}",
+                f"{layer.causal_operations:,.0f}",
                 "; ".join(complaint.partition(":")[0] for complaint in layer.complaints),
                 style="red" if layer.complaints else "",
             )
         return table
 
     def __str__(self) -> str:
-        console = require("rich.console", "train").Console(width=150)
+        console = require("rich.console", "train").Console(width=170)
         with console.capture() as capture:
             console.print(self.table())
         return str(capture.get())
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON types; what is not finite is None."""
+        rows = [
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in asdict(layer).items()
+            }
+            for layer in self.layers
+        ]
+        loss = self.loss if math.isfinite(self.loss) else None
+        return {"images": self.images, "loss": loss, "verdict": self.verdict, "layers": rows}
 
     def plot(self) -> "Figure":
         """Firing, spread, causal sets, D and gradients by layer; sick layers stand on red."""
@@ -330,6 +352,10 @@ def _measure(
     flat, fired = times.flatten(1), spiked.flatten(1)
     means = (flat * fired).sum(1, keepdim=True) / fired.sum(1, keepdim=True).clamp(min=1)
     count = int(spiked.sum())
+    delivered = causal_operations = math.nan
+    if not bool(z.isnan().any()):
+        counted = layer_operations(name, layer, inputs, z)
+        delivered, causal_operations = counted.delivered / len(z), counted.causal / len(z)
     return LayerDiagnosis(
         name=name,
         neurons=math.prod(z.shape[1:]),
@@ -346,6 +372,8 @@ def _measure(
         steep=float((slopes < SMALL_SLOPE).double().mean()) if len(slopes) else 0.0,
         weight_gradient=weight_gradient,
         time_gradient=float(torch.linalg.vector_norm(by_time)),
+        delivered=delivered,
+        causal_operations=causal_operations,
     )
 
 

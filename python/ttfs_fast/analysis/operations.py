@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ttfs_fast._extras import require
 from ttfs_fast.analysis.energy import EnergyModel
+from ttfs_fast.analysis.evaluate import encoded_batches
+from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, has_horizon_layers
 from ttfs_fast.layers import Layer, hook_runs, spiking_layers
@@ -220,7 +222,7 @@ def _cells(numbers: list[float]) -> list[str]:
     return [*whole, share, f"{updates:,.0f}", f"{size / 1000:,.1f}"]
 
 
-def count_operations(model: nn.Module, *batches: Tensor) -> OperationCounts:
+def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> OperationCounts:
     """Count what hardware would do for a network on some images, exactly.
 
     Parameters
@@ -229,8 +231,9 @@ def count_operations(model: nn.Module, *batches: Tensor) -> OperationCounts:
         Holds SpikingLinear and SpikingConv2d layers. Layers with horizons are counted as the plain
         layers that they fold into (:func:`ttfs_fast.horizon.fold_horizons_`); the model is left as
         it is.
-    *batches : Tensor
-        Spike values of images, (N, ...) each, as the model takes them.
+    images : Tensor or iterable of Tensor
+        Spike values of images, (N, ...), as the model takes them; or batches of such, one after
+        the other.
 
     Returns
     -------
@@ -264,7 +267,7 @@ def count_operations(model: nn.Module, *batches: Tensor) -> OperationCounts:
         model = fold_horizons_(copy.deepcopy(model))
     spiking_layers(model)  # says what is missing
     found: dict[str, LayerOperations] = {}
-    images = 0
+    shown = 0
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -275,16 +278,57 @@ def count_operations(model: nn.Module, *batches: Tensor) -> OperationCounts:
                 found[name] = _added(found[name], one) if name in found else one
 
             with hook_runs(model, count):
-                for batch in batches:
-                    images += len(batch)
+                for batch in [images] if isinstance(images, Tensor) else images:
+                    shown += len(batch)
                     if len(batch):
                         model(batch)
     finally:
         for module, training in was_training.items():
             module.training = training
-    if images == 0:
+    if shown == 0:
         raise ValueError("there are no images to count on; give batches of spike values")
-    return OperationCounts(tuple(found.values()), images)
+    return OperationCounts(tuple(found.values()), shown)
+
+
+def count_on_images(
+    model: nn.Module,
+    image_set: ImageSet | StreamedImages,
+    images: int,
+    *,
+    batch_size: int = 50,
+    whiten: bool = False,
+    **encoding: Any,
+) -> OperationCounts:
+    """The same on the first images of a data set.
+
+    Parameters
+    ----------
+    model : Module
+        As for :func:`count_operations`.
+    image_set : ImageSet or StreamedImages
+    images : int
+        How many; all, if there are fewer.
+    batch_size : int
+        Images run at a time; streamed images have their own.
+    whiten, **encoding
+        How pixels become spikes; see :func:`ttfs_fast.analysis.evaluate`.
+    """
+    if images < 1:
+        raise ValueError(f"images must be at least 1; got {images}")
+
+    def batches() -> Iterator[Tensor]:
+        left = images
+        first = next(model.parameters())
+        shown = encoded_batches(
+            image_set, min(batch_size, images), first.dtype, whiten=whiten, **encoding
+        )
+        for values, _ in shown:
+            yield values[:left].to(first.device)
+            left -= len(values)
+            if left <= 0:
+                return
+
+    return count_operations(model, batches())
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ttfs_fast.analysis import EvaluationResult
+    from ttfs_fast.analysis import EnergyModel, EvaluationResult, OperationCounts
     from ttfs_fast.quantization import Comparison
 
 MOST_COLUMNS = 20
@@ -47,6 +47,20 @@ def print_result(result: "EvaluationResult") -> None:
     ]
     for row in rows:
         table.add_row(*row)
+    show_table(table)
+
+
+def print_operations(counts: "OperationCounts", models: "Sequence[EnergyModel]") -> None:
+    """What hardware would do, layer by layer, and its energy by each model."""
+    show_table(counts.table())
+    table = rich("table").Table(title="energy of these operations, an image")
+    table.add_column("model")
+    table.add_column("energy", justify="right")
+    table.add_column("operations")
+    table.add_column("source", overflow="fold")
+    for model in models:
+        joules = f"{counts.energy(model) * 1e9:,.1f} nJ"
+        table.add_row(model.name, joules, model.operations, model.source)
     show_table(table)
 
 

@@ -1,5 +1,6 @@
 """``ttfs-fast diagnose``."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from ttfs_fast.cli._common import (
     app,
     choose_network,
     fit_to_network,
+    flag,
     friendly_errors,
     option,
     set_threads,
@@ -37,6 +39,7 @@ def diagnose(
     ] = None,
     data_root: DataRoot = None,
     threads: Threads = None,
+    as_json: Annotated[bool, flag("--json", "Print the results as JSON only.")] = False,
     debug: Debug = False,
 ) -> None:
     """Say what happens in each layer of a network, trained or new, and which one is sick."""
@@ -71,6 +74,6 @@ def diagnose(
         found = analysis.diagnose(
             model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.logit_scale
         )
-        print(found)
+        print(json.dumps(found.to_dict(), indent=2) if as_json else found)
         if out is not None:
             save_figure(out, found.plot(), dpi=120)

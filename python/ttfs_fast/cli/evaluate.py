@@ -23,7 +23,12 @@ from ttfs_fast.cli._common import (
     option,
     set_threads,
 )
-from ttfs_fast.cli._results import MOST_COLUMNS, print_confusion, print_result
+from ttfs_fast.cli._results import (
+    MOST_COLUMNS,
+    print_confusion,
+    print_operations,
+    print_result,
+)
 
 
 @app.command(name="eval")
@@ -72,6 +77,20 @@ def evaluate(
         float,
         option("Noise on the input spike times: standard deviation in units of tau.", min=0.0),
     ] = 0.0,
+    count_operations: Annotated[
+        int,
+        option(
+            "Count synaptic operations and energy on the first N images (docs/hardware.md).",
+            min=0,
+            metavar="N",
+        ),
+    ] = 0,
+    energy: Annotated[
+        Path | None,
+        option(
+            "A TOML file of energy models to use in place of the package's.", show_default=False
+        ),
+    ] = None,
     threads: Threads = None,
     as_json: Annotated[bool, flag("--json", "Print the results as JSON only.")] = False,
     debug: Debug = False,
@@ -83,10 +102,17 @@ def evaluate(
     with friendly_errors(debug):
         from ttfs_fast.quantization import is_integer_file
 
+        if energy is not None and not count_operations:
+            raise ValueError("--energy is for --count-operations N; give both")
         alone = not pretrained and authors is None
         if alone and weights is not None and is_integer_file(weights):
             if jitter:
                 raise ValueError("an integer network encodes pixels itself, without --jitter")
+            if count_operations:
+                raise ValueError(
+                    "operations are counted on float networks; count those of the network that "
+                    "this integer network was made of"
+                )
             evaluate_file(
                 weights,
                 None if dataset is None else str(dataset),
@@ -105,6 +131,7 @@ def evaluate(
         from ttfs_fast.training.datasets import check_shape
 
         set_threads(threads)
+        energy_models = analysis.read_energy_models(energy)
         model, config, source = choose_network(weights, pretrained, authors)
         name = str(dataset or config.dataset)
         root = None if data_root is None else str(data_root)
@@ -148,10 +175,18 @@ def evaluate(
                 generator=torch.Generator().manual_seed(seed),
                 on_progress=advance,
             )
+        counts = None
+        if count_operations:
+            counts = analysis.count_on_images(model, image_set, count_operations, **config.encoding)
         if as_json:
-            print(json.dumps(result.to_dict(), indent=2))
+            found = result.to_dict()
+            if counts is not None:
+                found["operations"] = counts.to_dict(energy_models)
+            print(json.dumps(found, indent=2))
         else:
             print_result(result)
+            if counts is not None:
+                print_operations(counts, energy_models)
             if len(image_set.classes) <= MOST_COLUMNS:
                 print_confusion(result, image_set.classes)
 

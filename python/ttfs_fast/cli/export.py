@@ -14,6 +14,7 @@ from ttfs_fast.cli._common import (
     flag,
     friendly_errors,
     option,
+    show_table,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ Shape = tuple[int, ...]
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="The file: NAME.nir or NAME.pt2.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="The file: NAME.nir or NAME.pt2.", show_default=False),
+    ] = None,
     weights: Annotated[
         Path | None,
         option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
@@ -38,23 +42,46 @@ def export(
     ] = None,
     tau: Annotated[float, option("NIR: synaptic time constant, in seconds.")] = 10e-3,
     dt: Annotated[float, option("NIR: step of the simulator it is for, in seconds.")] = 0.1e-3,
+    check: Annotated[
+        Path | None,
+        option(
+            "A TOML file with the limits of a chip (docs/hardware.md): say which layers do not fit "
+            "and by how much; then nothing is written, and the exit status is 1.",
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write a trained network for other programs: for neuromorphic ones (NIR), or for torch.
 
     NAME.nir is a graph for simulators and chips. NAME.pt2 is what torch.export makes, from spike
     values to spike values; torch.export.load reads it after `import ttfs_fast.ops`. Give the
-    network with one of --weights, --pretrained and --authors.
+    network with one of --weights, --pretrained and --authors. With --check and without a file it
+    is only compared with the limits of a chip.
     """
     with friendly_errors(debug):
         from ttfs_fast.models import HorizonNetwork, SpikingNetwork
 
-        if out.suffix not in (".nir", ".pt2"):
+        if out is None and check is None:
+            raise ValueError("give a file to write, NAME.nir or NAME.pt2, or --check LIMITS.toml")
+        if out is not None and out.suffix not in (".nir", ".pt2"):
             raise ValueError(f"{out}: the file's name must end in .nir or .pt2")
         model, config, _ = choose_network(weights, pretrained, authors)
         shape: Shape = (1, 28, 28)
         if isinstance(model, SpikingNetwork | HorizonNetwork):
             shape = (model.description.in_channels, *model.description.image_size)
+        if check is not None:
+            from ttfs_fast.analysis import check_limits, read_limits
+
+            found = check_limits(model, shape, read_limits(check))
+            show_table(found.table())
+            for excess in found.excesses:
+                print(excess)
+            if not found.fits:
+                raise typer.Exit(1)
+            print(f"every layer fits the limits of {check}")
+        if out is None:
+            return
         if out.suffix == ".nir":
             from ttfs_fast import nir
 
