@@ -15,11 +15,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from ttfs_fast._csv import write_rows
 from ttfs_fast._files import replace_file, save_figure
 from ttfs_fast.cli.circuit import _write_csv
 from ttfs_fast.data import write_idx
 from ttfs_fast.nn import SpikingLinear
-from ttfs_fast.paper.studies._tables import write_rows
 from ttfs_fast.paper.studies.depth import Run
 from ttfs_fast.quantization import convert
 from ttfs_fast.training import EpochRecord, TrainConfig, export_weights

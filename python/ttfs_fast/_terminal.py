@@ -2,7 +2,8 @@
 
 import codecs
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from ttfs_fast._extras import require
@@ -64,6 +65,78 @@ def console(stream: TextIO | None, **options: Any) -> Any:
     return require("rich.console", "train").Console(
         file=Unfailing(stream), highlight=False, **options
     )
+
+
+class Bars:
+    """Progress bars by their titles; `progress` makes them.
+
+    Attributes
+    ----------
+    shown : bool
+        Whether there is a terminal that shows them; if not, `update` does nothing.
+    """
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+        self.shown = progress is not None
+
+    def update(self, title: str, done: int, total: int | None, **fields: str) -> None:
+        """Move the bar of this title to ``done`` of ``total``; the first call draws it.
+
+        ``description`` in ``fields`` is shown in place of the title; the column ``"figures"`` shows
+        the field ``figures``.
+        """
+        if self._progress is None:
+            return
+        fields = {"description": title} | fields
+        if title not in self._tasks:
+            self._tasks[title] = self._progress.add_task(total=total, completed=done, **fields)
+        self._progress.update(self._tasks[title], completed=done, **fields)
+
+
+@contextmanager
+def progress(
+    stream: TextIO | None, *columns: str, show: bool = True, transient: bool = True
+) -> Iterator[Bars]:
+    """Progress bars on a terminal, and nothing on another stream or without the package rich.
+
+    Parameters
+    ----------
+    stream : text stream or None
+        Where they are drawn.
+    *columns : str
+        What a line shows: ``"title"``, ``"bar"``, ``"short bar"``, ``"percent"``, ``"count"``,
+        ``"bytes"``, ``"speed"``, ``"figures"``, ``"remaining"``; by default title, bar, percent
+        and remaining.
+    show : bool
+        With false, draw none.
+    transient : bool
+        Remove the bars at the end.
+    """
+    terminal = None
+    with suppress(ImportError):
+        terminal = console(stream) if show else None
+    if terminal is None or not terminal.is_terminal:
+        yield Bars(None)
+        return
+    rich = require("rich.progress", "train")
+    made = {
+        "title": lambda: rich.TextColumn("{task.description}", markup=False),
+        "bar": rich.BarColumn,
+        "short bar": lambda: rich.BarColumn(bar_width=8),
+        "percent": rich.TaskProgressColumn,
+        "count": rich.MofNCompleteColumn,
+        "bytes": rich.DownloadColumn,
+        "speed": rich.TransferSpeedColumn,
+        "figures": lambda: rich.TextColumn("{task.fields[figures]}", markup=False),
+        "remaining": rich.TimeRemainingColumn,
+    }
+    chosen = [made[name]() for name in columns or ("title", "bar", "percent", "remaining")]
+    with rich.Progress(
+        *chosen, console=terminal, transient=transient, refresh_per_second=4
+    ) as bars:
+        yield Bars(bars)
 
 
 def escape_unknown_characters() -> None:

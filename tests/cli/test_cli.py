@@ -13,12 +13,12 @@ import torch
 typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
 
 from ttfs_fast import cli, nir  # noqa: E402
+from ttfs_fast._csv import read_rows, write_rows  # noqa: E402
 from ttfs_fast._extras import require  # noqa: E402
 from ttfs_fast.analysis import evaluate  # noqa: E402
 from ttfs_fast.cli._common import COMMANDS  # noqa: E402
 from ttfs_fast.data import ImageSet, load  # noqa: E402
 from ttfs_fast.models import mnist_scnn  # noqa: E402
-from ttfs_fast.paper.studies._tables import read_rows, write_rows  # noqa: E402
 from ttfs_fast.training import TrainConfig, read_log, train  # noqa: E402
 
 

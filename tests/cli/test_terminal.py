@@ -19,7 +19,7 @@ pytest.importorskip("typer", reason="needs the extra ttfs_fast[train]")
 
 import ttfs_fast
 from ttfs_fast import _terminal
-from ttfs_fast.cli import bench, reproduction
+from ttfs_fast.cli import bench, reproduce
 from ttfs_fast.cli._common import counting_bar
 from ttfs_fast.training import TrainConfig, train
 from ttfs_fast.training.report import Reporter
@@ -97,7 +97,7 @@ def test_every_other_bar_does_too(encoding: str, columns: int, attach: Attach) -
     terminal = attach(encoding, columns)
     with counting_bar(4, show=True) as advance:
         advance(2)
-    with reproduction._progress() as progress:
+    with reproduce._progress() as progress:
         progress("a long name of a part of the report, with é and …", 1, 3)
     with _terminal.console(sys.stdout).status("layers: …", spinner=bench.SPINNER) as status:
         status.update("a long name of a layer, with é and …")

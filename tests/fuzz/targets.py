@@ -220,7 +220,7 @@ def _log(content: bytes, folder: Path) -> None:
 
 
 def _runs(content: bytes, folder: Path) -> None:
-    from ttfs_fast.paper.studies._tables import read_rows
+    from ttfs_fast._csv import read_rows
     from ttfs_fast.paper.studies.depth import Run
 
     path = folder / "depth.csv"

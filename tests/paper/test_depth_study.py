@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from ttfs_fast._csv import read_rows, write_rows
 from ttfs_fast.data import ImageSet
 from ttfs_fast.optim.centering import is_centred
 from ttfs_fast.paper import studies as experiments
 from ttfs_fast.paper.studies import DepthStudy, depth_study
 from ttfs_fast.paper.studies import depth as module
-from ttfs_fast.paper.studies._tables import read_rows, write_rows
 from ttfs_fast.paper.studies.depth import ARMS, Run, make_network, plot, summary
 from ttfs_fast.training import step
 

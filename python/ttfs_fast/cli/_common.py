@@ -203,14 +203,9 @@ def friendly_errors(debug: bool) -> Iterator[None]:
 
 @contextmanager
 def counting_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, and nothing elsewhere."""
-    terminal = _terminal.console(sys.stdout)
-    if not (show and terminal.is_terminal):
-        yield lambda done: None
-        return
-    with rich("progress").Progress(console=terminal, transient=True) as progress:
-        task = progress.add_task("testing", total=total)
-        yield lambda done: progress.update(task, completed=done)
+    """A progress bar of a test on a terminal, and nothing elsewhere."""
+    with _terminal.progress(sys.stdout, show=show) as bars:
+        yield lambda done: bars.update("testing", done, total)
 
 
 def download_data(dataset: str, data_root: str | None) -> None:

@@ -1,12 +1,11 @@
 """``ttfs-fast circuit``: the neuron as a circuit, simulated."""
 
-import csv
 import dataclasses
-import io
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from ttfs_fast._csv import write_csv
 from ttfs_fast.cli._common import (
     OR_SHIPPED,
     DataRoot,
@@ -481,11 +480,7 @@ def _table(title: str, columns: tuple[str, ...]) -> Any:
 
 
 def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:
-    from ttfs_fast._files import replace_file
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    replace_file(path, text.getvalue().encode())
+    write_csv(path, rows)
     print(f"wrote {path}")
 
 

@@ -16,7 +16,6 @@ from ttfs_fast.cli._common import (
     flag,
     friendly_errors,
     option,
-    rich,
     set_threads,
 )
 
@@ -120,30 +119,13 @@ def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
     """Bars on a terminal; elsewhere a line when a part begins and after every tenth of it."""
-    terminal = _terminal.console(sys.stdout)
-    if not terminal.is_terminal:
-        said: set[tuple[str, int]] = set()
+    said: set[tuple[str, int]] = set()
 
-        def line(part: str, done: int, total: int) -> None:
-            if (key := (part, 10 * done // total if total else 10)) not in said:
-                said.add(key)
-                _terminal.print_line(f"{part}: {done} of {total}")
+    def line(part: str, done: int, total: int) -> None:
+        if (key := (part, 10 * done // total if total else 10)) not in said:
+            said.add(key)
+            _terminal.print_line(f"{part}: {done} of {total}")
 
-        yield line
-        return
-    module = rich("progress")
-    tasks: dict[str, int] = {}
-    with module.Progress(
-        module.TextColumn("{task.description:8}"),
-        module.BarColumn(),
-        module.MofNCompleteColumn(),
-        module.TimeRemainingColumn(),
-        console=terminal,
-    ) as bars:
-
-        def advance(part: str, done: int, total: int) -> None:
-            if part not in tasks:
-                tasks[part] = bars.add_task(part, total=total, completed=done)
-            bars.update(tasks[part], completed=done)
-
-        yield advance
+    columns = ("title", "bar", "count", "remaining")
+    with _terminal.progress(sys.stdout, *columns, transient=False) as bars:
+        yield bars.update if bars.shown else line

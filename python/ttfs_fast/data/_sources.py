@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ttfs_fast._terminal import Unfailing, console
+from ttfs_fast._terminal import Unfailing, progress
 
 DATA_ROOT_VARIABLE = "TTFS_FAST_DATA"
 _TIMEOUT = 30.0
@@ -124,19 +124,18 @@ def fetch(url: str, limit: int) -> bytes:
 
 @contextmanager
 def _progress(url: str, total: int | None) -> Iterator[Progress]:
-    """A progress bar if rich is installed, else a line of text."""
-    try:
-        from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-        from rich.progress import Progress as Bar
+    """A progress bar on a terminal, elsewhere a line of text before and after."""
+    with progress(sys.stderr, "title", "bar", "bytes", "speed", transient=False) as bars:
+        done = 0
 
-        terminal = console(sys.stderr)
-    except ImportError:
-        size = f" ({total} bytes)" if total is not None else ""
-        print(f"fetching {url}{size}", file=Unfailing(sys.stderr))
-        yield lambda count: None
-        print(f"fetched {url}", file=Unfailing(sys.stderr))
-        return
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bar(*columns, console=terminal) as bar:
-        task = bar.add_task(url.rsplit("/", 1)[-1], total=total)
-        yield lambda count: bar.update(task, advance=count)
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            bars.update(url.rsplit("/", 1)[-1], done, total)
+
+        if not bars.shown:
+            size = f" ({total} bytes)" if total is not None else ""
+            print(f"fetching {url}{size}", file=Unfailing(sys.stderr))
+        yield advance
+        if not bars.shown:
+            print(f"fetched {url}", file=Unfailing(sys.stderr))

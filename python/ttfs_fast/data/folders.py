@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ttfs_fast import _terminal
 from ttfs_fast._extras import require
-from ttfs_fast._terminal import console
 from ttfs_fast.data._sources import folder_path
 from ttfs_fast.data.imageset import ImageSet, class_numbers, listed
 
@@ -237,7 +237,7 @@ def load_images(
     """
     check_corrupt(corrupt)
     images, kept, skipped = [], [], []
-    with _bar(len(folder), folder.path.name, show=progress) as advance:
+    with _terminal.progress(sys.stderr, show=progress) as bars:
         for index in range(len(folder)):
             try:
                 image = folder.read(index)
@@ -247,7 +247,7 @@ def load_images(
                 if corrupt == "refuse":
                     raise
                 skipped.append(str(error))
-            advance()
+            bars.update(folder.path.name, index + 1, len(folder))
     check_classes(folder, set(range(len(folder))) - set(kept))
     if skipped:
         warnings.warn(
@@ -394,24 +394,3 @@ def _bytes_of(grey: NDArray[Any], picture: Any) -> NDArray[np.uint8]:
     if tags.get(PHOTOMETRIC) == 0:  # 0 is white, and Pillow leaves that to its callers
         scaled = 255 - scaled
     return np.repeat(scaled.astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-class _bar:
-    """A progress bar of images on standard error, if rich is installed."""
-
-    def __init__(self, total: int, title: str, *, show: bool) -> None:
-        self._progress: Any = None
-        if show:
-            rich = require("rich.progress", "train")
-            self._progress = rich.Progress(console=console(sys.stderr), transient=True)
-            self._task = self._progress.add_task(title, total=total)
-
-    def __enter__(self) -> Any:
-        if self._progress is None:
-            return lambda: None
-        self._progress.start()
-        return lambda: self._progress.advance(self._task)
-
-    def __exit__(self, *error: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()

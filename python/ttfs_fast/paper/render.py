@@ -1,7 +1,6 @@
 """The report as files: one HTML page that needs nothing else, Markdown, CSV, pictures."""
 
 import base64
-import csv
 import io
 import re
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ttfs_fast._csv import csv_text
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
 from ttfs_fast.paper import numbers
@@ -170,11 +170,7 @@ def as_markdown(report: Report) -> str:
 
 def as_csv(table: Table) -> str:
     """The values of a table, unrounded."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.title for column in table.columns])
-    writer.writerows([["" if value is None else value for value in row] for row in table.rows])
-    return text.getvalue()
+    return csv_text([[column.title for column in table.columns], *table.rows])
 
 
 def png(figure: "Figure") -> bytes:

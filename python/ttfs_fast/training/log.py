@@ -1,13 +1,10 @@
 """The CSV log of a training run: one row an epoch."""
 
-import csv
-import dataclasses
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ttfs_fast._files import replace_file
+from ttfs_fast._csv import read_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,7 @@ class EpochRecord:
 
 def write_log(path: Path, records: Sequence[EpochRecord]) -> None:
     """Write the whole log, in one step: a reader sees whole rows only."""
-    text = io.StringIO()
-    names = [field.name for field in dataclasses.fields(EpochRecord)]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(record) for record in records)
-    replace_file(path, text.getvalue().encode())
+    write_rows(path, EpochRecord, records)
 
 
 def read_log(path: str | Path) -> list[EpochRecord]:
@@ -77,21 +69,4 @@ def read_log(path: str | Path) -> list[EpochRecord]:
     ValueError
         If it is not such a log; the message names the file and the line.
     """
-    fields = dataclasses.fields(EpochRecord)
-    records = []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != [field.name for field in fields]:
-            raise ValueError(f"{path} is not a training log: its first line names other columns")
-        for line in reader:
-            try:
-                values = {
-                    field.name: int(line[field.name])
-                    if field.type is int
-                    else float(line[field.name])
-                    for field in fields
-                }
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-            records.append(EpochRecord(**values))  # type: ignore[arg-type]
-    return records
+    return read_rows(path, EpochRecord, "a training log")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
+from ttfs_fast._csv import read_rows, write_rows
 from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure, use_folder
 from ttfs_fast._terminal import print_line
@@ -26,7 +27,6 @@ from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.optim.centering import centre_weights_, hold_spread_
 from ttfs_fast.optim.muon import Muon
 from ttfs_fast.optim.schedule import cosine
-from ttfs_fast.paper.studies._tables import read_rows, write_rows
 from ttfs_fast.training.batches import EpochBatches
 from ttfs_fast.training.step import TrainingStep, equation_5
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ttfs_fast._csv import read_rows, write_rows
 from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure, use_folder
 from ttfs_fast._terminal import print_line
@@ -17,7 +18,6 @@ from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
 from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.models.shipped import weights_file
-from ttfs_fast.paper.studies._tables import read_rows, write_rows
 from ttfs_fast.training import TrainConfig, load_model
 from ttfs_fast.training.datasets import load_in_memory
 from ttfs_fast.training.trainer import ensure_trained

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ttfs_fast._csv import write_rows
 from ttfs_fast._extras import require
 from ttfs_fast._files import save_figure, use_folder
 from ttfs_fast.analysis.diagnose import diagnose
@@ -17,7 +18,6 @@ from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models import vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.optim.centering import centre_weights_
-from ttfs_fast.paper.studies._tables import write_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
