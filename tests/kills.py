@@ -53,18 +53,18 @@ QUANTIZATION = QuantizeConfig(bits=2, epochs=3, training=TRAINING)
 
 
 def run_training(folder: Path) -> None:
-    train(TRAINING, folder, resume=(folder / "config.json").exists(), quiet=True)
+    train(TRAINING, folder, resume=(folder / "config.json").exists())
 
 
 def run_quantization(folder: Path) -> None:
-    quantize(mnist_scnn(pretrained=True), QUANTIZATION, folder, resume=True, quiet=True)
+    quantize(mnist_scnn(pretrained=True), QUANTIZATION, folder, resume=True)
 
 
 def run_reproduction(folder: Path) -> None:
     """Of a network that is trained beside the folder, for all runs."""
     run = folder.parent / "digits"
     if not (run / "model.safetensors").exists():
-        train(TRAINING, run, quiet=True)
+        train(TRAINING, run)
     store.FLUSH_EVERY = 0.05
     found = find_subjects(quick=True, out=folder, seed=0, runs=(run,))
     parts = ("table3", "table4", "figure2")

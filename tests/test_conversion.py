@@ -120,7 +120,7 @@ def test_trained_network_converts_with_its_decisions(tmp_path: Path) -> None:
         lr=0.01,
         threads=1,
     )
-    trained = train(config, tmp_path, quiet=True)
+    trained = train(config, tmp_path)
     adapter = trained.model
     assert isinstance(adapter, OnSpikeValues)
     train_images, test_images = (

@@ -30,11 +30,11 @@ SMALL = TrainConfig(dataset="digits", epochs=1, train_images=30, test_images=10,
 RETRAINED = QuantizeConfig(bits=8, epochs=1, training=SMALL)
 
 WORK: dict[str, Callable[[Path], object]] = {
-    "train": lambda folder: train(SMALL, folder, quiet=True),
-    "train --resume": lambda folder: train(SMALL, folder, resume=True, quiet=True),
-    "train --overwrite": lambda folder: train(SMALL, folder, overwrite=True, quiet=True),
-    "train if need be": lambda folder: ensure_trained(SMALL, folder, quiet=True),
-    "quantize": lambda folder: quantize(nn.Identity(), RETRAINED, folder, quiet=True),
+    "train": lambda folder: train(SMALL, folder),
+    "train --resume": lambda folder: train(SMALL, folder, resume=True),
+    "train --overwrite": lambda folder: train(SMALL, folder, overwrite=True),
+    "train if need be": lambda folder: ensure_trained(SMALL, folder),
+    "quantize": lambda folder: quantize(nn.Identity(), RETRAINED, folder),
     "quantize --resume": lambda folder: quantize(nn.Identity(), RETRAINED, folder, resume=True),
     "reproduce": lambda folder: reproduce(Plan.quick(0), Found([], []), folder),
     "study depth": lambda folder: depth_study(DepthStudy(), folder),
@@ -98,37 +98,35 @@ def test_a_file_system_without_locks_keeps_nobody_from_work(
 
 
 def test_the_checkpoint_of_another_training_run_is_not_continued(tmp_path: Path) -> None:
-    train(SMALL, tmp_path / "one", quiet=True)
-    train(dataclasses.replace(SMALL, seed=5, jitter=0.1), tmp_path / "other", quiet=True)
+    train(SMALL, tmp_path / "one")
+    train(dataclasses.replace(SMALL, seed=5, jitter=0.1), tmp_path / "other")
     shutil.rmtree(tmp_path / "one" / "checkpoint-0001")
     shutil.copytree(tmp_path / "other" / "checkpoint-0001", tmp_path / "one" / "checkpoint-0001")
     weights = (tmp_path / "one" / "model.safetensors").read_bytes()
     with pytest.raises(
         ValueError,
         match=r"its checkpoint is of a run with other settings than its config.json: "
-        r"jitter was 0\.1, now 0\.0; seed was 5, now 0\. Start anew with --overwrite",
+        r"jitter was 0\.1, now 0\.0; seed was 5, now 0\. Start anew with overwrite=True",
     ):
-        train(SMALL, tmp_path / "one", resume=True, quiet=True)
+        train(SMALL, tmp_path / "one", resume=True)
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == weights
 
 
 def test_the_checkpoint_of_another_retraining_is_not_continued(tmp_path: Path) -> None:
     network = mnist_scnn(pretrained=True)
     one, other = tmp_path / "one", tmp_path / "other"
-    quantize(network, RETRAINED, one, quiet=True)
+    quantize(network, RETRAINED, one)
     seed = dataclasses.replace(SMALL, seed=5)
-    quantize(network, dataclasses.replace(RETRAINED, training=seed), other, quiet=True)
+    quantize(network, dataclasses.replace(RETRAINED, training=seed), other)
     shutil.copytree(one / "checkpoint-0001", other / "checkpoint-0001", dirs_exist_ok=True)
     with pytest.raises(ValueError, match=r"its checkpoint is of a run with other settings than"):
-        quantize(
-            network, dataclasses.replace(RETRAINED, training=seed), other, resume=True, quiet=True
-        )
+        quantize(network, dataclasses.replace(RETRAINED, training=seed), other, resume=True)
     # Nor is one whose settings are gone, nor that of a training, with --resume or without.
     (other / "quantize.json").unlink()
     with pytest.raises(FileExistsError, match="already holds a run"):
-        quantize(network, RETRAINED, other, quiet=True)
-    train(SMALL, tmp_path / "trained", quiet=True)
+        quantize(network, RETRAINED, other)
+    train(SMALL, tmp_path / "trained")
     names = {path.name for path in (tmp_path / "trained").iterdir()}
     with pytest.raises(ValueError, match="is of a run with other settings"):
-        quantize(network, RETRAINED, tmp_path / "trained", resume=True, quiet=True)
+        quantize(network, RETRAINED, tmp_path / "trained", resume=True)
     assert {path.name for path in (tmp_path / "trained").iterdir()} == names

@@ -10,7 +10,7 @@ from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
 from ttfs_fast.layers import SpikeCounter, spiking_layers, watch_layers
 from ttfs_fast.models import mnist_scnn, vgg_stack
 from ttfs_fast.optim.centering import centre_weights_
-from ttfs_fast.training import TrainConfig, load_model, train
+from ttfs_fast.training import LogLines, TrainConfig, load_model, train
 
 DIGITS = TrainConfig(
     dataset="digits",
@@ -79,10 +79,8 @@ def test_what_cannot_be() -> None:
         TrainConfig(horizons=(math.nan,))
 
 
-def test_a_run_that_goes_on_from_another_with_horizons(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = train(DIGITS, tmp_path / "first", quiet=True)
+def test_a_run_that_goes_on_from_another_with_horizons(tmp_path: Path) -> None:
+    first = train(DIGITS, tmp_path / "first")
     values = (3 * torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(2))).exp()
     horizons = tuple(find_horizons(first.model, values, 0.6))
     further = dataclasses.replace(
@@ -93,12 +91,10 @@ def test_a_run_that_goes_on_from_another_with_horizons(
         lr=1e-9,
         min_lr=1e-9,
     )
-    capsys.readouterr()
-    second = train(further, tmp_path / "second")
-    told = f"model.safetensors was trained with horizons (); this run goes on with {horizons}\n"
-    printed = capsys.readouterr().out
-    assert told in printed
-    assert printed.count("was trained with") == 1
+    told: list[str] = []
+    second = train(further, tmp_path / "second", callback=LogLines(told.append))
+    (line,) = (line for line in told if "was trained with" in line)
+    assert line.endswith(f"was trained with horizons (); this run goes on with {horizons}")
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
     assert second.evaluation.sparsity < 0.8 < first.evaluation.sparsity
@@ -116,17 +112,15 @@ def test_centred_weights_go_on_too(tmp_path: Path) -> None:
     deep = dataclasses.replace(
         DIGITS, model="vgg4", width=0.5, relative_lr=True, epochs=1, ema_decay=0.9, alpha=1.5
     )
-    first = train(deep, tmp_path / "first", quiet=True)
+    first = train(deep, tmp_path / "first")
     start = str(first.weights_path)
     still = dataclasses.replace(deep, initial_checkpoint=start, lr=1e-9, min_lr=1e-9)
-    second = train(still, tmp_path / "second", quiet=True)
+    second = train(still, tmp_path / "second")
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
     with pytest.raises(
         ValueError, match=r"another network, vgg4 of width 0.5 with neuron=spiking for digits"
     ):
-        train(dataclasses.replace(DIGITS, initial_checkpoint=start), tmp_path / "other", quiet=True)
+        train(dataclasses.replace(DIGITS, initial_checkpoint=start), tmp_path / "other")
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        train(
-            dataclasses.replace(DIGITS, initial_checkpoint="none"), tmp_path / "third", quiet=True
-        )
+        train(dataclasses.replace(DIGITS, initial_checkpoint="none"), tmp_path / "third")

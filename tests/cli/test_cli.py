@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig(
         dataset="digits", epochs=1, train_images=100, test_images=40, alpha=2.5, threads=1
     )
-    train(config, folder, quiet=True)
+    train(config, folder)
     return folder
 
 
@@ -160,7 +160,9 @@ def test_resume_with_other_settings_names_them(trained: Path) -> None:
     assert "seed was 0, now 5" in result.stderr
     result = run("train", "--out", str(trained))
     assert result.exit_code == 2
-    assert "already holds a training run" in result.stderr
+    assert (
+        "already holds a training run: give --resume to continue it, --overwrite" in result.stderr
+    )
 
 
 def test_eval_prints_every_measure(trained: Path) -> None:
@@ -346,3 +348,11 @@ def test_without_typer_the_command_says_what_to_install(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert 'pip install "ttfs_fast[train]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_messages_name_options_in_place_of_arguments() -> None:
+    from ttfs_fast.cli._common import as_options
+
+    text = "give resume=True, or float_teacher=True; lr_start=0.1 and exclude_target=False stay"
+    shown = "give --resume, or --float-teacher; lr_start=0.1 and exclude_target=False stay"
+    assert as_options(text) == shown

@@ -21,8 +21,8 @@ import ttfs_fast
 from ttfs_fast import _terminal
 from ttfs_fast.cli import bench, reproduce
 from ttfs_fast.cli._common import counting_bar
+from ttfs_fast.cli._progress import ShowProgress
 from ttfs_fast.training import TrainConfig, train
-from ttfs_fast.training.report import Reporter
 
 COLUMNS = (1, 20, 50, 60, 200)
 ENCODINGS = ("ascii", "latin-1", "cp1252", "utf-8")
@@ -81,12 +81,12 @@ def test_the_bar_of_a_training_fits_every_terminal(
     encoding: str, columns: int, attach: Attach
 ) -> None:
     terminal = attach(encoding, columns)
-    reporter = Reporter()
-    reporter.say("run in runs/é→\udcff")
-    with reporter.start_bar(total=10, done=0):
+    shown = ShowProgress()
+    shown.log("run in runs/é→\udcff")
+    with shown.progress(total=10, done=0):
         for step in range(10):
-            reporter.step("epoch 10/10", step, "loss 9.1978  accuracy 15.50%  sparsity 100.0%")
-        reporter._progress.refresh()
+            shown.step("epoch 10/10", step, "loss 9.1978  accuracy 15.50%  sparsity 100.0%")
+        shown._bar.refresh()
     assert "run in runs/" in terminal.text()
     assert "\\udcff" in terminal.text()
     assert "epoch" in terminal.text() or columns < 60
@@ -116,7 +116,7 @@ def test_training_goes_on_without_its_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", stream)
     config = TrainConfig(dataset="digits", epochs=1, train_images=40, test_images=20, threads=1)
-    result = train(config, tmp_path / "run")
+    result = train(config, tmp_path / "run", callback=ShowProgress())
     assert result.weights_path.is_file()
     _terminal.print_line("a line")
 

@@ -202,7 +202,7 @@ def test_a_script_without_a_guard_is_told_to_have_one(folder: ImageFolder, tmp_p
         f"    dataset='folder', data_root={str(tmp_path)!r}, model='vgg4', width=0.25,\n"
         "    image_size=32, epochs=1, workers=1, threads=1,\n"
         ")\n"
-        f"train(config, {str(tmp_path / 'run')!r}, overwrite=True, quiet=True)\n"
+        f"train(config, {str(tmp_path / 'run')!r}, overwrite=True)\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False

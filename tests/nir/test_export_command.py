@@ -42,7 +42,7 @@ def test_a_trained_deep_network_with_its_encoding(tmp_path: Path) -> None:
     config = TrainConfig(
         dataset="digits", model="cifar_scnn", width=0.1, epochs=1, train_images=20, test_images=10
     )
-    trained = train(config, tmp_path / "run", quiet=True)
+    trained = train(config, tmp_path / "run")
     path = tmp_path / "small.nir"
     result = run(str(path), "--weights", str(trained.weights_path))
     assert result.exit_code == 0, result.output

@@ -90,7 +90,7 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
         cost_reduction="mean",
         threads=1,
     )
-    whole = train(config, tmp_path / "whole", quiet=True)
+    whole = train(config, tmp_path / "whole")
     assert whole.records[1].loss_class < 0.9 * whole.records[0].loss_class
 
     from ttfs_fast.training import trainer as loop
@@ -104,8 +104,8 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "stopped", quiet=True)
-    resumed = train(config, tmp_path / "stopped", resume=True, quiet=True)
+            train(config, tmp_path / "stopped")
+    resumed = train(config, tmp_path / "stopped", resume=True)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value)
     assert dataclasses.replace(resumed.records[1], seconds=0) == dataclasses.replace(

@@ -34,7 +34,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seed=1,
         threads=1,
     )
-    result = train(config, folder, quiet=True)
+    result = train(config, folder)
     assert result.evaluation.accuracy > 0.4
     assert result.evaluation.sparsity > 0.3
     return folder

@@ -55,7 +55,7 @@ def test_a_network_of_a_folder_of_images(coloured: Path, tmp_path: Path) -> None
         threads=1,
     )
     run, out = tmp_path / "colours", tmp_path / "report"
-    train(config, run, quiet=True)
+    train(config, run)
     # An empty folder of data: no MNIST, so that this is the only network.
     found = find_subjects(
         quick=False, out=out, seed=0, data_root=tmp_path, runs=(run,), images=coloured
@@ -108,6 +108,6 @@ def test_neurons_that_do_not_spike_are_refused(tmp_path: Path) -> None:
         l2_cost=0.0,
         threads=1,
     )
-    train(config, tmp_path / "relu", quiet=True)
+    train(config, tmp_path / "relu")
     with pytest.raises(ValueError, match="relu neurons; these do not spike"):
         find_subjects(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "relu",))

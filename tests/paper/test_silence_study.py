@@ -20,7 +20,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
         cost_reduction="mean",
         threads=1,
     )
-    result = train(config, tmp_path_factory.mktemp("runs") / "network", quiet=True)
+    result = train(config, tmp_path_factory.mktemp("runs") / "network")
     assert result.evaluation.accuracy > 0.75
     return result
 
@@ -47,7 +47,7 @@ def test_another_network_in_the_same_folder_has_rows_of_its_own(
     study = SilenceStudy(network.weights_path, shares=(1.0,), epochs=1, lr=0.002)
     (first,) = silence_study(study, tmp_path, say=lambda text: None)
     config = TrainConfig(dataset="digits", epochs=1, train_images=60, test_images=100, threads=1)
-    other = train(config, tmp_path / "other", quiet=True)
+    other = train(config, tmp_path / "other")
     (second,) = silence_study(
         dataclasses.replace(study, weights=other.weights_path), tmp_path, say=lambda text: None
     )

@@ -24,7 +24,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_data")
 def test_without_data_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"MNIST: .*--quick, which needs no data"):
+    with pytest.raises(FileNotFoundError, match=r"MNIST: .*quick=True, which needs no data"):
         find_subjects(quick=False, out=tmp_path, seed=0)
 
 

@@ -37,7 +37,7 @@ from ttfs_fast.quantization import (
     quantize_,
     refit_,
 )
-from ttfs_fast.training import TrainConfig
+from ttfs_fast.training import LogLines, TrainConfig
 
 LEVELS = {8: 127, 4: 7, 2: 2}
 
@@ -462,7 +462,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     from ttfs_fast.training import train
 
     settings = dataclasses.replace(config().training, epochs=8, lr=3e-3, ema_decay=0.0)
-    return train(settings, tmp_path_factory.mktemp("digits"), quiet=True).model
+    return train(settings, tmp_path_factory.mktemp("digits")).model
 
 
 @dataclasses.dataclass
@@ -477,7 +477,7 @@ class Retrained:
 def retrained(digits: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     folder = tmp_path_factory.mktemp("retrained") / "run"
     before = {name: value.clone() for name, value in digits.state_dict().items()}
-    nets = quantization.quantize(digits, config(), folder, quiet=True)
+    nets = quantization.quantize(digits, config(), folder)
     assert all(torch.equal(before[name], value) for name, value in digits.state_dict().items())
     return Retrained(nets, folder)
 
@@ -503,10 +503,10 @@ def test_retraining_mends_what_two_bits_cost(digits: nn.Module, retrained: Retra
     with torch.no_grad():
         right = predict(digits(values)) == test_set.labels_as_tensor()
     assert comparison.float_correct == int(right.sum())
-    with pytest.raises(FileExistsError, match="--resume"):
-        quantization.quantize(digits, config(), retrained.folder, quiet=True)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        quantization.quantize(digits, config(), retrained.folder)
     with pytest.raises(ValueError, match="other settings"):
-        quantization.quantize(digits, config(epochs=3), retrained.folder, resume=True, quiet=True)
+        quantization.quantize(digits, config(epochs=3), retrained.folder, resume=True)
 
 
 def test_the_float_network_can_be_the_teacher(
@@ -517,7 +517,7 @@ def test_the_float_network_can_be_the_teacher(
     settings = config().training
     path = export_weights(digits, tmp_path / "t.safetensors", settings, test_accuracy=0.9)
     taught = dataclasses.replace(settings, teacher=str(path), distill_weight=1.0)
-    nets = quantization.quantize(digits, config(training=taught), tmp_path / "run", quiet=True)
+    nets = quantization.quantize(digits, config(training=taught), tmp_path / "run")
     assert nets[2].to_bytes() != retrained.nets[2].to_bytes()
     comparison = quantization.compare(digits, nets[2], load("digits", train=False))
     assert comparison.agreement > 0.85  # the labels did not count
@@ -525,8 +525,7 @@ def test_the_float_network_can_be_the_teacher(
     own = dataclasses.replace(short, teacher=None)
     runs = (config(bits=8, training=short), config(bits=8, training=own, float_teacher=True))
     by_file, by_itself = (
-        quantization.quantize(digits, run, tmp_path / f"short-{i}", quiet=True)[8]
-        for i, run in enumerate(runs)
+        quantization.quantize(digits, run, tmp_path / f"short-{i}")[8] for i, run in enumerate(runs)
     )
     assert by_file.to_bytes() == by_itself.to_bytes()
     with pytest.raises(ValueError, match="two teachers"):
@@ -539,23 +538,23 @@ def test_the_last_number_of_bits_may_have_epochs_of_its_own(
     training = dataclasses.replace(config().training, train_images=100)
     settings = config(bits=4, epochs=1, last_epochs=3, training=training)
     assert [(stage.bits, stage.epochs) for stage in settings.stages] == [(8, 1), (4, 3)]
-    nets = quantization.quantize(digits, settings, tmp_path, quiet=True)
+    nets = quantization.quantize(digits, settings, tmp_path)
     assert list(nets) == [8, 4]
     assert (tmp_path / "checkpoint-0004").exists()
     only = dataclasses.replace(settings, bits=8, last_epochs=None)
-    first = quantization.quantize(digits, only, tmp_path / "8", quiet=True)
+    first = quantization.quantize(digits, only, tmp_path / "8")
     assert first[8].to_bytes() == nets[8].to_bytes()
     # A run of the version before, which did not know these epochs, goes on.
     saved = tmp_path / "8" / "quantize.json"
     older = json.loads(saved.read_text())
     del older["last_epochs"]
     saved.write_text(json.dumps(older))
-    again = quantization.quantize(digits, only, tmp_path / "8", resume=True, quiet=True)
+    again = quantization.quantize(digits, only, tmp_path / "8", resume=True)
     assert again[8].to_bytes() == nets[8].to_bytes()
     for wrong in ('{"epochs": 2}', "[]", "{", ""):
         saved.write_text(wrong)
         with pytest.raises(ValueError, match="give those, or another folder"):
-            quantization.quantize(digits, only, tmp_path / "8", resume=True, quiet=True)
+            quantization.quantize(digits, only, tmp_path / "8", resume=True)
     for name in ("last_epochs", "tune_epochs"):
         with pytest.raises(ValueError, match=f"{name} must be at least 0; got -1"):
             config(**{name: -1})
@@ -564,9 +563,9 @@ def test_the_last_number_of_bits_may_have_epochs_of_its_own(
 def test_tuning_moves_thresholds_after_the_last_stage(digits: nn.Module, tmp_path: Path) -> None:
     training = dataclasses.replace(config().training, train_images=500)
     settings = config(bits=4, epochs=1, training=training)
-    plain = quantization.quantize(digits, settings, tmp_path / "plain", quiet=True)
+    plain = quantization.quantize(digits, settings, tmp_path / "plain")
     settings = dataclasses.replace(settings, tune_epochs=3)
-    tuned = quantization.quantize(digits, settings, tmp_path / "tuned", quiet=True)
+    tuned = quantization.quantize(digits, settings, tmp_path / "tuned")
     assert (tmp_path / "tuned" / "checkpoint-0005").exists()
     assert tuned[8].to_bytes() == plain[8].to_bytes()
     moved = 0
@@ -587,10 +586,10 @@ def test_settings_of_several_processes_retrain_on_whole_batches(
     """The settings of a network that torchrun trained, on the one process that retrains it."""
     training = dataclasses.replace(config().training, train_images=60)
     settings = config(bits=8, epochs=1, training=training)
-    alone = quantization.quantize(digits, settings, tmp_path / "1", quiet=True)
+    alone = quantization.quantize(digits, settings, tmp_path / "1")
     training = dataclasses.replace(training, processes=2)
     settings = dataclasses.replace(settings, training=training)
-    found = quantization.quantize(digits, settings, tmp_path / "2", quiet=True)
+    found = quantization.quantize(digits, settings, tmp_path / "2")
     assert found[8].to_bytes() == alone[8].to_bytes()
 
 
@@ -599,7 +598,7 @@ def test_other_images_are_not_resumed(
 ) -> None:
     training = dataclasses.replace(config().training, train_images=20, test_images=10)
     settings = config(bits=8, epochs=1, training=training)
-    quantization.quantize(digits, settings, tmp_path, quiet=True)
+    quantization.quantize(digits, settings, tmp_path)
 
     def darker(*args: object, **more: object) -> object:
         images = load("digits", train=bool(more["train"]))
@@ -607,11 +606,11 @@ def test_other_images_are_not_resumed(
 
     monkeypatch.setattr("ttfs_fast.training.datasets.load", darker)
     with pytest.raises(ValueError, match="another set of images than it began with"):
-        quantization.quantize(digits, settings, tmp_path, resume=True, quiet=True)
+        quantization.quantize(digits, settings, tmp_path, resume=True)
 
 
 def test_steps_without_a_finite_gradient_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ttfs_fast.training import step
     from ttfs_fast.training.checkpoint import load_checkpoint
@@ -626,10 +625,12 @@ def test_steps_without_a_finite_gradient_are_counted(
     monkeypatch.setattr(step, "clip_gradient_", sometimes_infinite)
     images = dataclasses.replace(config().training, train_images=60, test_images=10)
     settings = config(bits=8, epochs=2, training=images)
-    quantization.quantize(mnist_scnn(pretrained=True), settings, tmp_path)
-    first, second = (line for line in capsys.readouterr().out.splitlines() if "epoch " in line)
-    assert first.endswith("  2 steps left out")
-    assert second.endswith("  1 step left out")
+    told: list[str] = []
+    model = mnist_scnn(pretrained=True)
+    quantization.quantize(model, settings, tmp_path, callback=LogLines(told.append))
+    first, second = (line for line in told if "epoch " in line)
+    assert first.endswith("  2 steps skipped")
+    assert second.endswith("  1 step skipped")
     found = load_checkpoint(tmp_path)
     assert found is not None
     assert found.facts["skipped_steps"] == [2, 1]
@@ -643,7 +644,7 @@ def test_a_stopped_run_continues_to_the_same_bits(
 
     training_settings = dataclasses.replace(config().training, train_images=100)
     settings = config(training=training_settings, tune_epochs=2)
-    nets = quantization.quantize(digits, settings, tmp_path / "whole", quiet=True)
+    nets = quantization.quantize(digits, settings, tmp_path / "whole")
     save, saved = training.save_checkpoint, []
 
     def stop(*arguments: object) -> object:
@@ -655,26 +656,26 @@ def test_a_stopped_run_continues_to_the_same_bits(
 
     monkeypatch.setattr(training, "save_checkpoint", stop)
     with pytest.raises(KeyboardInterrupt):
-        quantization.quantize(digits, settings, tmp_path / "stopped", quiet=True)
+        quantization.quantize(digits, settings, tmp_path / "stopped")
     monkeypatch.setattr(training, "save_checkpoint", save)
-    again = quantization.quantize(digits, settings, tmp_path / "stopped", resume=True, quiet=True)
+    again = quantization.quantize(digits, settings, tmp_path / "stopped", resume=True)
     assert {b: n.to_bytes() for b, n in again.items()} == {b: n.to_bytes() for b, n in nets.items()}
     assert nets[8].to_bytes() != convert(digits, 8).to_bytes()
     other = copy.deepcopy(digits)
     with torch.no_grad():
         next(other.parameters()).mul_(1.1)
     with pytest.raises(ValueError, match="another network than it began with: give that one"):
-        quantization.quantize(other, settings, tmp_path / "stopped", resume=True, quiet=True)
+        quantization.quantize(other, settings, tmp_path / "stopped", resume=True)
     first = tmp_path / "stopped" / "model-8bit.ttfs"
     first.rename(tmp_path / "kept.ttfs")
     with pytest.raises(FileNotFoundError, match=r"model-8bit.ttfs is gone, .* put it back"):
-        quantization.quantize(digits, settings, tmp_path / "stopped", resume=True, quiet=True)
+        quantization.quantize(digits, settings, tmp_path / "stopped", resume=True)
     (tmp_path / "kept.ttfs").rename(first)
     # Nor does a kill between writing a checkpoint and removing the one before it leave a trace.
     newest = max(path for path in (tmp_path / "stopped").glob("checkpoint-*"))
     shutil.copytree(newest, newest.with_name("checkpoint-0001"))
     shutil.copytree(newest, newest.with_name(".partial-removed-1234"))
-    quantization.quantize(digits, settings, tmp_path / "stopped", resume=True, quiet=True)
+    quantization.quantize(digits, settings, tmp_path / "stopped", resume=True)
     whole, stopped = (
         {path.name for path in (tmp_path / name).iterdir()} for name in ("whole", "stopped")
     )

@@ -22,6 +22,7 @@ from ttfs_fast.analysis import evaluate
 from ttfs_fast.data import StreamedImages, cifar, load
 from ttfs_fast.models import MnistSCNN
 from ttfs_fast.training import (
+    LogLines,
     TrainConfig,
     TrainResult,
     export_weights,
@@ -77,7 +78,7 @@ def same_bits(one: TrainResult, other: TrainResult) -> None:
 
 def test_a_centred_network_learns_and_folds(tmp_path: Path) -> None:
     config = dataclasses.replace(DEEP, epochs=12, train_images=1000, test_images=300, width=0.5)
-    result = train(config, tmp_path, quiet=True)
+    result = train(config, tmp_path)
     assert result.evaluation.accuracy > 0.6
     assert result.evaluation.sparsity > 0.9
     assert result.records[-1].loss < 0.7 * result.records[0].loss
@@ -121,9 +122,7 @@ def test_every_kind_of_network_trains(
     assert evaluate(network, load("digits", train=False), alpha=1.5).accuracy >= 0
 
 
-def test_a_single_image_is_left_out_with_batch_normalisation(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_single_image_is_left_out_with_batch_normalisation(tmp_path: Path) -> None:
     """The last batch of an epoch; its answer counts, and nothing is learned from it."""
     config = dataclasses.replace(
         DEEP,
@@ -134,20 +133,21 @@ def test_a_single_image_is_left_out_with_batch_normalisation(
         epochs=2,
         train_images=61,
     )
-    result = train(config, tmp_path / "a")
+    told: list[str] = []
+    result = train(config, tmp_path / "a", callback=LogLines(told.append))
     assert [record.skipped_steps for record in result.records] == [1, 1]
-    assert capsys.readouterr().out.count("  1 step left out\n") == 2
+    assert sum(line.endswith("  1 step skipped") for line in told) == 2
     share = result.records[0].train_accuracy * 61
     assert share == pytest.approx(round(share))
-    relu = train(dataclasses.replace(config, neuron="relu"), tmp_path / "b", quiet=True)
+    relu = train(dataclasses.replace(config, neuron="relu"), tmp_path / "b")
     assert [record.skipped_steps for record in relu.records] == [0, 0]
 
 
 def test_sgd_with_momentum(tmp_path: Path) -> None:
     config = dataclasses.replace(DEEP, optimizer="sgd", momentum=0.9, lr=0.5, epochs=3)
-    result = train(config, tmp_path / "a", quiet=True)
+    result = train(config, tmp_path / "a")
     assert result.records[-1].loss < result.records[0].loss
-    other = train(dataclasses.replace(config, momentum=0.0), tmp_path / "b", quiet=True)
+    other = train(dataclasses.replace(config, momentum=0.0), tmp_path / "b")
     assert other.records[-1].loss != result.records[-1].loss
 
 
@@ -156,10 +156,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(pieces: int, tmp_pat
     config = dataclasses.replace(
         DEEP, weight_sum=0.0, relative_lr=False, weight_sum_cost=1.0, l2_cost=1e-3, train_images=100
     )
-    whole = train(config, tmp_path / "whole", quiet=True)
-    parts = train(
-        dataclasses.replace(config, grad_accum_steps=pieces), tmp_path / "parts", quiet=True
-    )
+    whole = train(config, tmp_path / "whole")
+    parts = train(dataclasses.replace(config, grad_accum_steps=pieces), tmp_path / "parts")
     for one, other in zip(whole.records, parts.records, strict=True):
         assert other.loss == pytest.approx(one.loss, rel=1e-4)
         assert other.loss_l2 == pytest.approx(one.loss_l2, rel=1e-4)
@@ -191,7 +189,7 @@ def test_resumed_with_everything_switched_on(
         optimizer="sgd",
         lr=0.3,
     )
-    whole = train(config, tmp_path / "whole", quiet=True)
+    whole = train(config, tmp_path / "whole")
     real = step.clip_gradient_
     steps = 4 * 2 + 1
 
@@ -204,12 +202,12 @@ def test_resumed_with_everything_switched_on(
 
     monkeypatch.setattr(step, "clip_gradient_", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "run", quiet=True)
+        train(config, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-0002"]
     monkeypatch.undo()
-    resumed = train(config, tmp_path / "run", resume=True, quiet=True)
+    resumed = train(config, tmp_path / "run", resume=True)
     same_bits(resumed, whole)
-    same_bits(train(config, tmp_path / "run", resume=True, quiet=True), whole)
+    same_bits(train(config, tmp_path / "run", resume=True), whole)
 
 
 def test_early_stopping_ends_with_the_best_weights(
@@ -232,7 +230,7 @@ def test_early_stopping_ends_with_the_best_weights(
     config = dataclasses.replace(
         DEEP, weight_sum=0.0, relative_lr=False, epochs=50, patience_epochs=3, train_images=60
     )
-    result = train(config, tmp_path, quiet=True)
+    result = train(config, tmp_path)
     assert len(result.records) == 5  # three epochs no better than the second
     for name, value in result.model.state_dict().items():
         assert torch.equal(value, states[1][name])
@@ -243,15 +241,15 @@ def test_tensorboard_has_the_log(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs the extra ttfs_fast[tensorboard]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(dataclasses.replace(DEEP, epochs=1), tmp_path, quiet=True, tensorboard=True)
+    train(dataclasses.replace(DEEP, epochs=1), tmp_path, tensorboard=True)
     config = dataclasses.replace(DEEP, epochs=1)
-    result = train(config, tmp_path, quiet=True, tensorboard=True, resume=True)
+    result = train(config, tmp_path, tensorboard=True, resume=True)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     curve = events.Scalars("loss/loss")
     assert [event.step for event in curve] == [1]
     assert curve[0].value == pytest.approx(result.records[0].loss, rel=1e-5)
     assert "test/test_accuracy" in events.Tags()["scalars"]
-    train(config, tmp_path, quiet=True, overwrite=True)
+    train(config, tmp_path, overwrite=True)
     assert not (tmp_path / "tensorboard").exists()
 
 
@@ -263,7 +261,7 @@ def test_tensorboard_refuses_paths_it_cannot_write_to_before_a_run_is_replaced(
     run.mkdir()
     (run / "config.json").write_text("a run of before")
     with pytest.raises(ValueError, match=r"run-\\udcff/tensorboard is not: choose another"):
-        train(DEEP, run, quiet=True, tensorboard=True, overwrite=True)
+        train(DEEP, run, tensorboard=True, overwrite=True)
     assert (run / "config.json").read_text() == "a run of before"
     assert [path.name for path in run.iterdir()] == ["config.json"]
 
@@ -308,15 +306,15 @@ def folder_config(root: Path, **more: object) -> TrainConfig:
 def test_images_in_class_folders(class_folders: Path, tmp_path: Path) -> None:
     config = folder_config(class_folders)
     with pytest.warns(UserWarning, match="left out 1 images"):
-        result = train(config, tmp_path / "a", quiet=True)
+        result = train(config, tmp_path / "a")
     assert result.evaluation.images == 12
     assert result.evaluation.accuracy > 0.6
     model, _ = load_model(result.weights_path)
     assert model(torch.rand(2, 6, 32, 32).exp()).shape == (2, 3)
     # Worker processes give the same bits, and so does a resumed run.
     with pytest.warns(UserWarning, match="left out 1 images"):
-        same_bits(train(dataclasses.replace(config, workers=1), tmp_path / "b", quiet=True), result)
-    same_bits(train(config, tmp_path / "a", resume=True, quiet=True), result)
+        same_bits(train(dataclasses.replace(config, workers=1), tmp_path / "b"), result)
+    same_bits(train(config, tmp_path / "a", resume=True), result)
 
 
 def test_eval_of_class_folders(class_folders: Path, tmp_path: Path) -> None:
@@ -325,7 +323,7 @@ def test_eval_of_class_folders(class_folders: Path, tmp_path: Path) -> None:
 
     config = folder_config(class_folders)
     with pytest.warns(UserWarning, match="left out 1 images"):
-        result = train(dataclasses.replace(config, epochs=1), tmp_path, quiet=True)
+        result = train(dataclasses.replace(config, epochs=1), tmp_path)
     arguments = ["eval", "--weights", str(result.weights_path), "--json", "--threads", "1"]
     done = testing.CliRunner().invoke(cli.app, [*arguments, "--data-root", str(class_folders)])
     assert done.exit_code == 0, done.output
@@ -340,7 +338,7 @@ def colors(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
     """A network that tells blue, green and red apart."""
     config = dataclasses.replace(folder_config(class_folders), epochs=1)
     with pytest.warns(UserWarning, match="left out 1 images"):
-        return train(config, tmp_path_factory.mktemp("colors"), quiet=True)
+        return train(config, tmp_path_factory.mktemp("colors"))
 
 
 def commands(*arguments: object) -> "Result":
@@ -419,7 +417,7 @@ def test_classes_of_training_and_testing_are_compared_by_name(
     assert set(test_set.folder.labels.tolist()) == {2}
     copied(class_folders, root, blue="white")
     with pytest.raises(ValueError, match=r"val: the classes white are not among the 3"):
-        train(folder_config(root), tmp_path / "run", quiet=True)
+        train(folder_config(root), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -432,10 +430,10 @@ def test_a_teacher_of_other_classes_or_images_is_refused(
     shutil.copytree(root / "val", root / "train")
     other = dataclasses.replace(config, data_root=str(root))
     with pytest.raises(ValueError, match=r"knows the classes blue, green, red, and .* blue, grey"):
-        train(other, tmp_path / "run", quiet=True)
+        train(other, tmp_path / "run")
     smaller = dataclasses.replace(config, image_size=16)
     with pytest.raises(ValueError, match=r"teacher .* takes images of 3 x 32 x 32 .* 3 x 16 x 16"):
-        train(smaller, tmp_path / "run", quiet=True)
+        train(smaller, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -521,7 +519,7 @@ def test_training_in_float64(class_folders: Path, tmp_path: Path) -> None:
         for name, config in (("digits", digits), ("folder", folder)):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "left out 1 images")
-                result = train(config, tmp_path / name, quiet=True)
+                result = train(config, tmp_path / name)
             assert result.model.fc1.weight.dtype == torch.float64
             assert np.isfinite(result.records[0].loss)
     finally:
@@ -541,7 +539,7 @@ def test_diagnose_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "conv10" in done.output
     assert "fc3" in done.output
     assert picture.read_bytes().startswith(b"\x89PNG")
-    result = train(dataclasses.replace(DEEP, epochs=1), tmp_path / "run", quiet=True)
+    result = train(dataclasses.replace(DEEP, epochs=1), tmp_path / "run")
     arguments = ["diagnose", "--images", "4", "--weights", str(result.weights_path)]
     trained = testing.CliRunner().invoke(cli.app, arguments)
     assert trained.exit_code == 0, trained.output
@@ -562,7 +560,7 @@ def test_the_spread_stays_while_training(optimizer: str, tmp_path: Path) -> None
     norms = {}
     for hold in (False, True):
         config = dataclasses.replace(DEEP, optimizer=optimizer, lr=0.1, fixed_norm=hold)
-        result = train(config, tmp_path / str(hold), quiet=True)
+        result = train(config, tmp_path / str(hold))
         assert all(record.test_sparsity > 0.9 for record in result.records)
         rows = result.model.fc1.weight.detach()
         norms[hold] = (rows - rows.mean(1, keepdim=True)).norm(dim=1)
@@ -576,7 +574,7 @@ def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match="val_images is for data sets in memory"):
         train(folder_config(class_folders, val_images=3), tmp_path)
     with pytest.raises(ValueError, match="are for data sets in memory; for a folder"):
-        train(folder_config(class_folders, rotate=3.0), tmp_path, quiet=True)
+        train(folder_config(class_folders, rotate=3.0), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ TAUGHT = TrainConfig(
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     config = dataclasses.replace(TAUGHT, epochs=6, train_images=400, logit_scale=8.0, seed=4)
-    result = train(config, tmp_path_factory.mktemp("runs") / "teacher", quiet=True)
+    result = train(config, tmp_path_factory.mktemp("runs") / "teacher")
     assert result.evaluation.accuracy > 0.7
     return result
 
@@ -78,16 +78,13 @@ def test_a_share_of_1_needs_no_labels_and_0_no_teacher(
     teacher: TrainResult, tmp_path: Path
 ) -> None:
     path = str(teacher.weights_path)
-    plain = train(TAUGHT, tmp_path / "plain", quiet=True)
-    none = train(
-        dataclasses.replace(TAUGHT, teacher=path, distill_weight=0.0), tmp_path / "none", quiet=True
-    )
+    plain = train(TAUGHT, tmp_path / "plain")
+    none = train(dataclasses.replace(TAUGHT, teacher=path, distill_weight=0.0), tmp_path / "none")
     for name, value in plain.model.state_dict().items():
         assert torch.equal(none.model.state_dict()[name], value), name
     taught = train(
         dataclasses.replace(TAUGHT, teacher=path, distill_weight=1.0, epochs=8),
         tmp_path / "taught",
-        quiet=True,
     )
     first, last = taught.records[0], taught.records[-1]
     assert last.loss_class < first.loss_class / 2
@@ -100,13 +97,13 @@ def test_a_resumed_run_needs_the_teacher_it_began_with(
     moved = tmp_path / "teacher.safetensors"
     shutil.copy(teacher.weights_path, moved)
     config = dataclasses.replace(TAUGHT, teacher=str(teacher.weights_path))
-    train(config, tmp_path / "run", quiet=True)
+    train(config, tmp_path / "run")
     elsewhere = dataclasses.replace(config, teacher=str(moved))
-    train(elsewhere, tmp_path / "run", resume=True, quiet=True)
-    other = train(dataclasses.replace(TAUGHT, epochs=1, seed=9), tmp_path / "other", quiet=True)
+    train(elsewhere, tmp_path / "run", resume=True)
+    other = train(dataclasses.replace(TAUGHT, epochs=1, seed=9), tmp_path / "other")
     changed = dataclasses.replace(config, teacher=str(other.weights_path))
     with pytest.raises(ValueError, match="not the teacher it began with"):
-        train(changed, tmp_path / "run", resume=True, quiet=True)
+        train(changed, tmp_path / "run", resume=True)
 
 
 def test_a_network_that_ships_teaches_and_starts_by_its_name(tmp_path: Path) -> None:
@@ -124,16 +121,16 @@ def test_a_network_that_ships_teaches_and_starts_by_its_name(tmp_path: Path) -> 
     teacher = load_teacher(config)
     assert teacher is not None
     assert weights_digest(teacher.network) == weights_digest(shipped)
-    result = train(config, tmp_path / "run", quiet=True)
+    result = train(config, tmp_path / "run")
     for name, value in shipped.state_dict().items():
         torch.testing.assert_close(result.model.state_dict()[name], value, atol=1e-6, rtol=0)
-    train(config, tmp_path / "run", resume=True, quiet=True)
+    train(config, tmp_path / "run", resume=True)
     with shipped_weights("mnist_scnn") as file:
         by_file = dataclasses.replace(config, initial_checkpoint=str(file), teacher=str(file))
-        train(by_file, tmp_path / "run", resume=True, quiet=True)
+        train(by_file, tmp_path / "run", resume=True)
     unknown = dataclasses.replace(config, initial_checkpoint="mnist_cnn")
     with pytest.raises(FileNotFoundError, match=r"no weights at mnist_cnn: .*that ships: mnist_s"):
-        train(unknown, tmp_path / "other", quiet=True)
+        train(unknown, tmp_path / "other")
 
 
 def test_a_teacher_that_is_not_there_or_sees_other_spikes(

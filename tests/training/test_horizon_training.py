@@ -51,7 +51,7 @@ SMALL = TrainConfig(
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return train(SMALL, tmp_path_factory.mktemp("horizon"), quiet=True)
+    return train(SMALL, tmp_path_factory.mktemp("horizon"))
 
 
 def test_network_learns_and_exports_plain_layers(result: TrainResult) -> None:
@@ -83,7 +83,7 @@ def test_resumed_run_has_the_same_bits(
     config = dataclasses.replace(
         SMALL, precision=precision, epochs=2, train_images=200, crop=2, crop_padding="reflect"
     )
-    whole = train(config, tmp_path / "whole", quiet=True)
+    whole = train(config, tmp_path / "whole")
     save = _Session.save
     calls = []
 
@@ -94,10 +94,10 @@ def test_resumed_run_has_the_same_bits(
 
     monkeypatch.setattr(_Session, "save", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "parts", quiet=True)
+        train(config, tmp_path / "parts")
     monkeypatch.setattr(_Session, "save", save)
     assert len(calls) == 1
-    parts = train(config, tmp_path / "parts", quiet=True, resume=True)
+    parts = train(config, tmp_path / "parts", resume=True)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, parts.model.state_dict()[name]), name
     assert [dataclasses.replace(r, seconds=0) for r in whole.records] == [
@@ -115,13 +115,13 @@ def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
         train_images=100,
         test_images=50,
     )
-    result = train(config, tmp_path, quiet=True)
+    result = train(config, tmp_path)
     weight = result.model.conv1[1].weight[:, :-1].flatten(1)
     cosine = torch.nn.functional.cosine_similarity(weight[:4], weight[4:], dim=1)
     assert torch.allclose(cosine, -torch.ones(4), atol=1e-5)  # both signs of each filter
     other = dataclasses.replace(config, model="vgg4")
     with pytest.raises(ValueError, match="whitening 3 x 3 patches of 1 channels takes a convol"):
-        train(other, tmp_path / "other", quiet=True)
+        train(other, tmp_path / "other")
 
 
 def test_a_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
     )
     for average in (0.0, 0.9):
         config = dataclasses.replace(config, ema_decay=average)
-        result = train(config, tmp_path / str(average), quiet=True)
+        result = train(config, tmp_path / str(average))
         assert result.records[0].skipped_steps == 1
         assert all(value.isfinite().all() for value in result.model.state_dict().values())
         assert result.evaluation.silent_images == 0
@@ -149,7 +149,7 @@ def test_a_run_that_cannot_begin_leaves_its_folder_as_it_was(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        train(dataclasses.replace(SMALL, **change), tmp_path, quiet=True)
+        train(dataclasses.replace(SMALL, **change), tmp_path)
     assert not (tmp_path / "config.json").exists()
 
 
@@ -162,7 +162,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
     z = encode(torch.rand(10, 1, 28, 28), alpha=0.5)
     model(z)
     assert sum(layer.fallbacks for layer in horizon_layers(model).values()) > 0
-    assert train(config, tmp_path, quiet=True).evaluation.accuracy > 0.18  # chance: 0.1
+    assert train(config, tmp_path).evaluation.accuracy > 0.18  # chance: 0.1
 
 
 @pytest.mark.parametrize(

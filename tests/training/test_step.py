@@ -35,12 +35,12 @@ def colours() -> ImageSet:
 
 
 def by_float_training(folder: Path) -> None:
-    train(CONFIG, folder, quiet=True)
+    train(CONFIG, folder)
 
 
 def by_quantization(folder: Path) -> None:
     settings = quantization.QuantizeConfig(bits=8, epochs=1, training=CONFIG)
-    quantization.quantize(mnist_scnn(pretrained=True), settings, folder, quiet=True)
+    quantization.quantize(mnist_scnn(pretrained=True), settings, folder)
 
 
 def by_the_depth_study(folder: Path) -> None:
@@ -194,5 +194,5 @@ def test_label_smoothing_reaches_quantization(tmp_path: Path) -> None:
         settings = quantization.QuantizeConfig(bits=8, epochs=2, training=training)
         folder = tmp_path / str(smoothing)
         model = mnist_scnn(pretrained=True)
-        networks.append(quantization.quantize(model, settings, folder, quiet=True)[8])
+        networks.append(quantization.quantize(model, settings, folder)[8])
     assert networks[0].to_bytes() != networks[1].to_bytes()

@@ -14,6 +14,7 @@ from ttfs_fast.data import load
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.training import (
+    LogLines,
     TrainConfig,
     TrainResult,
     datasets,
@@ -60,7 +61,7 @@ def without_seconds(result: TrainResult) -> list[object]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return train(SMALL, tmp_path_factory.mktemp("runs") / "whole", quiet=True)
+    return train(SMALL, tmp_path_factory.mktemp("runs") / "whole")
 
 
 def test_what_a_run_leaves(uninterrupted: TrainResult) -> None:
@@ -91,15 +92,15 @@ def test_same_settings_same_bits_and_other_seed_other_bits(
     uninterrupted: TrainResult, tmp_path: Path
 ) -> None:
     torch.rand(5)
-    assert_same_run(train(SMALL, tmp_path / "again", quiet=True), uninterrupted)
-    other = train(dataclasses.replace(SMALL, seed=12, epochs=1), tmp_path / "other", quiet=True)
+    assert_same_run(train(SMALL, tmp_path / "again"), uninterrupted)
+    other = train(dataclasses.replace(SMALL, seed=12, epochs=1), tmp_path / "other")
     first = next(iter(uninterrupted.model.state_dict()))
     assert not torch.equal(other.model.state_dict()[first], uninterrupted.model.state_dict()[first])
 
 
 def test_the_global_generator_and_the_threads_are_left_alone(tmp_path: Path) -> None:
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    train(dataclasses.replace(SMALL, epochs=1, threads=2), tmp_path / "run", quiet=True)
+    train(dataclasses.replace(SMALL, epochs=1, threads=2), tmp_path / "run")
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
 
@@ -109,7 +110,6 @@ def test_resumed_run_has_the_same_bits(
     uninterrupted: TrainResult,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     stop_after: int,
 ) -> None:
     real = step.clip_gradient_
@@ -123,14 +123,16 @@ def test_resumed_run_has_the_same_bits(
         return real(*args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(step, "clip_gradient_", interrupted)
+    told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        train(SMALL, tmp_path / "run")
-    message = capsys.readouterr().out.splitlines()[-1]
-    assert f"{stop_after} of 3 epochs are saved" in message
-    assert f"ttfs-fast train --out {tmp_path / 'run'} --resume" in message
+        train(SMALL, tmp_path / "run", callback=LogLines(told.append))
+    run = tmp_path / "run"
+    assert told[-1] == (
+        f"stopped. {stop_after} of 3 epochs are saved in {run}; continue with resume=True"
+    )
     monkeypatch.undo()
-    assert_same_run(train(SMALL, tmp_path / "run", resume=True, quiet=True), uninterrupted)
-    assert_same_run(train(SMALL, tmp_path / "run", resume=True, quiet=True), uninterrupted)
+    assert_same_run(train(SMALL, tmp_path / "run", resume=True), uninterrupted)
+    assert_same_run(train(SMALL, tmp_path / "run", resume=True), uninterrupted)
 
 
 def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
     output, errors = child.communicate(timeout=60)
     assert child.returncode == 130, errors
     assert errors == ""
-    assert f"continue with: ttfs-fast train --out {run} --resume" in output
+    assert f"epochs are saved in {run}; continue with --resume" in output
     assert not any(ord(c) < 32 and c != "\n" for c in "".join(seen) + output)
 
 
@@ -165,7 +167,7 @@ def test_other_settings_are_not_resumed(uninterrupted: TrainResult) -> None:
     run = uninterrupted.log_path.parent
     other = dataclasses.replace(SMALL, jitter=0.2, epochs=9)
     with pytest.raises(ValueError, match=r"epochs was 3, now 9; jitter was 0\.1, now 0\.2"):
-        train(other, run, resume=True, quiet=True)
+        train(other, run, resume=True)
 
 
 def test_other_images_are_not_resumed(
@@ -177,32 +179,34 @@ def test_other_images_are_not_resumed(
 
     monkeypatch.setattr(datasets, "load", darker)
     with pytest.raises(ValueError, match="its images are not those"):
-        train(SMALL, uninterrupted.log_path.parent, resume=True, quiet=True)
+        train(SMALL, uninterrupted.log_path.parent, resume=True)
 
 
 def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
     config = dataclasses.replace(SMALL, epochs=1)
-    train(config, tmp_path, quiet=True)
+    train(config, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="--resume"):
-        train(config, tmp_path, quiet=True)
+    with pytest.raises(
+        FileExistsError, match="resume=True to continue it, overwrite=True to remove it"
+    ):
+        train(config, tmp_path)
     with pytest.raises(ValueError, match="one of the two"):
-        train(config, tmp_path, resume=True, overwrite=True, quiet=True)
-    result = train(dataclasses.replace(config, seed=1), tmp_path, overwrite=True, quiet=True)
+        train(config, tmp_path, resume=True, overwrite=True)
+    result = train(dataclasses.replace(config, seed=1), tmp_path, overwrite=True)
     assert read_config(result.weights_path) == dataclasses.replace(config, seed=1)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no training run to resume"):
-        train(SMALL, tmp_path / "none", resume=True, quiet=True)
+        train(SMALL, tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     config = dataclasses.replace(SMALL, lr=1e30, min_lr=1e30)
     with pytest.raises(FloatingPointError, match=r"the loss became (inf|nan) in epoch 1"):
-        train(config, tmp_path / "run", quiet=True)
+        train(config, tmp_path / "run")
 
 
 def test_the_average_of_the_weights_is_tested_and_exported(
@@ -217,7 +221,7 @@ def test_the_average_of_the_weights_is_tested_and_exported(
         return real(model, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(step, "clip_gradient_", spy)
-    result = train(config, tmp_path / "run", quiet=True)
+    result = train(config, tmp_path / "run")
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint is not None
     assert len(history) == 9
@@ -242,7 +246,7 @@ def test_resuming_removes_what_a_kill_left_over(uninterrupted: TrainResult, tmp_
     names = {path.name for path in run.iterdir()}
     shutil.copytree(run / "checkpoint-0003", run / "checkpoint-0002")
     shutil.copytree(run / "checkpoint-0003", run / ".partial-removed-1234")
-    train(SMALL, run, resume=True, quiet=True)
+    train(SMALL, run, resume=True)
     assert {path.name for path in run.iterdir()} == names
 
 
@@ -275,17 +279,17 @@ def test_it_learns(tmp_path: Path) -> None:
     config = TrainConfig(
         dataset="digits", epochs=4, train_images=800, test_images=200, seed=1, threads=1
     )
-    result = train(config, tmp_path / "run", quiet=True)
+    result = train(config, tmp_path / "run")
     assert math.isfinite(result.records[-1].loss)
     assert result.evaluation.accuracy > 0.5
     assert result.evaluation.sparsity > 0.5
 
 
-def test_quiet_is_quiet(tmp_path: Path) -> None:
+def test_a_run_without_a_callback_is_silent(tmp_path: Path) -> None:
     """In a fresh process neither we nor a library we use prints or warns."""
     code = (
         "import sys; from ttfs_fast.training import TrainConfig, train; "
-        "train(TrainConfig.from_json(sys.argv[1]), sys.argv[2], quiet=True)"
+        "train(TrainConfig.from_json(sys.argv[1]), sys.argv[2])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, dataclasses.replace(SMALL, epochs=1).to_json(), str(tmp_path)],
@@ -299,10 +303,11 @@ def test_quiet_is_quiet(tmp_path: Path) -> None:
 
 
 def test_steps_without_a_finite_gradient_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step, "clip_gradient_", lambda *arguments, **more: math.nan)
-    result = train(dataclasses.replace(SMALL, epochs=1), tmp_path)
+    told: list[str] = []
+    result = train(dataclasses.replace(SMALL, epochs=1), tmp_path, callback=LogLines(told.append))
     assert result.records[0].skipped_steps == 9
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "epoch 1/1" in line)
-    assert line.endswith("  9 steps left out")
+    (line,) = (line for line in told if "epoch 1/1" in line)
+    assert line.endswith("  9 steps skipped")

@@ -1,6 +1,7 @@
 """What the commands share: the application, common options, errors, tables."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -197,8 +198,13 @@ def friendly_errors(debug: bool) -> Iterator[None]:
         if debug:
             raise
         text = " ".join(str(error).split()) or type(error).__name__
-        print(f"ttfs-fast: {text}", file=sys.stderr)
+        print(f"ttfs-fast: {as_options(text)}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+def as_options(text: str) -> str:
+    """What the library says, with options where it names arguments: --resume for resume=True."""
+    return re.sub(r"\b([a-z][a-z_]*)=True\b", lambda found: f"--{found[1].replace('_', '-')}", text)
 
 
 @contextmanager

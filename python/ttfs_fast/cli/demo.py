@@ -37,6 +37,7 @@ def demo(
         from ttfs_fast import training
         from ttfs_fast._files import save_figure
         from ttfs_fast.analysis.plotting import spike_raster
+        from ttfs_fast.cli._progress import ShowProgress
         from ttfs_fast.data import load
 
         config = dataclasses.replace(
@@ -45,7 +46,7 @@ def demo(
             seed=seed,
             threads=threads,
         )
-        result = training.train(config, out, overwrite=True)
+        result = training.train(config, out, overwrite=True, callback=ShowProgress())
         print_result(result.evaluation)
         test_set = load("digits", train=False)
         picture = out / "demo.png"

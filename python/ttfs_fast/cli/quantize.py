@@ -79,6 +79,7 @@ def quantize(
     """
     with friendly_errors(debug):
         from ttfs_fast import quantization, training
+        from ttfs_fast.cli._progress import ShowProgress
         from ttfs_fast.training.datasets import load_in_memory
 
         model, base, source = choose_network(weights, pretrained, authors)
@@ -95,7 +96,11 @@ def quantize(
                 )
         test_set = fit_to_network(load_in_memory(base)[1], weights, source)
         networks = quantization.quantize(
-            model, QuantizeConfig(training=base, **own), out, resume=resume
+            model,
+            QuantizeConfig(training=base, **own),
+            out,
+            resume=resume,
+            callback=ShowProgress(),
         )
         set_threads(base.threads)
         for number, network in networks.items():

@@ -68,6 +68,7 @@ def reproduce(
 
         import ttfs_fast
         from ttfs_fast._extras import require
+        from ttfs_fast.cli._progress import ShowProgress
         from ttfs_fast.paper import PARTS, Plan, find_subjects
 
         for package in ("jinja2", "matplotlib"):
@@ -87,6 +88,7 @@ def reproduce(
             data_root=data_root,
             runs=tuple(run or ()),
             images=images,
+            callback=ShowProgress(),
         )
         for subject in found.subjects:
             print(f"  {subject.title}: {subject.origin}")

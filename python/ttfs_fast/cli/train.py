@@ -60,6 +60,7 @@ def train(
     """
     with friendly_errors(debug):
         from ttfs_fast import training
+        from ttfs_fast.cli._progress import ShowProgress
         from ttfs_fast.training.run_folder import RunFolder
 
         settings = training.read_recipe(config) if config is not None else {}
@@ -73,4 +74,11 @@ def train(
         chosen = dataclasses.replace(base, **settings)
         if download:
             download_data(chosen.dataset, chosen.data_root)
-        training.train(chosen, folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard)
+        training.train(
+            chosen,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            callback=ShowProgress(),
+            tensorboard=tensorboard,
+        )

@@ -26,6 +26,7 @@ from ttfs_fast.training import (
     read_recipe,
 )
 from ttfs_fast.training.build import read_image_shape
+from ttfs_fast.training.callback import Callback
 from ttfs_fast.training.datasets import check_shape, count
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.export import weights_digest
@@ -226,7 +227,7 @@ def find_subjects(
     data_root: Path | None = None,
     runs: tuple[Path, ...] = (),
     images: Path | None = None,
-    quiet: bool = False,
+    callback: Callback | None = None,
 ) -> Found:
     """Gather the networks.
 
@@ -244,8 +245,8 @@ def find_subjects(
         Folders that ``ttfs-fast train`` wrote, or files of weights.
     images : Path, optional
         Folder or zip file with ``val/CLASS/NAME``, for networks trained on such a folder.
-    quiet : bool
-        Print nothing while training.
+    callback : Callback, optional
+        Is told what that training does; see `ttfs_fast.training.train`.
 
     Raises
     ------
@@ -260,8 +261,10 @@ def find_subjects(
     if quick:
         wrong = [s.title for s in named if s.config.dataset != "digits"]
         if wrong:
-            raise ValueError(f"--quick is for networks of the digits; leave out {', '.join(wrong)}")
-        return Found(named or [_trained_digits(out / "digits", seed, quiet)], [])
+            raise ValueError(
+                f"quick=True is for networks of the digits; leave out {', '.join(wrong)}"
+            )
+        return Found(named or [_trained_digits(out / "digits", seed, callback)], [])
     subjects, missing = _mnist(data_root)
     cifar, without_cifar = _cifar(data_root)
     subjects += cifar
@@ -276,12 +279,12 @@ def find_subjects(
     present = {subject.paper_key for subject in subjects}
     if "imagenet" not in present:
         missing.append(
-            "ImageNet: no trained network was given. ttfs-fast train --config paper-imagenet "
-            "trains one; name its folder with --run, and the images with --images."
+            "ImageNet: no trained network was given. The recipe paper-imagenet trains "
+            "one; name its folder among the runs, and the folder of its images."
         )
     if not subjects:
         raise FileNotFoundError(
-            f"no network to look at. {' '.join(missing)} Or give --quick, which needs no data"
+            f"no network to look at. {' '.join(missing)} Or give quick=True, which needs no data"
         )
     return Found(subjects, missing)
 
@@ -377,8 +380,8 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
     )
 
 
-def _trained_digits(folder: Path, seed: int, quiet: bool) -> Subject:
+def _trained_digits(folder: Path, seed: int, callback: Callback | None) -> Subject:
     """A network of the embedded digits; trained now, or where an earlier training stopped."""
     config = dataclasses.replace(TrainConfig(**read_recipe("digits")), seed=seed)
-    ensure_trained(config, folder, quiet=quiet)
+    ensure_trained(config, folder, callback=callback)
     return _run(folder, None, None)

@@ -33,7 +33,7 @@ from ttfs_fast.paper.subjects import Subject
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig
 from ttfs_fast.quantization.config import BITS
 from ttfs_fast.quantization.fake import weight_of_code
-from ttfs_fast.training import TrainConfig, read_recipe
+from ttfs_fast.training import LogLines, TrainConfig, read_recipe
 from ttfs_fast.training.run_folder import RunFolder
 
 NAME, TITLE = "table4", "Table 4: few bits"
@@ -290,7 +290,11 @@ def _after_retraining(context: Context, subject: Subject, bits: int) -> dict[str
     if not last.exists():
         context.say(f"retraining {subject.title} for few bits, in {folder}")
         quantization.quantize(
-            subject.model, _retraining(context, subject), folder, resume=folder.exists()
+            subject.model,
+            _retraining(context, subject),
+            folder,
+            resume=folder.exists(),
+            callback=LogLines(context.say),
         )
     return _both_ways(subject, quantization.load(written), _images(context, subject))
 

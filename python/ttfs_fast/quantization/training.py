@@ -25,6 +25,7 @@ from ttfs_fast.quantization.fake import (
 )
 from ttfs_fast.quantization.network import IntegerNetwork, load
 from ttfs_fast.training.batches import Batch
+from ttfs_fast.training.callback import Callback, skipped_text
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -34,7 +35,6 @@ from ttfs_fast.training.checkpoint import (
 from ttfs_fast.training.datasets import digest, load_in_memory, make_batches
 from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import weights_digest
-from ttfs_fast.training.report import Reporter, left_out
 from ttfs_fast.training.run_folder import RunFolder
 from ttfs_fast.training.step import StepLoss, StepTotals, TrainingStep
 
@@ -48,7 +48,7 @@ def quantize(
     out_dir: str | Path,
     *,
     resume: bool = False,
-    quiet: bool = False,
+    callback: Callback | None = None,
 ) -> dict[int, IntegerNetwork]:
     """Retrain a network with quantized weights, stepping the bits down, and convert it.
 
@@ -68,8 +68,8 @@ def quantize(
         Folder of the run; made if it does not exist.
     resume : bool
         Continue the run in ``out_dir``.
-    quiet : bool
-        Print nothing.
+    callback : Callback, optional
+        Is told what the run does; without one the run is silent.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def quantize(
         try:
             if config.training.threads is not None:
                 torch.set_num_threads(config.training.threads)
-            return _Run(model, config, run, Reporter(quiet=quiet)).all_stages()
+            return _Run(model, config, run, callback or Callback()).all_stages()
         finally:
             torch.set_num_threads(threads)
 
@@ -107,7 +107,7 @@ def _check_settings(config: QuantizeConfig, run: Path, *, resume: bool) -> None:
     saved = RunFolder(run).qat_config
     if not resume and (saved.exists() or RunFolder(run).checkpoints()):
         raise FileExistsError(
-            f"{run} already holds a run: give --resume to continue it, or another folder"
+            f"{run} already holds a run: give resume=True to continue it, or another folder"
         )
     if resume and saved.exists():
         _check_same(config, saved.read_text("utf-8"), f"cannot resume {run}", f"{saved} holds")
@@ -129,9 +129,9 @@ class _Run:
     """The objects of a run, and its loop."""
 
     def __init__(
-        self, model: nn.Module, config: QuantizeConfig, run: Path, reporter: Reporter
+        self, model: nn.Module, config: QuantizeConfig, run: Path, callback: Callback
     ) -> None:
-        self.config, self.run, self.reporter = config, run, reporter
+        self.config, self.run, self.callback = config, run, callback
         training = config.training
         self.train_set, self.test_set = load_in_memory(training)
         self.model = copy.deepcopy(model)
@@ -199,8 +199,8 @@ class _Run:
                 self.skipped.append(totals.skipped)
                 self._save()
                 figures = f"loss {totals.means()['loss']:8.4f}  {time.perf_counter() - begin:.1f} s"
-                figures += left_out(self.skipped[-1])
-                self.reporter.say(f"{stage}, epoch {epoch + 1}/{stage.epochs}  {figures}")
+                figures += skipped_text(self.skipped[-1])
+                self.callback.log(f"{stage}, epoch {epoch + 1}/{stage.epochs}  {figures}")
             if ends:
                 networks[stage.bits] = self._finish(stage.bits)
         return networks
@@ -278,7 +278,7 @@ class _Run:
         )
         path = network.save(RunFolder(self.run).integer_network(bits))
         result = evaluate(network, self.test_set, threads=torch.get_num_threads())
-        self.reporter.say(
+        self.callback.log(
             f"{bits} bits: {result.accuracy:.2%} of {result.images:,} test images in integers, "
             f"{path} ({path.stat().st_size:,} bytes)"
         )
@@ -335,4 +335,4 @@ class _Run:
             f"{ttfs_fast.instruction_set()} instructions",
             "seed": str(training.seed),
         }
-        self.reporter.say_facts(f"quantizing {type(self.model).__name__}", facts)
+        self.callback.log_facts(f"quantizing {type(self.model).__name__}", facts)

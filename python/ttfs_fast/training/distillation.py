@@ -145,8 +145,8 @@ def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher 
     with weights_file(config.teacher) as path:
         if not path.is_file():
             raise FileNotFoundError(
-                f"no teacher at {path}: train it first, and name its model.safetensors with "
-                f"--teacher, or a trained network that ships: {', '.join(SHIPPED)}"
+                f"no teacher at {path}: train it first, and give its model.safetensors as "
+                f"teacher, or a trained network that ships: {', '.join(SHIPPED)}"
             )
         network, settings = load_model(path)
         shape, known = read_image_shape(path), read_classes(path)

@@ -129,7 +129,7 @@ class TrainingStep:
         self._optimizer, self._fabric = optimizer, fabric
         if fabric is not None:
             self._runs, self._optimizer = fabric.setup(model, optimizer)
-        self._max_gradient, self._constrain = clip_grad, constrain
+        self._clip_grad, self._constrain = clip_grad, constrain
         self._averaged, self._pieces, self._least_images = averaged, pieces, least_images
         self._autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
@@ -166,9 +166,9 @@ class TrainingStep:
         return result
 
     def _is_finite(self) -> bool:
-        if self._max_gradient is None:
+        if self._clip_grad is None:
             return True
-        norm = clip_gradient_(self.model, self._max_gradient, error_if_nonfinite=False)
+        norm = clip_gradient_(self.model, self._clip_grad, error_if_nonfinite=False)
         return math.isfinite(norm)
 
     def _answer(self, batch: Batch) -> Tensor:

@@ -75,5 +75,5 @@ def _check_folder(folder: Path) -> None:
         name = os.fspath(folder).encode(errors="backslashreplace").decode()
         raise ValueError(
             f"TensorBoard takes paths in UTF-8 only, and {name} is not: choose another folder "
-            "with --out, or leave out --tensorboard"
+            "or leave out tensorboard=True"
         ) from error

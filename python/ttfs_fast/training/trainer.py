@@ -34,6 +34,7 @@ from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.optim.centering import fold_, hold_spread_
 from ttfs_fast.optim.muon import Muon
 from ttfs_fast.training.build import load_model, make_model
+from ttfs_fast.training.callback import Callback, skipped_text
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -48,7 +49,6 @@ from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
 from ttfs_fast.training.objective import TrainingLoss
 from ttfs_fast.training.processes import leave, lost_connection, make_fabric
-from ttfs_fast.training.report import Reporter, left_out
 from ttfs_fast.training.run_folder import RunFolder
 from ttfs_fast.training.step import StepTotals, TrainingStep
 from ttfs_fast.training.tensorboard import Scalars
@@ -84,7 +84,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    quiet: bool = False,
+    callback: Callback | None = None,
     tensorboard: bool = False,
 ) -> TrainResult:
     """Train a network and keep everything in one folder.
@@ -96,7 +96,7 @@ def train(
 
     Started by torchrun, the processes train together: each takes its share of every batch, and the
     gradients are averaged over them (torch's DistributedDataParallel over gloo). The first process
-    writes the files, tests and prints.
+    writes the files, tests and tells.
 
     Parameters
     ----------
@@ -108,8 +108,8 @@ def train(
         Continue the run in ``out_dir``. A finished run is evaluated and exported again.
     overwrite : bool
         Remove the run in ``out_dir``, if there is one, and start anew.
-    quiet : bool
-        Print nothing.
+    callback : Callback, optional
+        Is told what the run does, by the first process; without one the run is silent.
     tensorboard : bool
         Write the log for TensorBoard, too, into the folder ``tensorboard``.
 
@@ -148,7 +148,8 @@ def train(
     leads = fabric.global_rank == 0
     config = dataclasses.replace(config, processes=fabric.world_size)
     with use_folder(run) if leads else nullcontext():
-        return _train(config, run, fabric, resume, overwrite, quiet or not leads, tensorboard)
+        told = callback if callback is not None and leads else Callback()
+        return _train(config, run, fabric, resume, overwrite, told, tensorboard)
 
 
 def _train(
@@ -157,12 +158,11 @@ def _train(
     fabric: Any,
     resume: bool,
     overwrite: bool,
-    quiet: bool,
+    callback: Callback,
     tensorboard: bool,
 ) -> TrainResult:
     """`train`, in a folder that is this run's alone."""
     leads = fabric.global_rank == 0
-    reporter = Reporter(quiet=quiet)
     curves = Scalars(run, write=tensorboard and leads)  # refuses before anything is replaced
     saved = None
     if leads or resume:
@@ -184,7 +184,8 @@ def _train(
         if others := _differences(config, begun_with):
             raise ValueError(
                 f"cannot resume {run}: its checkpoint is of a run with other settings than its "
-                f"config.json: {others}. Start anew with --overwrite, or train into another folder"
+                f"config.json: {others}. Start anew with overwrite=True, or train into another "
+                "folder"
             )
     if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
         raise ValueError(
@@ -196,7 +197,7 @@ def _train(
         raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
     with _threads(config.threads), curves as scalars:
         session = _Session(
-            config, run, train_set, test_set, digest, teacher, reporter, fabric, scalars
+            config, run, train_set, test_set, digest, teacher, callback, fabric, scalars
         )
         if checkpoint is not None:
             session.restore(checkpoint)
@@ -209,15 +210,14 @@ def _train(
             RunFolder(run).remove_training()
             replace_file(RunFolder(run).config, f"{config.to_json()}\n".encode())
         session.announce()
-        again = f"continue with: ttfs-fast train --out {run} --resume"
         try:
             result = session.run_to_end()
             leave(fabric)
             return result
         except KeyboardInterrupt:
-            reporter.say(
+            callback.log(
                 f"stopped. {len(session.records)} of {config.epochs} epochs are saved in {run}; "
-                f"{again}"
+                "continue with resume=True"
             )
             raise
         except RuntimeError as error:
@@ -226,11 +226,13 @@ def _train(
             raise ConnectionError(
                 f"one of the {fabric.world_size} processes that train together has died, so the "
                 f"others stop. {len(session.records)} of {config.epochs} epochs are saved in "
-                f"{run}; with as many processes, {again}"
+                f"{run}; with as many processes, continue with resume=True"
             ) from error
 
 
-def ensure_trained(config: TrainConfig, out_dir: str | Path, *, quiet: bool = False) -> Path:
+def ensure_trained(
+    config: TrainConfig, out_dir: str | Path, *, callback: Callback | None = None
+) -> Path:
     """The weights of a finished run with these settings: found, continued, or trained now.
 
     Parameters
@@ -239,8 +241,8 @@ def ensure_trained(config: TrainConfig, out_dir: str | Path, *, quiet: bool = Fa
         The settings; ``threads`` must be given.
     out_dir : str or Path
         Folder of the run. A run that is there with other settings is replaced.
-    quiet : bool
-        Print nothing.
+    callback : Callback, optional
+        As for `train`.
 
     Returns
     -------
@@ -253,7 +255,7 @@ def ensure_trained(config: TrainConfig, out_dir: str | Path, *, quiet: bool = Fa
     )
     if same and run.weights.is_file():
         return run.weights
-    return train(config, run.path, resume=same, overwrite=not same, quiet=quiet).weights_path
+    return train(config, run.path, resume=same, overwrite=not same, callback=callback).weights_path
 
 
 class _Session:
@@ -267,12 +269,12 @@ class _Session:
         test_set: DataSet,
         digest: str,
         teacher: Teacher | None,
-        reporter: Reporter,
+        callback: Callback,
         fabric: Any,
         scalars: Scalars,
     ) -> None:
         self.config, self.run, self.test_set = config, run, test_set
-        self.digest, self.teacher, self.reporter = digest, teacher, reporter
+        self.digest, self.teacher, self.callback = digest, teacher, callback
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
         self.shape, self.classes = image_shape(train_set), train_set.classes
@@ -301,7 +303,7 @@ class _Session:
             start = f"from {self.run}, after epoch {len(self.records)} of {config.epochs}"
         else:
             start = f"new run in {self.run}"
-        self.reporter.say_facts(
+        self.callback.log_facts(
             f"training {config.model} on {config.dataset}",
             {
                 "start": start,
@@ -340,7 +342,7 @@ class _Session:
             )
         for name, own in self.config.spike_settings.items():
             if (its := settings.spike_settings[name]) != own:
-                self.reporter.say(
+                self.callback.log(
                     f"  {path} was trained with {name} {its}; this run goes on with {own}"
                 )
         with torch.no_grad():
@@ -398,7 +400,7 @@ class _Session:
             write_log(RunFolder(self.run).log, self.records)
             self.scalars.write(self.records)
         evaluation: EvaluationResult | None = None
-        with self.reporter.start_bar(total=steps * config.epochs, done=steps * done):
+        with self.callback.progress(total=steps * config.epochs, done=steps * done):
             for epoch in range(done, config.epochs):
                 if self._patience_is_over():
                     break
@@ -422,9 +424,9 @@ class _Session:
                 if leads:
                     self.save()
                     self.scalars.write(self.records)
-                self.reporter.say(_line(record, config.epochs))
+                self.callback.log(_line(record, config.epochs))
         if self._patience_is_over():
-            self.reporter.say(
+            self.callback.log(
                 f"stopped early: epoch {self._best_epoch() + 1} was the best of {len(self.records)}"
             )
         if self.best:
@@ -465,7 +467,7 @@ class _Session:
         text = f"loss {figures['loss']:.3f}  accuracy {figures['train_accuracy']:.1%}"
         if not math.isnan(figures["train_sparsity"]):
             text += f"  sparsity {figures['train_sparsity']:.1%}"
-        self.reporter.step(
+        self.callback.step(
             f"epoch {epoch + 1}/{self.config.epochs}",
             epoch * len(self.batches) + totals.steps,
             text,
@@ -530,7 +532,7 @@ class _Session:
         }
         if math.isnan(evaluation.sparsity):
             del facts["sparsity"]
-        self.reporter.say_facts(
+        self.callback.log_facts(
             f"trained {len(self.records)} epochs in "
             f"{_duration(sum(record.seconds for record in self.records))}",
             facts,
@@ -665,7 +667,7 @@ def _line(record: EpochRecord, epochs: int) -> str:
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.loss:8.4f}  "
         f"train {record.train_accuracy:7.2%}  test {record.test_accuracy:7.2%}  "
         f"{'' if math.isnan(record.test_sparsity) else spikes}{_duration(record.seconds)}"
-        f"{left_out(record.skipped_steps)}"
+        f"{skipped_text(record.skipped_steps)}"
     )
 
 
@@ -693,13 +695,13 @@ def _saved_config(run: Path, *, resume: bool, overwrite: bool) -> TrainConfig | 
     if resume:
         if not path.is_file():
             raise FileNotFoundError(
-                f"{run} holds no training run to resume; leave out --resume to start one"
+                f"{run} holds no training run to resume; leave out resume=True to start one"
             )
         return TrainConfig.from_json(path.read_text("utf-8"))
     if not overwrite and (path.exists() or RunFolder(run).checkpoints()):
         raise FileExistsError(
-            f"{run} already holds a training run: give --resume to continue it, "
-            f"--overwrite to remove it and start anew, or another folder"
+            f"{run} already holds a training run: give resume=True to continue it, "
+            f"overwrite=True to remove it and start anew, or another folder"
         )
     return None
 
