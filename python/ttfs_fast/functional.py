@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 from ttfs_fast import ops
 from ttfs_fast._overrides import overridable
 from ttfs_fast.encoding import check_spike_values
-from ttfs_fast.geometry import IntPair, whole_numbers
+from ttfs_fast.geometry import IntPair, checked_pair, conv_sizes, whole_numbers
 
 
 @overridable
@@ -165,7 +165,10 @@ def spiking_conv2d(
             f"{name} takes a 3-D (unbatched) or 4-D (batched) input and a 4-D weight; got shapes "
             f"{tuple(input.shape)} and {tuple(weight.shape)}"
         )
-    steps, holes = _pair(name, "stride", stride, 1), _pair(name, "dilation", dilation, 1)
+    steps, holes = (
+        checked_pair(name, "stride", stride, 1),
+        checked_pair(name, "dilation", dilation, 1),
+    )
     (groups,) = whole_numbers(groups)
     if groups < 1:
         raise RuntimeError(f"{name}: groups is {groups}; it must be at least 1")
@@ -180,7 +183,7 @@ def spiking_conv2d(
     kernel = tuple(weight.shape[2:])
     if min(kernel) < 1:
         raise RuntimeError(f"{name}: the kernel must not be empty; got {kernel}")
-    before, output_size = _conv_sizes(name, tuple(input.shape[-2:]), kernel, steps, padding, holes)
+    before, output_size = conv_sizes(name, tuple(input.shape[-2:]), kernel, steps, padding, holes)
     batch = input if input.dim() == 4 else input[None]
     z: Tensor = ops.conv2d(batch, weight, bias, steps, before, holes, groups, t_max, output_size)[0]
     return z if input.dim() == 4 else z[0]
@@ -238,10 +241,13 @@ def spiking_max_pool2d(
         raise RuntimeError(
             f"{name} takes an input of shape (N, C, H, W) or (C, H, W); got {tuple(input.shape)}"
         )
-    kernel = _pair(name, "kernel_size", kernel_size, 1)
+    kernel = checked_pair(name, "kernel_size", kernel_size, 1)
     given = [] if stride is None else whole_numbers(stride)
-    steps = _pair(name, "stride", given, 1) if given else kernel
-    before, holes = _pair(name, "padding", padding, 0), _pair(name, "dilation", dilation, 1)
+    steps = checked_pair(name, "stride", given, 1) if given else kernel
+    before, holes = (
+        checked_pair(name, "padding", padding, 0),
+        checked_pair(name, "dilation", dilation, 1),
+    )
     if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(before, kernel, holes, strict=True)):
         raise RuntimeError(f"{name}: padding {before} must be at most half of the window {kernel}")
     output_size = []
@@ -337,54 +343,6 @@ class _NotNegative(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (delay,) = ctx.saved_tensors
         return torch.where((delay <= 0) & (grad > 0), 0, grad)
-
-
-def _conv_sizes(
-    name: str,
-    size: tuple[int, ...],
-    kernel: tuple[int, ...],
-    stride: tuple[int, int],
-    padding: IntPair | str,
-    dilation: tuple[int, int],
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Padding at the top and left, and the output size."""
-    if isinstance(padding, str):
-        if padding not in ("same", "valid"):
-            raise RuntimeError(
-                f'{name}: padding is "{padding}"; it must be a number, a pair, "same" or "valid"'
-            )
-        if padding == "same":
-            out = tuple(-(-n // s) for n, s in zip(size, stride, strict=True))
-            before = tuple(
-                max((o - 1) * s + d * (k - 1) + 1 - n, 0) // 2
-                for o, s, d, k, n in zip(out, stride, dilation, kernel, size, strict=True)
-            )
-            return (before[0], before[1]), (out[0], out[1])
-        padding = 0
-    pads = _pair(name, "padding", padding, 0)
-    out = tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, p, d, k, s in zip(size, pads, dilation, kernel, stride, strict=True)
-    )
-    if min(out) < 1:
-        raise RuntimeError(
-            f"{name}: an input of {size[0]} x {size[1]} with padding {pads} is smaller than the "
-            f"kernel {kernel} with dilation {dilation}"
-        )
-    return pads, (out[0], out[1])
-
-
-def _pair(name: str, what: str, value: IntPair, least: int) -> tuple[int, int]:
-    both = whole_numbers(value)
-    if any(isinstance(number, float) for number in both):
-        raise TypeError(f"{name}: {what} is {value}; it must be a whole number or two")
-    if len(both) == 1:
-        both *= 2
-    if len(both) != 2:
-        raise RuntimeError(f"{name}: {what} is {value}; it must be one number or two")
-    if min(both) < least:
-        raise RuntimeError(f"{name}: {what} is {value}; it must be at least {least}")
-    return both[0], both[1]
 
 
 def _checked(

@@ -33,6 +33,26 @@ def pair(value: IntPair) -> tuple[int, int]:
     return both[0], both[1]
 
 
+def checked_pair(name: str, what: str, value: IntPair, least: int) -> tuple[int, int]:
+    """One whole number or two, as two, of at least ``least``.
+
+    Raises
+    ------
+    RuntimeError, TypeError
+        If they are others; ``name`` and ``what`` say of what.
+    """
+    both = whole_numbers(value)
+    if any(isinstance(number, float) for number in both):
+        raise TypeError(f"{name}: {what} is {value}; it must be a whole number or two")
+    if len(both) == 1:
+        both *= 2
+    if len(both) != 2:
+        raise RuntimeError(f"{name}: {what} is {value}; it must be one number or two")
+    if min(both) < least:
+        raise RuntimeError(f"{name}: {what} is {value}; it must be at least {least}")
+    return both[0], both[1]
+
+
 def conv_axis(
     size: int, kernel: int, stride: int, padding: int | str, dilation: int = 1
 ) -> tuple[int, int]:
@@ -46,6 +66,50 @@ def conv_axis(
         return out, max((out - 1) * stride + dilation * (kernel - 1) + 1 - size, 0) // 2
     before = 0 if isinstance(padding, str) else padding
     return (size + 2 * before - dilation * (kernel - 1) - 1) // stride + 1, before
+
+
+def conv_sizes(
+    name: str,
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, int],
+    padding: IntPair | str,
+    dilation: tuple[int, int],
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding at the top and left of a convolution, and its output size.
+
+    Parameters
+    ----------
+    name : str
+        Of the operator, for messages.
+    size, kernel, stride, dilation : tuple of int
+        Rows and columns.
+    padding : int, pair of int, "same" or "valid"
+        As for :func:`ttfs_fast.spiking_conv2d`.
+
+    Raises
+    ------
+    RuntimeError, TypeError
+        If the padding is not one, or the input is smaller than the kernel.
+    """
+    pads: tuple[int | str, int | str]
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise RuntimeError(
+                f'{name}: padding is "{padding}"; it must be a number, a pair, "same" or "valid"'
+            )
+        pads = ("same", "same") if padding == "same" else (0, 0)
+    else:
+        pads = checked_pair(name, "padding", padding, 0)
+    (rows, top), (columns, left) = (
+        conv_axis(size[i], kernel[i], stride[i], pads[i], dilation[i]) for i in (0, 1)
+    )
+    if pads[0] != "same" and min(rows, columns) < 1:
+        raise RuntimeError(
+            f"{name}: an input of {size[0]} x {size[1]} with padding {pads} is smaller than the "
+            f"kernel {kernel} with dilation {dilation}"
+        )
+    return (top, left), (rows, columns)
 
 
 def pool_axis(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:

@@ -181,7 +181,7 @@ def conv2d_forward(
     z = input.new_empty((input.shape[0], *shape))
     slope = input.new_empty((input.shape[0], *output_size, weight.shape[0]))
     for n, image in enumerate(input):
-        x_all = _pad(image[None], weight, stride, padding, dilation, output_size)
+        x_all = pad_input(image[None], weight, stride, padding, dilation, output_size)
         parts = []
         for x, w, b in _groups(x_all, weight, bias, groups):
             fields = F.unfold(x, w.shape[2:], tuple(dilation), 0, tuple(stride))[0].t()
@@ -209,7 +209,7 @@ def conv2d_backward(
     height, width = input.shape[2:]
     kernel, steps = tuple(weight.shape[2:]), (tuple(dilation), 0, tuple(stride))
     for n, image in enumerate(input):
-        x_all = _pad(image[None], weight, stride, padding, dilation, z.shape[2:])
+        x_all = pad_input(image[None], weight, stride, padding, dilation, z.shape[2:])
         parts = []
         for g, (x, w, _) in enumerate(_groups(x_all, weight, None, groups)):
             some = slice(g * outputs, (g + 1) * outputs)
@@ -227,7 +227,7 @@ def conv2d_backward(
     return grad_in, grad_weight, grad_bias
 
 
-def _pad(
+def pad_input(
     image: Tensor,
     weight: Tensor,
     stride: Sequence[int],

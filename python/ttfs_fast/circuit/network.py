@@ -17,10 +17,11 @@ from ttfs_fast.circuit.parameters import CircuitParameters, Nonidealities
 from ttfs_fast.circuit.simulation import Model, simulate
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Polarity, encode, standardise
-from ttfs_fast.functional import _conv_sizes, spiking_conv2d, spiking_linear
+from ttfs_fast.functional import spiking_conv2d, spiking_linear
+from ttfs_fast.geometry import conv_sizes
 from ttfs_fast.layers import Layer, hook_runs, layer_places, predict, spiking_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.reference import _pad
+from ttfs_fast.reference import pad_input
 
 LATEST = 8.0
 """Default length of a simulation, in units of tau: what has not fired by then is silent."""
@@ -143,10 +144,10 @@ def receptive_fields(layer: Layer, values: Tensor) -> tuple[NDArray[Any], NDArra
         if layer.groups != 1:
             raise ValueError("a grouped convolution cannot be simulated as circuits")
         size = (z.shape[2], z.shape[3])
-        pads, out = _conv_sizes(
+        pads, out = conv_sizes(
             "circuit", size, layer.kernel_size, layer.stride, layer.padding, layer.dilation
         )
-        padded = _pad(z, weight, layer.stride, pads, layer.dilation, out)
+        padded = pad_input(z, weight, layer.stride, pads, layer.dilation, out)
         fields = unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
         z = fields.transpose(1, 2).reshape(-1, fields.shape[1])
     else:

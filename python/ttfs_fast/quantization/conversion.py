@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ttfs_fast import _core
 from ttfs_fast.encoding import Polarity, encode, pixels_to_times
-from ttfs_fast.functional import _pair
+from ttfs_fast.geometry import checked_pair
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models.networks import FirstSpike
@@ -343,7 +343,7 @@ def _add_pooling(
 ) -> None:
     name = "SpikingMaxPool2d"
     pairs = [
-        _pair(name, what, value, least)
+        checked_pair(name, what, value, least)
         for what, value, least in (
             ("kernel_size", layer.kernel_size, 1),
             ("stride", layer.stride, 1),

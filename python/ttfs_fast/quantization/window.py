@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ttfs_fast.functional import _conv_sizes
-from ttfs_fast.geometry import IntPair
+from ttfs_fast.geometry import IntPair, conv_sizes
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 Pair = tuple[int, int]
@@ -74,7 +73,7 @@ def window_of(
             f"gives {size[0]}"
         )
     stride, dilation = layer.stride, layer.dilation
-    before, output = _conv_sizes(
+    before, output = conv_sizes(
         "SpikingConv2d", size[1:], layer.kernel_size, stride, padding, dilation
     )
     channels = (layer.in_channels - reference) // layer.groups
