@@ -6,20 +6,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 import ttfs_fast
+from ttfs_fast.analysis.style import DECISION as SPIKE
+from ttfs_fast.analysis.style import (
+    FAINT,
+    INK,
+    LATE,
+    SERIES,
+    SOFT,
+    add_legend,
+    new_figure,
+    save_figure,
+    style_axes,
+)
 from ttfs_fast.data import load_digits
 from ttfs_fast.encoding import encode
 from ttfs_fast.horizon import HorizonLinear
 from ttfs_fast.models import mnist_scnn
 
 IMAGES = Path(__file__).parent / "images"
-INK, FAINT, SPIKE = "#22262b", "#8a929b", "#d1342f"
 LABEL: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-EXCITING, INHIBITING, LATE = "#3b6fb6", "#c9832b", "#b9c0c8"
+EXCITING, INHIBITING = SERIES[0], SERIES[3]
 
 # One neuron: spike times of its inputs, in tau, and their weights.
 TIMES = torch.tensor([0.2, 0.7, 1.1, 1.6, 2.5], dtype=torch.float64)
@@ -35,7 +45,7 @@ def main() -> None:
         ("horizon", horizon()),
     ):
         path = IMAGES / f"{name}.png"
-        figure.savefig(path, dpi=110)
+        save_figure(path, figure, dpi=110)
         print(path)
 
 
@@ -45,17 +55,11 @@ def fire(times: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def blank(width: float, height: float) -> Figure:
-    figure = Figure((width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return new_figure(width, height, layout="constrained")
 
 
 def plain(axis: Any, title: str, x: str, y: str) -> None:
-    axis.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
-    axis.set_xlabel(x, color=INK)
-    axis.set_ylabel(y, color=INK)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(colors="#5b636c")
+    style_axes(axis, title, x, y, bold=True)
 
 
 def neuron() -> Figure:
@@ -85,12 +89,10 @@ def neuron() -> Figure:
         plain(axis, title, "time t (units of tau)", "")
     left[0].axhline(0, color=FAINT, lw=0.6)
     for time, weight in zip(times, weights, strict=True):
-        left[0].text(
-            time, 1.6, f"{weight:+.1f}", fontsize=8, color="#5b636c", ha="center", bbox=LABEL
-        )
+        left[0].text(time, 1.6, f"{weight:+.1f}", fontsize=8, color=SOFT, ha="center", bbox=LABEL)
     left[0].set_ylim(-0.15, 1.75)
     left[1].axhline(1, color=FAINT, lw=1)
-    left[1].text(2.62, 1.03, "threshold", fontsize=8, color="#5b636c")
+    left[1].text(2.62, 1.03, "threshold", fontsize=8, color=SOFT)
     left[1].plot(spike, 1, "*", color=SPIKE, ms=14)
     left[1].annotate(
         f"first spike\nt = {spike:.2f}",
@@ -165,7 +167,7 @@ def horizon() -> Figure:
         left.axvline(1 - lead, color=LATE, lw=1, ls=":", zorder=0)
     left.axhline(0, color=FAINT, lw=1)
     left.set_ylim(-1.5, 0.3)
-    left.legend(frameon=False, fontsize=9, loc="lower right")
+    add_legend(left, loc="lower right")
     plain(left, "Behind T every slope is m - 1", "spike value z", "F(z), threshold at 0")
 
     generator = torch.Generator().manual_seed(0)
@@ -185,7 +187,7 @@ def horizon() -> Figure:
     right.plot([-3, 0, 3], [0, 0, 3], color=INK, lw=1, zorder=0)
     right.set_xlim(-2.5, 2.5)
     right.set_ylim(-0.2, 3)
-    right.legend(title="spread of the spikes / T", frameon=False, fontsize=9, loc="upper left")
+    add_legend(right, title="spread of the spikes / T", loc="upper left")
     plain(right, "Lead of the output: a ReLU", "sum of w x / (m spread)", "lead / spread")
     return figure
 
@@ -202,7 +204,7 @@ def response() -> Figure:
     (slope,) = torch.autograd.grad(out.sum(), moved)
     curves(axes[:, 0], moved, out, slope)
     axes[0, 0].plot([0.05, END], [0.05, END], color=FAINT, lw=0.8, ls=":")
-    axes[0, 0].text(0.35, 0.5, "output = input", fontsize=8, color="#5b636c", rotation=24)
+    axes[0, 0].text(0.35, 0.5, "output = input", fontsize=8, color=SOFT, rotation=24)
     plain(axes[0, 0], "Output spike against one input's spike", "", "output t")
     plain(
         axes[1, 0], "Its derivative", "time of the input with weight 1.2 (tau)", "$dt\\,/\\,dt_i$"
@@ -218,7 +220,7 @@ def response() -> Figure:
     if silent is not None:
         for axis in axes[:, 1]:
             axis.axvspan(-1.2, silent, color="#eef1f4", zorder=0)
-        axes[0, 1].text(-1.1, 4.5, "silent", fontsize=9, color="#5b636c")
+        axes[0, 1].text(-1.1, 4.5, "silent", fontsize=9, color=SOFT)
     axes[0, 1].set_ylim(1.5, 6)
     axes[1, 1].set_ylim(-8, 0.5)
     plain(axes[0, 1], "Output spike against that input's weight", "", "output t")
@@ -248,8 +250,7 @@ def layers() -> Figure:
     shown = [times[0][0].log(), times[1][0, :12].log(), times[2][0, :12].log()]
 
     colours: Colormap = colormaps["viridis_r"].with_extremes(bad="#f2d7d5")
-    figure = Figure((9.5, 2.9))
-    FigureCanvasAgg(figure)
+    figure = new_figure(9.5, 2.9)
     widths = [3.4, 0.25, *[1] * 4, 0.25, *[1] * 4, 0.6, 2.6]
     place = {"left": 0.01, "right": 0.985, "top": 0.9, "bottom": 0.19, "wspace": 0.12}
     grid = figure.add_gridspec(3, 13, width_ratios=widths, hspace=0.08, **place)

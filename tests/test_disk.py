@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ttfs_fast._csv import write_rows
-from ttfs_fast._files import replace_file, save_figure
+from ttfs_fast._files import replace_file
+from ttfs_fast.analysis.style import save_figure
 from ttfs_fast.cli.circuit import _write_csv
 from ttfs_fast.data import write_idx
 from ttfs_fast.nn import SpikingLinear

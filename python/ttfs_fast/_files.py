@@ -1,14 +1,12 @@
 """Writes that a crash, a full disk or a power cut leaves either undone or complete."""
 
 import fcntl
-import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 PARTIAL_PREFIX = ".partial-"
 LOCK = ".lock"
@@ -50,13 +48,6 @@ def replace_file(path: Path, content: bytes) -> None:
             partial.unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
-
-
-def save_figure(path: Path, figure: Any, **options: Any) -> None:
-    """Draw a figure of matplotlib into a file of the kind that its name says, a PNG if none."""
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:] or "png", **options)
-    replace_file(path, content.getvalue())
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def test_files_are_drawn_whatever_mplbackend_says(backend: str | None, tmp_path:
         "import os\n"
         "from pathlib import Path\n"
         "from ttfs_fast._extras import require\n"
-        "from ttfs_fast._files import save_figure\n"
+        "from ttfs_fast.analysis.style import save_figure\n"
         f"save_figure(Path({str(path)!r}), require('matplotlib.figure', 'plot').Figure())\n"
         f"assert os.environ.get('MPLBACKEND') == {backend!r}\n"
         "import matplotlib\n"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ttfs_fast._extras import require
 from ttfs_fast.analysis.operations import layer_operations
+from ttfs_fast.analysis.style import DECISION, add_legend, new_figure, series_color, style_axes
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.layers import Layer, hook_runs, spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
@@ -207,7 +208,7 @@ class Diagnosis:
 
     def plot(self) -> "Figure":
         """Firing, spread, causal sets, D and gradients by layer; sick layers stand on red."""
-        figure = require("matplotlib.figure", "plot").Figure((9, 8), layout="constrained")
+        figure = new_figure(9, 8, dpi=120, layout="constrained")
         axes = figure.subplots(5, 1, sharex=True)
         at = range(len(self.layers))
         panels: list[tuple[str, dict[str, str], str]] = [
@@ -230,22 +231,22 @@ class Diagnosis:
             ),
         ]
         for panel, (title, lines, scale) in zip(axes, panels, strict=True):
-            for attribute, label in lines.items():
+            for number, (attribute, label) in enumerate(lines.items()):
                 values = [getattr(layer, attribute) for layer in self.layers]
                 if scale == "log":
                     values = [value if value > 0 else math.nan for value in values]
-                panel.plot(at, values, ".-", label=label)
+                panel.plot(at, values, ".-", color=series_color(number), label=label)
             panel.set_yscale(scale)
             if scale == "linear":
                 panel.set_ylim(-0.05, 1.05)
-            panel.set_ylabel(title)
-            panel.legend(fontsize="small")
+            style_axes(panel, y=title, grid="y")
+            add_legend(panel)
             for index, layer in enumerate(self.layers):
                 if layer.complaints:
-                    panel.axvspan(index - 0.4, index + 0.4, color="red", alpha=0.12)
+                    panel.axvspan(index - 0.4, index + 0.4, color=DECISION, alpha=0.12)
         axes[-1].set_xticks(list(at), [layer.name for layer in self.layers], rotation=90)
         axes[0].set_title(self.verdict, fontsize="medium", wrap=True)
-        return figure  # type: ignore[no-any-return]
+        return figure
 
 
 def diagnose(

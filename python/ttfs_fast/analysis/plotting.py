@@ -1,7 +1,8 @@
 """Pictures of spikes and of training runs, drawn with matplotlib.
 
 Every function returns a `matplotlib.figure.Figure` of its own: nothing is shown, no global state
-of pyplot is touched, and no display is needed. Save one with ``figure.savefig("name.png")``.
+of pyplot is touched, and no display is needed. Save one with ``figure.savefig("name.png")``. Colors
+and axes are those of `ttfs_fast.analysis.style`.
 """
 
 import math
@@ -13,7 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ttfs_fast._extras import require
+from ttfs_fast.analysis.style import (
+    DECISION,
+    FAINT,
+    GRID,
+    INK,
+    RULE,
+    SERIES,
+    SOFT,
+    add_legend,
+    new_figure,
+    series_color,
+    style_axes,
+)
 from ttfs_fast.encoding import Polarity, encode, values_to_times
 from ttfs_fast.layers import SpikeRecorder, spiking_layers, watch_layers
 from ttfs_fast.training.log import read_log
@@ -21,13 +34,11 @@ from ttfs_fast.training.log import read_log
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, FAINT, DECISION = "#22262b", "#8a929b", "#d1342f"
-SMALL_TEXT: dict[str, Any] = {"va": "top", "fontsize": 9, "color": "#5b636c", "linespacing": 1.5}
+SMALL_TEXT: dict[str, Any] = {"va": "top", "fontsize": 9, "color": SOFT, "linespacing": 1.5}
 HOW_TO_READ = (
     "Each dot is one spike; a neuron spikes\nonce or stays silent. The first spike of\n"
     "the last layer is the answer (red line).\nWhat comes later is drawn pale."
 )
-COLOURS = ("#3b6fb6", "#2a9d8f", "#8d5fb0", "#c9832b", "#5f7d3a")
 
 
 def spike_raster(
@@ -69,7 +80,7 @@ def spike_raster(
     ValueError
         If the image is not of bytes or has another number of dimensions.
     """
-    figure = _figure(11.0, 6.6)
+    figure = new_figure(11.0, 6.6)
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise ValueError(
@@ -104,7 +115,7 @@ def spike_raster(
     for number, (name, times) in enumerate(rows):
         axis = figure.add_subplot(grid[number, 1], sharex=axes[0] if axes else None)
         last = number == len(rows) - 1
-        colour = INK if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
+        colour = INK if number == 0 else series_color(number - 1)
         _draw_layer(axis, name, times, colour, decision, names if last else None)
         axis.tick_params(labelbottom=last, bottom=last)
         axes.append(axis)
@@ -154,7 +165,7 @@ def training_curve(log: str | Path) -> "Figure":
     ValueError
         If the file is not such a log, or holds no epoch.
     """
-    figure = _figure(11.0, 3.6)
+    figure = new_figure(11.0, 3.6)
     records = read_log(log)
     if not records:
         raise ValueError(f"{log} holds no epoch yet")
@@ -166,7 +177,7 @@ def training_curve(log: str | Path) -> "Figure":
     left.plot(
         epochs,
         [r.loss_class for r in records],
-        color=COLOURS[0],
+        color=SERIES[0],
         marker=marker,
         ms=3,
         label="classification term",
@@ -175,33 +186,23 @@ def training_curve(log: str | Path) -> "Figure":
         left.set_yscale("log")
     left.set_title("Loss, equation (5)")
 
-    for name, colour in (("train", FAINT), ("test", COLOURS[1])):
+    for name, colour in (("train", FAINT), ("test", SERIES[1])):
         errors = [100 * (1 - getattr(r, f"{name}_accuracy")) for r in records]
         middle.plot(epochs, errors, color=colour, marker=marker, ms=3, label=name)
     middle.set_title(f"Error (%), test at the end {errors[-1]:.2f}")
     middle.set_ylim(bottom=0)
 
-    for name, colour in (("train", FAINT), ("test", COLOURS[2])):
+    for name, colour in (("train", FAINT), ("test", SERIES[2])):
         shares = [100 * getattr(r, f"{name}_sparsity") for r in records]
         right.plot(epochs, shares, color=colour, marker=marker, ms=3, label=name)
     right.set_title(f"Neurons that spike (%), at the end {shares[-1]:.1f}")
 
     for axis in (left, middle, right):
-        _plain(axis)
+        style_axes(axis, x="epoch", grid="y")
         axis.title.set(color=INK, fontsize=11, ha="left", position=(0.0, 1.0))
-        axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-        axis.legend(frameon=False, fontsize=9)
+        add_legend(axis)
     figure.tight_layout()
-    return figure
-
-
-def _figure(width: float, height: float) -> "Figure":
-    figure: Figure = require("matplotlib.figure", "plot").Figure(
-        figsize=(width, height), dpi=150, facecolor="white"
-    )
-    require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
     return figure
 
 
@@ -235,7 +236,7 @@ def _draw_image(axis: Any, pixels: NDArray[np.uint8]) -> None:
     axis.set_anchor("N")
     axis.set_title("image", loc="left", fontsize=11, fontweight="bold", color=INK, pad=4)
     for spine in axis.spines.values():
-        spine.set_color("#c9ced4")
+        spine.set_color(RULE)
 
 
 def _draw_layer(
@@ -262,13 +263,13 @@ def _draw_layer(
         )
     if math.isfinite(decision):
         axis.axvline(decision, color=DECISION, linewidth=1.2, zorder=2)
-    _plain(axis)
+    style_axes(axis)
     space = 0.04 * len(times) + 0.4
     axis.set_ylim(len(times) - 1 + space, -space)
     axis.set_yticks([])
     if classes:
         axis.set_yticks(range(len(classes)), classes, fontsize=7.5)
-        axis.grid(axis="y", color="#e6e8eb", linewidth=0.6, zorder=0)
+        axis.grid(axis="y", color=GRID, linewidth=0.6, zorder=0)
         if math.isfinite(decision):
             axis.scatter(
                 [decision],
@@ -284,12 +285,4 @@ def _draw_layer(
     counts = [f"{len(times):,} neurons", f"{len(times) - len(spiked):,} silent"]
     if math.isfinite(decision):
         counts.insert(1, f"{int(before.sum()):,} spike by the decision")
-    axis.set_title(", ".join(counts), loc="right", fontsize=9, color="#5b636c", pad=4)
-
-
-def _plain(axis: Any) -> None:
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color("#c9ced4")
-    axis.tick_params(which="both", labelcolor=INK, labelsize=9, color="#c9ced4")
+    axis.set_title(", ".join(counts), loc="right", fontsize=9, color=SOFT, pad=4)

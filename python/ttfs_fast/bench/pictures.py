@@ -1,21 +1,28 @@
 """The picture of the results: ratios by layer, time against size, speed-ups by threads."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ttfs_fast._extras import require
+from ttfs_fast.analysis.style import (
+    DECISION,
+    FAINT,
+    INK,
+    SERIES,
+    add_legend,
+    image_bytes,
+    new_figure,
+    style_axes,
+)
 from ttfs_fast.bench.tables import Row, number
 
 if TYPE_CHECKING:
     from ttfs_fast.bench.results import GroupResult
 
-INK, GRID, GOAL = "#22262b", "#dfe3e8", "#d1342f"
-FORWARD, TRAINING, DENSE = "#3b6fb6", "#2a9d8f", "#8a929b"
+GOAL = DECISION
+FORWARD, TRAINING, DENSE = SERIES[0], SERIES[1], FAINT
 
 LEGEND: dict[str, Any] = {
     "fontsize": 8,
-    "frameon": False,
     "loc": "upper right",
     "bbox_to_anchor": (1.0, -0.07),
     "ncols": 4,
@@ -33,28 +40,20 @@ def draw(results: Sequence["GroupResult"]) -> bytes | None:
         What was measured.
     """
     panels = _panels({result.name: result.rows for result in results})
-    try:
-        figures = require("matplotlib.figure", "plot")
-        canvas = require("matplotlib.backends.backend_agg", "plot")
-    except ImportError:
-        return None
     if not panels:
         return None
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    figure = figures.Figure(figsize=(7.2 * columns, 4.2 * lines), dpi=110, layout="constrained")
-    canvas.FigureCanvasAgg(figure)
+    try:
+        figure = new_figure(7.2 * columns, 4.2 * lines, dpi=110, layout="constrained")
+    except ImportError:
+        return None
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
         panel(axis)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.tick_params(labelsize=9, color=GRID)
-        axis.set_axisbelow(True)
     for axis in axes[len(panels) :]:
         axis.remove()
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    return image_bytes(figure)
 
 
 def _panels(groups: dict[str, list[Row]]) -> list[Panel]:
@@ -113,9 +112,8 @@ def _bars(title: str, rows: list[Row], bars: Mapping[str, tuple[str, str]]) -> P
         axis.set_yticks(range(len(rows)), [str(row["layer"]) for row in rows])
         axis.invert_yaxis()
         axis.margins(x=0.12)
-        axis.grid(axis="x", color=GRID)
-        axis.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
-        axis.legend(**LEGEND)
+        style_axes(axis, title, grid="x", bold=True)
+        add_legend(axis, **LEGEND)
 
     return panel
 
@@ -136,13 +134,9 @@ def _growth(series: str, rows: list[Row]) -> Panel:
             axis.plot(sizes, times, "o", color=colour, label=label, markersize=5)
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
-        axis.grid(color=GRID)
-        axis.set_ylabel("ms")
-        axis.set_title(
-            f"Time against {series}", loc="left", fontsize=11, fontweight="bold", color=INK
-        )
+        style_axes(axis, f"Time against {series}", y="ms", grid="both", bold=True)
         note = f"last: {rows[-1]['layer']}; lines: proportional"
         axis.text(0.02, 0.96, note, transform=axis.transAxes, va="top", fontsize=8, color=INK)
-        axis.legend(**LEGEND)
+        add_legend(axis, **LEGEND)
 
     return panel

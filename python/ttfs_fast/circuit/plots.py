@@ -1,4 +1,4 @@
-"""Pictures of the neuron circuit, drawn with matplotlib; see `ttfs_fast.analysis.plotting`."""
+"""Pictures of the neuron circuit, in the look of `ttfs_fast.analysis.style`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ttfs_fast.analysis.plotting import COLOURS, DECISION, FAINT, INK, _figure, _plain
+from ttfs_fast.analysis.style import (
+    DECISION,
+    FAINT,
+    INK,
+    SERIES,
+    add_legend,
+    new_figure,
+    series_color,
+    style_axes,
+)
 from ttfs_fast.circuit.parameters import CircuitParameters
 from ttfs_fast.circuit.simulation import SimulationResult
 from ttfs_fast.circuit.sweeps import SweepPoint
@@ -48,7 +57,7 @@ def waveform_figure(
         If a result holds no waveforms.
     """
     t, w = np.asarray(times, dtype=np.float64), np.asarray(weights, dtype=np.float64)
-    figure = _figure(9.0, 7.4)
+    figure = new_figure(9.0, 7.4)
     spikes, current, duty, membrane = figure.subplots(
         4, 1, sharex=True, gridspec_kw={"height_ratios": [0.8, 1.3, 1.0, 1.6]}
     )
@@ -66,13 +75,13 @@ def waveform_figure(
     low, high = min(0.0, shown.min(initial=0.0)), max(0.0, shown.max(initial=0.0))
     spikes.set_ylim(low * 1.3 - 0.1, high * 1.3 + 0.1)
     latest = 0.0
-    for (name, result), colour in zip(results.items(), COLOURS, strict=False):
+    for (name, result), colour in zip(results.items(), SERIES, strict=False):
         waves = result.waveforms
         if waves is None:
             raise ValueError("the simulation recorded no waveforms: pass record_every")
         x = waves.time * nano
         latest = max(latest, float(x[-1]))
-        width = 1.5 if len(results) == 1 or colour == COLOURS[0] else 0.8
+        width = 1.5 if len(results) == 1 or colour == SERIES[0] else 0.8
         style = {"color": colour, "linewidth": width, "label": name}
         current.plot(x, waves.phase_error[0], **style)
         period = max(1, round(1 / (parameters.ring_frequency * (waves.time[1] - waves.time[0]))))
@@ -101,14 +110,13 @@ def waveform_figure(
         membrane: "Membrane: phase of VCO4 over VCO3 (rad)",
     }
     for axis, title in titles.items():
-        _plain(axis)
-        axis.set_title(title, loc="left", fontsize=10, color=INK)
+        style_axes(axis, title)
     duty.margins(y=0.15)
     duty.axhline(0.5, color=FAINT, linewidth=0.8)
     membrane.set_xlim(0, latest)
     membrane.set_xlabel("time (ns)", color=INK)
     if len(results) > 1:
-        current.legend(frameon=False, fontsize=9)
+        add_legend(current)
     figure.tight_layout()
     return figure
 
@@ -136,7 +144,7 @@ def sweep_figure(
     -------
     figure : matplotlib.figure.Figure
     """
-    figure = _figure(6.4, 4.2)
+    figure = new_figure(6.4, 4.2)
     axis: Any = figure.subplots()
     x = [point.value for point in points]
     known = [(value, published[value]) for value in x if published and value in published]
@@ -150,24 +158,22 @@ def sweep_figure(
         x,
         [max(p.low, 1e-6) for p in points],
         [p.high for p in points],
-        color=COLOURS[0],
+        color=SERIES[0],
         alpha=0.3,
         linewidth=0,
     )
     axis.plot(
         x,
         [p.jitter for p in points],
-        color=COLOURS[0],
+        color=SERIES[0],
         marker="o",
         ms=4,
         label=f"simulated, {points[0].trials:,} trials, 95 %",
     )
     axis.set_yscale("log")
     axis.set_xticks(x)
-    axis.set_xlabel(quantity, color=INK)
-    axis.set_ylabel("output jitter (%)", color=INK)
-    axis.legend(frameon=False, fontsize=9)
-    _plain(axis)
+    style_axes(axis, x=quantity, y="output jitter (%)")
+    add_legend(axis)
     figure.tight_layout()
     return figure
 
@@ -186,10 +192,10 @@ def convergence_figure(
     -------
     figure : matplotlib.figure.Figure
     """
-    figure = _figure(4.8 * len(panels), 4.0)
+    figure = new_figure(4.8 * len(panels), 4.0)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, (quantity, series)) in zip(axes, panels.items(), strict=True):
-        for (name, (x, error)), colour in zip(series.items(), COLOURS, strict=False):
+        for (name, (x, error)), colour in zip(series.items(), SERIES, strict=False):
             axis.loglog(x, error, color=colour, marker="o", ms=4, label=name)
         first_x, first = (np.asarray(a, dtype=np.float64) for a in next(iter(series.values())))
         axis.loglog(
@@ -200,11 +206,8 @@ def convergence_figure(
             linewidth=1.0,
             label="first order",
         )
-        axis.set_xlabel(quantity, color=INK)
-        axis.set_ylabel("error of the spike time (tau)", color=INK)
-        axis.set_title(title, loc="left", fontsize=10, color=INK)
-        axis.legend(frameon=False, fontsize=9)
-        _plain(axis)
+        style_axes(axis, title, quantity, "error of the spike time (tau)")
+        add_legend(axis)
     figure.tight_layout()
     return figure
 
@@ -220,7 +223,7 @@ def layer_figure(results: "dict[str, LayerResult]") -> "Figure":
     -------
     figure : matplotlib.figure.Figure
     """
-    figure = _figure(3.7 * max(len(results), 2), 6.2)
+    figure = new_figure(3.7 * max(len(results), 2), 6.2)
     axes = figure.subplots(2, len(results), squeeze=False)
     for column, (name, result) in enumerate(results.items()):
         above, below = axes[0, column], axes[1, column]
@@ -228,17 +231,11 @@ def layer_figure(results: "dict[str, LayerResult]") -> "Figure":
         if len(chosen) > 3000:
             chosen = np.random.default_rng(0).choice(chosen, 3000, replace=False)
         ideal, circuit = result.ideal[chosen], result.circuit[chosen]
-        colour = COLOURS[column % len(COLOURS)]
+        colour = series_color(column)
         above.plot([0, result.latest], [0, result.latest], color=FAINT, linewidth=0.8)
         above.scatter(ideal, circuit, s=3, c=colour, linewidths=0, alpha=0.5, rasterized=True)
-        above.set_title(
-            f"{name}: {len(result.ideal):,} neurons, jitter {100 * result.jitter:.2g} %",
-            loc="left",
-            fontsize=10,
-            color=INK,
-        )
-        above.set_xlabel("closed form (tau)", color=INK)
-        above.set_ylabel("circuit (tau)", color=INK)
+        title = f"{name}: {len(result.ideal):,} neurons, jitter {100 * result.jitter:.2g} %"
+        style_axes(above, title, "closed form (tau)", "circuit (tau)")
         deviations = result.deviations
         if len(deviations):
             span = float(np.quantile(np.abs(deviations), 0.99)) or 1e-12
@@ -246,9 +243,6 @@ def layer_figure(results: "dict[str, LayerResult]") -> "Figure":
                 np.clip(deviations, -span, span), bins=60, color=colour, log=True, linewidth=0
             )
         below.locator_params(axis="x", nbins=4)
-        below.set_xlabel("circuit - closed form (tau)", color=INK)
-        below.set_ylabel("neurons", color=INK)
-        _plain(above)
-        _plain(below)
+        style_axes(below, x="circuit - closed form (tau)", y="neurons")
     figure.tight_layout()
     return figure

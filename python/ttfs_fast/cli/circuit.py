@@ -485,7 +485,7 @@ def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:
 
 
 def _draw(path: Path, figure: Any) -> None:
-    from ttfs_fast._files import save_figure
+    from ttfs_fast.analysis.style import save_figure
 
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot must name a .png, .svg or .pdf file; got {path}")

@@ -35,8 +35,8 @@ def demo(
     """
     with friendly_errors(debug):
         from ttfs_fast import training
-        from ttfs_fast._files import save_figure
         from ttfs_fast.analysis.plotting import spike_raster
+        from ttfs_fast.analysis.style import save_figure
         from ttfs_fast.cli._progress import ShowProgress
         from ttfs_fast.data import load
 

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from ttfs_fast.analysis.plotting import COLOURS, DECISION, FAINT, INK, _figure, _plain
+from ttfs_fast.analysis.style import (
+    DECISION,
+    FAINT,
+    INK,
+    SERIES,
+    add_legend,
+    new_figure,
+    series_color,
+    style_axes,
+)
 from ttfs_fast.layers import spiking_layers
 
 if TYPE_CHECKING:
@@ -19,19 +28,18 @@ def decision_curve(
     grid: Sequence[float], decided: Sequence[float], right: Sequence[float]
 ) -> "Figure":
     """Share of the images that are decided, and decided rightly, by each time."""
-    figure = _figure(5.8, 3.4)
+    figure = new_figure(5.8, 3.4)
     axis: Any = figure.subplots()
     shares = 100 * np.asarray(decided)
-    axis.fill_between(grid, 100 * np.asarray(right), color=COLOURS[1], alpha=0.18, linewidth=0)
+    axis.fill_between(grid, 100 * np.asarray(right), color=SERIES[1], alpha=0.18, linewidth=0)
     axis.plot(grid, shares, color=FAINT, linewidth=1.6, label="decided")
     axis.plot(
-        grid, 100 * np.asarray(right), color=COLOURS[1], linewidth=1.8, label="decided rightly"
+        grid, 100 * np.asarray(right), color=SERIES[1], linewidth=1.8, label="decided rightly"
     )
     end = next((t for t, share in zip(grid, shares, strict=True) if share >= 99.5), grid[-1])
     axis.set_xlim(0, min(grid[-1], 1.25 * end + 0.2))
     axis.set_ylim(0, 103)
-    axis.set_xlabel("time (tau)", color=INK)
-    axis.set_ylabel("images (%)", color=INK)
+    style_axes(axis, x="time (tau)", y="images (%)")
     _finish(figure, axis)
     return figure
 
@@ -40,10 +48,10 @@ def spike_histograms(
     edges: Sequence[float], histograms: Mapping[str, Sequence[int]], silent: Mapping[str, int]
 ) -> "Figure":
     """Distribution of the spike times of the input and of every layer."""
-    figure = _figure(5.8, max(3.0, 0.55 + 0.72 * len(histograms)))
+    figure = new_figure(5.8, max(3.0, 0.55 + 0.72 * len(histograms)))
     axes = figure.subplots(len(histograms), 1, sharex=True, squeeze=False)[:, 0]
     for number, (axis, (name, counts)) in enumerate(zip(axes, histograms.items(), strict=True)):
-        colour = INK if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
+        colour = INK if number == 0 else series_color(number - 1)
         total = sum(counts) + silent[name]
         axis.stairs([100 * c / total for c in counts], edges, fill=True, color=colour, alpha=0.75)
         axis.set_title(
@@ -53,7 +61,7 @@ def spike_histograms(
             color=colour,
         )
         axis.set_yticks([])
-        _plain(axis)
+        style_axes(axis)
         axis.spines["left"].set_visible(False)
     used = [i for counts in histograms.values() for i, c in enumerate(counts) if c]
     axes[-1].set_xlim(0, edges[min(max(used, default=0) + 2, len(edges) - 1)])
@@ -70,7 +78,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figur
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     size = 1.4 + 0.33 * len(classes)
-    figure = _figure(size + 1.1, size)
+    figure = new_figure(size + 1.1, size)
     axis: Any = figure.subplots()
     most = max(int(wrong.max()), 1)
     for (row, column), count in np.ndenumerate(matrix):
@@ -85,10 +93,8 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figur
     axis.set_ylim(len(classes) - 0.4, -0.6)
     axis.set_xticks(range(len(names)), names, rotation=0 if max(map(len, names)) < 4 else 45)
     axis.set_yticks(range(len(classes)), classes)
-    axis.set_xlabel("answer", color=INK)
-    axis.set_ylabel("true class", color=INK)
     axis.set_aspect("equal")
-    _plain(axis)
+    style_axes(axis, x="answer", y="true class")
     figure.tight_layout()
     return figure
 
@@ -101,7 +107,7 @@ def first_filters(model: nn.Module) -> "Figure":
     shown = images[:64].numpy()
     columns = min(8, len(shown))
     lines = -(-len(shown) // columns)
-    figure = _figure(0.66 * columns + 0.3, 0.66 * lines + 0.3)
+    figure = new_figure(0.66 * columns + 0.3, 0.66 * lines + 0.3)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     most = float(np.abs(shown).max()) or 1.0
     for axis, image in zip(axes, shown, strict=False):
@@ -114,10 +120,10 @@ def first_filters(model: nn.Module) -> "Figure":
 
 def bits_curve(curves: Mapping[str, Mapping[int, float]]) -> "Figure":
     """Accuracy against bits of the weights, a curve for each way."""
-    figure = _figure(5.8, 3.6)
+    figure = new_figure(5.8, 3.6)
     axis: Any = figure.subplots()
     places = {bits: place for place, bits in enumerate((2, 4, 8, 32))}
-    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+    for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
         paper = name.startswith("paper")
         ordered = sorted(curve.items())
         axis.plot(
@@ -130,8 +136,7 @@ def bits_curve(curves: Mapping[str, Mapping[int, float]]) -> "Figure":
             label=name,
         )
     axis.set_xticks(list(places.values()), [f"{bits} bits" for bits in places])
-    axis.set_ylabel("accuracy (%)", color=INK)
-    axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+    style_axes(axis, y="accuracy (%)", grid="y")
     _finish(figure, axis)
     return figure
 
@@ -143,11 +148,11 @@ def noise_curve(
     paper: Mapping[str, Mapping[float, float]],
 ) -> "Figure":
     """Figure 2: accuracy against the signal-to-noise ratio of the weights, with quantisation."""
-    figure = _figure(9.4, 4.4)
+    figure = new_figure(9.4, 4.4)
     axis: Any = figure.subplots()
-    _band(axis, rows, COLOURS[0], f"N, mean and 5 - 95 % of {rows[0]['draws']} draws")
+    _band(axis, rows, SERIES[0], f"N, mean and 5 - 95 % of {rows[0]['draws']} draws")
     axis.axhline(
-        100 * undisturbed, color=COLOURS[0], linestyle="--", linewidth=1.0, label="without noise"
+        100 * undisturbed, color=SERIES[0], linestyle="--", linewidth=1.0, label="without noise"
     )
     shown = [100 * row["low"] for row in rows] + [100 * undisturbed]
     shown += [100 * accuracy for points in paper.values() for accuracy in points.values()]
@@ -158,7 +163,7 @@ def noise_curve(
     if inside:
         axis.plot(
             *zip(*inside, strict=True),
-            color=COLOURS[3],
+            color=SERIES[3],
             marker="D",
             ms=6,
             linestyle=":",
@@ -168,7 +173,7 @@ def noise_curve(
         accuracy = 100 * row["accuracy"]
         below = accuracy < floor  # it would flatten all the rest
         if below:
-            axis.plot(row["weight_snr"], floor, color=COLOURS[3], marker="v", ms=8)
+            axis.plot(row["weight_snr"], floor, color=SERIES[3], marker="v", ms=8)
         axis.annotate(
             f"{bits} bits: {accuracy:.1f} %" if below else f"{bits} bits",
             (row["weight_snr"], max(accuracy, floor)),
@@ -176,7 +181,7 @@ def noise_curve(
             textcoords="offset points",
             ha="center",
             fontsize=9,
-            color=COLOURS[3],
+            color=SERIES[3],
         )
     for name, points in paper.items():
         axis.plot(
@@ -189,9 +194,7 @@ def noise_curve(
             label=name,
         )
     axis.margins(x=0.08)
-    axis.set_xlabel("signal-to-noise ratio of the weights (dB)", color=INK)
-    axis.set_ylabel("accuracy (%)", color=INK)
-    axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
+    style_axes(axis, x="signal-to-noise ratio of the weights (dB)", y="accuracy (%)", grid="y")
     _finish(figure, axis)
     return figure
 
@@ -199,22 +202,19 @@ def noise_curve(
 def disturbance_curves(kinds: Mapping[str, tuple[str, str, Rows, float]]) -> "Figure":
     """Accuracy against each disturbance, a panel for each."""
     lines = -(-len(kinds) // 3)
-    figure = _figure(10.4, 3.0 * lines)
+    figure = new_figure(10.4, 3.0 * lines)
     axes = figure.subplots(lines, 3, squeeze=False, sharey=True).ravel()
     for number, (axis, (kind, (what, unit, rows, undisturbed))) in enumerate(
         zip(axes, kinds.items(), strict=False)
     ):
         scale = 100.0 if unit.startswith("%") else 1.0
         shown = [{**row, "level": scale * row["level"]} for row in rows]
-        _band(axis, shown, COLOURS[number % len(COLOURS)], None)
+        _band(axis, shown, series_color(number), None)
         axis.axhline(100 * undisturbed, color=FAINT, linestyle="--", linewidth=1.0)
         if kind != "t_max":
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_title(what, loc="left", fontsize=10, color=INK)
-        axis.set_xlabel(unit, color=INK)
-        axis.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-        _plain(axis)
+        style_axes(axis, what, unit, grid="y")
     for axis in axes[len(kinds) :]:
         axis.remove()
     for axis in axes[::3][:lines]:
@@ -232,6 +232,5 @@ def _band(axis: Any, rows: Rows, colour: str, label: str | None) -> None:
 
 
 def _finish(figure: "Figure", axis: Any) -> None:
-    _plain(axis)
-    axis.legend(frameon=False, fontsize=9)
+    add_legend(axis)
     figure.tight_layout()

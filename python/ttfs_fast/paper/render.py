@@ -1,7 +1,6 @@
 """The report as files: one HTML page that needs nothing else, Markdown, CSV, pictures."""
 
 import base64
-import io
 import re
 from dataclasses import dataclass, field
 from importlib import resources
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ttfs_fast._csv import csv_text
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
+from ttfs_fast.analysis import style
 from ttfs_fast.paper import numbers
 from ttfs_fast.paper.sections import Column, Picture, Section, Table, Tile
 
@@ -22,19 +22,13 @@ PIXELS_PER_INCH = 100
 
 # What is drawn for white paper takes the page's colours, light or dark.
 _THEME = {
-    "#22262b": "--ink",
-    "#000000": "--ink",
-    "#5b636c": "--soft",
-    "#8a929b": "--faint",
-    "#e6e8eb": "--grid",
-    "#c9ced4": "--rule",
+    style.INK: "--ink",
+    style.SOFT: "--soft",
+    style.FAINT: "--faint",
+    style.GRID: "--grid",
     "#ffffff": "--card",
-    "#d1342f": "--decision",
-    "#3b6fb6": "--c0",
-    "#2a9d8f": "--c1",
-    "#8d5fb0": "--c2",
-    "#c9832b": "--c3",
-    "#5f7d3a": "--c4",
+    style.DECISION: "--decision",
+    **{color: f"--c{number}" for number, color in enumerate(style.SERIES)},
 }
 
 
@@ -139,6 +133,7 @@ def as_html(report: Report, pngs: dict[str, bytes]) -> str:
         missing=report.missing,
         drawn=drawn,
         kind=_kind,
+        theme=_THEME,
         link=numbers.LINK,
         citation=numbers.CITATION,
     )
@@ -175,20 +170,17 @@ def as_csv(table: Table) -> str:
 
 def png(figure: "Figure") -> bytes:
     """A figure as pixels on white ground."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=PIXELS_PER_INCH, metadata={"Software": None})
-    return content.getvalue()
+    return style.image_bytes(figure, dpi=PIXELS_PER_INCH, metadata={"Software": None})
 
 
 def svg(picture: Picture) -> str:
     """A figure as SVG to stand in the page: its colours and its font are the page's."""
     matplotlib = require("matplotlib", "plot")
-    content = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": picture.name}):
-        picture.figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    text = content.getvalue()
+        content = style.image_bytes(picture.figure, "svg", metadata={"Date": None, "Creator": None})
+    text = content.decode()
     text = text[text.index("<svg") :]
-    for colour, variable in _THEME.items():
+    for colour, variable in {**_THEME, "#000000": "--ink", style.RULE: "--rule"}.items():
         text = text.replace(colour, f"var({variable})")
     text = re.sub(r"(font: [^';]*?[\d.]+px) '[^;]*?sans-serif", r"\1 var(--sans)", text)
     # Ids must differ from those of the page's other drawings.

@@ -14,10 +14,17 @@ import torch
 from torch import nn
 
 from ttfs_fast._csv import read_rows, write_rows
-from ttfs_fast._extras import require
-from ttfs_fast._files import save_figure, use_folder
+from ttfs_fast._files import use_folder
 from ttfs_fast._terminal import print_line
 from ttfs_fast.analysis import EvaluationResult, evaluate
+from ttfs_fast.analysis.style import (
+    FAINT,
+    add_legend,
+    new_figure,
+    save_figure,
+    series_color,
+    style_axes,
+)
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Polarity
 from ttfs_fast.loss import SpikingLoss
@@ -245,7 +252,7 @@ def _depth_study(
     finally:
         torch.set_num_threads(before)
     found = (_find(runs, study, *key) for key in study.combinations())
-    save_figure(folder / "depth.png", plot([r for r in runs if _alike(r, study)]), dpi=120)
+    save_figure(folder / "depth.png", plot([r for r in runs if _alike(r, study)]))
     return [run for run in found if run is not None]
 
 
@@ -369,7 +376,7 @@ def summary(runs: Sequence[Run]) -> Iterator[tuple[str, int, float, float, int]]
 
 def plot(runs: Sequence[Run]) -> "Figure":
     """Left: test accuracy against depth, a dot for each network. Right: loss of the deepest."""
-    figure = require("matplotlib.figure", "plot").Figure(figsize=(11, 4.5), layout="constrained")
+    figure = new_figure(11, 4.5, dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     deepest = max((run.depth for run in runs), default=0)
     for number, (arm, how) in enumerate(ARMS.items()):
@@ -377,7 +384,7 @@ def plot(runs: Sequence[Run]) -> "Figure":
         if not rows:
             continue
         own = [run for run in runs if run.arm == arm]
-        color, style = f"C{number}", "--" if arm.startswith("relu") else "-"
+        color, style = series_color(number), "--" if arm.startswith("relu") else "-"
         depths, means = [row[1] for row in rows], [100 * row[2] for row in rows]
         left.plot(depths, means, style, color=color, label=how.label)
         left.plot([run.depth for run in own], [100 * run.accuracy for run in own], ".", color=color)
@@ -386,20 +393,18 @@ def plot(runs: Sequence[Run]) -> "Figure":
                 values = [float(value) for value in run.losses.split()]
                 at = [run.epochs * (i + 0.5) / len(values) for i in range(len(values))]
                 right.plot(at, values, style, color=color)
-    left.axhline(10, color="0.7", linewidth=0.8)
+    left.axhline(10, color=FAINT, linewidth=0.8)
     left.set_xticks(DEPTHS)
-    left.set_xlabel("layers of neurons")
-    left.set_ylabel("test accuracy in %")
-    right.set_xlabel("epoch")
-    right.set_ylabel(f"cross-entropy in training, {deepest} layers")
+    title = ""
     if runs:
         one = runs[0]
-        left.set_title(
-            f"CIFAR-10, {one.train_images:,} images x {one.epochs} epochs, batches of "
-            f"{one.batch_size}"
-        )
-        left.legend(fontsize="small")
-    return figure  # type: ignore[no-any-return]
+        title = f"CIFAR-10, {one.train_images:,} images x {one.epochs} epochs, "
+        title += f"batches of {one.batch_size}"
+        add_legend(left)
+    style_axes(left, title, "layers of neurons", "test accuracy in %", grid="y")
+    y = f"cross-entropy in training, {deepest} layers"
+    style_axes(right, "", "epoch", y, grid="y")
+    return figure
 
 
 def _find(

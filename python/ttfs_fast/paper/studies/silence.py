@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from ttfs_fast._csv import read_rows, write_rows
-from ttfs_fast._extras import require
-from ttfs_fast._files import save_figure, use_folder
+from ttfs_fast._files import use_folder
 from ttfs_fast._terminal import print_line
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
+from ttfs_fast.analysis.style import (
+    FAINT,
+    add_legend,
+    new_figure,
+    save_figure,
+    series_color,
+    style_axes,
+)
 from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.models.shipped import weights_file
 from ttfs_fast.training import TrainConfig, load_model
@@ -188,7 +195,7 @@ def _silence_study(
         (row for row in rows if row.settings == settings and row.share in study.shares),
         key=lambda row: -row.share,
     )
-    save_figure(folder / "silence.png", plot(chosen, config.dataset), dpi=120)
+    save_figure(folder / "silence.png", plot(chosen, config.dataset))
     return chosen
 
 
@@ -244,29 +251,26 @@ def _silence(
 
 def plot(rows: Sequence[Silenced], dataset: str) -> "Figure":
     """Accuracy against the share of neurons that spike, with and without further training."""
-    figure: Figure = require("matplotlib.figure", "plot").Figure(
-        figsize=(7, 4.5), layout="constrained"
-    )
+    figure: Figure = new_figure(7, 4.5, dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.plot(
         [100 * row.firing for row in rows],
         [100 * row.accuracy for row in rows],
         "o-",
+        color=series_color(0),
         label=f"trained {rows[0].epochs} epochs further" if rows else None,
     )
     axes.plot(
         [100 * row.at_once for row in rows],
         [100 * row.at_once_accuracy for row in rows],
         "o--",
-        color="0.6",
+        color=FAINT,
         label="horizons set, not trained",
     )
     top = max((100 * row.accuracy for row in rows), default=100.0)
     low = min((100 * row.accuracy for row in rows), default=0.0)
     axes.set_ylim(max(low, top - 5) - 1, top + 0.5)  # what failed outright is in the table
-    axes.set_xlabel("neurons that spike, in %")
-    axes.set_ylabel("test accuracy in %")
-    axes.set_title(f"{dataset}: what silence costs")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    title = f"{dataset}: accuracy against spikes per neuron"
+    style_axes(axes, title, "neurons that spike, in %", "test accuracy in %", grid="both")
+    add_legend(axes)
     return figure

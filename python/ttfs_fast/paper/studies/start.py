@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._csv import write_rows
-from ttfs_fast._extras import require
-from ttfs_fast._files import save_figure, use_folder
+from ttfs_fast._files import use_folder
 from ttfs_fast.analysis.diagnose import diagnose
+from ttfs_fast.analysis.style import add_legend, new_figure, save_figure, series_color, style_axes
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.layers import SpikeRecorder, watch_layers
@@ -104,7 +104,7 @@ def start_study(
                 jitter = JITTER * torch.randn_like(values)
             rows += _followed(start, model, values, labels, jitter)
         write_rows(folder / "start.csv", LayerStart, rows)
-        save_figure(folder / "start.png", plot(rows), dpi=120)
+        save_figure(folder / "start.png", plot(rows))
     return rows
 
 
@@ -144,23 +144,25 @@ def _own_times(values: Tensor) -> Tensor:
 
 def plot(rows: Sequence[LayerStart]) -> "Figure":
     """Spread, noise and gradient by layer, a line for each start."""
-    figure = require("matplotlib.figure", "plot").Figure((11, 3.6), layout="constrained")
+    figure = new_figure(11, 3.6, dpi=120, layout="constrained")
     panels = figure.subplots(1, 3)
     titles = {
         "spread": "spread over images, in tau",
-        "noise": "noise, as a share of the spread",
+        "noise": "noise, as a fraction of the spread",
         "gradient": "gradient by spike times",
     }
-    for start in dict.fromkeys(row.start for row in rows):
+    for number, start in enumerate(dict.fromkeys(row.start for row in rows)):
         own = [row for row in rows if row.start == start]
         label = "uniform" if start == "uniform" else f"s = {float(start):g}"
         for panel, name in zip(panels, titles, strict=True):
             panel.plot(
-                [row.number for row in own], [getattr(row, name) for row in own], label=label
+                [row.number for row in own],
+                [getattr(row, name) for row in own],
+                color=series_color(number),
+                label=label,
             )
     for panel, title in zip(panels, titles.values(), strict=True):
         panel.set_yscale("log")
-        panel.set_xlabel("layer")
-        panel.set_title(title, fontsize="medium")
-    panels[0].legend(fontsize="small")
-    return figure  # type: ignore[no-any-return]
+        style_axes(panel, title, "layer", grid="y")
+    add_legend(panels[0])
+    return figure
