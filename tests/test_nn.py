@@ -14,7 +14,6 @@ from ttfs_fast.nn import (
     SpikingConv2d,
     SpikingLinear,
     SpikingMaxPool2d,
-    centred_normal_,
     uniform_firing_,
 )
 
@@ -108,29 +107,20 @@ def test_reset_parameters_is_the_documented_start(seed: int) -> None:
     assert not layer.bias.any()
 
 
-@pytest.mark.parametrize("initialise", [uniform_firing_, centred_normal_])
 @pytest.mark.parametrize("inputs", [25, 64, 1000])
-def test_initialised_neurons_fire(seed: int, initialise: object, inputs: int) -> None:
+def test_initialised_neurons_fire(seed: int, inputs: int) -> None:
     weight = torch.empty(200, inputs)
-    assert initialise(weight) is weight  # type: ignore[operator]
+    assert uniform_firing_(weight) is weight
     everything = ttfs_fast.spiking_linear(spikes(20, inputs, silent=0), weight)
     assert everything.isfinite().float().mean() > 0.98
     half = ttfs_fast.spiking_linear(spikes(20, inputs, silent=0.5), weight)
     assert half.isfinite().float().mean() > 0.6
 
 
-def test_centred_normal_sums_to_the_total(seed: int) -> None:
-    weight = centred_normal_(torch.empty(20, 8, 3, 3, dtype=torch.float64), 5.0, 2.0).flatten(1)
-    torch.testing.assert_close(weight.sum(1), torch.full((20,), 5.0, dtype=torch.float64))
-    spread = (weight - weight.mean(1, keepdim=True)).norm(dim=1)
-    torch.testing.assert_close(spread, torch.full((20,), 2.0, dtype=torch.float64))
-
-
 def test_initialisation_refuses_a_total_that_is_not_positive() -> None:
-    for initialise in (uniform_firing_, centred_normal_):
-        for total in (0.0, -1.0, INF, math.nan):
-            with pytest.raises(ValueError, match=r"total is .*positive and finite"):
-                initialise(torch.empty(2, 2), total)
+    for total in (0.0, -1.0, INF, math.nan):
+        with pytest.raises(ValueError, match=r"total is .*positive and finite"):
+            uniform_firing_(torch.empty(2, 2), total)
     assert uniform_firing_(torch.empty(0, 3)).shape == (0, 3)
     assert uniform_firing_(torch.empty(3, 0)).shape == (3, 0)
 

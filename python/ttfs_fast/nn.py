@@ -38,35 +38,6 @@ def uniform_firing_(weight: Tensor, total: float = 8.0) -> Tensor:
         return weight.uniform_(0, total / max(fan_in, 1))
 
 
-def centred_normal_(weight: Tensor, total: float = 4.0, spread: float = 3.0) -> Tensor:
-    """Fills a weight, in place, with normal values whose sum is the same for every neuron.
-
-    Each neuron's weights are independent normal values, shifted to sum to exactly `total` and
-    scaled so that their deviations from the mean have norm `spread`. Every neuron fires, as with
-    :func:`uniform_firing_`, but neurons differ by the signs of their weights and not by how soon
-    their weights add up to the threshold.
-
-    Parameters
-    ----------
-    weight : Tensor
-        Shape (outputs, ...); the fan-in is the product of the other sizes.
-    total, spread : float
-        Positive; `total` must exceed 1 for the neurons to fire.
-
-    Returns
-    -------
-    Tensor
-        `weight`.
-    """
-    _check_scale("total", total)
-    _check_scale("spread", spread)
-    with torch.no_grad():
-        flat = torch.randn_like(weight).flatten(1)
-        flat -= flat.mean(dim=1, keepdim=True)
-        flat *= spread / flat.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
-        return weight.copy_((flat + total / max(flat.shape[1], 1)).reshape(weight.shape))
-
-
 def _check_scale(name: str, value: float) -> None:
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{name} is {value}; it must be positive and finite")

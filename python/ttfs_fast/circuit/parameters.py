@@ -105,11 +105,6 @@ class CircuitParameters:
         """`threshold_phase`, or its default."""
         return self.unit_phase if self.threshold_phase is None else self.threshold_phase
 
-    @property
-    def largest_current(self) -> float:
-        """Largest sum of w kappa that the XOR detector can show: pi / 2 over phase_per_weight."""
-        return math.pi / 2 / self.phase_per_weight
-
     def seconds(self, time: ArrayLike) -> NDArray[np.float64]:
         """The network's times (tau = 1) in seconds."""
         return np.asarray(time, dtype=np.float64) * self.tau
