@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from small_reproduction import SMALL
 from ttfs_fast._files import LOCK
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.paper import find_subjects, reproduce, store
+from ttfs_fast.paper import find_networks, reproduce, store
 from ttfs_fast.quantization import QuantizeConfig, quantize
 from ttfs_fast.training import TrainConfig, read_log, read_metadata, train
 from ttfs_fast.training.checkpoint import load_checkpoint
@@ -66,9 +66,9 @@ def run_reproduction(folder: Path) -> None:
     if not (run / "model.safetensors").exists():
         train(TRAINING, run)
     store.FLUSH_EVERY = 0.05
-    found = find_subjects(quick=True, out=folder, seed=0, runs=(run,))
+    found = find_networks(quick=True, out=folder, seed=0, runs=(run,))
     parts = ("table3", "table4", "figure2")
-    reproduce(SMALL, found, folder, only=parts, say=lambda text: None)
+    reproduce(SMALL, found, folder, only=parts)
 
 
 WORK: dict[str, Callable[[Path], None]] = {

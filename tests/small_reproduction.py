@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ttfs_fast.paper import Found, Plan
+from ttfs_fast.paper import Networks, Plan
 
 SMALL = Plan(
     draws=2,
@@ -25,7 +25,7 @@ class Report:
     """A finished reproduction."""
 
     folder: Path
-    found: Found
+    found: Networks
 
     @property
     def results(self) -> dict[str, Any]:

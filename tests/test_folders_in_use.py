@@ -14,6 +14,7 @@ from torch import nn
 from ttfs_fast._files import LOCK, use_folder
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.paper import Plan, reproduce
+from ttfs_fast.paper.networks import Networks
 from ttfs_fast.paper.studies import (
     DepthStudy,
     SilenceStudy,
@@ -21,7 +22,6 @@ from ttfs_fast.paper.studies import (
     silence_study,
     start_study,
 )
-from ttfs_fast.paper.subjects import Found
 from ttfs_fast.quantization import QuantizeConfig, quantize
 from ttfs_fast.training import TrainConfig, train
 from ttfs_fast.training.trainer import ensure_trained
@@ -36,7 +36,7 @@ WORK: dict[str, Callable[[Path], object]] = {
     "train if need be": lambda folder: ensure_trained(SMALL, folder),
     "quantize": lambda folder: quantize(nn.Identity(), RETRAINED, folder),
     "quantize --resume": lambda folder: quantize(nn.Identity(), RETRAINED, folder, resume=True),
-    "reproduce": lambda folder: reproduce(Plan.quick(0), Found([], []), folder),
+    "reproduce": lambda folder: reproduce(Plan.quick(0), Networks([], []), folder),
     "study depth": lambda folder: depth_study(DepthStudy(), folder),
     "study start": lambda folder: start_study(folder),
     "study silence": lambda folder: silence_study(SilenceStudy(Path("none")), folder),

@@ -306,7 +306,7 @@ def nothing_is_done() -> Iterator[None]:
             (ttfs_fast.data, ("load", "load_mnist")),
             (ttfs_fast.paper.studies, ("depth_study", "start_study")),
             (ttfs_fast.models, ("mnist_scnn",)),
-            (ttfs_fast.paper, ("find_subjects",)),
+            (ttfs_fast.paper, ("find_networks",)),
             (training, ("download_data",)),
             (evaluation, ("download_data",)),
         ):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from small_reproduction import SMALL, Report
-from ttfs_fast.paper import find_subjects, reproduce
+from ttfs_fast.paper import find_networks, reproduce
 from ttfs_fast.training import TrainConfig, train
 
 pytest.importorskip("matplotlib")
@@ -47,10 +47,8 @@ def report(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Report
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("report")
     try:
-        found = find_subjects(quick=True, out=folder, seed=0, runs=(digits_run,))
-        reproduce(
-            SMALL, found, folder, command="ttfs-fast reproduce --quick", say=lambda text: None
-        )
+        found = find_networks(quick=True, out=folder, seed=0, runs=(digits_run,))
+        reproduce(SMALL, found, folder, command="ttfs-fast reproduce --quick")
     finally:
         torch.set_num_threads(threads)
     return Report(folder, found)

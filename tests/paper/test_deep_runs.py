@@ -9,7 +9,7 @@ import pytest
 
 from small_reproduction import SMALL, results
 from ttfs_fast.data import ImageSet, StreamedImages
-from ttfs_fast.paper import find_subjects, reproduce
+from ttfs_fast.paper import find_networks, reproduce
 from ttfs_fast.training import TrainConfig, train
 
 pillow = pytest.importorskip("PIL.Image")
@@ -57,35 +57,35 @@ def test_a_network_of_a_folder_of_images(coloured: Path, tmp_path: Path) -> None
     run, out = tmp_path / "colours", tmp_path / "report"
     train(config, run)
     # An empty folder of data: no MNIST, so that this is the only network.
-    found = find_subjects(
+    found = find_networks(
         quick=False, out=out, seed=0, data_root=tmp_path, runs=(run,), images=coloured
     )
-    (subject,) = [s for s in found.subjects if s.config.dataset == "folder"]
-    found = dataclasses.replace(found, subjects=[subject])
-    assert isinstance(subject.test_set, StreamedImages)
-    assert set(subject.test_set.folder.labels.tolist()) == {0, 1, 2}
+    (network,) = [s for s in found.evaluated if s.config.dataset == "folder"]
+    found = dataclasses.replace(found, evaluated=[network])
+    assert isinstance(network.test_set, StreamedImages)
+    assert set(network.test_set.folder.labels.tolist()) == {0, 1, 2}
     # Classes of other folders are found by their names.
     shutil.copytree(coloured / "val" / "green", tmp_path / "other" / "val" / "green")
     how = {"quick": False, "out": out, "seed": 0, "data_root": tmp_path, "runs": (run,)}
-    test_set = find_subjects(**how, images=tmp_path / "other").subjects[-1].test_set
+    test_set = find_networks(**how, images=tmp_path / "other").evaluated[-1].test_set
     assert isinstance(test_set, StreamedImages)
     assert set(test_set.folder.labels.tolist()) == {1}
     shutil.copytree(coloured / "val" / "red", tmp_path / "other" / "val" / "white")
     with pytest.raises(FileNotFoundError, match="the classes white are not among the 3"):
-        find_subjects(**how, images=tmp_path / "other")
-    assert not subject.comparable  # three classes, not a thousand
+        find_networks(**how, images=tmp_path / "other")
+    assert not network.comparable  # three classes, not a thousand
     plan = dataclasses.replace(SMALL, deep_images=10)
-    reproduce(plan, found, out, only=("table2", "table4", "figure2"), say=lambda text: None)
-    some = subject.some(10)
+    reproduce(plan, found, out, only=("table2", "table4", "figure2"))
+    some = network.some(10)
     assert isinstance(some, ImageSet)
     assert some.images.shape == (10, 3, 16, 16)
     assert set(some.labels.tolist()) == {0, 1, 2}
     own = results(out)
-    evaluation = own["table2"][subject.key]["evaluation"]
+    evaluation = own["table2"][network.key]["evaluation"]
     assert evaluation["images"] == 24  # without the broken one
     assert evaluation["sparsity"] > 0.5
     assert own["table4"] == {}  # both polarities: not for the integer engine
-    sweep = own["figure2"][subject.key]
+    sweep = own["figure2"][network.key]
     assert sweep["weight_snr"]["images"] == 10
     assert len(sweep["weight_snr"]["rows"]) == 2
     assert sweep["circuits"] == []
@@ -110,4 +110,4 @@ def test_neurons_that_do_not_spike_are_refused(tmp_path: Path) -> None:
     )
     train(config, tmp_path / "relu")
     with pytest.raises(ValueError, match="relu neurons; these do not spike"):
-        find_subjects(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "relu",))
+        find_networks(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "relu",))

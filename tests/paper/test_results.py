@@ -16,7 +16,7 @@ from ttfs_fast.paper import numbers
 from ttfs_fast.paper.figure2 import _statistics
 from ttfs_fast.paper.figure2_view import bearable
 from ttfs_fast.paper.sections import wilson
-from ttfs_fast.paper.table1 import networks
+from ttfs_fast.paper.table1 import descriptions
 from ttfs_fast.paper.table4 import float_twin
 from ttfs_fast.quantization import QuantizationConfig, convert, dequantize_, quantize_
 
@@ -27,7 +27,7 @@ def test_table_1_counts_the_models_themselves(report: Report) -> None:
     found = report.results["table1"]["networks"]
     model = mnist_scnn()
     weights = sum(p.numel() for name, p in model.named_parameters() if "weight" in name)
-    assert found["mnist"]["weights"] == weights == networks()["mnist"].weights == 21440
+    assert found["mnist"]["weights"] == weights == descriptions()["mnist"].weights == 21440
     assert found["cifar10"]["weights"] == 54_299_328
     assert [len(found[key]["layers"]) for key in ("mnist", "cifar10", "imagenet")] == [3, 17, 58]
     conv1 = found["mnist"]["layers"][0]
@@ -52,10 +52,10 @@ def test_table_1_finds_what_contradicts(report: Report) -> None:
 
 
 def test_table_2_is_the_evaluation(report: Report) -> None:
-    subject = report.found.subjects[0]
+    network = report.found.evaluated[0]
     own = report.results["table2"][KEY]
     digits = load("digits", train=False)
-    expected = evaluate(subject.model, digits, **subject.encoding).to_dict()
+    expected = evaluate(network.model, digits, **network.encoding).to_dict()
     for name in ("correct", "confusion", "sparsity", "first_spike_time", "spikes_per_image"):
         assert own["evaluation"][name] == expected[name], name
     assert "images_per_second" not in own["evaluation"]
@@ -78,18 +78,18 @@ def test_table_3_is_the_sweep(report: Report) -> None:
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
 def test_table_4_tests_the_same_weights_both_ways(report: Report, bits: int) -> None:
-    subject = report.found.subjects[0]
+    network = report.found.evaluated[0]
     own = report.results["table4"][KEY]["plain"][str(bits)]
     digits = load("digits", train=False)
-    network = convert(subject.model, bits)
-    assert own["integer_correct"] == quantization.evaluate(network, digits).correct
-    assert own["bytes"] == len(network.to_bytes())
+    converted = convert(network.model, bits)
+    assert own["integer_correct"] == quantization.evaluate(converted, digits).correct
+    assert own["bytes"] == len(converted.to_bytes())
     # The float twin: what quantization-aware training simulates (here in float64, as convert
     # fits its thresholds), but for the rounded biases.
-    twin = float_twin(network, subject.model)
-    assert own["float_correct"] == evaluate(twin, digits, **subject.encoding).correct
+    twin = float_twin(converted, network.model)
+    assert own["float_correct"] == evaluate(twin, digits, **network.encoding).correct
     simulated = mnist_scnn(dtype=torch.float64)
-    simulated.load_state_dict(subject.model.state_dict())
+    simulated.load_state_dict(network.model.state_dict())
     dequantize_(quantize_(simulated, QuantizationConfig(bits)), keep_quantized=True)
     for name in ("conv1", "conv2", "fc"):
         expected = simulated.get_submodule(name).weight.float()
@@ -103,26 +103,26 @@ def test_table_4_retrains(report: Report) -> None:
     own = report.results["table4"][KEY]
     assert own["settings"]["training"]["train_images"] == SMALL.retrain_images
     (folder,) = (report.folder / "retraining").iterdir()
-    network = quantization.load(folder / "model-4bit.ttfs")
-    found = quantization.evaluate(network, load("digits", train=False))
+    converted = quantization.load(folder / "model-4bit.ttfs")
+    found = quantization.evaluate(converted, load("digits", train=False))
     assert own["retrained"]["4"]["integer_correct"] == found.correct
     assert found.sparsity > 0.3
     assert any(own["retrained"][b] != own["plain"][b] for b in ("8", "4", "2"))
 
 
 def test_figure_2_is_the_disturbed_network(report: Report) -> None:
-    subject = report.found.subjects[0]
+    network = report.found.evaluated[0]
     own = report.results["figure2"][KEY]
     assert own["weight_snr"]["images"] == 360
     assert own["dropped"]["images"] == SMALL.sweep_images
     expected = [
         evaluate_perturbed(
-            subject.model,
-            subject.test_set,
+            network.model,
+            network.test_set,
             Perturbation(weight_snr=5.0),
             seed=0,
             draw=draw,
-            **subject.encoding,
+            **network.encoding,
         ).correct
         for draw in range(2)
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from small_reproduction import SMALL, Report, results
-from ttfs_fast.paper import Plan, find_subjects, reproduce
+from ttfs_fast.paper import Plan, find_networks, reproduce
 from ttfs_fast.quantization import training as quantization_training
 
 PARTS = ("table3", "table4", "figure2")
@@ -21,8 +21,8 @@ def run_again(
     def progress(part: str, done: int, total: int) -> None:
         before.setdefault(part, done)
 
-    found = find_subjects(quick=True, out=folder, seed=seed, runs=(run,))
-    reproduce(plan, found, folder, only=only, progress=progress, say=lambda text: None)
+    found = find_networks(quick=True, out=folder, seed=seed, runs=(run,))
+    reproduce(plan, found, folder, only=only, progress=progress)
     return before
 
 

@@ -6,26 +6,26 @@ from typing import Any
 import pytest
 
 from ttfs_fast.paper import store as module
-from ttfs_fast.paper.store import PartStore, Unit, digest
+from ttfs_fast.paper.store import ResultStore, WorkUnit, digest
 
 
-def unit(key: str, value: Any, calls: list[str]) -> Unit:
+def unit(key: str, value: Any, calls: list[str]) -> WorkUnit:
     def compute() -> Any:
         calls.append(key)
         return value
 
-    return Unit(key, compute)
+    return WorkUnit(key, compute)
 
 
 def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     calls: list[str] = []
     units = [unit("b", {"x": [0.1, 1 / 3], "n": None}, calls), unit("a", 7, calls)]
-    store = PartStore(tmp_path, "part", {"seed": 1})
+    store = ResultStore(tmp_path, "part", {"seed": 1})
     assert store.missing(units) == units
     for one in units:
         store.keep(one)
     store.flush()
-    again = PartStore(tmp_path, "part", {"seed": 1})
+    again = ResultStore(tmp_path, "part", {"seed": 1})
     assert again.missing(units) == []
     assert again.missing([*units, unit("c", 1, calls)])[0].key == "c"
     assert (
@@ -38,18 +38,18 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
 def test_other_settings_lie_beside(tmp_path: Path) -> None:
     calls: list[str] = []
     for seed in (1, 2):
-        store = PartStore(tmp_path, "part", {"seed": seed})
+        store = ResultStore(tmp_path, "part", {"seed": seed})
         assert store.missing([unit("a", seed, calls)])
         store.keep(unit("a", seed, calls))
         store.flush()
     for seed in (1, 2):
-        assert PartStore(tmp_path, "part", {"seed": seed}).units == {"a": seed}
+        assert ResultStore(tmp_path, "part", {"seed": seed}).units == {"a": seed}
 
 
 def test_the_file_does_not_depend_on_the_order(tmp_path: Path) -> None:
     contents = []
     for name, order in (("one", "ab"), ("other", "ba")):
-        store = PartStore(tmp_path / name, "part", {})
+        store = ResultStore(tmp_path / name, "part", {})
         for key in order:
             store.keep(unit(key, key.upper(), []))
         store.flush()
@@ -62,7 +62,7 @@ def test_it_is_written_while_the_work_goes_on(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    store = PartStore(tmp_path, "part", {})
+    store = ResultStore(tmp_path, "part", {})
     store.keep(unit("a", 1, []))
     assert not store.path.exists()
     now[0] = 1.5
@@ -72,15 +72,15 @@ def test_it_is_written_while_the_work_goes_on(
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"settings": {}, "units": 3}', b"\xff", b"{}"])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = PartStore(tmp_path, "part", {}).path
+    path = ResultStore(tmp_path, "part", {}).path
     path.write_bytes(content)
     with pytest.raises(ValueError, match="does not hold results of ttfs-fast reproduce"):
-        PartStore(tmp_path, "part", {})
+        ResultStore(tmp_path, "part", {})
     assert path.read_bytes() == content
 
 
 def test_what_json_cannot_hold_is_refused(tmp_path: Path) -> None:
-    store = PartStore(tmp_path, "part", {})
+    store = ResultStore(tmp_path, "part", {})
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.keep(unit("a", math.nan, []))
     assert store.units == {}

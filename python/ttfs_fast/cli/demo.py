@@ -69,10 +69,10 @@ def demo(
         ):
             print(f"  {purpose}: {command}")
         if report:
-            from ttfs_fast.paper import Plan, find_subjects
+            from ttfs_fast.paper import Plan, find_networks
 
             print("\nThe paper's tables and figures, with this network, beside the printed ones:")
             set_threads(threads)
             folder = out / "report"
-            found = find_subjects(quick=True, out=folder, seed=seed, runs=(out,))
+            found = find_networks(quick=True, out=folder, seed=seed, runs=(out,))
             write_report(Plan.quick(seed), found, folder)

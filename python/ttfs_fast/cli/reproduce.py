@@ -20,7 +20,7 @@ from ttfs_fast.cli._common import (
 )
 
 if TYPE_CHECKING:
-    from ttfs_fast.paper import Found, Plan
+    from ttfs_fast.paper import Networks, Plan
 
 
 @app.command()
@@ -69,7 +69,7 @@ def reproduce(
         import ttfs_fast
         from ttfs_fast._extras import require
         from ttfs_fast.cli._progress import ShowProgress
-        from ttfs_fast.paper import PARTS, Plan, find_subjects
+        from ttfs_fast.paper import PARTS, Plan, find_networks
 
         for package in ("jinja2", "matplotlib"):
             require(package, "plot")
@@ -81,7 +81,7 @@ def reproduce(
             f"{torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions, seed {seed}",
             flush=True,
         )
-        found = find_subjects(
+        found = find_networks(
             quick=quick,
             out=out,
             seed=seed,
@@ -90,12 +90,12 @@ def reproduce(
             images=images,
             callback=ShowProgress(),
         )
-        for subject in found.subjects:
-            print(f"  {subject.title}: {subject.origin}")
+        for network in found.evaluated:
+            print(f"  {network.title}: {network.origin}")
         write_report(plan, found, out, chosen)
 
 
-def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = ()) -> None:
+def write_report(plan: "Plan", found: "Networks", out: Path, only: Sequence[str] = ()) -> None:
     """Compute what is missing, with progress, and say where the report lies."""
     from ttfs_fast.paper import reproduce as run_all
 
@@ -108,7 +108,7 @@ def write_report(plan: "Plan", found: "Found", out: Path, only: Sequence[str] = 
                 only=only,
                 command=shlex.join(["ttfs-fast", *sys.argv[1:]]),
                 progress=progress,
-                say=_terminal.print_line,
+                log=_terminal.print_line,
             )
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -3,8 +3,8 @@
 `reproduce` does what is not done yet and writes the report; docs/reproduction.md describes it.
 """
 
+from ttfs_fast.paper.networks import EvaluatedNetwork, Networks, find_networks
 from ttfs_fast.paper.plan import Plan
 from ttfs_fast.paper.run import PARTS, reproduce
-from ttfs_fast.paper.subjects import Found, Subject, find_subjects
 
-__all__ = ["PARTS", "Found", "Plan", "Subject", "find_subjects", "reproduce"]
+__all__ = ["PARTS", "EvaluatedNetwork", "Networks", "Plan", "find_networks", "reproduce"]

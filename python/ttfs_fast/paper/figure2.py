@@ -15,10 +15,10 @@ from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import ImageSet
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.paper.figure2_view import NAME, SNR, TITLE, section
-from ttfs_fast.paper.part import Context, Part, Values
+from ttfs_fast.paper.networks import EvaluatedNetwork
+from ttfs_fast.paper.part import Context, ReportPart, Values
 from ttfs_fast.paper.sections import finite
-from ttfs_fast.paper.store import Unit
-from ttfs_fast.paper.subjects import Subject
+from ttfs_fast.paper.store import WorkUnit
 from ttfs_fast.quantization import QuantizationConfig, dequantize_, quantize_
 from ttfs_fast.quantization.config import BITS
 
@@ -29,48 +29,48 @@ def settings(context: Context) -> dict[str, Any]:
     return {"seed": context.plan.seed}
 
 
-def units(context: Context) -> list[Unit]:
+def units(context: Context) -> list[WorkUnit]:
     found = []
-    for subject in context.subjects:
+    for network in context.networks:
         levels = _levels(context)
-        for images in sorted({_images(context, subject, kind) for kind in levels}):
-            key = f"{subject.stem}/undisturbed/{images}"
-            found.append(Unit(key, partial(_undisturbed, subject, images)))
-        images = _images(context, subject, SNR)
+        for images in sorted({_images(context, network, kind) for kind in levels}):
+            key = f"{network.stem}/undisturbed/{images}"
+            found.append(WorkUnit(key, partial(_undisturbed, network, images)))
+        images = _images(context, network, SNR)
         for bits in BITS:
-            key = f"{subject.stem}/rounded/{images}/{bits}"
-            found.append(Unit(key, partial(_rounded, subject, images, bits)))
+            key = f"{network.stem}/rounded/{images}/{bits}"
+            found.append(WorkUnit(key, partial(_rounded, network, images, bits)))
         for kind in levels:
-            images = _images(context, subject, kind)
+            images = _images(context, network, kind)
             for level in levels[kind]:
-                for draw in range(_draws(context, subject, kind)):
-                    key = f"{subject.stem}/{kind}/{images}/{level:g}/{draw}"
+                for draw in range(_draws(context, network, kind)):
+                    key = f"{network.stem}/{kind}/{images}/{level:g}/{draw}"
                     seed = context.plan.seed
-                    work = partial(_disturbed, subject, images, kind, level, seed, draw)
-                    found.append(Unit(key, work))
-        for level in _circuit_levels(context, subject):
-            key = _circuit_key(context, subject, level)
-            found.append(Unit(key, partial(_circuits, context, subject, level)))
+                    work = partial(_disturbed, network, images, kind, level, seed, draw)
+                    found.append(WorkUnit(key, work))
+        for level in _circuit_levels(context, network):
+            key = _circuit_key(context, network, level)
+            found.append(WorkUnit(key, partial(_circuits, context, network, level)))
     return found
 
 
 def result(context: Context, values: Values) -> dict[str, Any]:
     found = {}
-    for subject in context.subjects:
-        images = _images(context, subject, SNR)
+    for network in context.networks:
+        images = _images(context, network, SNR)
         own: dict[str, Any] = {
-            "title": subject.title,
+            "title": network.title,
             "rounded": {
-                str(bits): values[f"{subject.stem}/rounded/{images}/{bits}"] for bits in BITS
+                str(bits): values[f"{network.stem}/rounded/{images}/{bits}"] for bits in BITS
             },
         }
         for kind, levels in _levels(context).items():
-            images = _images(context, subject, kind)
-            plain = values[f"{subject.stem}/undisturbed/{images}"]
+            images = _images(context, network, kind)
+            plain = values[f"{network.stem}/undisturbed/{images}"]
             rows = []
             for level in levels:
-                start = f"{subject.stem}/{kind}/{images}/{level:g}"
-                draws = range(_draws(context, subject, kind))
+                start = f"{network.stem}/{kind}/{images}/{level:g}"
+                draws = range(_draws(context, network, kind))
                 found_here = [values[f"{start}/{draw}"] for draw in draws]
                 rows.append(_statistics(level, found_here, plain["images"]))
             own[kind] = {
@@ -79,10 +79,10 @@ def result(context: Context, values: Values) -> dict[str, Any]:
                 "rows": rows,
             }
         own["circuits"] = [
-            values[_circuit_key(context, subject, level)]
-            for level in _circuit_levels(context, subject)
+            values[_circuit_key(context, network, level)]
+            for level in _circuit_levels(context, network)
         ]
-        found[subject.key] = own
+        found[network.key] = own
     return found
 
 
@@ -90,57 +90,57 @@ def _levels(context: Context) -> dict[str, tuple[float, ...]]:
     return {SNR: context.plan.weight_snr, **context.plan.disturbances}
 
 
-def _draws(context: Context, subject: Subject, kind: str) -> int:
+def _draws(context: Context, network: EvaluatedNetwork, kind: str) -> int:
     if kind in DETERMINISTIC:
         return 1
     draws = context.plan.draws if kind == SNR else context.plan.fewer_draws
-    return draws if subject.is_small else max(2, draws // 4)
+    return draws if network.is_small else max(2, draws // 4)
 
 
-def _circuit_levels(context: Context, subject: Subject) -> tuple[float, ...]:
-    fits = subject.is_small and isinstance(subject.test_set, ImageSet)
+def _circuit_levels(context: Context, network: EvaluatedNetwork) -> tuple[float, ...]:
+    fits = network.is_small and isinstance(network.test_set, ImageSet)
     return context.plan.phase_noise if fits else ()
 
 
-def _circuit_key(context: Context, subject: Subject, level: float) -> str:
-    return f"{subject.stem}/circuits/{level:g}/{context.plan.circuit_images}"
+def _circuit_key(context: Context, network: EvaluatedNetwork, level: float) -> str:
+    return f"{network.stem}/circuits/{level:g}/{context.plan.circuit_images}"
 
 
-def _images(context: Context, subject: Subject, kind: str) -> int:
+def _images(context: Context, network: EvaluatedNetwork, kind: str) -> int:
     """Test images for a sweep; all of them for the weights of the first network."""
-    if not subject.is_small:
-        return min(subject.images, context.plan.deep_images)
-    if kind == SNR and subject is context.subjects[0]:
-        return subject.images
-    return min(subject.images, context.plan.sweep_images)
+    if not network.is_small:
+        return min(network.images, context.plan.deep_images)
+    if kind == SNR and network is context.networks[0]:
+        return network.images
+    return min(network.images, context.plan.sweep_images)
 
 
-def _undisturbed(subject: Subject, images: int) -> dict[str, Any]:
-    found = evaluate(subject.model, subject.some(images), **subject.encoding)
+def _undisturbed(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
+    found = evaluate(network.model, network.some(images), **network.encoding)
     return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
 
 
 def _disturbed(
-    subject: Subject, images: int, kind: str, level: float, seed: int, draw: int
+    network: EvaluatedNetwork, images: int, kind: str, level: float, seed: int, draw: int
 ) -> dict[str, int]:
     found = evaluate_perturbed(
-        subject.model,
-        subject.some(images),
+        network.model,
+        network.some(images),
         Perturbation(**{kind: level}),
         seed=seed,
         draw=draw,
-        **subject.encoding,
+        **network.encoding,
     )
     return {"correct": found.correct, "silent": found.silent_images}
 
 
-def _rounded(subject: Subject, images: int, bits: int) -> dict[str, Any]:
+def _rounded(network: EvaluatedNetwork, images: int, bits: int) -> dict[str, Any]:
     """The network with its weights rounded, biases too left as they are."""
-    model = copy.deepcopy(subject.model)
+    model = copy.deepcopy(network.model)
     dequantize_(quantize_(model, QuantizationConfig(bits)), keep_quantized=True)
-    pairs = zip(spiking_layers(subject.model).values(), spiking_layers(model).values(), strict=True)
+    pairs = zip(spiking_layers(network.model).values(), spiking_layers(model).values(), strict=True)
     before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
-    found = evaluate(model, subject.some(images), **subject.encoding)
+    found = evaluate(model, network.some(images), **network.encoding)
     return {
         "correct": found.correct,
         "accuracy": found.accuracy,
@@ -148,16 +148,16 @@ def _rounded(subject: Subject, images: int, bits: int) -> dict[str, Any]:
     }
 
 
-def _circuits(context: Context, subject: Subject, phase_noise: float) -> dict[str, Any]:
-    images = subject.test_set
+def _circuits(context: Context, network: EvaluatedNetwork, phase_noise: float) -> dict[str, Any]:
+    images = network.test_set
     assert isinstance(images, ImageSet)
     found = simulate_network(
-        subject.model,
+        network.model,
         images,
         CircuitParameters(),
         images=context.plan.circuit_images,
         noise=Nonidealities(phase_noise=phase_noise),
-        **subject.encoding,
+        **network.encoding,
         seed=context.plan.seed,
     )
     return {
@@ -187,4 +187,4 @@ def _statistics(level: float, draws: list[dict[str, int]], images: int) -> dict[
     }
 
 
-PART = Part(NAME, TITLE, settings, units, result, section)
+PART = ReportPart(NAME, TITLE, settings, units, result, section)

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ttfs_fast.paper import numbers, pictures
+from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.part import Context
 from ttfs_fast.paper.sections import (
     Column,
     Picture,
     Section,
+    StatTile,
     Table,
-    Tile,
     percent,
     points,
     whole,
 )
-from ttfs_fast.paper.subjects import Subject
 
 NAME, TITLE = "figure2", "Figure 2: accuracy against noise"
 SNR = "weight_snr"
@@ -54,30 +54,30 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         "end of the time that is waited for, and the whole network as circuits with phase noise. "
         "Stuck neurons are the same for all images; lost spikes are drawn for every image.",
     ]
-    for subject in context.subjects:
-        own = result[subject.key]
-        found.tables.append(_noise_table(subject, own))
+    for network in context.networks:
+        own = result[network.key]
+        found.tables.append(_noise_table(network, own))
         found.pictures.append(
             Picture(
-                f"{NAME}-{subject.key}-weights",
-                f"{subject.title}: accuracy against noise on the weights (N), beside rounding to "
+                f"{NAME}-{network.key}-weights",
+                f"{network.title}: accuracy against noise on the weights (N), beside rounding to "
                 "8, 4 and 2 bits without retraining (Q)",
                 pictures.noise_curve(
                     own[SNR]["rows"],
                     own[SNR]["undisturbed"],
                     own["rounded"],
-                    _paper_points(subject),
+                    _paper_points(network),
                 ),
             )
         )
         kinds = {kind: own[kind] for kind in KINDS if kind in own}
         if kinds:
-            found.tables.append(_tolerance_table(subject, kinds))
-            found.tables.append(_all_levels(subject, kinds))
+            found.tables.append(_tolerance_table(network, kinds))
+            found.tables.append(_all_levels(network, kinds))
             found.pictures.append(
                 Picture(
-                    f"{NAME}-{subject.key}-disturbances",
-                    f"{subject.title}: accuracy against other disturbances",
+                    f"{NAME}-{network.key}-disturbances",
+                    f"{network.title}: accuracy against other disturbances",
                     pictures.disturbance_curves(
                         {
                             kind: (*KINDS[kind][:2], found_here["rows"], found_here["undisturbed"])
@@ -87,7 +87,7 @@ def section(context: Context, result: dict[str, Any]) -> Section:
                 )
             )
         if own["circuits"]:
-            found.tables.append(_circuit_table(subject, own["circuits"]))
+            found.tables.append(_circuit_table(network, own["circuits"]))
     return found
 
 
@@ -111,11 +111,11 @@ def bearable(rows: Iterable[dict[str, Any]], undisturbed: float, *, rising: bool
     return found
 
 
-def _paper_points(subject: Subject) -> dict[str, dict[float, float]]:
+def _paper_points(network: EvaluatedNetwork) -> dict[str, dict[float, float]]:
     """The paper's points of Figure 2, as far as it gives numbers: Table 4, and one for ImageNet."""
-    if not subject.comparable:
+    if not network.comparable:
         return {}
-    key = subject.paper_key
+    key = network.paper_key
     table = numbers.TABLE_4[key]
     found = {
         "Q, paper, retrained": {
@@ -128,7 +128,7 @@ def _paper_points(subject: Subject) -> dict[str, dict[float, float]]:
 
 
 def _headline(context: Context, result: dict[str, Any]) -> str:
-    own = result[context.subjects[0].key]
+    own = result[context.networks[0].key]
     whole_accuracy = own[SNR]["undisturbed"]
     at = {row["level"]: row["mean"] - whole_accuracy for row in own[SNR]["rows"]}
     chosen = [level for level in (25.0, 20.0, 10.0) if level in at] or sorted(at)[-1:]
@@ -140,10 +140,10 @@ def _headline(context: Context, result: dict[str, Any]) -> str:
     return f"{text}. The paper calls the loss negligible from 25 dB on."
 
 
-def _tiles(context: Context, result: dict[str, Any]) -> list[Tile]:
-    own = result[context.subjects[0].key][SNR]
+def _tiles(context: Context, result: dict[str, Any]) -> list[StatTile]:
+    own = result[context.networks[0].key][SNR]
     return [
-        Tile(
+        StatTile(
             f"accuracy lost to noise at {row['level']:g} dB",
             f"{100 * (own['undisturbed'] - row['mean']):.2f} points",
             "negligible",
@@ -153,7 +153,7 @@ def _tiles(context: Context, result: dict[str, Any]) -> list[Tile]:
     ]
 
 
-def _noise_table(subject: Subject, own: dict[str, Any]) -> Table:
+def _noise_table(network: EvaluatedNetwork, own: dict[str, Any]) -> Table:
     columns = [
         Column("SNR (dB)", lambda value: f"{value:g}"),
         Column("accuracy, mean", percent()),
@@ -178,15 +178,15 @@ def _noise_table(subject: Subject, own: dict[str, Any]) -> Table:
         for row in own[SNR]["rows"]
     ]
     return Table(
-        f"{NAME}-{subject.key}-weights",
-        f"{subject.title}: Gaussian noise on the weights",
+        f"{NAME}-{network.key}-weights",
+        f"{network.title}: Gaussian noise on the weights",
         columns,
         rows,
         f"{own[SNR]['images']:,} test images; {percent()(own[SNR]['undisturbed'])} without noise.",
     )
 
 
-def _tolerance_table(subject: Subject, kinds: dict[str, Any]) -> Table:
+def _tolerance_table(network: EvaluatedNetwork, kinds: dict[str, Any]) -> Table:
     """How far each disturbance may go, and what the strongest one looked at does."""
     rows: list[list[Any]] = []
     for kind, own in kinds.items():
@@ -212,8 +212,8 @@ def _tolerance_table(subject: Subject, kinds: dict[str, Any]) -> Table:
         Column("undecided images there", percent(1)),
     ]
     return Table(
-        f"{NAME}-{subject.key}-tolerance",
-        f"{subject.title}: what it bears",
+        f"{NAME}-{network.key}-tolerance",
+        f"{network.title}: what it bears",
         columns,
         rows,
         "Borne: at that level and all weaker ones looked at, the mean accuracy is at most half a "
@@ -224,7 +224,7 @@ def _tolerance_table(subject: Subject, kinds: dict[str, Any]) -> Table:
     )
 
 
-def _circuit_table(subject: Subject, rows: list[dict[str, Any]]) -> Table:
+def _circuit_table(network: EvaluatedNetwork, rows: list[dict[str, Any]]) -> Table:
     columns = [
         Column(
             "phase noise at 1 MHz (dBc/Hz)",
@@ -254,15 +254,15 @@ def _circuit_table(subject: Subject, rows: list[dict[str, Any]]) -> Table:
         for row in rows
     ]
     return Table(
-        f"{NAME}-{subject.key}-circuits",
-        f"{subject.title}: every neuron a circuit, with phase noise in every oscillator",
+        f"{NAME}-{network.key}-circuits",
+        f"{network.title}: every neuron a circuit, with phase noise in every oscillator",
         columns,
         cells,
         "The energy is that of all simulated neurons, silent ones included.",
     )
 
 
-def _all_levels(subject: Subject, kinds: dict[str, Any]) -> Table:
+def _all_levels(network: EvaluatedNetwork, kinds: dict[str, Any]) -> Table:
     columns = [
         Column("disturbance", numeric=False),
         Column("level"),
@@ -285,6 +285,6 @@ def _all_levels(subject: Subject, kinds: dict[str, Any]) -> Table:
         for kind, own in kinds.items()
         for row in own["rows"]
     ]
-    name = f"{NAME}-{subject.key}-disturbances"
-    caption = f"{subject.title}: every disturbance at every level"
+    name = f"{NAME}-{network.key}-disturbances"
+    caption = f"{network.title}: every disturbance at every level"
     return Table(name, caption, columns, rows, folded=True)

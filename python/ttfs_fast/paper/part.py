@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.plan import Plan
 from ttfs_fast.paper.sections import Section
-from ttfs_fast.paper.store import Unit
-from ttfs_fast.paper.subjects import Subject
+from ttfs_fast.paper.store import WorkUnit
 
 
 @dataclass(frozen=True)
@@ -18,27 +18,27 @@ class Context:
     Attributes
     ----------
     plan : Plan
-    subjects : list of Subject
+    networks : list of EvaluatedNetwork
     out : Path
         Folder of the report.
     threads : int
         Threads of torch; retraining depends on it.
-    say : callable
-        Tells the person who watches.
+    log : callable
+        Gets a line about work that takes long.
     """
 
     plan: Plan
-    subjects: list[Subject]
+    networks: list[EvaluatedNetwork]
     out: Path
     threads: int
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
 
 Values = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportPart:
     """A table or figure of the paper.
 
     Attributes
@@ -58,6 +58,6 @@ class Part:
     name: str
     title: str
     settings: Callable[[Context], dict[str, Any]]
-    units: Callable[[Context], list[Unit]]
+    units: Callable[[Context], list[WorkUnit]]
     result: Callable[[Context, Values], dict[str, Any]]
     section: Callable[[Context, dict[str, Any]], Section]

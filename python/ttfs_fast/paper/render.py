@@ -12,7 +12,7 @@ from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
 from ttfs_fast.analysis import style
 from ttfs_fast.paper import numbers
-from ttfs_fast.paper.sections import Column, Picture, Section, Table, Tile
+from ttfs_fast.paper.sections import Column, Picture, Section, StatTile, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ class Report:
     missing: list[str] = field(default_factory=list)
 
     @property
-    def tiles(self) -> list[Tile]:
+    def tiles(self) -> list[StatTile]:
         """The figures for the top of the page."""
         return [tile for section in self.sections for tile in section.tiles]
 

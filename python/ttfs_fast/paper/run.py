@@ -1,6 +1,7 @@
 """The whole reproduction: what is missing is computed, and the report is written."""
 
 import json
+import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -12,17 +13,18 @@ import torch
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
-from ttfs_fast._terminal import print_line
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.bench.timing import environment
 from ttfs_fast.paper import figure2, render, table1, table2, table3, table4
-from ttfs_fast.paper.part import Context, Part
+from ttfs_fast.paper.networks import Networks
+from ttfs_fast.paper.part import Context, ReportPart
 from ttfs_fast.paper.plan import Plan
 from ttfs_fast.paper.sections import Column, Section, Table
-from ttfs_fast.paper.store import PartStore, Unit, clear_partials
-from ttfs_fast.paper.subjects import Found
+from ttfs_fast.paper.store import ResultStore, WorkUnit, clear_partials
 
-PARTS: dict[str, Part] = {
+logger = logging.getLogger(__name__)
+
+PARTS: dict[str, ReportPart] = {
     module.NAME: module.PART for module in (table1, table2, table3, table4, figure2)
 }
 RESULTS, UNITS, LOG = "results.json", "units", "run.json"
@@ -86,13 +88,13 @@ def machine() -> dict[str, Any]:
 
 def reproduce(
     plan: Plan,
-    found: Found,
+    found: Networks,
     out: str | Path,
     *,
     only: Sequence[str] = (),
     command: str = "ttfs_fast.paper.reproduce",
     progress: Progress | None = None,
-    say: Callable[[str], None] = print_line,
+    log: Callable[[str], None] = logger.info,
 ) -> Path:
     """Compute what is missing, and write the report.
 
@@ -104,7 +106,7 @@ def reproduce(
     ----------
     plan : Plan
         How much.
-    found : Found
+    found : Networks
         The networks.
     out : path
         Folder of everything: ``report.html``, ``report.md``, ``results.json``, ``tables/``,
@@ -116,7 +118,8 @@ def reproduce(
     command : str
         What the report says it was made with.
     progress : callable, optional
-    say : callable
+    log : callable
+        Gets a line about work that takes long; by default this module's logger.
 
     Returns
     -------
@@ -134,45 +137,45 @@ def reproduce(
     unknown = [name for name in only if name not in PARTS]
     if unknown:
         raise ValueError(f"there is no part {unknown[0]!r}; the parts are: {', '.join(PARTS)}")
-    context = Context(plan, found.subjects, out, torch.get_num_threads(), say)
+    context = Context(plan, found.evaluated, out, torch.get_num_threads(), log)
     with use_folder(out):
         return _reproduce(context, found, only, command, progress)
 
 
 def _reproduce(
-    context: Context, found: Found, only: Sequence[str], command: str, progress: Progress | None
+    context: Context, found: Networks, only: Sequence[str], command: str, progress: Progress | None
 ) -> Path:
     """`reproduce`, in a folder that is this process's alone."""
     out = context.out
     clear_partials(out, out / UNITS, out / render.TABLES, out / render.PICTURES)
-    log = RunLog(out / LOG, command)
+    run_log = RunLog(out / LOG, command)
     results: dict[str, Any] = {}
     sections: list[Section] = []
     missing = list(found.missing)
     for name, part in PARTS.items():
         settings = {"version": str(ttfs_fast.__version__), **part.settings(context)}
-        store = PartStore(out / UNITS, name, settings)
+        store = ResultStore(out / UNITS, name, settings)
         units = part.units(context)
         if not only or name in only:
-            _compute(name, store, units, log, progress)
+            _compute(name, store, units, run_log, progress)
         elif store.missing(units):
             missing.append(f"{part.title}: not asked for.")
             continue
         result = part.result(context, store.values(units))
         results[name] = {"settings": store.settings, "result": result}
         sections.append(part.section(context, result))
-    networks = {subject.key: subject.identity for subject in found.subjects}
+    networks = {network.key: network.identity for network in found.evaluated}
     content = {"networks": networks, "parts": results}
     text = json.dumps(content, allow_nan=False, indent=1)
     replace_file(out / RESULTS, f"{text}\n".encode())
-    log.save()
-    report = render.Report(TITLE, _lead(found), sections, _made(context.plan, log), missing)
+    run_log.save()
+    report = render.Report(TITLE, _lead(found), sections, _made(context.plan, run_log), missing)
     render.write(report, out)
     return out / render.HTML
 
 
 def _compute(
-    name: str, store: PartStore, units: list[Unit], log: RunLog, progress: Progress | None
+    name: str, store: ResultStore, units: list[WorkUnit], run_log: RunLog, progress: Progress | None
 ) -> None:
     pending = store.missing(units)
     done = len(units) - len(pending)
@@ -189,19 +192,19 @@ def _compute(
         # Also on Ctrl-C: what is done is kept.
         store.flush()
         if pending:
-            log.add(name, time.perf_counter() - begin)
-            log.save()
+            run_log.add(name, time.perf_counter() - begin)
+            run_log.save()
 
 
-def _lead(found: Found) -> list[str]:
-    names = [subject.title for subject in found.subjects]
+def _lead(found: Networks) -> list[str]:
+    names = [network.title for network in found.evaluated]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     opening = (
         "In the networks of Zhou et al. (AAAI 2021) every neuron spikes at most once, and the time "
         "of its spike is its value. This page holds the tables and figures of that paper, computed "
         "anew by ttfs_fast and set beside the printed ones."
     )
-    if not all(subject.comparable for subject in found.subjects):
+    if not all(network.comparable for network in found.evaluated):
         return [
             opening,
             "This is the short version: in place of MNIST it looks at a network of the same shape "
@@ -212,8 +215,8 @@ def _lead(found: Found) -> list[str]:
     return [opening, f"Networks looked at: {listed}."]
 
 
-def _made(plan: Plan, log: RunLog) -> list[Table]:
-    latest = log.sessions[-1]
+def _made(plan: Plan, run_log: RunLog) -> list[Table]:
+    latest = run_log.sessions[-1]
     facts = {
         "command": latest["command"],
         "seed": plan.seed,
@@ -222,11 +225,11 @@ def _made(plan: Plan, log: RunLog) -> list[Table]:
         "device": f"cpu, threads: {latest['threads']}, {latest['instruction_set']} instructions",
         "versions": f"ttfs_fast {latest['ttfs_fast']}, torch {latest['torch']}, "
         f"Python {latest['python']}, {latest['system']}",
-        "begun": log.sessions[0]["started"],
-        "sessions": len(log.sessions),
+        "begun": run_log.sessions[0]["started"],
+        "sessions": len(run_log.sessions),
     }
     rows: list[list[Any]] = [
-        [PARTS[name].title, log.seconds[name]] for name in PARTS if name in log.seconds
+        [PARTS[name].title, run_log.seconds[name]] for name in PARTS if name in run_log.seconds
     ]
     rows.append(["all", sum(row[1] for row in rows)])
     columns = [Column("part", numeric=False), Column("time", duration)]

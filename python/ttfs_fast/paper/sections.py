@@ -106,7 +106,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Tile:
+class StatTile:
     """One figure for the top of the page.
 
     Attributes
@@ -134,7 +134,7 @@ class Section:
         For links and files; for people.
     headline : str
         The outcome in one sentence, also for the top of the page; empty for none.
-    tiles : list of Tile
+    tiles : list of StatTile
         Figures for the top of the page.
     text : list of str
         Paragraphs.
@@ -144,7 +144,7 @@ class Section:
     name: str
     title: str
     headline: str = ""
-    tiles: list[Tile] = field(default_factory=list)
+    tiles: list[StatTile] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)

@@ -16,7 +16,7 @@ FLUSH_EVERY = 1.0
 
 
 @dataclass(frozen=True)
-class Unit:
+class WorkUnit:
     """The smallest piece of work that is kept.
 
     Attributes
@@ -41,7 +41,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-class PartStore:
+class ResultStore:
     """The units of one part, in one file that is replaced whole.
 
     Parameters
@@ -76,11 +76,11 @@ class PartStore:
         if self.path.is_file():
             self.units = _read(self.path, self.settings)
 
-    def missing(self, units: list[Unit]) -> list[Unit]:
+    def missing(self, units: list[WorkUnit]) -> list[WorkUnit]:
         """Those units that have no result yet."""
         return [unit for unit in units if unit.key not in self.units]
 
-    def keep(self, unit: Unit) -> None:
+    def keep(self, unit: WorkUnit) -> None:
         """Compute a unit and keep its result; it is on the disk a second later at the latest."""
         # What is used now is what a later run will read: JSON's types, to the last bit.
         self.units[unit.key] = json.loads(json.dumps(unit.compute(), allow_nan=False))
@@ -98,7 +98,7 @@ class PartStore:
             self._dirty = False
         self._flushed = time.monotonic()
 
-    def values(self, units: list[Unit]) -> dict[str, Any]:
+    def values(self, units: list[WorkUnit]) -> dict[str, Any]:
         """The results of these units, all of which are there."""
         return {unit.key: self.units[unit.key] for unit in units}
 

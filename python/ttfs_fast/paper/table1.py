@@ -7,14 +7,14 @@ from typing import Any
 from ttfs_fast.models import spiking_googlenet, spiking_vgg16
 from ttfs_fast.models.description import Conv, Dense, Description, numbered
 from ttfs_fast.paper import numbers
-from ttfs_fast.paper.part import Context, Part, Values
+from ttfs_fast.paper.part import Context, ReportPart, Values
 from ttfs_fast.paper.sections import Column, Section, Table, joules, percent, relative, whole
-from ttfs_fast.paper.store import Unit
+from ttfs_fast.paper.store import WorkUnit
 
 NAME, TITLE = "table1", "Table 1: the networks"
 
 
-def networks() -> dict[str, Description]:
+def descriptions() -> dict[str, Description]:
     """The three networks of Table 1, by the data set they are for."""
     mnist = numbered([Conv(5, 32, 2), Conv(5, 16, 2), Dense(10)])
     return {
@@ -25,11 +25,11 @@ def networks() -> dict[str, Description]:
 
 
 def settings(context: Context) -> dict[str, Any]:
-    return {"networks": list(networks())}
+    return {"networks": list(descriptions())}
 
 
-def units(context: Context) -> list[Unit]:
-    return [Unit(key, partial(_count, it)) for key, it in networks().items()]
+def units(context: Context) -> list[WorkUnit]:
+    return [WorkUnit(key, partial(_count, it)) for key, it in descriptions().items()]
 
 
 def _count(description: Description) -> dict[str, Any]:
@@ -181,4 +181,4 @@ def _contradictions(result: dict[str, Any]) -> Table:
     )
 
 
-PART = Part(NAME, TITLE, settings, units, result, section)
+PART = ReportPart(NAME, TITLE, settings, units, result, section)

@@ -9,13 +9,14 @@ from ttfs_fast.analysis import evaluate, spike_timing
 from ttfs_fast.analysis.plotting import spike_raster, training_curve
 from ttfs_fast.data import ImageSet
 from ttfs_fast.paper import numbers, pictures
-from ttfs_fast.paper.part import Context, Part, Values
+from ttfs_fast.paper.networks import EvaluatedNetwork
+from ttfs_fast.paper.part import Context, ReportPart, Values
 from ttfs_fast.paper.sections import (
     Column,
     Picture,
     Section,
+    StatTile,
     Table,
-    Tile,
     finite,
     joules,
     percent,
@@ -25,8 +26,7 @@ from ttfs_fast.paper.sections import (
     whole,
     wilson,
 )
-from ttfs_fast.paper.store import Unit
-from ttfs_fast.paper.subjects import Subject
+from ttfs_fast.paper.store import WorkUnit
 
 NAME, TITLE = "table2", "Table 2: accuracy, sparsity, energy, latency"
 GRID = [round(0.05 * step, 2) for step in range(161)]
@@ -39,25 +39,25 @@ def settings(context: Context) -> dict[str, Any]:
     return {}
 
 
-def units(context: Context) -> list[Unit]:
+def units(context: Context) -> list[WorkUnit]:
     found = []
-    for subject in context.subjects:
-        found.append(Unit(f"{subject.stem}/evaluation", partial(_evaluate, subject)))
-        found.append(Unit(f"{subject.stem}/timing", partial(_timing, subject)))
+    for network in context.networks:
+        found.append(WorkUnit(f"{network.stem}/evaluation", partial(_evaluate, network)))
+        found.append(WorkUnit(f"{network.stem}/timing", partial(_timing, network)))
     return found
 
 
-def _evaluate(subject: Subject) -> dict[str, Any]:
-    found = evaluate(subject.model, subject.test_set, **subject.encoding).to_dict()
+def _evaluate(network: EvaluatedNetwork) -> dict[str, Any]:
+    found = evaluate(network.model, network.test_set, **network.encoding).to_dict()
     del found["images_per_second"]  # a time, not a result
-    found["classes"] = list(subject.test_set.classes)
+    found["classes"] = list(network.test_set.classes)
     if len(found["classes"]) > MOST_CLASSES:
         found["classes"] = found["confusion"] = None
     return found
 
 
-def _timing(subject: Subject) -> dict[str, Any]:
-    timing = spike_timing(subject.model, subject.test_set, **subject.encoding)
+def _timing(network: EvaluatedNetwork) -> dict[str, Any]:
+    timing = spike_timing(network.model, network.test_set, **network.encoding)
     decision = timing.decision[np.isfinite(timing.decision)]
     margin = timing.margin[np.isfinite(timing.margin)]
     last = timing.last[np.isfinite(timing.last)]
@@ -84,13 +84,13 @@ def _timing(subject: Subject) -> dict[str, Any]:
 
 def result(context: Context, values: Values) -> dict[str, Any]:
     return {
-        subject.key: {
-            "title": subject.title,
-            "origin": subject.origin,
-            "evaluation": values[f"{subject.stem}/evaluation"],
-            "timing": values[f"{subject.stem}/timing"],
+        network.key: {
+            "title": network.title,
+            "origin": network.origin,
+            "evaluation": values[f"{network.stem}/evaluation"],
+            "timing": values[f"{network.stem}/timing"],
         }
-        for subject in context.subjects
+        for network in context.networks
     }
 
 
@@ -111,21 +111,21 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         _layers(context, result),
     ]
     found.pictures += [
-        picture for subject in context.subjects for picture in _draw(subject, result)
+        picture for network in context.networks for picture in _draw(network, result)
     ]
     return found
 
 
 def _headline(context: Context, result: dict[str, Any]) -> str:
-    subject = context.subjects[0]
-    own = result[subject.key]["evaluation"]
-    timing = result[subject.key]["timing"]
-    claim = numbers.TABLE_2[subject.paper_key]
+    network = context.networks[0]
+    own = result[network.key]["evaluation"]
+    timing = result[network.key]["timing"]
+    claim = numbers.TABLE_2[network.paper_key]
     text = (
-        f"{subject.title}: {percent()(own['accuracy'])} of {own['images']:,} test images "
+        f"{network.title}: {percent()(own['accuracy'])} of {own['images']:,} test images "
         "classified correctly"
     )
-    if subject.comparable:
+    if network.comparable:
         text += (
             f", {percent()(claim.accuracy)} in the paper "
             f"({points(own['accuracy'] - claim.accuracy)} points)"
@@ -138,55 +138,57 @@ def _headline(context: Context, result: dict[str, Any]) -> str:
     return f"{text}."
 
 
-def _tiles(context: Context, result: dict[str, Any]) -> list[Tile]:
-    subject = context.subjects[0]
-    own = result[subject.key]["evaluation"]
-    claim = numbers.TABLE_2[subject.paper_key]
-    decision = result[subject.key]["timing"]["decision"]["mean"]
+def _tiles(context: Context, result: dict[str, Any]) -> list[StatTile]:
+    network = context.networks[0]
+    own = result[network.key]["evaluation"]
+    claim = numbers.TABLE_2[network.paper_key]
+    decision = result[network.key]["timing"]["decision"]["mean"]
 
     def beside(text: str) -> str:
-        return text if subject.comparable else ""
+        return text if network.comparable else ""
 
     found = [
-        Tile(
-            f"accuracy on {subject.data_title}",
+        StatTile(
+            f"accuracy on {network.data_title}",
             percent()(own["accuracy"]),
             beside(percent()(claim.accuracy)),
         ),
-        Tile("neurons that spike", percent(1)(own["sparsity"]), beside(percent(0)(claim.sparsity))),
-        Tile(
+        StatTile(
+            "neurons that spike", percent(1)(own["sparsity"]), beside(percent(0)(claim.sparsity))
+        ),
+        StatTile(
             "energy an image, by weights",
             joules(own["energy_by_weights_joule"]),
             beside(claim.energy_text),
         ),
     ]
     if decision is not None:
-        found.append(Tile("mean time of the decision", f"{decision:.2f} tau"))
+        found.append(StatTile("mean time of the decision", f"{decision:.2f} tau"))
     return found
 
 
 def _beside(context: Context) -> str:
     """Heading of the paper's columns."""
-    titles = {subject.paper_title for subject in context.subjects}
+    titles = {network.paper_title for network in context.networks}
     return titles.pop() if len(titles) == 1 else "paper"
 
 
-def _claim(context: Context, subject: Subject) -> numbers.Claim | None:
+def _claim(context: Context, network: EvaluatedNetwork) -> numbers.Claim | None:
     """The paper's figures beside a network; none under a heading that would not suit them."""
-    suits = subject.paper_title == _beside(context)
-    return numbers.TABLE_2[subject.paper_key] if suits else None
+    suits = network.paper_title == _beside(context)
+    return numbers.TABLE_2[network.paper_key] if suits else None
 
 
 def _accuracy(context: Context, result: dict[str, Any]) -> Table:
     rows: list[list[Any]] = []
-    for subject in context.subjects:
-        own = result[subject.key]["evaluation"]
-        claim = _claim(context, subject)
-        difference = own["accuracy"] - claim.accuracy if claim and subject.comparable else None
+    for network in context.networks:
+        own = result[network.key]["evaluation"]
+        claim = _claim(context, network)
+        difference = own["accuracy"] - claim.accuracy if claim and network.comparable else None
         interval = wilson(own["correct"], own["images"])
         rows.append(
             [
-                subject.title,
+                network.title,
                 own["images"],
                 own["correct"],
                 own["accuracy"],
@@ -208,7 +210,7 @@ def _accuracy(context: Context, result: dict[str, Any]) -> Table:
     note = (
         "The authors' weights classify fewer of the training images than of the test images "
         "correctly (docs/results/mnist.md): they have met the test images, and are no yardstick."
-        if any(subject.key == "mnist-authors" for subject in context.subjects)
+        if any(network.key == "mnist-authors" for network in context.networks)
         else ""
     )
     return Table(f"{NAME}-accuracy", "Accuracy", columns, rows, note)
@@ -216,17 +218,17 @@ def _accuracy(context: Context, result: dict[str, Any]) -> Table:
 
 def _sparsity(context: Context, result: dict[str, Any]) -> Table:
     rows: list[list[Any]] = []
-    for subject in context.subjects:
-        own = result[subject.key]["evaluation"]
-        claim = _claim(context, subject)
+    for network in context.networks:
+        own = result[network.key]["evaluation"]
+        claim = _claim(context, network)
         rows.append(
             [
-                subject.title,
+                network.title,
                 own["weights"],
                 claim.weights if claim else None,
                 own["sparsity"],
                 claim.sparsity if claim else None,
-                own["sparsity"] - claim.sparsity if claim and subject.comparable else None,
+                own["sparsity"] - claim.sparsity if claim and network.comparable else None,
             ]
         )
     beside = _beside(context)
@@ -243,16 +245,16 @@ def _sparsity(context: Context, result: dict[str, Any]) -> Table:
 
 def _energy(context: Context, result: dict[str, Any]) -> Table:
     rows: list[list[Any]] = []
-    for subject in context.subjects:
-        own = result[subject.key]["evaluation"]
-        claim = _claim(context, subject)
+    for network in context.networks:
+        own = result[network.key]["evaluation"]
+        claim = _claim(context, network)
         by_weights = own["energy_by_weights_joule"]
         rows.append(
             [
-                subject.title,
+                network.title,
                 by_weights,
                 claim.energy if claim else None,
-                by_weights / claim.energy - 1 if claim and subject.comparable else None,
+                by_weights / claim.energy - 1 if claim and network.comparable else None,
                 own["energy_by_spikes_joule"],
                 own["spikes_per_image"],
                 own["neurons"],
@@ -272,11 +274,11 @@ def _energy(context: Context, result: dict[str, Any]) -> Table:
 
 def _latency(context: Context, result: dict[str, Any]) -> Table:
     rows: list[list[Any]] = []
-    for subject in context.subjects:
-        own, timing = result[subject.key]["evaluation"], result[subject.key]["timing"]
+    for network in context.networks:
+        own, timing = result[network.key]["evaluation"], result[network.key]["timing"]
         rows.append(
             [
-                subject.title,
+                network.title,
                 timing["decision"]["mean"],
                 timing["decision"]["q05"],
                 timing["decision"]["median"],
@@ -309,9 +311,9 @@ def _latency(context: Context, result: dict[str, Any]) -> Table:
 
 def _layers(context: Context, result: dict[str, Any]) -> Table:
     rows = [
-        [subject.title, name, share]
-        for subject in context.subjects
-        for name, share in result[subject.key]["evaluation"]["sparsity_by_layer"].items()
+        [network.title, name, share]
+        for network in context.networks
+        for name, share in result[network.key]["evaluation"]["sparsity_by_layer"].items()
     ]
     columns = [
         Column("network", numeric=False),
@@ -321,18 +323,18 @@ def _layers(context: Context, result: dict[str, Any]) -> Table:
     return Table(f"{NAME}-layers", "Neurons that spike, layer by layer", columns, rows, folded=True)
 
 
-def _draw(subject: Subject, result: dict[str, Any]) -> list[Picture]:
-    own, timing = result[subject.key]["evaluation"], result[subject.key]["timing"]
-    name = f"{NAME}-{subject.key}"
+def _draw(network: EvaluatedNetwork, result: dict[str, Any]) -> list[Picture]:
+    own, timing = result[network.key]["evaluation"], result[network.key]["timing"]
+    name = f"{NAME}-{network.key}"
     found = [
         Picture(
             f"{name}-decision",
-            f"{subject.title}: images decided, and decided rightly, by a time",
+            f"{network.title}: images decided, and decided rightly, by a time",
             pictures.decision_curve(GRID, timing["decided"], timing["decided_right"]),
         ),
         Picture(
             f"{name}-times",
-            f"{subject.title}: spike times by layer, over all test images",
+            f"{network.title}: spike times by layer, over all test images",
             pictures.spike_histograms(timing["edges"], timing["histograms"], timing["silent"]),
         ),
     ]
@@ -340,49 +342,49 @@ def _draw(subject: Subject, result: dict[str, Any]) -> list[Picture]:
         found.append(
             Picture(
                 f"{name}-confusion",
-                f"{subject.title}: images answered wrongly, by true class and answer",
+                f"{network.title}: images answered wrongly, by true class and answer",
                 pictures.confusion(own["confusion"], own["classes"]),
             )
         )
-    if _can_look_inside(subject):
+    if _can_look_inside(network):
         found.append(
             Picture(
                 f"{name}-filters",
-                f"{subject.title}: weights of the first layer; red excites, blue inhibits",
-                pictures.first_filters(subject.model),
+                f"{network.title}: weights of the first layer; red excites, blue inhibits",
+                pictures.first_filters(network.model),
                 photo=True,
             )
         )
-    if subject.log is not None:
+    if network.log is not None:
         found.append(
             Picture(
-                f"{name}-training", f"{subject.title}: its training", training_curve(subject.log)
+                f"{name}-training", f"{network.title}: its training", training_curve(network.log)
             )
         )
-    if _can_look_inside(subject):
-        found.append(_raster(subject, name))
+    if _can_look_inside(network):
+        found.append(_raster(network, name))
     return found
 
 
-def _can_look_inside(subject: Subject) -> bool:
+def _can_look_inside(network: EvaluatedNetwork) -> bool:
     """Whether its neurons are few enough to draw each."""
-    is_plain = isinstance(subject.test_set, ImageSet) and not subject.config.standardize
-    return is_plain and subject.is_small
+    is_plain = isinstance(network.test_set, ImageSet) and not network.config.standardize
+    return is_plain and network.is_small
 
 
-def _raster(subject: Subject, name: str) -> Picture:
-    images = subject.test_set
+def _raster(network: EvaluatedNetwork, name: str) -> Picture:
+    images = network.test_set
     assert isinstance(images, ImageSet)
     raster = spike_raster(
-        subject.model,
+        network.model,
         images.images[0],
         label=int(images.labels[0]),
         classes=images.classes,
-        alpha=subject.config.alpha,
-        polarity=subject.config.polarity,
+        alpha=network.config.alpha,
+        polarity=network.config.polarity,
     )
-    caption = f"{subject.title}: one image, spike by spike"
+    caption = f"{network.title}: one image, spike by spike"
     return Picture(f"{name}-raster", caption, raster, photo=True)
 
 
-PART = Part(NAME, TITLE, settings, units, result, section)
+PART = ReportPart(NAME, TITLE, settings, units, result, section)

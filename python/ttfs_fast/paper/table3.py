@@ -15,18 +15,18 @@ from ttfs_fast.circuit import (
 )
 from ttfs_fast.circuit.energy import SPIKE_TIME
 from ttfs_fast.paper import numbers
-from ttfs_fast.paper.part import Context, Part, Values
+from ttfs_fast.paper.part import Context, ReportPart, Values
 from ttfs_fast.paper.sections import (
     Column,
     Picture,
     Section,
+    StatTile,
     Table,
-    Tile,
     percent,
     signed,
     whole,
 )
-from ttfs_fast.paper.store import Unit
+from ttfs_fast.paper.store import WorkUnit
 
 NAME, TITLE = "table3", "Table 3: the neuron's circuit"
 
@@ -58,15 +58,16 @@ def settings(context: Context) -> dict[str, Any]:
     }
 
 
-def units(context: Context) -> list[Unit]:
+def units(context: Context) -> list[WorkUnit]:
     how = {"trials": context.plan.circuit_trials, "seed": context.plan.seed}
     found = [
-        Unit(f"jitter/{value:g}", partial(_jitter, value, how)) for value in numbers.TABLE_3_JITTER
+        WorkUnit(f"jitter/{value:g}", partial(_jitter, value, how))
+        for value in numbers.TABLE_3_JITTER
     ]
     found += [
-        Unit(f"bits/{bits:g}", partial(_bits, int(bits), how)) for bits in numbers.TABLE_3_BITS
+        WorkUnit(f"bits/{bits:g}", partial(_bits, int(bits), how)) for bits in numbers.TABLE_3_BITS
     ]
-    found.append(Unit("energy", _energy))
+    found.append(WorkUnit("energy", _energy))
     return found
 
 
@@ -111,7 +112,7 @@ def section(context: Context, result: dict[str, Any]) -> Section:
     )
     energy = result["energy"]["joule_per_spike"]
     found.tiles.append(
-        Tile(
+        StatTile(
             "energy a spike, circuit",
             f"{energy / 1e-12:.2f} pJ",
             f"< {numbers.JOULE_PER_SPIKE / 1e-12:.0f} pJ",
@@ -201,4 +202,4 @@ def _energies(own: dict[str, float]) -> Table:
     )
 
 
-PART = Part(NAME, TITLE, settings, units, result, section)
+PART = ReportPart(NAME, TITLE, settings, units, result, section)

@@ -16,20 +16,20 @@ from ttfs_fast.analysis.robustness import signal_to_noise
 from ttfs_fast.data import ImageSet
 from ttfs_fast.layers import layer_places, spiking_layers
 from ttfs_fast.paper import numbers, pictures
-from ttfs_fast.paper.part import Context, Part, Values
+from ttfs_fast.paper.networks import EvaluatedNetwork
+from ttfs_fast.paper.part import Context, ReportPart, Values
 from ttfs_fast.paper.sections import (
     Column,
     Picture,
     Section,
+    StatTile,
     Table,
-    Tile,
     finite,
     percent,
     points,
     whole,
 )
-from ttfs_fast.paper.store import Unit, digest
-from ttfs_fast.paper.subjects import Subject
+from ttfs_fast.paper.store import WorkUnit, digest
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig
 from ttfs_fast.quantization.config import BITS
 from ttfs_fast.quantization.fake import weight_of_code
@@ -44,46 +44,48 @@ def settings(context: Context) -> dict[str, Any]:
     return {}
 
 
-def units(context: Context) -> list[Unit]:
+def units(context: Context) -> list[WorkUnit]:
     found = []
-    for subject in _suitable(context):
-        images = _images(context, subject)
+    for network in _suitable(context):
+        images = _images(context, network)
         found.append(
-            Unit(
-                f"{subject.stem}/{_images(context, subject)}/{FULL}",
-                functools.partial(_full, subject, images),
+            WorkUnit(
+                f"{network.stem}/{_images(context, network)}/{FULL}",
+                functools.partial(_full, network, images),
             )
         )
         for bits in BITS:
-            key = f"{subject.stem}/{_images(context, subject)}/{bits}"
-            found.append(Unit(key, functools.partial(_plain, subject, bits, images)))
-    for subject in _retrained(context):
+            key = f"{network.stem}/{_images(context, network)}/{bits}"
+            found.append(WorkUnit(key, functools.partial(_plain, network, bits, images)))
+    for network in _retrained(context):
         for bits in BITS:
-            key = _retrained_key(context, subject, bits)
-            found.append(Unit(key, functools.partial(_after_retraining, context, subject, bits)))
+            key = _retrained_key(context, network, bits)
+            found.append(
+                WorkUnit(key, functools.partial(_after_retraining, context, network, bits))
+            )
     return found
 
 
 def result(context: Context, values: Values) -> dict[str, Any]:
-    retrained = [subject.key for subject in _retrained(context)]
+    retrained = [network.key for network in _retrained(context)]
     return {
-        subject.key: {
-            "title": subject.title,
-            "float": values[f"{subject.stem}/{_images(context, subject)}/{FULL}"],
+        network.key: {
+            "title": network.title,
+            "float": values[f"{network.stem}/{_images(context, network)}/{FULL}"],
             "plain": {
-                str(bits): values[f"{subject.stem}/{_images(context, subject)}/{bits}"]
+                str(bits): values[f"{network.stem}/{_images(context, network)}/{bits}"]
                 for bits in BITS
             },
             "retrained": {
-                str(bits): values[_retrained_key(context, subject, bits)] for bits in BITS
+                str(bits): values[_retrained_key(context, network, bits)] for bits in BITS
             }
-            if subject.key in retrained
+            if network.key in retrained
             else None,
-            "settings": _retraining_settings(context, subject)
-            if subject.key in retrained
+            "settings": _retraining_settings(context, network)
+            if network.key in retrained
             else None,
         }
-        for subject in _suitable(context)
+        for network in _suitable(context)
     }
 
 
@@ -103,97 +105,97 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         "ones, and the bits step down from 8 over 4 to 2 (section 4.2). The paper's column is "
         "after retraining.",
     ]
-    for subject in _suitable(context):
-        own = result[subject.key]
-        found.tables.append(_table(subject, own))
+    for network in _suitable(context):
+        own = result[network.key]
+        found.tables.append(_table(network, own))
         curves = {
             "not retrained": _curve(own["float"], own["plain"]),
         }
         if own["retrained"]:
             curves["retrained"] = _curve(own["float"], own["retrained"])
-        if subject.comparable:
-            curves["paper, retrained"] = numbers.TABLE_4[subject.paper_key]
+        if network.comparable:
+            curves["paper, retrained"] = numbers.TABLE_4[network.paper_key]
         found.pictures.append(
             Picture(
-                f"{NAME}-{subject.key}",
-                f"{subject.title}: accuracy of the integer engine against bits of the weights",
+                f"{NAME}-{network.key}",
+                f"{network.title}: accuracy of the integer engine against bits of the weights",
                 pictures.bits_curve(curves),
             )
         )
     return found
 
 
-def _retrained_key(context: Context, subject: Subject, bits: int) -> str:
-    how = digest(_retraining_settings(context, subject))
-    return f"{subject.stem}/retrained/{how[:12]}/{bits}"
+def _retrained_key(context: Context, network: EvaluatedNetwork, bits: int) -> str:
+    how = digest(_retraining_settings(context, network))
+    return f"{network.stem}/retrained/{how[:12]}/{bits}"
 
 
-def _suitable(context: Context) -> list[Subject]:
+def _suitable(context: Context) -> list[EvaluatedNetwork]:
     """Networks that the integer engine can run: chains, with images in memory, not whitened."""
     found = []
-    for subject in context.subjects:
-        if not isinstance(subject.test_set, ImageSet) or subject.config.standardize:
+    for network in context.networks:
+        if not isinstance(network.test_set, ImageSet) or network.config.standardize:
             continue
-        if _can_convert(subject):
-            found.append(subject)
+        if _can_convert(network):
+            found.append(network)
     return found
 
 
 @functools.cache
-def _can_convert(subject: Subject) -> bool:
+def _can_convert(network: EvaluatedNetwork) -> bool:
     try:
-        _convert(subject, BITS[0])
+        _convert(network, BITS[0])
     except (TypeError, ValueError):
         return False
     return True
 
 
-def _retrained(context: Context) -> list[Subject]:
+def _retrained(context: Context) -> list[EvaluatedNetwork]:
     """The network that is retrained: the first, if there is time for it."""
-    first = [subject for subject in _suitable(context)[:1] if subject.is_small]
+    first = [network for network in _suitable(context)[:1] if network.is_small]
     return first if context.plan.retrain_epochs else []
 
 
-def _images(context: Context, subject: Subject) -> int:
-    return subject.images if subject.is_small else min(subject.images, context.plan.deep_images)
+def _images(context: Context, network: EvaluatedNetwork) -> int:
+    return network.images if network.is_small else min(network.images, context.plan.deep_images)
 
 
-def _convert(subject: Subject, bits: int) -> IntegerNetwork:
-    assert isinstance(subject.test_set, ImageSet)
-    channels, height, width = subject.test_set.images.shape[1:]
+def _convert(network: EvaluatedNetwork, bits: int) -> IntegerNetwork:
+    assert isinstance(network.test_set, ImageSet)
+    channels, height, width = network.test_set.images.shape[1:]
     return quantization.convert(
-        subject.model,
+        network.model,
         bits,
         input_size=(channels, height, width),
-        alpha=subject.config.alpha,
-        polarity=subject.config.polarity,
+        alpha=network.config.alpha,
+        polarity=network.config.polarity,
     )
 
 
-def _full(subject: Subject, images: int) -> dict[str, Any]:
-    found = evaluate(subject.model, subject.some(images), **subject.encoding)
+def _full(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
+    found = evaluate(network.model, network.some(images), **network.encoding)
     return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
 
 
-def _plain(subject: Subject, bits: int, images: int) -> dict[str, Any]:
-    return _both_ways(subject, _convert(subject, bits), images)
+def _plain(network: EvaluatedNetwork, bits: int, images: int) -> dict[str, Any]:
+    return _both_ways(network, _convert(network, bits), images)
 
 
-def _both_ways(subject: Subject, network: IntegerNetwork, images: int) -> dict[str, Any]:
-    """An integer network, and the float network with the same weights."""
-    some = subject.some(images)
-    twin = float_twin(network, subject.model)
-    simulated = evaluate(twin, some, **subject.encoding)
-    integer = quantization.evaluate(network, some, threads=torch.get_num_threads())
+def _both_ways(network: EvaluatedNetwork, converted: IntegerNetwork, images: int) -> dict[str, Any]:
+    """An integer converted, and the float network with the same weights."""
+    some = network.some(images)
+    twin = float_twin(converted, network.model)
+    simulated = evaluate(twin, some, **network.encoding)
+    integer = quantization.evaluate(converted, some, threads=torch.get_num_threads())
     compared = quantization.compare(
         twin,
-        network,
+        converted,
         some,
-        alpha=subject.config.alpha,
-        polarity=subject.config.polarity,
+        alpha=network.config.alpha,
+        polarity=network.config.polarity,
         threads=torch.get_num_threads(),
     )
-    pairs = zip(spiking_layers(subject.model).values(), spiking_layers(twin).values(), strict=True)
+    pairs = zip(spiking_layers(network.model).values(), spiking_layers(twin).values(), strict=True)
     before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
     return {
         "images": integer.images,
@@ -203,7 +205,7 @@ def _both_ways(subject: Subject, network: IntegerNetwork, images: int) -> dict[s
         "integer_accuracy": integer.accuracy,
         "same_answer": compared.agreement,
         "sparsity": integer.sparsity,
-        "bytes": len(network.to_bytes()),
+        "bytes": len(converted.to_bytes()),
         "weight_snr": finite(signal_to_noise(torch.cat(before), torch.cat(after))),
     }
 
@@ -240,15 +242,15 @@ def float_twin(network: IntegerNetwork, like: nn.Module) -> nn.Module:
     return twin
 
 
-def _retraining(context: Context, subject: Subject) -> QuantizeConfig:
+def _retraining(context: Context, network: EvaluatedNetwork) -> QuantizeConfig:
     """How a network is retrained: MNIST's by the recipe, others as they were trained."""
-    training = subject.config
+    training = network.config
     if training.dataset == "mnist":
         training = TrainConfig(**read_recipe("quantize-2bit"))
     training = dataclasses.replace(
         training,
-        **subject.encoding,
-        data_root=subject.config.data_root,
+        **network.encoding,
+        data_root=network.config.data_root,
         train_images=context.plan.retrain_images,
         test_images=None,
         val_images=0,
@@ -268,40 +270,40 @@ def _retraining(context: Context, subject: Subject) -> QuantizeConfig:
     )
 
 
-def _retraining_settings(context: Context, subject: Subject) -> dict[str, Any]:
-    config = _retraining(context, subject)
+def _retraining_settings(context: Context, network: EvaluatedNetwork) -> dict[str, Any]:
+    config = _retraining(context, network)
     found = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     found["training"] = json.loads(config.training.to_json())
     del found["training"]["data_root"]  # the images count by their digest
     return found
 
 
-def retraining_folder(context: Context, subject: Subject) -> Path:
+def retraining_folder(context: Context, network: EvaluatedNetwork) -> Path:
     """Where a retraining keeps its checkpoints: a folder for each set of settings."""
-    settings = [_retraining(context, subject).to_json(), subject.identity]
-    return context.out / "retraining" / f"{subject.key}-{digest(settings)[:12]}"
+    settings = [_retraining(context, network).to_json(), network.identity]
+    return context.out / "retraining" / f"{network.key}-{digest(settings)[:12]}"
 
 
-def _after_retraining(context: Context, subject: Subject, bits: int) -> dict[str, Any]:
+def _after_retraining(context: Context, network: EvaluatedNetwork, bits: int) -> dict[str, Any]:
     """Retrains, or goes on with it, or finds it done; then tests."""
-    folder = retraining_folder(context, subject)
+    folder = retraining_folder(context, network)
     written = RunFolder(folder).integer_network(bits)
     last = RunFolder(folder).integer_network(BITS[-1])
     if not last.exists():
-        context.say(f"retraining {subject.title} for few bits, in {folder}")
+        context.log(f"retraining {network.title} for few bits, in {folder}")
         quantization.quantize(
-            subject.model,
-            _retraining(context, subject),
+            network.model,
+            _retraining(context, network),
             folder,
             resume=folder.exists(),
-            callback=LogLines(context.say),
+            callback=LogLines(context.log),
         )
-    return _both_ways(subject, quantization.load(written), _images(context, subject))
+    return _both_ways(network, quantization.load(written), _images(context, network))
 
 
 def _headline(context: Context, result: dict[str, Any]) -> str:
-    subject = _suitable(context)[0]
-    own = result[subject.key]
+    network = _suitable(context)[0]
+    own = result[network.key]
     best = own["retrained"] or own["plain"]
     whole_accuracy = own["float"]["accuracy"]
     how = "retrained" if own["retrained"] else "without retraining"
@@ -309,22 +311,22 @@ def _headline(context: Context, result: dict[str, Any]) -> str:
         f"{points(best[str(bits)]['integer_accuracy'] - whole_accuracy)} points with {bits} bits"
         for bits in BITS
     )
-    claim = numbers.TABLE_4[subject.paper_key]
+    claim = numbers.TABLE_4[network.paper_key]
     losses = ", ".join(points(claim[bits] - claim[FULL]) for bits in BITS)
-    where = "in the paper" if subject.comparable else "in the paper, on MNIST,"
+    where = "in the paper" if network.comparable else "in the paper, on MNIST,"
     return f"In integers, {how}, accuracy changes by {text}; {where} {losses}."
 
 
-def _tiles(context: Context, result: dict[str, Any]) -> list[Tile]:
-    subject = _suitable(context)[0]
-    own = result[subject.key]
+def _tiles(context: Context, result: dict[str, Any]) -> list[StatTile]:
+    network = _suitable(context)[0]
+    own = result[network.key]
     best = own["retrained"] or own["plain"]
-    claim = numbers.TABLE_4[subject.paper_key]
+    claim = numbers.TABLE_4[network.paper_key]
     return [
-        Tile(
+        StatTile(
             f"accuracy with {bits} bits, integers",
             percent()(best[str(bits)]["integer_accuracy"]),
-            percent()(claim[bits]) if subject.comparable else "",
+            percent()(claim[bits]) if network.comparable else "",
         )
         for bits in (4, 2)
     ]
@@ -336,11 +338,11 @@ def _curve(full: dict[str, Any], found: dict[str, Any]) -> dict[int, float]:
     }
 
 
-def _table(subject: Subject, own: dict[str, Any]) -> Table:
-    claim = numbers.TABLE_4[subject.paper_key]
+def _table(network: EvaluatedNetwork, own: dict[str, Any]) -> Table:
+    claim = numbers.TABLE_4[network.paper_key]
 
     def difference(accuracy: float, bits: int) -> float | None:
-        return accuracy - claim[bits] if subject.comparable else None
+        return accuracy - claim[bits] if network.comparable else None
 
     accuracy = own["float"]["accuracy"]
     beside = [claim[FULL], difference(accuracy, FULL)]
@@ -369,7 +371,7 @@ def _table(subject: Subject, own: dict[str, Any]) -> Table:
         Column("not retrained, integers", percent()),
         Column("retrained, float", percent()),
         Column("retrained, integers", percent()),
-        Column(subject.paper_title, percent()),
+        Column(network.paper_title, percent()),
         Column("difference (points)", points),
         Column("same answer, float and integers", percent()),
         Column("weights to rounding error, dB", lambda value: f"{value:.1f}"),
@@ -391,7 +393,7 @@ def _table(subject: Subject, own: dict[str, Any]) -> Table:
             f"{training['batch_size']}, rate {how['lr']:g} falling to {how['min_lr']:g}, "
             f"seed {training['seed']}, threads: {training['threads']}."
         )
-    return Table(f"{NAME}-{subject.key}", f"{subject.title}: accuracy by bits", columns, rows, note)
+    return Table(f"{NAME}-{network.key}", f"{network.title}: accuracy by bits", columns, rows, note)
 
 
-PART = Part(NAME, TITLE, settings, units, result, section)
+PART = ReportPart(NAME, TITLE, settings, units, result, section)

@@ -10,7 +10,7 @@ from small_reproduction import Report
 from ttfs_fast.cli import app
 from ttfs_fast.data import ImageSet
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.paper import Plan, Subject, find_subjects, run
+from ttfs_fast.paper import EvaluatedNetwork, Plan, find_networks, run
 from ttfs_fast.paper.part import Context
 from ttfs_fast.paper.table4 import _retraining
 from ttfs_fast.training import TrainConfig
@@ -25,28 +25,28 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_data")
 def test_without_data_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"MNIST: .*quick=True, which needs no data"):
-        find_subjects(quick=False, out=tmp_path, seed=0)
+        find_networks(quick=False, out=tmp_path, seed=0)
 
 
 @pytest.mark.usefixtures("no_data")
 def test_without_mnist_a_run_is_still_looked_at(digits_run: Path, tmp_path: Path) -> None:
-    found = find_subjects(quick=False, out=tmp_path, seed=0, runs=(digits_run,))
-    assert [subject.key for subject in found.subjects] == ["digits-demo"]
-    assert found.subjects[0].title == "Digits (mnist_scnn, 3 epochs)"
-    assert not found.subjects[0].comparable
+    found = find_networks(quick=False, out=tmp_path, seed=0, runs=(digits_run,))
+    assert [network.key for network in found.evaluated] == ["digits-demo"]
+    assert found.evaluated[0].title == "Digits (mnist_scnn, 3 epochs)"
+    assert not found.evaluated[0].comparable
     for word in ("MNIST", "CIFAR-10", "ImageNet"):
         assert any(word in sentence for sentence in found.missing)
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="folder of a finished ttfs-fast train"):
-        find_subjects(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "nothing",))
+        find_networks(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "nothing",))
 
 
 def test_folders_that_are_not_there_are_refused(digits_run: Path, tmp_path: Path) -> None:
     for named in ("data_root", "images"):
         with pytest.raises(FileNotFoundError, match=r"there is no folder .*elsewhere"):
-            find_subjects(
+            find_networks(
                 quick=False,
                 out=tmp_path,
                 seed=0,
@@ -56,15 +56,15 @@ def test_folders_that_are_not_there_are_refused(digits_run: Path, tmp_path: Path
 
 
 def test_mnist_and_the_authors_weights(data_root: Path, tmp_path: Path) -> None:
-    found = find_subjects(quick=False, out=tmp_path, seed=0, data_root=data_root)
-    keys = [subject.key for subject in found.subjects]
+    found = find_networks(quick=False, out=tmp_path, seed=0, data_root=data_root)
+    keys = [network.key for network in found.evaluated]
     assert keys[:2] == ["mnist", "mnist-authors"]
     if keys[2:]:  # where the folder has CIFAR-10
         assert keys[2:] == ["shipped-cifar-scnn", "shipped-cifar-vgg"]
-        assert {subject.paper_key for subject in found.subjects[2:]} == {"cifar10"}
+        assert {network.paper_key for network in found.evaluated[2:]} == {"cifar10"}
     else:
         assert any(text.startswith("CIFAR-10: ") for text in found.missing)
-    first, authors = found.subjects[:2]
+    first, authors = found.evaluated[:2]
     assert first.paper_title == authors.paper_title == "paper"
     assert first.stem != authors.stem
     some, whole = first.some(2000), first.test_set
@@ -78,7 +78,7 @@ def test_another_network_has_another_stem() -> None:
     def stem(seed: int, alpha: float = 3.0) -> str:
         torch.manual_seed(seed)
         config = TrainConfig(dataset="digits", alpha=alpha)
-        return Subject("digits", "Digits", "new", mnist_scnn(), config).stem
+        return EvaluatedNetwork("digits", "Digits", "new", mnist_scnn(), config).stem
 
     assert stem(0) == stem(0)
     assert len({stem(0), stem(1), stem(0, 2.5)}) == 3
@@ -116,8 +116,8 @@ def test_runs_of_one_name_are_told_apart(digits_run: Path, tmp_path: Path) -> No
     other.symlink_to(digits_run)
     odd = tmp_path / "my run, 1"
     odd.symlink_to(digits_run)
-    found = find_subjects(quick=True, out=tmp_path, seed=0, runs=(digits_run, other, odd))
-    keys = [subject.key for subject in found.subjects]
+    found = find_networks(quick=True, out=tmp_path, seed=0, runs=(digits_run, other, odd))
+    keys = [network.key for network in found.evaluated]
     assert keys == ["digits-demo", "digits-demo-2", "digits-my-run--1"]
 
 
@@ -143,6 +143,6 @@ def test_the_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("dataset", ["mnist", "digits"])
 def test_retraining_keeps_the_encoding_of_its_network(dataset: str, tmp_path: Path) -> None:
     config = TrainConfig(dataset=dataset, alpha=2.0, polarity="dark-first")
-    subject = Subject("own", "Own", "own", mnist_scnn(), config, None)
-    context = Context(Plan(), [subject], tmp_path, 1, print)
-    assert _retraining(context, subject).training.encoding == subject.encoding
+    network = EvaluatedNetwork("own", "Own", "own", mnist_scnn(), config, None)
+    context = Context(Plan(), [network], tmp_path, 1, print)
+    assert _retraining(context, network).training.encoding == network.encoding

@@ -1,4 +1,4 @@
-"""The trained networks that are looked at, and what was asked for and is not there."""
+"""The trained networks that the report evaluates, and those that it could not find."""
 
 import dataclasses
 import re
@@ -42,7 +42,7 @@ TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "Digits", "folder":
 IMAGENET_CLASSES = 1000
 
 
-class Subject:
+class EvaluatedNetwork:
     """A trained network with the images to test it on.
 
     Parameters
@@ -204,22 +204,22 @@ def _read(whole: StreamedImages, places: NDArray[np.int64]) -> ImageSet:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The networks that there are, and what is missing.
+class Networks:
+    """The networks that were found, and what is missing.
 
     Attributes
     ----------
-    subjects : list of Subject
+    evaluated : list of EvaluatedNetwork
         The first is the one that long work is done with.
     missing : list of str
         A sentence about each network that could not be had, and what to do about it.
     """
 
-    subjects: list[Subject]
+    evaluated: list[EvaluatedNetwork]
     missing: list[str]
 
 
-def find_subjects(
+def find_networks(
     *,
     quick: bool,
     out: Path,
@@ -228,7 +228,7 @@ def find_subjects(
     runs: tuple[Path, ...] = (),
     images: Path | None = None,
     callback: Callback | None = None,
-) -> Found:
+) -> Networks:
     """Gather the networks.
 
     Parameters
@@ -264,34 +264,34 @@ def find_subjects(
             raise ValueError(
                 f"quick=True is for networks of the digits; leave out {', '.join(wrong)}"
             )
-        return Found(named or [_trained_digits(out / "digits", seed, callback)], [])
-    subjects, missing = _mnist(data_root)
+        return Networks(named or [_trained_digits(out / "digits", seed, callback)], [])
+    networks, missing = _mnist(data_root)
     cifar, without_cifar = _cifar(data_root)
-    subjects += cifar
+    networks += cifar
     missing += without_cifar
-    for subject in named:
+    for network in named:
         try:
-            _ = subject.test_set
+            _ = network.test_set
         except (OSError, ValueError) as error:
-            missing.append(f"{subject.title}: {error}.")
+            missing.append(f"{network.title}: {error}.")
             continue
-        subjects.append(subject)
-    present = {subject.paper_key for subject in subjects}
+        networks.append(network)
+    present = {network.paper_key for network in networks}
     if "imagenet" not in present:
         missing.append(
             "ImageNet: no trained network was given. The recipe paper-imagenet trains "
             "one; name its folder among the runs, and the folder of its images."
         )
-    if not subjects:
+    if not networks:
         raise FileNotFoundError(
             f"no network to look at. {' '.join(missing)} Or give quick=True, which needs no data"
         )
-    return Found(subjects, missing)
+    return Networks(networks, missing)
 
 
-def _mnist(data_root: Path | None) -> tuple[list[Subject], list[str]]:
+def _mnist(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
     """The network that ships with the package, and the authors', if MNIST is there."""
-    shipped = Subject(
+    shipped = EvaluatedNetwork(
         "mnist",
         "MNIST (shipped network)",
         "mnist_scnn(pretrained=True)",
@@ -309,7 +309,7 @@ def _mnist(data_root: Path | None) -> tuple[list[Subject], list[str]]:
             f"The authors' MNIST weights: there is no folder {AUTHORS} in the data folder; it "
             "would hold weight_scnn1.npy, weight_scnn2.npy and weight_scnn3.npy."
         ]
-    authors = Subject(
+    authors = EvaluatedNetwork(
         "mnist-authors",
         "MNIST (the authors' weights)",
         f"{AUTHORS}/weight_scnn1.npy, 2, 3",
@@ -320,21 +320,21 @@ def _mnist(data_root: Path | None) -> tuple[list[Subject], list[str]]:
     return [shipped, authors], []
 
 
-def _distinct(subjects: list[Subject]) -> list[Subject]:
+def _distinct(networks: list[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
     """The same, with a number at the end of a key that is there already."""
     seen: dict[str, int] = {}
-    for subject in subjects:
-        seen[subject.key] = seen.get(subject.key, 0) + 1
-        if seen[subject.key] > 1:
-            subject.key += f"-{seen[subject.key]}"
-    return subjects
+    for network in networks:
+        seen[network.key] = seen.get(network.key, 0) + 1
+        if seen[network.key] > 1:
+            network.key += f"-{seen[network.key]}"
+    return networks
 
 
-def _cifar(data_root: Path | None) -> tuple[list[Subject], list[str]]:
+def _cifar(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
     """The networks for CIFAR-10 that ship with the package, if its images are there."""
     names: tuple[ShippedName, ...] = ("cifar_scnn", "cifar_vgg")
-    subjects = [
-        Subject(
+    networks = [
+        EvaluatedNetwork(
             f"shipped-{name.replace('_', '-')}",
             f"CIFAR-10 (shipped {name})",
             f"{name}(pretrained=True)",
@@ -344,13 +344,13 @@ def _cifar(data_root: Path | None) -> tuple[list[Subject], list[str]]:
         for name in names
     ]
     try:
-        _ = subjects[0].test_set
+        _ = networks[0].test_set
     except (OSError, ValueError) as error:
         return [], [f"CIFAR-10: {error}."]
-    return subjects, []
+    return networks, []
 
 
-def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
+def _run(path: Path, data_root: Path | None, images: Path | None) -> EvaluatedNetwork:
     """The network of a run's folder, or of a file of weights."""
     run = RunFolder(path)
     weights = run.weights if path.is_dir() else path
@@ -368,7 +368,7 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
     root = data_root
     if config.dataset == "folder":
         root = images or (Path(config.data_root) if config.data_root else None)
-    return Subject(
+    return EvaluatedNetwork(
         f"{config.dataset}-{re.sub(r'[^A-Za-z0-9_-]', '-', name)}",
         f"{TITLES[config.dataset]} ({config.model}, {config.epochs} epochs)",
         str(path),
@@ -380,7 +380,7 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> Subject:
     )
 
 
-def _trained_digits(folder: Path, seed: int, callback: Callback | None) -> Subject:
+def _trained_digits(folder: Path, seed: int, callback: Callback | None) -> EvaluatedNetwork:
     """A network of the embedded digits; trained now, or where an earlier training stopped."""
     config = dataclasses.replace(TrainConfig(**read_recipe("digits")), seed=seed)
     ensure_trained(config, folder, callback=callback)
