@@ -139,10 +139,10 @@ def test_neurons_keep_firing_layer_after_layer() -> None:
     model = networks.vgg16("spiking", width=1 / 8)
     z = encode(networks.images(2))
     networks.keep_firing_(model, z)
-    shares = networks.firing_shares(model, z)
-    assert len(shares) == 17
-    assert shares[:-1] == pytest.approx([2 / 3] * 16, abs=0.1)
-    assert 0 < shares[-1] <= 1  # ten neurons
+    fractions = networks.firing_fractions(model, z)
+    assert len(fractions) == 17
+    assert fractions[:-1] == pytest.approx([2 / 3] * 16, abs=0.1)
+    assert 0 < fractions[-1] <= 1  # ten neurons
     assert not model[0]._forward_hooks
 
 
@@ -170,7 +170,7 @@ def test_the_dense_mnist_network_has_the_same_shapes() -> None:
     assert isinstance(trained[0], SpikingConv2d)
     assert isinstance(trained[-1], SpikingLinear)
     z = encode(networks.digits(4)[0])
-    assert networks.firing_shares(trained, z) != networks.firing_shares(
+    assert networks.firing_fractions(trained, z) != networks.firing_fractions(
         networks.mnist("spiking"), z
     )
 

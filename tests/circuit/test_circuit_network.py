@@ -12,7 +12,7 @@ from torch import nn
 
 from ttfs_fast.circuit import CircuitParameters, Nonidealities, closed_form
 from ttfs_fast.circuit.network import (
-    LATEST,
+    DURATION,
     fit_to_layer,
     receptive_fields,
     simulate_layer,
@@ -106,12 +106,12 @@ def test_a_layer_of_circuits_keeps_its_horizon(seed: int) -> None:
     before = whole.circuit <= layer.t_max
     assert before.sum() > 50
     assert_allclose(result.circuit, np.where(before, whole.circuit, np.inf), rtol=1e-12)
-    assert result.latest == layer.t_max
+    assert result.duration == layer.t_max
     assert result.lost + result.extra <= 1  # the neuron whose time is the horizon
     assert result.energy.spikes == before.sum()
     assert result.energy.total < whole.energy.total  # nobody waits behind the horizon
     layer.t_max = 20.0
-    assert simulate_layer(FAST_LOOP, layer, values).latest == LATEST
+    assert simulate_layer(FAST_LOOP, layer, values).duration == DURATION
     layer.t_max = 0.0
     with pytest.raises(ValueError, match=r"has the horizon 0.0; a circuit's time begins at t = 0"):
         simulate_layer(FAST_LOOP, layer, values)
@@ -182,7 +182,7 @@ def test_mnist_with_every_neuron_a_circuit(data_root: Path) -> None:
     per_spike = result.layers["conv1"].energy.per_spike
     assert 5e-12 < per_spike < 12e-12
     noisy = simulate_network(
-        network, images, images=4, noise=Nonidealities(phase_noise=-110.0), latest=6.0
+        network, images, images=4, noise=Nonidealities(phase_noise=-110.0), duration=6.0
     )
     assert noisy.layers["conv1"].jitter > 2 * result.layers["conv1"].jitter
     assert noisy.correct_circuit >= 3

@@ -12,13 +12,13 @@ from ttfs_fast.optim.centering import is_centred
 from ttfs_fast.paper import studies as experiments
 from ttfs_fast.paper.studies import DepthStudy, depth_study
 from ttfs_fast.paper.studies import depth as module
-from ttfs_fast.paper.studies.depth import ARMS, Run, make_network, plot, summary
+from ttfs_fast.paper.studies.depth import VARIANTS, Run, make_network, plot, summary
 from ttfs_fast.training import step
 
 SMALL = DepthStudy(
     depths=(4, 8),
     seeds=(0,),
-    arms=("uniform", "centred", "relu-norm"),
+    variants=("uniform", "centered", "relu-norm"),
     width=0.25,
     train_images=64,
     test_images=40,
@@ -44,8 +44,8 @@ def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_table_plot_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    runs = depth_study(SMALL, tmp_path, threads=1, say=said.append)
-    assert [(r.seed, r.depth, r.arm) for r in runs] == SMALL.combinations()
+    runs = depth_study(SMALL, tmp_path, threads=1, log=said.append)
+    assert [(r.seed, r.depth, r.variant) for r in runs] == SMALL.combinations()
     assert list(map(str, read_rows(tmp_path / "depth.csv", Run))) == list(
         map(str, runs)
     )  # with nan
@@ -53,13 +53,13 @@ def test_table_plot_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for run in runs:
         assert 0 <= run.accuracy <= 1
         assert len(run.losses.split()) == 8  # steps, fewer than twenty
-        assert math.isnan(run.firing) == (run.arm == "relu-norm")
+        assert math.isnan(run.firing) == (run.variant == "relu-norm")
         assert run.firing > 0.5 or math.isnan(run.firing)
     assert "6 networks to train" in said[0]
 
     # The table without its last two rows: an interrupted study. It goes on and ends the same.
     write_rows(tmp_path / "depth.csv", Run, runs[:-2])
-    again = depth_study(SMALL, tmp_path, threads=1, say=said.append)
+    again = depth_study(SMALL, tmp_path, threads=1, log=said.append)
     assert "2 networks to train, 4 are in" in said[-3]
     for one, other in zip(runs, again, strict=True):
         assert str(dataclasses.replace(one, seconds=0)) == str(
@@ -68,51 +68,51 @@ def test_table_plot_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     # The figure shows what the table holds, not only what was asked for last.
     shown: list[list[Run]] = []
     monkeypatch.setattr(module, "plot", lambda runs: (shown.append(runs), plot(runs))[1])
-    one_arm = dataclasses.replace(SMALL, arms=("uniform",))
-    assert len(depth_study(one_arm, tmp_path, threads=1, say=said.append)) == 2
+    one_variant = dataclasses.replace(SMALL, variants=("uniform",))
+    assert len(depth_study(one_variant, tmp_path, threads=1, log=said.append)) == 2
     assert len(shown[0]) == 6
-    more = dataclasses.replace(SMALL, epochs=1, arms=("centred",), depths=(4,))
-    assert len(depth_study(more, tmp_path, threads=1, say=said.append)) == 1
+    more = dataclasses.replace(SMALL, epochs=1, variants=("centered",), depths=(4,))
+    assert len(depth_study(more, tmp_path, threads=1, log=said.append)) == 1
     assert len(shown[1]) == 1
     assert len(read_rows(tmp_path / "depth.csv", Run)) == 7
 
 
 def test_networks_learn(tmp_path: Path) -> None:
-    """Each arm that is meant to learn beats chance by far on images that any network can tell."""
+    """Each variant that is meant to learn beats chance by far on easily told images."""
     study = dataclasses.replace(
         SMALL,
         depths=(4,),
-        arms=("centred", "centred-muon", "held-muon", "relu", "relu-muon"),
+        variants=("centered", "centered-muon", "fixed-norm-muon", "relu", "relu-muon"),
         train_images=200,
         epochs=6,
         width=0.5,
     )
-    runs = depth_study(study, tmp_path, threads=1, say=lambda text: None)
+    runs = depth_study(study, tmp_path, threads=1, log=lambda text: None)
     for run in runs:
         assert run.accuracy > 0.5, run
         first, last = (float(run.losses.split()[i]) for i in (0, -1))
         assert last < first
 
 
-def test_arms_are_what_they_say() -> None:
+def test_variants_are_what_their_names_promise() -> None:
     images = coloured("x")
-    networks = {arm: make_network(arm, 8, 0.5, images) for arm in ARMS}
-    assert is_centred(networks["centred"])
-    assert is_centred(networks["centred-muon"])
-    assert is_centred(networks["held-muon"])
+    networks = {variant: make_network(variant, 8, 0.5, images) for variant in VARIANTS}
+    assert is_centred(networks["centered"])
+    assert is_centred(networks["centered-muon"])
+    assert is_centred(networks["fixed-norm-muon"])
     uniform = networks["uniform"].conv2.weight
     assert uniform.min() >= 0
     assert uniform.max() <= 8 / uniform[0].numel()
     normal = networks["normal"].fc1.weight
     assert normal.std().item() == pytest.approx(math.sqrt(15 / normal.shape[1]), rel=0.1)
     norms = [
-        any(isinstance(m, torch.nn.BatchNorm2d) for m in networks[arm].modules())
-        for arm in ("relu", "relu-norm")
+        any(isinstance(m, torch.nn.BatchNorm2d) for m in networks[variant].modules())
+        for variant in ("relu", "relu-norm")
     ]
     assert norms == [False, True]
     weights = {
-        arm: sum(p.numel() for n, p in net.named_parameters() if p.dim() > 1)
-        for arm, net in networks.items()
+        variant: sum(p.numel() for n, p in net.named_parameters() if p.dim() > 1)
+        for variant, net in networks.items()
     }
     # The first layer of a ReLU network sees three channels, that of a spiking one both polarities.
     first = 8 * 3 * 9
@@ -120,14 +120,14 @@ def test_arms_are_what_they_say() -> None:
 
 
 def test_summary() -> None:
-    run = module.Run("centred", 8, 0, 1, 1, 1, 1, 1.0, 0.1, "1", 0.1, 0.5, 1.0, 1.0)
+    run = module.Run("centered", 8, 0, 1, 1, 1, 1, 1.0, 0.1, "1", 0.1, 0.5, 1.0, 1.0)
     other = dataclasses.replace(run, seed=1, accuracy=0.7)
-    assert list(summary([run, other])) == [("centred", 8, 0.6, pytest.approx(0.1414, abs=1e-3), 2)]
+    assert list(summary([run, other])) == [("centered", 8, 0.6, pytest.approx(0.1414, abs=1e-3), 2)]
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no arm 'best'"):
-        DepthStudy(arms=("best",))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="there is no variant 'best'"):
+        DepthStudy(variants=("best",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="depth must be 4, 8, 13 or 17"):
         DepthStudy(depths=(5,))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="epochs must be at least 1"):
@@ -159,11 +159,20 @@ def test_command(tmp_path: Path) -> None:
     testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
     from ttfs_fast import cli
 
-    arguments = ["study", "depth", "--out", str(tmp_path), "--depths", "4", "--arms", "centred"]
+    arguments = [
+        "study",
+        "depth",
+        "--out",
+        str(tmp_path),
+        "--depths",
+        "4",
+        "--variants",
+        "centered",
+    ]
     arguments += ["--seeds", "1", "--train-images", "32", "--test-images", "20", "--epochs", "1"]
     result = testing.CliRunner().invoke(cli.app, [*arguments, "--width", "0.25", "--threads", "1"])
     assert result.exit_code == 0, result.output
-    assert "spiking, centred" in result.output
+    assert "spiking, centered" in result.output
     assert "4 layers" in result.output
     wrong = testing.CliRunner().invoke(cli.app, ["study", "depth", "--depths", "5"])
     assert wrong.exit_code == 2
@@ -174,13 +183,13 @@ def test_steps_without_a_finite_gradient_are_told(
 ) -> None:
     norms = iter((1.0, math.nan, math.inf, math.nan))
     monkeypatch.setattr(step, "clip_gradient_", lambda *arguments, **more: next(norms))
-    study = dataclasses.replace(SMALL, depths=(4,), arms=("centred",), epochs=1)
-    with pytest.warns(UserWarning, match="centred, 4 layers, seed 0: 3 of 4 steps were left out"):
-        depth_study(study, tmp_path, threads=1, say=lambda text: None)
+    study = dataclasses.replace(SMALL, depths=(4,), variants=("centered",), epochs=1)
+    with pytest.warns(UserWarning, match="centered, 4 layers, seed 0: 3 of 4 steps were left out"):
+        depth_study(study, tmp_path, threads=1, log=lambda text: None)
 
 
 def test_a_single_image_over_is_refused_with_batch_normalisation(tmp_path: Path) -> None:
     study = dataclasses.replace(SMALL, train_images=65)
     with pytest.raises(ValueError, match="65 images in batches of 16 leave one over"):
-        depth_study(study, tmp_path / "run", say=lambda text: None)
+        depth_study(study, tmp_path / "run", log=lambda text: None)
     assert not (tmp_path / "run").exists()

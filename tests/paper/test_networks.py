@@ -10,7 +10,7 @@ from small_reproduction import Report
 from ttfs_fast.cli import app
 from ttfs_fast.data import ImageSet
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.paper import EvaluatedNetwork, Plan, find_networks, run
+from ttfs_fast.paper import EvaluatedNetwork, NoNetworksError, Plan, find_networks, run
 from ttfs_fast.paper.part import Context
 from ttfs_fast.paper.table4 import _retraining
 from ttfs_fast.training import TrainConfig
@@ -24,8 +24,11 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_data")
 def test_without_data_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"MNIST: .*quick=True, which needs no data"):
+    with pytest.raises(NoNetworksError, match=r"no network to evaluate\. MNIST: "):
         find_networks(quick=False, out=tmp_path, seed=0)
+    result = CliRunner().invoke(app, ["reproduce", "--out", str(tmp_path / "report")])
+    assert result.exit_code == 2
+    assert "Or give --quick, which needs no data" in " ".join(result.stderr.split())
 
 
 @pytest.mark.usefixtures("no_data")
@@ -39,7 +42,7 @@ def test_without_mnist_a_run_is_still_looked_at(digits_run: Path, tmp_path: Path
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="folder of a finished ttfs-fast train"):
+    with pytest.raises(FileNotFoundError, match="folder of a finished training run"):
         find_networks(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "nothing",))
 
 

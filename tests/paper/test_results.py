@@ -14,9 +14,10 @@ from ttfs_fast.data import load
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.paper import numbers
 from ttfs_fast.paper.figure2 import _statistics
-from ttfs_fast.paper.figure2_view import bearable
+from ttfs_fast.paper.figure2_view import largest_tolerated
 from ttfs_fast.paper.sections import wilson
 from ttfs_fast.paper.table1 import descriptions
+from ttfs_fast.paper.table3 import OPERATING_POINT
 from ttfs_fast.paper.table4 import float_twin
 from ttfs_fast.quantization import QuantizationConfig, convert, dequantize_, quantize_
 
@@ -68,11 +69,15 @@ def test_table_2_is_the_evaluation(report: Report) -> None:
 
 def test_table_3_is_the_sweep(report: Report) -> None:
     found = report.results["table3"]
-    expected = jitter_sweep(trials=SMALL.circuit_trials)
+    expected = jitter_sweep(
+        OPERATING_POINT, list(numbers.TABLE_3_JITTER), trials=SMALL.circuit_trials
+    )
     assert [row["jitter"] for row in found["jitter"]] == [point.jitter for point in expected]
-    expected = quantization_sweep(trials=SMALL.circuit_trials)
+    bits = [int(bits) for bits in numbers.TABLE_3_BITS]
+    expected = quantization_sweep(OPERATING_POINT, bits, trials=SMALL.circuit_trials)
     assert [row["jitter"] for row in found["bits"]] == [point.jitter for point in expected]
     assert [row["paper"] for row in found["jitter"]] == [0.024, 0.189, 0.397, 0.789, 0.997]
+    assert [row["paper"] for row in found["bits"]] == [0.957, 0.268, 0.008, 0.004, 0.004]
     assert 9e-12 < found["energy"]["joule_per_spike"] < 10e-12
 
 
@@ -159,9 +164,9 @@ def test_statistics_of_draws() -> None:
         ([0.0, 0.0, 0.0], False, 1.0),
     ],
 )
-def test_what_is_borne(losses: list[float], rising: bool, expected: float | None) -> None:
+def test_largest_tolerated_level(losses: list[float], rising: bool, expected: float | None) -> None:
     rows = [{"level": float(i + 1), "mean": 0.9 - loss} for i, loss in enumerate(losses)]
-    assert bearable(rows, 0.9, rising=rising) == expected
+    assert largest_tolerated(rows, 0.9, rising=rising) == expected
 
 
 @pytest.mark.parametrize(("correct", "images"), [(9909, 10000), (343, 360), (0, 10), (10, 10)])

@@ -26,9 +26,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 
 
 def test_table_plot_and_resume(network: TrainResult, tmp_path: Path) -> None:
-    study = SilenceStudy(network.weights_path, shares=(1.0, 0.5), epochs=1, lr=0.002)
+    study = SilenceStudy(network.weights_path, fractions=(1.0, 0.5), epochs=1, lr=0.002)
     said: list[str] = []
-    full, half = silence_study(study, tmp_path, say=said.append)
+    full, half = silence_study(study, tmp_path, log=said.append)
     assert full.at_once_accuracy == network.evaluation.accuracy
     assert full.firing > 0.95
     assert 0.4 < half.firing < 0.6
@@ -36,31 +36,31 @@ def test_table_plot_and_resume(network: TrainResult, tmp_path: Path) -> None:
     assert half.accuracy > 0.6  # the images can still be told
     assert half.spikes_per_image < 0.65 * full.spikes_per_image
     assert (tmp_path / "silence.png").read_bytes().startswith(b"\x89PNG")
-    assert "2 shares to do" in said[0]
-    assert silence_study(study, tmp_path, say=said.append) == [full, half]
-    assert "0 shares to do, each 1 epochs; 2 are in" in said[-1]
+    assert "2 fractions to do" in said[0]
+    assert silence_study(study, tmp_path, log=said.append) == [full, half]
+    assert "0 fractions to do, each 1 epochs; 2 are in" in said[-1]
 
 
 def test_another_network_in_the_same_folder_has_rows_of_its_own(
     network: TrainResult, tmp_path: Path
 ) -> None:
-    study = SilenceStudy(network.weights_path, shares=(1.0,), epochs=1, lr=0.002)
-    (first,) = silence_study(study, tmp_path, say=lambda text: None)
+    study = SilenceStudy(network.weights_path, fractions=(1.0,), epochs=1, lr=0.002)
+    (first,) = silence_study(study, tmp_path, log=lambda text: None)
     config = TrainConfig(dataset="digits", epochs=1, train_images=60, test_images=100, threads=1)
     other = train(config, tmp_path / "other")
     (second,) = silence_study(
-        dataclasses.replace(study, weights=other.weights_path), tmp_path, say=lambda text: None
+        dataclasses.replace(study, weights=other.weights_path), tmp_path, log=lambda text: None
     )
     assert second.at_once_accuracy == other.evaluation.accuracy
     assert second.accuracy != first.accuracy
-    assert silence_study(study, tmp_path, say=lambda text: None) == [first]
+    assert silence_study(study, tmp_path, log=lambda text: None) == [first]
 
 
 def test_an_interrupted_study_ends_with_the_same_numbers(
     network: TrainResult, tmp_path: Path
 ) -> None:
-    study = SilenceStudy(network.weights_path, shares=(0.6,), epochs=2)
-    (whole,) = silence_study(study, tmp_path / "whole", say=lambda text: None)
+    study = SilenceStudy(network.weights_path, fractions=(0.6,), epochs=2)
+    (whole,) = silence_study(study, tmp_path / "whole", log=lambda text: None)
     interrupted = tmp_path / "interrupted"
     said = 0
 
@@ -79,17 +79,17 @@ def test_an_interrupted_study_ends_with_the_same_numbers(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", save_and_stop)
         with pytest.raises(Stop):
-            silence_study(study, interrupted, say=lambda text: None)
+            silence_study(study, interrupted, log=lambda text: None)
     assert said == 1
     assert not (interrupted / "silence.csv").exists()
-    (resumed,) = silence_study(study, interrupted, say=lambda text: None)
+    (resumed,) = silence_study(study, interrupted, log=lambda text: None)
     assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
 
 
 def test_what_cannot_be() -> None:
-    with pytest.raises(ValueError, match="shares must be above 0"):
-        SilenceStudy(Path("x"), shares=(0.0,))
+    with pytest.raises(ValueError, match="fractions must be above 0"):
+        SilenceStudy(Path("x"), fractions=(0.0,))
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         SilenceStudy(Path("x"), epochs=0)
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        silence_study(SilenceStudy(Path("none.safetensors")), "unused", say=lambda text: None)
+        silence_study(SilenceStudy(Path("none.safetensors")), "unused", log=lambda text: None)

@@ -115,8 +115,8 @@ def spike_raster(
     for number, (name, times) in enumerate(rows):
         axis = figure.add_subplot(grid[number, 1], sharex=axes[0] if axes else None)
         last = number == len(rows) - 1
-        colour = INK if number == 0 else series_color(number - 1)
-        _draw_layer(axis, name, times, colour, decision, names if last else None)
+        color = INK if number == 0 else series_color(number - 1)
+        _draw_layer(axis, name, times, color, decision, names if last else None)
         axis.tick_params(labelbottom=last, bottom=last)
         axes.append(axis)
     axes[-1].set_xlim(low - margin, high + margin)
@@ -186,16 +186,16 @@ def training_curve(log: str | Path) -> "Figure":
         left.set_yscale("log")
     left.set_title("Loss, equation (5)")
 
-    for name, colour in (("train", FAINT), ("test", SERIES[1])):
+    for name, color in (("train", FAINT), ("test", SERIES[1])):
         errors = [100 * (1 - getattr(r, f"{name}_accuracy")) for r in records]
-        middle.plot(epochs, errors, color=colour, marker=marker, ms=3, label=name)
+        middle.plot(epochs, errors, color=color, marker=marker, ms=3, label=name)
     middle.set_title(f"Error (%), test at the end {errors[-1]:.2f}")
     middle.set_ylim(bottom=0)
 
-    for name, colour in (("train", FAINT), ("test", SERIES[2])):
-        shares = [100 * getattr(r, f"{name}_sparsity") for r in records]
-        right.plot(epochs, shares, color=colour, marker=marker, ms=3, label=name)
-    right.set_title(f"Neurons that spike (%), at the end {shares[-1]:.1f}")
+    for name, color in (("train", FAINT), ("test", SERIES[2])):
+        fractions = [100 * getattr(r, f"{name}_sparsity") for r in records]
+        right.plot(epochs, fractions, color=color, marker=marker, ms=3, label=name)
+    right.set_title(f"Neurons that spike (%), at the end {fractions[-1]:.1f}")
 
     for axis in (left, middle, right):
         style_axes(axis, x="epoch", grid="y")
@@ -243,7 +243,7 @@ def _draw_layer(
     axis: Any,
     name: str,
     times: NDArray[np.float64],
-    colour: str,
+    color: str,
     decision: float,
     classes: tuple[str, ...] | None,
 ) -> None:
@@ -255,7 +255,7 @@ def _draw_layer(
             times[chosen],
             chosen,
             s=size,
-            c=colour,
+            c=color,
             alpha=strength,
             linewidths=0,
             rasterized=True,
@@ -281,7 +281,7 @@ def _draw_layer(
                 edgecolors="white",
                 linewidths=0.8,
             )
-    axis.set_title(name, loc="left", fontsize=11, fontweight="bold", color=colour, pad=4)
+    axis.set_title(name, loc="left", fontsize=11, fontweight="bold", color=color, pad=4)
     counts = [f"{len(times):,} neurons", f"{len(times) - len(spiked):,} silent"]
     if math.isfinite(decision):
         counts.insert(1, f"{int(before.sum()):,} spike by the decision")

@@ -11,10 +11,10 @@ from torch import Tensor
 import ttfs_fast
 from ttfs_fast import reference
 
-INPUT_SHARE = 0.62
-"""Share of the inputs that spike, as in the paper's CIFAR-10 network."""
-OUTPUT_SHARE = 2 / 3
-"""Share of the outputs that the weights are made for."""
+INPUT_FRACTION = 0.62
+"""Fraction of the inputs that spike, as in the paper's CIFAR-10 network."""
+OUTPUT_FRACTION = 2 / 3
+"""Fraction of the outputs that the weights are made for."""
 SPREAD = 3.0
 """Norm of a neuron's weights, about: they have deviation SPREAD / sqrt(N) for N inputs."""
 
@@ -61,10 +61,10 @@ class Layer:
         torch.manual_seed(0)
         space = (self.size, self.size) if self.size else ()
         z = torch.rand(self.batch, self.inputs, *space).mul(2).exp()
-        z[torch.rand_like(z) > INPUT_SHARE] = math.inf
+        z[torch.rand_like(z) > INPUT_FRACTION] = math.inf
         shape = (self.outputs, self.inputs) + ((self.kernel, self.kernel) if self.size else ())
         weight = torch.randn(shape)
-        fill_for_share_(weight, lambda w: self.spiking(z[:1] if self.size else z[:16], w))
+        fill_for_fraction_(weight, lambda w: self.spiking(z[:1] if self.size else z[:16], w))
         return z, torch.randn_like(z), weight
 
     def spiking(self, z: Tensor, weight: Tensor) -> Tensor:
@@ -99,10 +99,10 @@ LAYERS = (
 
 
 @torch.no_grad()
-def fill_for_share_(
-    weight: Tensor, layer: Callable[[Tensor], Tensor], share: float = OUTPUT_SHARE
+def fill_for_fraction_(
+    weight: Tensor, layer: Callable[[Tensor], Tensor], fraction: float = OUTPUT_FRACTION
 ) -> None:
-    """Normal weights, in place, whose mean makes about `share` of a layer's outputs fire.
+    """Normal weights, in place, whose mean makes about `fraction` of a layer's outputs fire.
 
     Parameters
     ----------
@@ -119,5 +119,5 @@ def fill_for_share_(
     for _ in range(12):
         mean = (low + high) / 2
         fired = layer(weight + mean / count).isfinite().float().mean().item()
-        low, high = (mean, high) if fired < share else (low, mean)
+        low, high = (mean, high) if fired < fraction else (low, mean)
     weight.add_((low + high) / 2 / count)

@@ -37,7 +37,7 @@ class Settings:
     repeats : int
         Least number of counted runs of each call.
     seconds : float
-        Short calls are repeated for so long.
+        Short calls are repeated for that long.
     layers : tuple of Layer
         What the groups "layers", "threads" and "isa" time.
     plain : tuple of Layer
@@ -121,7 +121,7 @@ def mnist_rows(settings: Settings) -> Iterator[Row]:
         for start, trained in (("untrained", False), ("trained", True)):
             torch.manual_seed(0)
             model, dense = networks.mnist("spiking", trained=trained), networks.mnist("dense")
-            shares = networks.firing_shares(model, encode(pixels))
+            fractions = networks.firing_fractions(model, encode(pixels))
             ours, other = alternate(
                 [
                     networks.training_step("spiking", model, pixels, target),
@@ -132,7 +132,7 @@ def mnist_rows(settings: Settings) -> Iterator[Row]:
             )
             yield {
                 "layer": f"MNIST network, {start}, b{batch}",
-                "fired": shares,
+                "fired": fractions,
                 "training": ours,
                 "dense_training": other,
                 "training_ratio": ours / other,
@@ -147,7 +147,7 @@ def vgg_rows(settings: Settings) -> Iterator[Row]:
     for batch in settings.vgg_batches:
         pixels = networks.images(batch)
         z = encode(pixels)
-        shares = networks.firing_shares(model, z)
+        fractions = networks.firing_fractions(model, z)
         with torch.no_grad():
             ours, other = alternate(
                 [partial(model, z), partial(dense, pixels)],
@@ -156,7 +156,7 @@ def vgg_rows(settings: Settings) -> Iterator[Row]:
             )
         yield {
             "layer": f"SpikingVGG16 shapes, b{batch}",
-            "fired": shares,
+            "fired": fractions,
             "forward": ours,
             "dense_forward": other,
             "forward_ratio": ours / other,
@@ -207,7 +207,7 @@ def threads_rows(settings: Settings) -> Iterator[Row]:
     if settings.threads < 2:
         raise ValueError(
             f"the group threads compares one thread with more; it was given {settings.threads} "
-            "thread: use --threads 2, or leave the group out with --only"
+            "thread: set Settings.threads to 2 or more, or leave the group out"
         )
     counts = (1, settings.threads)
     for layer in settings.layers:

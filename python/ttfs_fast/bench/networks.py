@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ttfs_fast.bench.layers import fill_for_share_
+from ttfs_fast.bench.layers import fill_for_fraction_
 from ttfs_fast.data import load_digits
 from ttfs_fast.encoding import encode
 from ttfs_fast.loss import SpikingLoss
@@ -48,12 +48,12 @@ def keep_firing_(model: nn.Sequential, z: Tensor) -> None:
     """Random weights with which two thirds of every layer's neurons fire for the images `z`.
 
     From the first layer to the last, each gets normal weights whose mean is found from the spikes
-    that reach it (:func:`ttfs_fast.bench.layers.fill_for_share_`).
+    that reach it (:func:`ttfs_fast.bench.layers.fill_for_fraction_`).
     """
     for layer in model:
         if isinstance(layer, (SpikingConv2d, SpikingLinear)):
             nn.init.normal_(layer.weight)
-            fill_for_share_(layer.weight, partial(_with_weight, layer, z))
+            fill_for_fraction_(layer.weight, partial(_with_weight, layer, z))
         z = layer(z)
 
 
@@ -62,12 +62,12 @@ def _with_weight(layer: nn.Module, z: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def firing_shares(model: nn.Module, z: Tensor) -> list[float]:
-    """Share of the neurons that fire in each layer, pools not counted."""
-    shares: list[float] = []
+def firing_fractions(model: nn.Module, z: Tensor) -> list[float]:
+    """Fraction of the neurons that fire in each layer, pools not counted."""
+    fractions: list[float] = []
     hooks = [
         layer.register_forward_hook(
-            lambda module, inputs, out: shares.append(out.isfinite().float().mean().item())
+            lambda module, inputs, out: fractions.append(out.isfinite().float().mean().item())
         )
         for layer in model.modules()
         if isinstance(layer, (SpikingConv2d, SpikingLinear))
@@ -76,7 +76,7 @@ def firing_shares(model: nn.Module, z: Tensor) -> list[float]:
         model(z)
     for hook in hooks:
         hook.remove()
-    return shares
+    return fractions
 
 
 def mnist(kind: Kind, *, trained: bool = False) -> nn.Sequential:

@@ -98,10 +98,10 @@ def _bars(title: str, rows: list[Row], bars: Mapping[str, tuple[str, str]]) -> P
 
     def panel(axis: Any) -> None:
         thickness = 0.8 / len(bars)
-        for place, (key, (label, colour)) in enumerate(bars.items()):
+        for place, (key, (label, color)) in enumerate(bars.items()):
             places = [line + (place - (len(bars) - 1) / 2) * thickness for line in range(len(rows))]
             values = [row[key] for row in rows]
-            drawn = axis.barh(places, values, thickness * 0.92, color=colour, label=label)
+            drawn = axis.barh(places, values, thickness * 0.92, color=color, label=label)
             for text in axis.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8, color=INK):
                 text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         goals = [(line, row["goal"]) for line, row in enumerate(rows) if row.get("goal")]
@@ -128,10 +128,10 @@ def _growth(series: str, rows: list[Row]) -> Panel:
             ("forward", "forward", FORWARD),
             ("dense_training", "dense forward + backward", DENSE),
         )
-        for key, label, colour in lines:
+        for key, label, color in lines:
             times = [1e3 * number(row, key) for row in rows]
-            axis.plot([0, sizes[-1]], [0, times[-1]], color=colour, linewidth=1, alpha=0.4)
-            axis.plot(sizes, times, "o", color=colour, label=label, markersize=5)
+            axis.plot([0, sizes[-1]], [0, times[-1]], color=color, linewidth=1, alpha=0.4)
+            axis.plot(sizes, times, "o", color=color, label=label, markersize=5)
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
         style_axes(axis, f"Time against {series}", y="ms", grid="both", bold=True)

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ttfs_fast.bench.measure import Settings
 
 Row = dict[str, str | float | list[float] | None]
-"""One line of a table: times in seconds, memory in bytes, shares and ratios as they are."""
+"""One line of a table: times in seconds, memory in bytes, fractions and ratios as they are."""
 
 
 def number(row: Row, key: str) -> float:

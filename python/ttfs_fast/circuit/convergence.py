@@ -17,11 +17,11 @@ Array = NDArray[np.float64]
 
 
 def random_neurons(
-    inputs: int, neurons: int, *, latest: float = 2.5, seed: int = 0
+    inputs: int, neurons: int, *, max_time: float = 2.5, seed: int = 0
 ) -> tuple[Array, Array]:
     """Input times in units of tau, a fifth of them silent, and weights of both signs."""
     rng = np.random.default_rng((seed, inputs))
-    times = rng.uniform(0, latest, (neurons, inputs))
+    times = rng.uniform(0, max_time, (neurons, inputs))
     times[rng.random(times.shape) < 0.2] = np.inf
     return times, rng.normal(2.5 / inputs, 1.3 / np.sqrt(inputs), (neurons, inputs))
 
@@ -93,7 +93,7 @@ def ring_convergence(
     """
     base = parameters or CircuitParameters()
     half = 0.5 * (base.high_frequency - base.low_frequency)
-    times, weights = random_neurons(inputs, neurons, latest=1.5, seed=seed)
+    times, weights = random_neurons(inputs, neurons, max_time=1.5, seed=seed)
     found = []
     for frequency in frequencies:
         p = dataclasses.replace(

@@ -23,7 +23,7 @@ from ttfs_fast.layers import Layer, hook_runs, layer_places, predict, spiking_la
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.reference import pad_input
 
-LATEST = 8.0
+DURATION = 8.0
 """Default length of a simulation, in units of tau: what has not fired by then is silent."""
 
 _NEURONS_PER_CALL = 200_000
@@ -41,7 +41,7 @@ class LayerResult:
     peak_error : array, shape (neurons,)
         Largest phase error of each neuron's loop, rad; above pi / 2 a real detector folds over.
     energy : NetworkEnergy
-    latest : float
+    duration : float
         Length of the simulation, in units of tau: at most the layer's horizon.
     """
 
@@ -50,12 +50,12 @@ class LayerResult:
     circuit: NDArray[np.float64]
     peak_error: NDArray[np.float64]
     energy: NetworkEnergy
-    latest: float
+    duration: float
 
     @property
     def both(self) -> NDArray[np.bool_]:
         """Neurons that fire both ways within the simulated time."""
-        return np.isfinite(self.circuit) & (self.ideal <= self.latest)
+        return np.isfinite(self.circuit) & (self.ideal <= self.duration)
 
     @property
     def deviations(self) -> NDArray[np.float64]:
@@ -69,18 +69,18 @@ class LayerResult:
         Neurons whose ideal time is 0 are left out; nan if there is none.
         """
         ideal = self.ideal[self.both]
-        shares = np.abs(self.deviations[ideal > 0]) / ideal[ideal > 0]
-        return float(shares.mean()) if shares.size else math.nan
+        ratios = np.abs(self.deviations[ideal > 0]) / ideal[ideal > 0]
+        return float(ratios.mean()) if ratios.size else math.nan
 
     @property
     def lost(self) -> int:
         """Neurons that fire by the closed form only."""
-        return int(((self.ideal <= self.latest) & ~np.isfinite(self.circuit)).sum())
+        return int(((self.ideal <= self.duration) & ~np.isfinite(self.circuit)).sum())
 
     @property
     def extra(self) -> int:
         """Neurons that fire as circuits only."""
-        return int((np.isfinite(self.circuit) & ~(self.ideal <= self.latest)).sum())
+        return int((np.isfinite(self.circuit) & ~(self.ideal <= self.duration)).sum())
 
 
 @dataclass(frozen=True)
@@ -160,19 +160,19 @@ def receptive_fields(layer: Layer, values: Tensor) -> tuple[NDArray[Any], NDArra
 
 
 def fit_to_layer(
-    parameters: CircuitParameters, layer: Layer, values: Tensor, *, latest: float = LATEST
+    parameters: CircuitParameters, layer: Layer, values: Tensor, *, duration: float = DURATION
 ) -> CircuitParameters:
     """Scale `phase_per_weight` down, if need be, so that no loop leaves its detector's range.
 
     The membrane's threshold follows, so a noise-free neuron's time does not change; phase noise and
-    quantised edges weigh more the smaller the phases are.
+    quantized edges weigh more the smaller the phases are.
 
     Parameters
     ----------
     parameters : CircuitParameters
     layer, values
         See `receptive_fields`; the spikes of typical images.
-    latest : float
+    duration : float
         Time simulated, in units of tau, or the layer's horizon if that comes before.
 
     Returns
@@ -181,11 +181,11 @@ def fit_to_layer(
         Whose phase errors stay below 95 % of pi / 2 for these spikes.
     """
     times, weights = receptive_fields(layer, values)
-    latest = _end(layer, latest)
+    duration = _end(layer, duration)
     peak = 0.0
     for start in range(0, len(times), max(1, _NEURONS_PER_CALL // len(weights))):
         part = times[start : start + max(1, _NEURONS_PER_CALL // len(weights))]
-        result = _simulate_fields(parameters, part, weights, latest=latest)
+        result = _simulate_fields(parameters, part, weights, duration=duration)
         peak = max(peak, float(result.peak_error.max(initial=0.0)))
     most = 0.95 * math.pi / 2
     if peak <= most:
@@ -204,7 +204,7 @@ def simulate_layer(
     neurons: int | None = None,
     noise: Nonidealities | None = None,
     model: Model = "averaged",
-    latest: float = LATEST,
+    duration: float = DURATION,
     seed: int = 0,
     first_trial: int = 0,
     threads: int | None = None,
@@ -224,7 +224,7 @@ def simulate_layer(
         Simulate that many neurons, drawn at random; all by default.
     noise, model, seed, first_trial, threads, progress
         See `simulate`. The chip of a neuron is its place in the layer, the same for every image.
-    latest : float
+    duration : float
         Time simulated, in units of tau, or the layer's horizon if that comes before; what would
         fire later is silent.
 
@@ -234,7 +234,7 @@ def simulate_layer(
         Neurons in the order of the layer's output, channels last: field by field.
     """
     times, weights = receptive_fields(layer, values)
-    latest = _end(layer, latest)
+    duration = _end(layer, duration)
     count = len(times) * len(weights)
     chosen = np.arange(count)
     if neurons is not None and neurons < count:
@@ -262,7 +262,7 @@ def simulate_layer(
                 chips=picked % per_image,
                 noise=noise,
                 model=model,
-                duration=float(parameters.seconds(latest)),
+                duration=float(parameters.seconds(duration)),
                 seed=seed,
                 first_trial=first_trial + start,
                 threads=threads,
@@ -283,7 +283,7 @@ def simulate_layer(
         )
         for i, part in enumerate(parts)
     ]
-    return LayerResult(name, ideal, parameters.network_time(fire), peak, _sum(energies), latest)
+    return LayerResult(name, ideal, parameters.network_time(fire), peak, _sum(energies), duration)
 
 
 def simulate_network(
@@ -294,7 +294,7 @@ def simulate_network(
     images: int | None = None,
     noise: Nonidealities | None = None,
     model: Model = "averaged",
-    latest: float = LATEST,
+    duration: float = DURATION,
     alpha: float = 3.0,
     polarity: Polarity = "bright-first",
     whiten: bool = False,
@@ -315,10 +315,10 @@ def simulate_network(
     parameters : CircuitParameters, optional
         Fitted to each layer's currents on the first images (`fit_to_layer`).
     images : int, optional
-        Only the first so many.
+        Only the first that many.
     noise, model, seed, threads
         See `simulate`.
-    latest : float
+    duration : float
         Time simulated in each layer, in units of tau, or its horizon if that comes before.
     alpha, polarity
         How pixels become spike times; see `ttfs_fast.encoding.encode`.
@@ -352,7 +352,7 @@ def simulate_network(
 
     def hook(name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if name not in fitted:
-            fitted[name] = fit_to_layer(base, layer, inputs[0][:5], latest=latest)
+            fitted[name] = fit_to_layer(base, layer, inputs[0][:5], duration=duration)
         per_image = output[0].numel()
         result = simulate_layer(
             fitted[name],
@@ -361,7 +361,7 @@ def simulate_network(
             name=name,
             noise=noise,
             model=model,
-            latest=latest,
+            duration=duration,
             seed=seed + numbers.setdefault(name, len(numbers)),
             first_trial=done * per_image,
             threads=threads,
@@ -403,7 +403,7 @@ def _simulate_fields(
     times: NDArray[Any],
     weights: NDArray[Any],
     *,
-    latest: float,
+    duration: float,
 ) -> Any:
     count = len(times) * len(weights)
     rows = np.arange(count)
@@ -413,18 +413,18 @@ def _simulate_fields(
         weights,
         time_rows=rows // len(weights),
         weight_rows=rows % len(weights),
-        duration=float(parameters.seconds(latest)),
+        duration=float(parameters.seconds(duration)),
     )
 
 
-def _end(layer: Layer, latest: float) -> float:
+def _end(layer: Layer, duration: float) -> float:
     """When a layer's circuits stop, in units of tau: nothing fires behind its horizon."""
     if not layer.t_max > 0:
         raise ValueError(
             f"a layer has the horizon {layer.t_max}; a circuit's time begins at t = 0, so its "
             "horizon must be later"
         )
-    return min(latest, layer.t_max)
+    return min(duration, layer.t_max)
 
 
 def _in_double(layer: Layer, values: Tensor) -> Tensor:
@@ -465,5 +465,5 @@ def _join(parts: list[LayerResult]) -> LayerResult:
         np.concatenate([part.circuit for part in parts]),
         np.concatenate([part.peak_error for part in parts]),
         _sum([part.energy for part in parts]),
-        parts[0].latest,
+        parts[0].duration,
     )

@@ -139,7 +139,7 @@ class Nonidealities:
     Attributes
     ----------
     relative_jitter : float
-        Standard deviation of each input's time, as a share of the time (0.01 is 1 %).
+        Standard deviation of each input's time, as a fraction of the time (0.01 is 1 %).
     jitter : float
         Standard deviation of each input's time, s.
     weight_bits : int
@@ -149,7 +149,7 @@ class Nonidealities:
         The bank's range: its 2^bits levels are full scale / 2^bits apart, from 0.
     bank_offset : bool
         Each bank's levels lie a random part (-1/2 to 1/2) of a level off, so that a weight's
-        rounding error is uniform over the chips: the usual model of quantisation noise.
+        rounding error is uniform over the chips: the usual model of quantization noise.
     phase_noise : float, optional
         White frequency noise of each oscillator: single-sideband phase noise in dBc/Hz at
         `phase_noise_offset`. Its phase walks randomly, with variance 10^(L/10) (2 pi offset)^2 t.

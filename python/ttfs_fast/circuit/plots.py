@@ -45,7 +45,7 @@ def waveform_figure(
     times, weights : array_like, shape (inputs,)
         Seconds, and weights.
     results : dict of str to SimulationResult
-        Simulations of this neuron with recorded waveforms, by the name to show; one colour each.
+        Simulations of this neuron with recorded waveforms, by the name to show; one color each.
 
     Returns
     -------
@@ -74,15 +74,15 @@ def waveform_figure(
     spikes.axhline(0, color=FAINT, linewidth=0.8)
     low, high = min(0.0, shown.min(initial=0.0)), max(0.0, shown.max(initial=0.0))
     spikes.set_ylim(low * 1.3 - 0.1, high * 1.3 + 0.1)
-    latest = 0.0
-    for (name, result), colour in zip(results.items(), SERIES, strict=False):
+    end = 0.0
+    for (name, result), color in zip(results.items(), SERIES, strict=False):
         waves = result.waveforms
         if waves is None:
             raise ValueError("the simulation recorded no waveforms: pass record_every")
         x = waves.time * nano
-        latest = max(latest, float(x[-1]))
-        width = 1.5 if len(results) == 1 or colour == SERIES[0] else 0.8
-        style = {"color": colour, "linewidth": width, "label": name}
+        end = max(end, float(x[-1]))
+        width = 1.5 if len(results) == 1 or color == SERIES[0] else 0.8
+        style = {"color": color, "linewidth": width, "label": name}
         current.plot(x, waves.phase_error[0], **style)
         period = max(1, round(1 / (parameters.ring_frequency * (waves.time[1] - waves.time[0]))))
         mean = np.convolve(waves.duty[0], np.ones(period) / period, mode="valid")
@@ -98,7 +98,7 @@ def waveform_figure(
                 xytext=(6, -12 - 12 * list(results).index(name)),
                 textcoords="offset points",
                 fontsize=9,
-                color=colour,
+                color=color,
             )
     membrane.axhline(parameters.threshold, color=DECISION, linewidth=1.0)
     membrane.text(0.0, parameters.threshold, "threshold", va="bottom", fontsize=9, color=DECISION)
@@ -113,7 +113,7 @@ def waveform_figure(
         style_axes(axis, title)
     duty.margins(y=0.15)
     duty.axhline(0.5, color=FAINT, linewidth=0.8)
-    membrane.set_xlim(0, latest)
+    membrane.set_xlim(0, end)
     membrane.set_xlabel("time (ns)", color=INK)
     if len(results) > 1:
         add_legend(current)
@@ -195,8 +195,8 @@ def convergence_figure(
     figure = new_figure(4.8 * len(panels), 4.0)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, (quantity, series)) in zip(axes, panels.items(), strict=True):
-        for (name, (x, error)), colour in zip(series.items(), SERIES, strict=False):
-            axis.loglog(x, error, color=colour, marker="o", ms=4, label=name)
+        for (name, (x, error)), color in zip(series.items(), SERIES, strict=False):
+            axis.loglog(x, error, color=color, marker="o", ms=4, label=name)
         first_x, first = (np.asarray(a, dtype=np.float64) for a in next(iter(series.values())))
         axis.loglog(
             first_x,
@@ -231,16 +231,16 @@ def layer_figure(results: "dict[str, LayerResult]") -> "Figure":
         if len(chosen) > 3000:
             chosen = np.random.default_rng(0).choice(chosen, 3000, replace=False)
         ideal, circuit = result.ideal[chosen], result.circuit[chosen]
-        colour = series_color(column)
-        above.plot([0, result.latest], [0, result.latest], color=FAINT, linewidth=0.8)
-        above.scatter(ideal, circuit, s=3, c=colour, linewidths=0, alpha=0.5, rasterized=True)
+        color = series_color(column)
+        above.plot([0, result.duration], [0, result.duration], color=FAINT, linewidth=0.8)
+        above.scatter(ideal, circuit, s=3, c=color, linewidths=0, alpha=0.5, rasterized=True)
         title = f"{name}: {len(result.ideal):,} neurons, jitter {100 * result.jitter:.2g} %"
         style_axes(above, title, "closed form (tau)", "circuit (tau)")
         deviations = result.deviations
         if len(deviations):
             span = float(np.quantile(np.abs(deviations), 0.99)) or 1e-12
             below.hist(
-                np.clip(deviations, -span, span), bins=60, color=colour, log=True, linewidth=0
+                np.clip(deviations, -span, span), bins=60, color=color, log=True, linewidth=0
             )
         below.locator_params(axis="x", nbins=4)
         style_axes(below, x="circuit - closed form (tau)", y="neurons")

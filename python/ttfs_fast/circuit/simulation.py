@@ -140,7 +140,7 @@ def simulate(
     first_trial : int
         Number of the first trial; trials 0..99 are the same in one call as in two of 50.
     record_every : int
-        Record waveforms every so many steps; 0 for not.
+        Record waveforms every that many steps; 0 for not.
     threads : int, optional
         torch's number of threads by default. The results have the same bits for any.
     progress : callable, optional

@@ -18,10 +18,10 @@ def netlist(
     raw_file: str | Path = "neuron.raw",
     step: float | None = None,
 ) -> str:
-    """A netlist with the loop and the membrane as behavioural sources.
+    """A netlist with the loop and the membrane as behavioral sources.
 
-    Time runs in units of tau, as ngspice is at home near 1. Each integrator is a capacitor of 1 F
-    that a behavioural source charges: VCO2's phase, the loop filter, and VCO4's phase over VCO3's.
+    Time runs in units of tau, where ngspice computes best. Each integrator is a capacitor of 1 F
+    that a behavioral source charges: VCO2's phase, the loop filter, and VCO4's phase over VCO3's.
     VCO1's phase is a source with a step at every input spike.
 
     Parameters
@@ -113,5 +113,5 @@ def read_crossing(raw_file: str | Path, threshold: float) -> float:
     i = int(above[0])
     if i == 0:
         return float(time[0])
-    share = (threshold - membrane[i - 1]) / (membrane[i] - membrane[i - 1])
-    return float(time[i - 1] + share * (time[i] - time[i - 1]))
+    fraction = (threshold - membrane[i - 1]) / (membrane[i] - membrane[i - 1])
+    return float(time[i - 1] + fraction * (time[i] - time[i - 1]))

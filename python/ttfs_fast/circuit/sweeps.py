@@ -171,7 +171,7 @@ def _sweep(
     if not math.isfinite(desired):
         raise ValueError("the neuron of this operating point does not fire undisturbed")
     if desired <= 0:
-        raise ValueError("the neuron fires at time 0: a share of that has no meaning")
+        raise ValueError("the neuron fires at time 0: a fraction of that has no meaning")
     points = []
     for number, (value, noise) in enumerate(zip(values, noises, strict=True)):
 

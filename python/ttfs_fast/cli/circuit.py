@@ -216,7 +216,7 @@ def layer(
         ),
     ] = None,
     model: Model = ModelName.AVERAGED,
-    latest: Annotated[float, option("Time simulated in each layer, in units of tau.")] = 8.0,
+    duration: Annotated[float, option("Time simulated in each layer, in units of tau.")] = 8.0,
     settings: Settings = None,
     seed: Seed = 0,
     data_root: DataRoot = None,
@@ -256,7 +256,7 @@ def layer(
                 noise=noise,
                 model=model.value,
                 **config.encoding,
-                latest=latest,
+                duration=duration,
                 seed=seed,
                 progress=advance,
             )

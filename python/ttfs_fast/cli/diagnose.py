@@ -47,7 +47,7 @@ def diagnose(
         import torch
 
         from ttfs_fast import analysis, training
-        from ttfs_fast._files import save_figure
+        from ttfs_fast.analysis.style import save_figure
         from ttfs_fast.data import load
         from ttfs_fast.encoding import encode, standardise
         from ttfs_fast.training.datasets import image_shape
@@ -76,4 +76,4 @@ def diagnose(
         )
         print(json.dumps(found.to_dict(), indent=2) if as_json else found)
         if out is not None:
-            save_figure(out, found.plot(), dpi=120)
+            save_figure(out, found.plot())

@@ -69,7 +69,7 @@ def reproduce(
         import ttfs_fast
         from ttfs_fast._extras import require
         from ttfs_fast.cli._progress import ShowProgress
-        from ttfs_fast.paper import PARTS, Plan, find_networks
+        from ttfs_fast.paper import PARTS, NoNetworksError, Plan, find_networks
 
         for package in ("jinja2", "matplotlib"):
             require(package, "plot")
@@ -81,15 +81,18 @@ def reproduce(
             f"{torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions, seed {seed}",
             flush=True,
         )
-        found = find_networks(
-            quick=quick,
-            out=out,
-            seed=seed,
-            data_root=data_root,
-            runs=tuple(run or ()),
-            images=images,
-            callback=ShowProgress(),
-        )
+        try:
+            found = find_networks(
+                quick=quick,
+                out=out,
+                seed=seed,
+                data_root=data_root,
+                runs=tuple(run or ()),
+                images=images,
+                callback=ShowProgress(),
+            )
+        except NoNetworksError as error:
+            raise NoNetworksError(f"{error} Or give --quick, which needs no data") from error
         for network in found.evaluated:
             print(f"  {network.title}: {network.origin}")
         write_report(plan, found, out, chosen)

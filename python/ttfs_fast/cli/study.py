@@ -28,11 +28,11 @@ def depth(
         Path, option("Folder of depth.csv and depth.png; networks in the table are kept.")
     ] = Path("runs/depth"),
     depths: Annotated[list[int] | None, option("Layers: 4, 8, 13 or 17; repeatable.")] = None,
-    arms: Annotated[
+    variants: Annotated[
         list[str] | None,
         option(
-            "uniform, normal, centred, centred-muon, held-muon, relu, relu-muon or relu-norm; "
-            "repeatable. Default: all."
+            "uniform, normal, centered, centered-muon, fixed-norm-muon, relu, relu-muon or "
+            "relu-norm; repeatable. Default: all."
         ),
     ] = None,
     seeds: Annotated[int, option("Number of seeds.", min=1)] = 3,
@@ -55,25 +55,25 @@ def depth(
         chosen = study_of.DepthStudy(
             depths=tuple(depths or study_of.DEPTHS),  # type: ignore[arg-type]
             seeds=tuple(range(seeds)),
-            arms=tuple(arms or study_of.ARMS),  # type: ignore[arg-type]
+            variants=tuple(variants or study_of.VARIANTS),  # type: ignore[arg-type]
             width=width,
             train_images=train_images,
             test_images=test_images,
             epochs=epochs,
         )
         root = None if data_root is None else str(data_root)
-        runs = depth_study(chosen, out, data_root=root, threads=threads, say=print_line)
+        runs = depth_study(chosen, out, data_root=root, threads=threads, log=print_line)
         table = rich("table").Table(title="test accuracy: mean and deviation over the seeds")
         table.add_column("network")
         columns = sorted({run.depth for run in runs})
         for column in columns:
             table.add_column(f"{column} layers", justify="right")
         rows = list(study_of.summary(runs))
-        for arm, how in study_of.ARMS.items():
+        for variant, how in study_of.VARIANTS.items():
             cells = {
                 row[1]: f"{row[2]:.1%}" + (f" +- {row[3]:.1%}" if row[4] > 1 else "")
                 for row in rows
-                if row[0] == arm
+                if row[0] == variant
             }
             if cells:
                 table.add_row(how.label, *(cells.get(column, "") for column in columns))
@@ -86,9 +86,11 @@ def silence(
     out: Annotated[
         Path, option("Folder of silence.csv, silence.png and the runs; what is there is kept.")
     ] = Path("runs/silence"),
-    shares: Annotated[
+    fractions: Annotated[
         list[float] | None,
-        option("Share of each layer's neurons that may spike, repeatable. Default: 1 down to 0.3."),
+        option(
+            "Fraction of each layer's neurons that may spike, repeatable. Default: 1 down to 0.3."
+        ),
     ] = None,
     epochs: Annotated[int, option("Epochs of further training.", min=1)] = 3,
     lr: Annotated[
@@ -106,27 +108,27 @@ def silence(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Accuracy against the share of neurons that spike: horizons, and training with them."""
+    """Accuracy against the fraction of neurons that spike: horizons, and training with them."""
     with friendly_errors(debug):
         from ttfs_fast.paper.studies import silence as study_of
         from ttfs_fast.paper.studies import silence_study
 
         chosen = study_of.SilenceStudy(
-            weights, tuple(shares or study_of.SHARES), epochs, lr, teacher
+            weights, tuple(fractions or study_of.FRACTIONS), epochs, lr, teacher
         )
         rows = silence_study(
             chosen,
             out,
             data_root=None if data_root is None else str(data_root),
             threads=threads,
-            say=print_line,
+            log=print_line,
         )
-        table = rich("table").Table(title="what silence costs")
+        table = rich("table").Table(title="accuracy against spikes per neuron")
         for head in ("may spike", "spike", "accuracy", "not trained: spike", "accuracy", "answer"):
             table.add_column(head, justify="right")
         for row in rows:
             table.add_row(
-                f"{row.share:.0%}",
+                f"{row.fraction:.0%}",
                 f"{row.firing:.1%}",
                 f"{row.accuracy:.2%}",
                 f"{row.at_once:.1%}",
@@ -141,7 +143,7 @@ def start(
     out: Annotated[Path, option("Folder of start.csv and start.png.")] = Path("runs/start"),
     depth: Annotated[int, option("Layers: 4, 8, 13 or 17.")] = 17,
     spreads: Annotated[
-        list[float] | None, option("Spread s of a centred start, repeatable. Default: 2 to 5.")
+        list[float] | None, option("Spread s of a centered start, repeatable. Default: 2 to 5.")
     ] = None,
     data_root: DataRoot = None,
     threads: Threads = None,

@@ -39,8 +39,8 @@ KINDS: dict[str, tuple[str, str, Callable[[float], str]]] = {
 }
 """Disturbances beyond the paper: what, its unit in a picture, and how a level is written."""
 
-BEARABLE = 0.005
-"""Loss of accuracy up to which a disturbance counts as borne."""
+TOLERATED_LOSS = 0.005
+"""Loss of accuracy up to which a disturbance counts as tolerated."""
 
 
 def section(context: Context, result: dict[str, Any]) -> Section:
@@ -91,8 +91,10 @@ def section(context: Context, result: dict[str, Any]) -> Section:
     return found
 
 
-def bearable(rows: Iterable[dict[str, Any]], undisturbed: float, *, rising: bool) -> float | None:
-    """The strongest level up to which no level loses more than `BEARABLE` on average.
+def largest_tolerated(
+    rows: Iterable[dict[str, Any]], undisturbed: float, *, rising: bool
+) -> float | None:
+    """The strongest level up to which no level loses more than `TOLERATED_LOSS` on average.
 
     Parameters
     ----------
@@ -105,7 +107,7 @@ def bearable(rows: Iterable[dict[str, Any]], undisturbed: float, *, rising: bool
     """
     found = None
     for row in sorted(rows, key=lambda row: row["level"], reverse=not rising):
-        if undisturbed - row["mean"] > BEARABLE:
+        if undisturbed - row["mean"] > TOLERATED_LOSS:
             break
         found = float(row["level"])
     return found
@@ -133,7 +135,7 @@ def _headline(context: Context, result: dict[str, Any]) -> str:
     at = {row["level"]: row["mean"] - whole_accuracy for row in own[SNR]["rows"]}
     chosen = [level for level in (25.0, 20.0, 10.0) if level in at] or sorted(at)[-1:]
     losses = ", ".join(f"{points(at[level])} points at {level:g} dB" for level in chosen)
-    least = bearable(own[SNR]["rows"], whole_accuracy, rising=False)
+    least = largest_tolerated(own[SNR]["rows"], whole_accuracy, rising=False)
     text = f"Noise on the weights changes accuracy by {losses}"
     if least is not None:
         text += f"; from {least:g} dB on it costs no more than half a point"
@@ -192,7 +194,7 @@ def _tolerance_table(network: EvaluatedNetwork, kinds: dict[str, Any]) -> Table:
     for kind, own in kinds.items():
         what, _, write = KINDS[kind]
         rising = kind != "t_max"
-        most = bearable(own["rows"], own["undisturbed"], rising=rising)
+        most = largest_tolerated(own["rows"], own["undisturbed"], rising=rising)
         strongest = (max if rising else min)(own["rows"], key=lambda row: row["level"])
         rows.append(
             [
@@ -206,18 +208,18 @@ def _tolerance_table(network: EvaluatedNetwork, kinds: dict[str, Any]) -> Table:
     largest = max(numbers.TABLE_3_JITTER.values())
     columns = [
         Column("disturbance", numeric=False),
-        Column("borne up to"),
+        Column("tolerated up to"),
         Column("strongest looked at"),
         Column("accuracy there", percent()),
         Column("undecided images there", percent(1)),
     ]
     return Table(
         f"{NAME}-{network.key}-tolerance",
-        f"{network.title}: what it bears",
+        f"{network.title}: tolerated disturbances",
         columns,
         rows,
-        "Borne: at that level and all weaker ones looked at, the mean accuracy is at most half a "
-        "point below the undisturbed one. A dash: at none of them. Jitter is a standard deviation; "
+        "Tolerated: at that level and all weaker ones looked at, the mean accuracy is at most half "
+        "a point below the undisturbed one. A dash: at no level. Jitter is a standard deviation; "
         f"the paper's measure is its mean size, so that Table 3's largest, {largest:g} %, is "
         f"{largest * math.sqrt(math.pi / 2):.3g} % here. "
         f"{max(own['images'] for own in kinds.values()):,} test images.",

@@ -42,6 +42,10 @@ TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "Digits", "folder":
 IMAGENET_CLASSES = 1000
 
 
+class NoNetworksError(FileNotFoundError):
+    """No network can be evaluated: the data of every one is missing."""
+
+
 class EvaluatedNetwork:
     """A trained network with the images to test it on.
 
@@ -250,6 +254,8 @@ def find_networks(
 
     Raises
     ------
+    NoNetworksError
+        If no network can be evaluated, because no data are there.
     FileNotFoundError, ValueError
         If a run or a folder that was named does not exist, or is not one.
     """
@@ -262,7 +268,7 @@ def find_networks(
         wrong = [s.title for s in named if s.config.dataset != "digits"]
         if wrong:
             raise ValueError(
-                f"quick=True is for networks of the digits; leave out {', '.join(wrong)}"
+                f"with quick=True, runs must be of the digits; leave out {', '.join(wrong)}"
             )
         return Networks(named or [_trained_digits(out / "digits", seed, callback)], [])
     networks, missing = _mnist(data_root)
@@ -279,13 +285,11 @@ def find_networks(
     present = {network.paper_key for network in networks}
     if "imagenet" not in present:
         missing.append(
-            "ImageNet: no trained network was given. The recipe paper-imagenet trains "
-            "one; name its folder among the runs, and the folder of its images."
+            "ImageNet: no trained network was given. Train one by the recipe paper-imagenet, and "
+            "name the folder of its run and the folder of its images."
         )
     if not networks:
-        raise FileNotFoundError(
-            f"no network to look at. {' '.join(missing)} Or give quick=True, which needs no data"
-        )
+        raise NoNetworksError(f"no network to evaluate. {' '.join(missing)}")
     return Networks(networks, missing)
 
 
@@ -356,7 +360,7 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> EvaluatedNe
     weights = run.weights if path.is_dir() else path
     if not weights.is_file():
         raise FileNotFoundError(
-            f"no trained network at {path}: give the folder of a finished ttfs-fast train, or its "
+            f"no trained network at {path}: give the folder of a finished training run, or its "
             f"{run.weights.name}"
         )
     model, config = load_model(weights)

@@ -39,11 +39,11 @@ class Claim:
     network : str
         What the paper calls it.
     accuracy : float
-        Share of test images classified correctly (Table 2).
+        Fraction of test images classified correctly (Table 2).
     weights : float
         Trainable weights (Table 2, in millions there).
     sparsity : float
-        Share of neurons that spike (Table 2).
+        Fraction of neurons that spike (Table 2).
     energy : float
         Joules an image (section 4.1).
     energy_text : str

@@ -27,16 +27,18 @@ Rows = Sequence[Mapping[str, Any]]
 def decision_curve(
     grid: Sequence[float], decided: Sequence[float], right: Sequence[float]
 ) -> "Figure":
-    """Share of the images that are decided, and decided rightly, by each time."""
+    """Fraction of the images that are decided, and decided rightly, by each time."""
     figure = new_figure(5.8, 3.4)
     axis: Any = figure.subplots()
-    shares = 100 * np.asarray(decided)
+    fractions = 100 * np.asarray(decided)
     axis.fill_between(grid, 100 * np.asarray(right), color=SERIES[1], alpha=0.18, linewidth=0)
-    axis.plot(grid, shares, color=FAINT, linewidth=1.6, label="decided")
+    axis.plot(grid, fractions, color=FAINT, linewidth=1.6, label="decided")
     axis.plot(
         grid, 100 * np.asarray(right), color=SERIES[1], linewidth=1.8, label="decided rightly"
     )
-    end = next((t for t, share in zip(grid, shares, strict=True) if share >= 99.5), grid[-1])
+    end = next(
+        (t for t, fraction in zip(grid, fractions, strict=True) if fraction >= 99.5), grid[-1]
+    )
     axis.set_xlim(0, min(grid[-1], 1.25 * end + 0.2))
     axis.set_ylim(0, 103)
     style_axes(axis, x="time (tau)", y="images (%)")
@@ -51,14 +53,14 @@ def spike_histograms(
     figure = new_figure(5.8, max(3.0, 0.55 + 0.72 * len(histograms)))
     axes = figure.subplots(len(histograms), 1, sharex=True, squeeze=False)[:, 0]
     for number, (axis, (name, counts)) in enumerate(zip(axes, histograms.items(), strict=True)):
-        colour = INK if number == 0 else series_color(number - 1)
+        color = INK if number == 0 else series_color(number - 1)
         total = sum(counts) + silent[name]
-        axis.stairs([100 * c / total for c in counts], edges, fill=True, color=colour, alpha=0.75)
+        axis.stairs([100 * c / total for c in counts], edges, fill=True, color=color, alpha=0.75)
         axis.set_title(
             f"{name}: {100 * sum(counts) / total:.1f} % spike",
             loc="left",
             fontsize=10,
-            color=colour,
+            color=color,
         )
         axis.set_yticks([])
         style_axes(axis)
@@ -123,13 +125,13 @@ def bits_curve(curves: Mapping[str, Mapping[int, float]]) -> "Figure":
     figure = new_figure(5.8, 3.6)
     axis: Any = figure.subplots()
     places = {bits: place for place, bits in enumerate((2, 4, 8, 32))}
-    for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
+    for (name, curve), color in zip(curves.items(), SERIES, strict=False):
         paper = name.startswith("paper")
         ordered = sorted(curve.items())
         axis.plot(
             [places[bits] for bits, _ in ordered],
             [100 * accuracy for _, accuracy in ordered],
-            color=FAINT if paper else colour,
+            color=FAINT if paper else color,
             marker="s" if paper else "o",
             ms=5,
             linestyle="--" if paper else "-",
@@ -147,7 +149,7 @@ def noise_curve(
     rounded: Mapping[str, Mapping[str, Any]],
     paper: Mapping[str, Mapping[float, float]],
 ) -> "Figure":
-    """Figure 2: accuracy against the signal-to-noise ratio of the weights, with quantisation."""
+    """Figure 2: accuracy against the signal-to-noise ratio of the weights, with quantization."""
     figure = new_figure(9.4, 4.4)
     axis: Any = figure.subplots()
     _band(axis, rows, SERIES[0], f"N, mean and 5 - 95 % of {rows[0]['draws']} draws")
@@ -223,12 +225,12 @@ def disturbance_curves(kinds: Mapping[str, tuple[str, str, Rows, float]]) -> "Fi
     return figure
 
 
-def _band(axis: Any, rows: Rows, colour: str, label: str | None) -> None:
+def _band(axis: Any, rows: Rows, color: str, label: str | None) -> None:
     """Means as a line, draws from the fifth to the 95th percentile as a band."""
     x = [row["level"] for row in rows]
     low, high = ([100 * row[name] for row in rows] for name in ("low", "high"))
-    axis.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0)
-    axis.plot(x, [100 * row["mean"] for row in rows], color=colour, marker="o", ms=3.5, label=label)
+    axis.fill_between(x, low, high, color=color, alpha=0.22, linewidth=0)
+    axis.plot(x, [100 * row["mean"] for row in rows], color=color, marker="o", ms=3.5, label=label)
 
 
 def _finish(figure: "Figure", axis: Any) -> None:

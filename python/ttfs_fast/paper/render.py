@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HTML, MARKDOWN, TABLES, PICTURES = "report.html", "report.md", "tables", "pictures"
 PIXELS_PER_INCH = 100
 
-# What is drawn for white paper takes the page's colours, light or dark.
+# What is drawn for white paper takes the page's colors, light or dark.
 _THEME = {
     style.INK: "--ink",
     style.SOFT: "--soft",
@@ -104,7 +104,7 @@ def _utf8(text: str) -> bytes:
 
 
 def as_html(report: Report, pngs: dict[str, bytes]) -> str:
-    """The page. Drawings are SVG in its own colours; pictures of pixels are embedded PNG."""
+    """The page. Drawings are SVG in its own colors; pictures of pixels are embedded PNG."""
     jinja2 = require("jinja2", "plot")
     markup = require("markupsafe", "plot").Markup
     environment = jinja2.Environment(
@@ -174,14 +174,14 @@ def png(figure: "Figure") -> bytes:
 
 
 def svg(picture: Picture) -> str:
-    """A figure as SVG to stand in the page: its colours and its font are the page's."""
+    """A figure as SVG to stand in the page: its colors and its font are the page's."""
     matplotlib = require("matplotlib", "plot")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": picture.name}):
         content = style.image_bytes(picture.figure, "svg", metadata={"Date": None, "Creator": None})
     text = content.decode()
     text = text[text.index("<svg") :]
-    for colour, variable in {**_THEME, "#000000": "--ink", style.RULE: "--rule"}.items():
-        text = text.replace(colour, f"var({variable})")
+    for color, variable in {**_THEME, "#000000": "--ink", style.RULE: "--rule"}.items():
+        text = text.replace(color, f"var({variable})")
     text = re.sub(r"(font: [^';]*?[\d.]+px) '[^;]*?sans-serif", r"\1 var(--sans)", text)
     # Ids must differ from those of the page's other drawings.
     text = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{picture.name}-", text)

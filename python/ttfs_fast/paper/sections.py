@@ -151,12 +151,12 @@ class Section:
 
 
 def percent(digits: int = 2) -> Callable[[float], str]:
-    """Shows a share in per cent."""
+    """Shows a fraction in per cent."""
     return lambda value: f"{100 * value:.{digits}f} %"
 
 
 def points(value: float) -> str:
-    """Shows a difference of two shares in percentage points, with its sign."""
+    """Shows a difference of two fractions in percentage points, with its sign."""
     return signed(100 * value, 2)
 
 
@@ -197,10 +197,12 @@ def finite(value: float) -> float | None:
 
 
 def wilson(correct: int, images: int) -> tuple[float, float]:
-    """Wilson's 95 % confidence interval of a share."""
-    z, share = 1.959964, correct / images
-    middle = (share + z * z / (2 * images)) / (1 + z * z / images)
+    """Wilson's 95 % confidence interval of a fraction."""
+    z, fraction = 1.959964, correct / images
+    middle = (fraction + z * z / (2 * images)) / (1 + z * z / images)
     half = (
-        z * math.sqrt(share * (1 - share) / images + z * z / (4 * images**2)) / (1 + z * z / images)
+        z
+        * math.sqrt(fraction * (1 - fraction) / images + z * z / (4 * images**2))
+        / (1 + z * z / images)
     )
     return middle - half, middle + half

@@ -99,9 +99,9 @@ def section(context: Context, result: dict[str, Any]) -> Section:
     found.tiles += _tiles(context, result)
     found.text.append(
         "The class is the output that spikes first; an image without an output spike counts as "
-        "wrong. Sparsity is the paper's word for the share of neurons that spike. Energy is given "
-        "both ways: weights x sparsity x 10 pJ, as the paper counts, and 10 pJ for every neuron "
-        "that spikes, as its circuit section defines it."
+        "wrong. Sparsity is the paper's word for the fraction of neurons that spike. Energy is "
+        "given both ways: weights x sparsity x 10 pJ, as the paper counts, and 10 pJ for every "
+        "neuron that spikes, as its circuit section defines it."
     )
     found.tables += [
         _accuracy(context, result),

@@ -146,14 +146,14 @@ def section(context: Context, result: dict[str, Any]) -> Section:
 
 
 def _table(key: str, caption: str, head: str, rows: list[dict[str, Any]]) -> Table:
-    def share(value: float) -> str:
+    def per_cent(value: float) -> str:
         return f"{value:#.3g} %"
 
     columns = [
         Column(head, (lambda v: f"{v:g} %") if key == "jitter" else (lambda v: f"{v:g}")),
-        Column("output jitter", share),
-        Column("95 %, from", share),
-        Column("to", share),
+        Column("output jitter", per_cent),
+        Column("95 %, from", per_cent),
+        Column("to", per_cent),
         Column("paper", lambda v: f"{v:g} %"),
         Column("difference (points)", lambda v: signed(v, 3)),
         Column("ratio", lambda v: f"{v:.2f}"),

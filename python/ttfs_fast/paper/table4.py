@@ -182,7 +182,7 @@ def _plain(network: EvaluatedNetwork, bits: int, images: int) -> dict[str, Any]:
 
 
 def _both_ways(network: EvaluatedNetwork, converted: IntegerNetwork, images: int) -> dict[str, Any]:
-    """An integer converted, and the float network with the same weights."""
+    """An integer network, and the float network with the same weights."""
     some = network.some(images)
     twin = float_twin(converted, network.model)
     simulated = evaluate(twin, some, **network.encoding)

@@ -1,5 +1,6 @@
 """Accuracy against depth on CIFAR-10: spiking networks by their start, and ReLU networks."""
 
+import logging
 import math
 import time
 import warnings
@@ -15,7 +16,6 @@ from torch import nn
 
 from ttfs_fast._csv import read_rows, write_rows
 from ttfs_fast._files import use_folder
-from ttfs_fast._terminal import print_line
 from ttfs_fast.analysis import EvaluationResult, evaluate
 from ttfs_fast.analysis.style import (
     FAINT,
@@ -40,15 +40,24 @@ from ttfs_fast.training.step import TrainingStep, equation_5
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+logger = logging.getLogger(__name__)
+
 DEPTHS: tuple[Depth, ...] = (4, 8, 13, 17)
 
-ArmName = Literal[
-    "uniform", "normal", "centred", "centred-muon", "held-muon", "relu", "relu-muon", "relu-norm"
+VariantName = Literal[
+    "uniform",
+    "normal",
+    "centered",
+    "centered-muon",
+    "fixed-norm-muon",
+    "relu",
+    "relu-muon",
+    "relu-norm",
 ]
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One way to make a network and to train it.
 
     Attributes
@@ -68,7 +77,7 @@ class Arm:
     weight_sum_cost : float
         K of equation (5), on the mean over neurons.
     clip_grad : float
-        Limit of the row-normalised gradient norm; inf for none.
+        Limit of the row-normalized gradient norm; inf for none.
     """
 
     label: str
@@ -82,19 +91,21 @@ class Arm:
     clip_grad: float = math.inf
 
 
-ARMS: dict[ArmName, Arm] = {
-    "uniform": Arm(
+VARIANTS: dict[VariantName, Variant] = {
+    "uniform": Variant(
         "spiking, uniform [0, 8/N] (published)", 1e-3, weight_sum_cost=100.0, clip_grad=10.0
     ),
-    "normal": Arm("spiking, N(0, 15/N) (published)", 1e-3, weight_sum_cost=100.0, clip_grad=10.0),
-    "centred": Arm("spiking, centred", 2e-2),
-    "centred-muon": Arm("spiking, centred, Muon", 1e-2, muon=True),
-    "held-muon": Arm(
-        "spiking, centred, spread held, Muon", 1e-2, muon=True, fixed_norm=True, alpha=0.7
+    "normal": Variant(
+        "spiking, N(0, 15/N) (published)", 1e-3, weight_sum_cost=100.0, clip_grad=10.0
     ),
-    "relu": Arm("ReLU", 1e-3, polarity="bright-first", scale=1.0),
-    "relu-muon": Arm("ReLU, Muon", 1e-3, muon=True, polarity="bright-first", scale=1.0),
-    "relu-norm": Arm("ReLU, batch norm", 1e-3, polarity="bright-first", scale=1.0),
+    "centered": Variant("spiking, centered", 2e-2),
+    "centered-muon": Variant("spiking, centered, Muon", 1e-2, muon=True),
+    "fixed-norm-muon": Variant(
+        "spiking, centered, fixed norm, Muon", 1e-2, muon=True, fixed_norm=True, alpha=0.7
+    ),
+    "relu": Variant("ReLU", 1e-3, polarity="bright-first", scale=1.0),
+    "relu-muon": Variant("ReLU, Muon", 1e-3, muon=True, polarity="bright-first", scale=1.0),
+    "relu-norm": Variant("ReLU, batch norm", 1e-3, polarity="bright-first", scale=1.0),
 }
 
 
@@ -104,19 +115,19 @@ class DepthStudy:
 
     Attributes
     ----------
-    depths, seeds, arms : tuple
+    depths, seeds, variants : tuple
         Every combination is one run.
     width : float
         Factor on the channels of :func:`ttfs_fast.models.vgg_stack`.
     train_images, test_images : int
-        The first so many of CIFAR-10.
+        The first that many of CIFAR-10.
     epochs, batch_size : int
         Passes over the training images, and images per step.
     """
 
     depths: tuple[Depth, ...] = DEPTHS
     seeds: tuple[int, ...] = (0, 1, 2)
-    arms: tuple[ArmName, ...] = tuple(ARMS)
+    variants: tuple[VariantName, ...] = tuple(VARIANTS)
     width: float = 1.0
     train_images: int = 5000
     test_images: int = 5000
@@ -124,9 +135,11 @@ class DepthStudy:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        for arm in self.arms:
-            if arm not in ARMS:
-                raise ValueError(f"there is no arm {arm!r}; known are {', '.join(ARMS)}")
+        for variant in self.variants:
+            if variant not in VARIANTS:
+                raise ValueError(
+                    f"there is no variant {variant!r}; known are {', '.join(VARIANTS)}"
+                )
         for depth in self.depths:
             if depth not in DEPTHS:
                 raise ValueError(f"depth must be 4, 8, 13 or 17; got {depth}")
@@ -134,9 +147,9 @@ class DepthStudy:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
 
-    def combinations(self) -> list[tuple[int, Depth, ArmName]]:
-        """(seed, depth, arm) of each run, in the order in which they run."""
-        return [(s, d, a) for s in self.seeds for d in self.depths for a in self.arms]
+    def combinations(self) -> list[tuple[int, Depth, VariantName]]:
+        """(seed, depth, variant) of each run, in the order in which they run."""
+        return [(s, d, a) for s in self.seeds for d in self.depths for a in self.variants]
 
 
 @dataclass(frozen=True)
@@ -145,23 +158,23 @@ class Run:
 
     Attributes
     ----------
-    arm, depth, seed
+    variant, depth, seed
         Which.
     train_images, test_images, epochs, batch_size, width, learning_rate
         The budget and the settings.
     losses : str
         Mean of the classification term over each twentieth of the steps, separated by spaces.
     accuracy : float
-        Share of the test images classified correctly at the end.
+        Fraction of the test images classified correctly at the end.
     half_accuracy : float
         The same after half of the steps.
     firing : float
-        Share of the neurons that spike on test images at the end; nan for a ReLU network.
+        Fraction of the neurons that spike on test images at the end; nan for a ReLU network.
     seconds : float
         Duration, tests included.
     """
 
-    arm: str
+    variant: str
     depth: int
     seed: int
     train_images: int
@@ -183,7 +196,7 @@ def depth_study(
     *,
     data_root: str | None = None,
     threads: int | None = None,
-    say: Callable[[str], None] = print_line,
+    log: Callable[[str], None] = logger.info,
 ) -> list[Run]:
     """Train every network of a study, or those that its table does not hold yet.
 
@@ -201,8 +214,8 @@ def depth_study(
         Folder of CIFAR-10; see :func:`ttfs_fast.data.load_cifar10`.
     threads : int, optional
         Threads of torch and of the operators.
-    say : callable
-        Gets a line about each network.
+    log : callable
+        Gets a line about each network; by default this module's logger.
 
     Returns
     -------
@@ -211,7 +224,7 @@ def depth_study(
     """
     folder = Path(out)
     with use_folder(folder):
-        return _depth_study(study, folder, data_root, threads, say)
+        return _depth_study(study, folder, data_root, threads, log)
 
 
 def _depth_study(
@@ -219,35 +232,35 @@ def _depth_study(
     folder: Path,
     data_root: str | None,
     threads: int | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Run]:
     path = folder / "depth.csv"
     runs = read_rows(path, Run) if path.is_file() else []
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)
     test_set = _first(load("cifar10", data_root, train=False), study.test_images)
-    if "relu-norm" in study.arms and len(train_set) % study.batch_size == 1:
+    if "relu-norm" in study.variants and len(train_set) % study.batch_size == 1:
         raise ValueError(
             f"{len(train_set):,} images in batches of {study.batch_size} leave one over, which "
-            "batch normalisation (relu-norm) cannot learn from; give another number of either"
+            "batch normalization (relu-norm) cannot learn from; give another number of either"
         )
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     missing = [key for key in study.combinations() if _find(runs, study, *key) is None]
-    say(
+    log(
         f"depth study on cpu, threads: {torch.get_num_threads()}: {len(missing)} networks to "
         f"train, {len(study.combinations()) - len(missing)} are in {path}"
     )
     try:
-        for number, (seed, depth, arm) in enumerate(missing, start=1):
-            run = train_one(study, arm, depth, seed, train_set, test_set)
+        for number, (seed, depth, variant) in enumerate(missing, start=1):
+            run = train_one(study, variant, depth, seed, train_set, test_set)
             runs.append(run)
             write_rows(path, Run, runs)
             firing = "" if math.isnan(run.firing) else f"  firing {run.firing:.0%}"
-            say(
-                f"{number}/{len(missing)}  {depth:2} layers  seed {seed}  {ARMS[arm].label:40} "
-                f"loss {run.losses.split()[-1]}  accuracy {run.accuracy:.2%}{firing}  "
-                f"{run.seconds:.0f} s"
+            log(
+                f"{number}/{len(missing)}  {depth:2} layers  seed {seed}  "
+                f"{VARIANTS[variant].label:40} loss {run.losses.split()[-1]}  "
+                f"accuracy {run.accuracy:.2%}{firing}  {run.seconds:.0f} s"
             )
     finally:
         torch.set_num_threads(before)
@@ -258,7 +271,7 @@ def _depth_study(
 
 def train_one(
     study: DepthStudy,
-    arm: ArmName,
+    variant: VariantName,
     depth: Depth,
     seed: int,
     train_set: ImageSet,
@@ -266,10 +279,10 @@ def train_one(
 ) -> Run:
     """Train and test one network; the same settings and number of threads give the same result."""
     begin = time.perf_counter()
-    how = ARMS[arm]
+    how = VARIANTS[variant]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make_network(arm, depth, study.width, train_set)
+        model = make_network(variant, depth, study.width, train_set)
     optimizer: torch.optim.Optimizer
     if how.muon:
         optimizer = Muon(model.parameters(), how.learning_rate)
@@ -309,13 +322,13 @@ def train_one(
                     half = evaluation().accuracy
     if skipped:
         warnings.warn(
-            f"{arm}, {depth} layers, seed {seed}: {skipped} of {steps} steps were left out, whose "
-            "gradients were not finite",
+            f"{variant}, {depth} layers, seed {seed}: {skipped} of {steps} steps were left out, "
+            "whose gradients were not finite",
             stacklevel=2,
         )
     final = evaluation()
     return Run(
-        arm=arm,
+        variant=variant,
         depth=depth,
         seed=seed,
         train_images=len(train_set),
@@ -332,9 +345,9 @@ def train_one(
     )
 
 
-def make_network(arm: ArmName, depth: Depth, width: float, images: ImageSet) -> nn.Module:
-    """The network of an arm, newly initialised by torch's global generator."""
-    how = ARMS[arm]
+def make_network(variant: VariantName, depth: Depth, width: float, images: ImageSet) -> nn.Module:
+    """The network of an variant, newly initialized by torch's global generator."""
+    how = VARIANTS[variant]
     channels, height, wide = images.images.shape[1:]
     if how.polarity == "both":
         channels *= 2
@@ -345,18 +358,18 @@ def make_network(arm: ArmName, depth: Depth, width: float, images: ImageSet) -> 
         image_size=(height, wide),
         classes=len(images.classes),
     )
-    if arm.startswith("relu"):
+    if variant.startswith("relu"):
         intensity = images.images_as_tensor()[:1000].float() / 255
-        twin = relu_twin(model, batch_norm=arm == "relu-norm")
+        twin = relu_twin(model, batch_norm=variant == "relu-norm")
         return OnSpikeValues(
             twin,
             how.alpha,
             intensity.mean((0, 2, 3)).tolist(),
             intensity.std((0, 2, 3)).clamp(min=1e-3).tolist(),
         )
-    if arm.startswith(("centred", "held")):
+    if variant.startswith(("centered", "fixed-norm")):
         return centre_weights_(model)
-    if arm == "normal":
+    if variant == "normal":
         for module in model.modules():
             if isinstance(module, SpikingConv2d | SpikingLinear):
                 fan_in = module.weight[0].numel()
@@ -365,13 +378,13 @@ def make_network(arm: ArmName, depth: Depth, width: float, images: ImageSet) -> 
 
 
 def summary(runs: Sequence[Run]) -> Iterator[tuple[str, int, float, float, int]]:
-    """(arm, depth, mean accuracy, its deviation over the seeds, seeds) of each arm and depth."""
-    for arm in ARMS:
+    """(variant, depth, mean accuracy, its deviation over seeds, number of seeds), row by row."""
+    for variant in VARIANTS:
         for depth in DEPTHS:
-            values = [run.accuracy for run in runs if run.arm == arm and run.depth == depth]
+            values = [run.accuracy for run in runs if run.variant == variant and run.depth == depth]
             if values:
                 spread = stdev(values) if len(values) > 1 else math.nan
-                yield arm, depth, mean(values), spread, len(values)
+                yield variant, depth, mean(values), spread, len(values)
 
 
 def plot(runs: Sequence[Run]) -> "Figure":
@@ -379,12 +392,12 @@ def plot(runs: Sequence[Run]) -> "Figure":
     figure = new_figure(11, 4.5, dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     deepest = max((run.depth for run in runs), default=0)
-    for number, (arm, how) in enumerate(ARMS.items()):
-        rows = [row for row in summary(runs) if row[0] == arm]
+    for number, (variant, how) in enumerate(VARIANTS.items()):
+        rows = [row for row in summary(runs) if row[0] == variant]
         if not rows:
             continue
-        own = [run for run in runs if run.arm == arm]
-        color, style = series_color(number), "--" if arm.startswith("relu") else "-"
+        own = [run for run in runs if run.variant == variant]
+        color, style = series_color(number), "--" if variant.startswith("relu") else "-"
         depths, means = [row[1] for row in rows], [100 * row[2] for row in rows]
         left.plot(depths, means, style, color=color, label=how.label)
         left.plot([run.depth for run in own], [100 * run.accuracy for run in own], ".", color=color)
@@ -408,10 +421,10 @@ def plot(runs: Sequence[Run]) -> "Figure":
 
 
 def _find(
-    runs: Sequence[Run], study: DepthStudy, seed: int, depth: Depth, arm: ArmName
+    runs: Sequence[Run], study: DepthStudy, seed: int, depth: Depth, variant: VariantName
 ) -> Run | None:
     for run in runs:
-        if (run.seed, run.depth, run.arm) == (seed, depth, arm) and _alike(run, study):
+        if (run.seed, run.depth, run.variant) == (seed, depth, variant) and _alike(run, study):
             return run
     return None
 
@@ -420,7 +433,11 @@ def _alike(run: Run, study: DepthStudy) -> bool:
     """Whether a row of the table was trained and tested as the networks of the study are."""
     fields = ("train_images", "test_images", "epochs", "batch_size", "width")
     same = all(getattr(run, field) == getattr(study, field) for field in fields)
-    return same and run.arm in ARMS and run.learning_rate == ARMS[run.arm].learning_rate
+    return (
+        same
+        and run.variant in VARIANTS
+        and run.learning_rate == VARIANTS[run.variant].learning_rate
+    )
 
 
 def _twentieths(losses: Sequence[float]) -> str:

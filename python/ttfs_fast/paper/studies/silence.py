@@ -1,7 +1,8 @@
-"""Accuracy against the share of neurons that spike."""
+"""Accuracy against the fraction of neurons that spike."""
 
 import dataclasses
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import torch
 
 from ttfs_fast._csv import read_rows, write_rows
 from ttfs_fast._files import use_folder
-from ttfs_fast._terminal import print_line
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
 from ttfs_fast.analysis.style import (
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
     from ttfs_fast.data import ImageSet
 
-SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+logger = logging.getLogger(__name__)
+
+FRACTIONS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 CALIBRATION_IMAGES = 500
 """Training images on whose spike times the horizons are found."""
 
@@ -46,9 +48,9 @@ class SilenceStudy:
     Attributes
     ----------
     weights : path
-        The trained network, as `train` exported it, or the name of one that ships.
-    shares : tuple of float
-        Shares of each layer's neurons that may spike, the last layer apart.
+        The trained network, as `train` exported it, or the name of a pretrained one.
+    fractions : tuple of float
+        Fractions of each layer's neurons that may spike, the last layer apart.
     epochs : int
         Epochs of further training with the horizons.
     lr : float
@@ -58,7 +60,7 @@ class SilenceStudy:
     """
 
     weights: Path
-    shares: tuple[float, ...] = SHARES
+    fractions: tuple[float, ...] = FRACTIONS
     epochs: int = 3
     lr: float | None = None
     teacher: Path | None = None
@@ -66,9 +68,9 @@ class SilenceStudy:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1; got {self.epochs}")
-        for share in self.shares:
-            if not 0 < share <= 1:
-                raise ValueError(f"shares must be above 0 and at most 1; got {share}")
+        for fraction in self.fractions:
+            if not 0 < fraction <= 1:
+                raise ValueError(f"fractions must be above 0 and at most 1; got {fraction}")
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,13 @@ class Silenced:
     Attributes
     ----------
     settings : str
-        Digest of what decides the row besides the share: the network's file, the further training.
-    share : float
-        Share of each layer's neurons that may spike on the training images.
+        Digest of what decides the row beyond the fraction: the network's file and the further
+        training.
+    fraction : float
+        Fraction of each layer's neurons that may spike on the training images.
     at_once, at_once_accuracy : float
-        Share of all neurons that spike on the test images, and accuracy, with the horizons set and
-        nothing trained.
+        Fraction of all neurons that spike on the test images, and accuracy, with the horizons set
+        and nothing trained.
     firing, accuracy : float
         The same after the further training.
     first_spike_time : float
@@ -99,7 +102,7 @@ class Silenced:
     """
 
     settings: str
-    share: float
+    fraction: float
     at_once: float
     at_once_accuracy: float
     firing: float
@@ -117,11 +120,11 @@ def silence_study(
     *,
     data_root: str | None = None,
     threads: int | None = None,
-    say: Callable[[str], None] = print_line,
+    log: Callable[[str], None] = logger.info,
 ) -> list[Silenced]:
-    """Give a trained network horizons, train it further, and test it, for each share.
+    """Give a trained network horizons, train it further, and test it, for each fraction.
 
-    The folder receives ``silence.csv``, written anew after each share, ``silence.png`` and the
+    The folder receives ``silence.csv``, written anew after each fraction, ``silence.png`` and the
     folder of each training run. An interrupted study goes on where it stopped.
 
     Parameters
@@ -134,17 +137,17 @@ def silence_study(
         Folder of the images; by default as for the training of the network.
     threads : int, optional
         Threads of torch and of the operators; by default the network's.
-    say : callable
-        Gets a line about each share.
+    log : callable
+        Gets a line about each fraction; by default this module's logger.
 
     Returns
     -------
     rows : list of Silenced
-        One for each share.
+        One for each fraction.
     """
     folder = Path(out)
     with use_folder(folder):
-        return _silence_study(study, folder, data_root, threads, say)
+        return _silence_study(study, folder, data_root, threads, log)
 
 
 def _silence_study(
@@ -152,7 +155,7 @@ def _silence_study(
     folder: Path,
     data_root: str | None,
     threads: int | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Silenced]:
     path = folder / "silence.csv"
     _, config = load_model(study.weights)
@@ -171,29 +174,29 @@ def _silence_study(
     train_set, test_set = load_in_memory(config)
     rows = read_rows(path, Silenced) if path.is_file() else []
     settings = _digest(config)
-    done = {row.share for row in rows if row.settings == settings}
-    missing = [share for share in study.shares if share not in done]
+    done = {row.fraction for row in rows if row.settings == settings}
+    missing = [fraction for fraction in study.fractions if fraction not in done]
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)
-    say(
+    log(
         f"silence study of {study.weights} on cpu, threads: {config.threads}: {len(missing)} "
-        f"shares to do, each {study.epochs} epochs; {len(done)} are in {path}"
+        f"fractions to do, each {study.epochs} epochs; {len(done)} are in {path}"
     )
     try:
-        for share in missing:
-            row = _silence(config, settings, share, train_set, test_set, folder)
+        for fraction in missing:
+            row = _silence(config, settings, fraction, train_set, test_set, folder)
             rows.append(row)
             write_rows(path, Silenced, rows)
-            say(
-                f"share {share:.2f}: firing {row.at_once:.1%}, accuracy "
+            log(
+                f"fraction {fraction:.2f}: firing {row.at_once:.1%}, accuracy "
                 f"{row.at_once_accuracy:.2%} at once; after training firing {row.firing:.1%}, "
                 f"accuracy {row.accuracy:.2%}, answer after {row.first_spike_time:.2f} tau"
             )
     finally:
         torch.set_num_threads(before)
     chosen = sorted(
-        (row for row in rows if row.settings == settings and row.share in study.shares),
-        key=lambda row: -row.share,
+        (row for row in rows if row.settings == settings and row.fraction in study.fractions),
+        key=lambda row: -row.fraction,
     )
     save_figure(folder / "silence.png", plot(chosen, config.dataset))
     return chosen
@@ -216,7 +219,7 @@ def _digest(config: TrainConfig) -> str:
 def _silence(
     config: TrainConfig,
     settings: str,
-    share: float,
+    fraction: float,
     train_set: "ImageSet",
     test_set: "ImageSet",
     folder: Path,
@@ -228,15 +231,15 @@ def _silence(
     if config.standardize:
         pixels = standardise(pixels)
     values = encode(pixels, alpha=config.alpha, polarity=config.polarity)
-    horizons = find_horizons(model, values, share)
+    horizons = find_horizons(model, values, fraction)
     set_horizons_(model, horizons)
     at_once = evaluate(model, test_set, **config.encoding)
     limited = dataclasses.replace(config, horizons=tuple(horizons))
-    weights = ensure_trained(limited, folder / f"share-{share:.2f}-{settings}")
+    weights = ensure_trained(limited, folder / f"fraction-{fraction:.2f}-{settings}")
     after = evaluate(load_model(weights)[0], test_set, **config.encoding)
     return Silenced(
         settings=settings,
-        share=share,
+        fraction=fraction,
         at_once=at_once.sparsity,
         at_once_accuracy=at_once.accuracy,
         firing=after.sparsity,
@@ -250,7 +253,7 @@ def _silence(
 
 
 def plot(rows: Sequence[Silenced], dataset: str) -> "Figure":
-    """Accuracy against the share of neurons that spike, with and without further training."""
+    """Accuracy against the fraction of neurons that spike, with and without further training."""
     figure: Figure = new_figure(7, 4.5, dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.plot(

@@ -33,7 +33,7 @@ class LayerStart:
     Attributes
     ----------
     start : str
-        ``"uniform"`` (published), or the spread s of a centred start with m = 4.
+        ``"uniform"`` (published), or the spread s of a centered start with m = 4.
     number : int
         Position of the layer, from 1.
     layer : str
@@ -41,11 +41,11 @@ class LayerStart:
     spread : float
         Deviation over the images of spike times, without what all neurons share; in tau.
     noise : float
-        Change of the spike times by 0.001 tau of noise on every input, as a share of ``spread``.
+        Change of the spike times by 0.001 tau of noise on every input, as a fraction of ``spread``.
     gradient : float
         Norm of the loss's gradient by the spike times.
-    causal_share : float
-        Share of the spiking inputs that belong to the causal set.
+    causal_fraction : float
+        Fraction of the spiking inputs that belong to the causal set.
     """
 
     start: str
@@ -54,7 +54,7 @@ class LayerStart:
     spread: float
     noise: float
     gradient: float
-    causal_share: float
+    causal_fraction: float
 
 
 def start_study(
@@ -77,9 +77,9 @@ def start_study(
     depth : {4, 8, 13, 17}
         Layers of the stack.
     spreads : sequence of float
-        Of the centred starts, beside the published one.
+        Of the centered starts, beside the published one.
     images : int
-        The first so many test images of CIFAR-10.
+        The first that many test images of CIFAR-10.
     data_root : str, optional
         Folder of CIFAR-10.
     seed : int
