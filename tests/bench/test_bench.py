@@ -248,7 +248,7 @@ def test_ratios_are_those_of_the_times() -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ValueError, match="no group 'layer'; the groups are: layers, mnist"):
         run("layer", SHORT)
-    with pytest.raises(ValueError, match="use --threads 2"):
+    with pytest.raises(ValueError, match="compares one thread with more; it was given 1"):
         run("threads", dataclasses.replace(SHORT, threads=1))
 
 

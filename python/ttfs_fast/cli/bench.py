@@ -79,6 +79,11 @@ def bench(
             else benchmarks.Settings(threads=count, repeats=repeats)
         )
         names = chosen(only, plain=plain, threads=count)
+        if count == 1 and BenchGroup.THREADS in names:
+            raise ValueError(
+                "the group threads compares one thread with more: use --threads 2, or leave it "
+                "out of --only"
+            )
         benchmarks.load(out)  # a folder that cannot be used is refused before the work
         terminal = console(sys.stdout)
         print(benchmarks.described(benchmarks.measured_on(settings)))
