@@ -249,7 +249,9 @@ def _retraining(context: Context, network: EvaluatedNetwork) -> QuantizeConfig:
         training = TrainConfig(**read_recipe("quantize-2bit"))
     training = dataclasses.replace(
         training,
-        **network.encoding,
+        alpha=network.config.alpha,
+        polarity=network.config.polarity,
+        standardize=network.config.standardize,
         data_root=network.config.data_root,
         train_images=context.plan.retrain_images,
         test_images=None,
