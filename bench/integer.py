@@ -34,6 +34,7 @@ from torch import nn
 
 import ttfs_fast
 from ttfs_fast import _core
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import IntegerNetwork, convert
@@ -95,7 +96,7 @@ def measure(
     z = torch.rand(batch, *size).mul(2).exp()
     z[torch.rand_like(z) > 0.62] = math.inf
     chain = nn.Sequential(layer) if size[1] > 1 else nn.Sequential(nn.Flatten(), layer)
-    net = convert(chain, args.bits, input_size=size, alpha=2.0, units=UNIT)
+    net = convert(chain, args.bits, input_size=size, encoding=Encoding(2.0), units=UNIT)
     codes = torch.where(z.isinf(), 65535.0, (z / UNIT).round()).numpy().astype(np.uint16)
     x, weight = torch.randn_like(z), layer.weight.detach()
     if isinstance(layer, SpikingConv2d):

@@ -20,6 +20,7 @@ from ttfs_fast._files import replace_file
 from ttfs_fast.analysis.style import save_figure
 from ttfs_fast.cli.circuit import _write_csv
 from ttfs_fast.data import write_idx
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.nn import SpikingLinear
 from ttfs_fast.paper.studies.depth import Run
 from ttfs_fast.quantization import convert
@@ -54,7 +55,7 @@ def log(folder: Path, count: int) -> None:
 def integers(folder: Path, count: int) -> None:
     outputs = max(2, count // 200)
     model = nn.Sequential(nn.Flatten(), SpikingLinear(900, outputs))
-    convert(model, 8, input_size=(1, 30, 30)).save(folder / "model.ttfs")
+    convert(model, 8, input_size=(1, 30, 30), encoding=Encoding()).save(folder / "model.ttfs")
 
 
 def idx(folder: Path, count: int) -> None:

@@ -1,13 +1,30 @@
+import ast
+import copy
+import json
 import math
+import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
 
+import ttfs_fast
+from ttfs_fast import models, quantization
+from ttfs_fast.analysis import evaluate, spike_timing
+from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed
+from ttfs_fast.circuit.network import simulate_network
+from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import (
+    Encoding,
     encode,
+    encoding_of,
     pixels_to_times,
-    standardise,
+    standardize,
     times_to_values,
     values_to_times,
 )
@@ -148,24 +165,24 @@ def test_both_polarities_side_by_side() -> None:
         pixels_to_times(pixels[0, 0], 1.5, "both")
 
 
-def test_standardise_each_image() -> None:
+def test_standardize_each_image() -> None:
     pixels = torch.rand(3, 3, 16, 16) * torch.tensor([0.1, 0.5, 1.0])[:, None, None, None]
-    out = standardise(pixels, reach=5.0)
+    out = standardize(pixels, reach=5.0)
     assert out.min() > 0  # nothing clipped
     assert out.max() < 1
     assert torch.allclose(out.mean((1, 2, 3)), torch.tensor(0.5), atol=1e-5)
     assert torch.allclose(out.flatten(1).std(1, unbiased=False), torch.tensor(0.1), atol=1e-4)
-    clipped = standardise(pixels, reach=1.0)
+    clipped = standardize(pixels, reach=1.0)
     assert clipped.min() == 0
     assert clipped.max() == 1
-    even = standardise(torch.full((1, 3, 2, 2), 0.7))
+    even = standardize(torch.full((1, 3, 2, 2), 0.7))
     assert torch.allclose(even, torch.tensor(0.5), atol=1e-4)
 
 
-def test_standardise_by_channel() -> None:
+def test_standardize_by_channel() -> None:
     pixels = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
     mean, deviation = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
-    out = standardise(pixels, mean, deviation, reach=2.0)
+    out = standardize(pixels, mean, deviation, reach=2.0)
     by_hand = (pixels[:, 1].float() / 255 - 0.5) / (4 * 0.3) + 0.5
     assert torch.allclose(out[:, 1], by_hand.clamp(0, 1))
     assert out.dtype == torch.get_default_dtype()
@@ -175,17 +192,263 @@ def test_standardise_by_channel() -> None:
         ((mean, 0 * deviation), "must be above 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            standardise(pixels, *arguments)
+            standardize(pixels, *arguments)
     with pytest.raises(ValueError, match="reach must be"):
-        standardise(pixels, reach=0)
+        standardize(pixels, reach=0)
     with pytest.raises(ValueError, match="must be"):
-        standardise(pixels[0, 0])
+        standardize(pixels[0, 0])
 
 
 def test_encoding_of_the_meta_device_has_shapes_only() -> None:
     pixels = torch.empty(2, 3, 4, 4, device="meta")
     colours = torch.empty(3, device="meta")
-    z = encode(standardise(standardise(pixels, colours, colours)), polarity="both")
+    z = encode(standardize(standardize(pixels, colours, colours)), polarity="both")
     assert z.is_meta
     assert values_to_times(z).shape == (2, 6, 4, 4)
     assert times_to_values(z).shape == (2, 6, 4, 4)
+
+
+ENCODING = Encoding(1.5, "dark-first", standardize=True)
+
+
+def test_encoding_is_standardize_then_encode(seed: int) -> None:
+    pixels = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
+    for encoding in (Encoding(), Encoding(2, "both"), ENCODING):
+        shown = standardize(pixels) if encoding.standardize else pixels
+        expected = encode(shown, encoding.alpha, encoding.polarity)
+        assert torch.equal(encoding(pixels), expected)
+        assert expected.shape[1] == 3 * encoding.copies
+        noise = torch.Generator().manual_seed(3)
+        jittered = encoding(pixels, jitter=0.1, generator=noise)
+        noise.manual_seed(3)
+        by_hand = encode(shown, encoding.alpha, encoding.polarity, 0.1, noise)
+        assert torch.equal(jittered, by_hand)
+
+
+def test_encoding_is_a_value() -> None:
+    assert Encoding(3) == Encoding(3.0)
+    assert hash(Encoding(3)) == hash(Encoding())
+    for encoding in (Encoding(), Encoding(0.1, "both"), ENCODING):
+        assert Encoding.from_json(encoding.to_json()) == encoding
+        assert pickle.loads(pickle.dumps(encoding)) == encoding
+    assert str(ENCODING) == "alpha 1.5, dark-first, standardized images"
+    with pytest.raises(AttributeError):
+        ENCODING.alpha = 2.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"alpha": 0.0}, "alpha must be a finite number above 0; got 0"),
+        ({"alpha": math.inf}, "alpha must be a finite number above 0; got inf"),
+        ({"alpha": "3"}, "alpha must be a number; got '3'"),
+        ({"alpha": True}, "alpha must be a number; got True"),
+        ({"polarity": "dim"}, "polarity must be one of 'bright-first'.*got 'dim'"),
+        ({"standardize": 1}, "standardize must be true or false; got 1"),
+    ],
+)
+def test_encoding_rejects(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Encoding(**values)
+    with pytest.raises(ValueError, match=message):
+        Encoding.from_dict(Encoding().to_dict() | values)
+
+
+@pytest.mark.parametrize("text", ["", "3", "[]", "{}", '{"alpha": 3}', '{"alpha"', "null"])
+def test_encoding_rejects_json_of_something_else(text: str) -> None:
+    with pytest.raises(ValueError):
+        Encoding.from_json(text)
+    more = json.dumps(Encoding().to_dict() | {"gamma": 1})
+    with pytest.raises(ValueError, match="an encoding has the values alpha, polarity, standardize"):
+        Encoding.from_json(more)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda e: models.mnist_scnn(encoding=e),
+        lambda e: models.cifar_scnn(encoding=e, width=0.1),
+        lambda e: models.cifar_vgg(encoding=e, width=0.1),
+        lambda e: models.cifar_airbench(encoding=e, width=0.1),
+        lambda e: models.vgg_stack(4, encoding=e, width=0.1),
+        lambda e: models.spiking_vgg16(encoding=e, width=0.01, image_size=32),
+        lambda e: models.spiking_googlenet(encoding=e, width=0.05, image_size=64),
+        lambda e: models.HorizonNetwork(
+            models.vgg_stack(4, width=0.1).description, encoding=e
+        ).fold_(),
+    ],
+)
+def test_every_network_carries_its_encoding(make: Any) -> None:
+    assert make(ENCODING).encoding == ENCODING
+    assert encoding_of(copy.deepcopy(make(ENCODING))) == ENCODING
+    assert pickle.loads(pickle.dumps(make(ENCODING))).encoding == ENCODING
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mnist_scnn", Encoding(3.0)),
+        ("cifar_scnn", Encoding(1.0, "both")),
+        ("cifar_vgg", Encoding(1.0, "both")),
+    ],
+)
+def test_pretrained_networks_carry_the_encoding_of_their_training(
+    name: Any, expected: Encoding
+) -> None:
+    from ttfs_fast.models.shipped import shipped_weights
+    from ttfs_fast.training import load_model, load_pretrained
+
+    assert getattr(models, name)(pretrained=True).encoding == expected
+    assert load_model(name)[0].encoding == expected
+    model, config = load_pretrained(name)
+    assert model.encoding == config.encoding == expected
+    with shipped_weights(name) as path, safe_open(path, "pt") as file:
+        assert Encoding.from_json(file.metadata()["encoding"]) == expected
+    assert getattr(models, name)(pretrained=True, encoding=ENCODING).encoding == ENCODING
+
+
+@pytest.mark.parametrize("neuron", ["spiking", "horizon", "relu"])
+def test_files_of_weights_store_the_encoding(neuron: str, tmp_path: Path) -> None:
+    from ttfs_fast.training import TrainConfig, export_weights, load_model, make_model
+    from ttfs_fast.training.build import ImageShape
+
+    config = TrainConfig(
+        model="vgg4",
+        width=0.1,
+        neuron=neuron,  # type: ignore[arg-type]
+        weight_sum=4.0 if neuron == "horizon" else 0.0,
+    ).with_encoding(ENCODING)
+    shape = ImageShape(1, 16, 16, 10)
+    model = make_model(config, shape, centred=False)
+    assert model.encoding == ENCODING
+    path = tmp_path / "model.safetensors"
+    export_weights(model, path, config, test_accuracy=0.5, images=shape.to_json())
+    with safe_open(path, "pt") as file:
+        assert Encoding.from_json(file.metadata()["encoding"]) == ENCODING
+    again, settings = load_model(path)
+    assert again.encoding == settings.encoding == ENCODING
+
+
+def test_mnist_network_takes_the_encoding_of_its_file(tmp_path: Path) -> None:
+    from ttfs_fast.training import TrainConfig, load_model
+
+    state = models.mnist_scnn().state_dict()
+    path = tmp_path / "model.safetensors"
+
+    def saved(**metadata: str) -> Path:
+        save_file(state, path, metadata)
+        return path
+
+    # A file without metadata: the paper's, or what is given.
+    assert models.mnist_scnn(weights=saved()).encoding == Encoding()
+    assert models.mnist_scnn(weights=path, encoding=ENCODING).encoding == ENCODING
+    assert load_model(path)[0].encoding == Encoding()
+    # A file of a run before version 0.2: its settings alone.
+    old = TrainConfig().with_encoding(ENCODING).to_json()
+    assert models.mnist_scnn(weights=saved(config=old)).encoding == ENCODING
+    assert load_model(path)[0].encoding == ENCODING
+    # One that contradicts itself, or names none.
+    saved(config=old, encoding=Encoding().to_json())
+    with pytest.raises(ValueError, match=r"contradict each other: the encoding is alpha 3, bright"):
+        load_model(path)
+    saved(encoding='{"alpha": -1, "polarity": "both", "standardize": false}')
+    for load_it in (lambda: models.mnist_scnn(weights=path), lambda: load_model(path)):
+        with pytest.raises(ValueError, match=r"its metadata hold no encoding: alpha must be"):
+            load_it()
+
+
+def digits(count: int = 6) -> ImageSet:
+    images = load("digits", train=False)
+    return ImageSet(images.images[:count], images.labels[:count], "digits", images.classes)
+
+
+RUNS: dict[str, Any] = {
+    "evaluate": evaluate,
+    "spike_timing": spike_timing,
+    "evaluate_perturbed": lambda model, images, **how: evaluate_perturbed(
+        model, images, Perturbation(), **how
+    ),
+    "simulate_network": simulate_network,
+    "convert": lambda model, images, **how: quantization.convert(model, **how),
+    "calibrated_units": lambda model, images, **how: quantization.calibrated_units(
+        model, images.images, **how
+    ),
+    "compare": lambda model, images, **how: quantization.compare(
+        model, quantization.convert(models.mnist_scnn()), images, **how
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_network_without_an_encoding_is_refused(name: str) -> None:
+    model, images = nn.Sequential(*models.mnist_scnn(pretrained=True)), digits(2)
+    with pytest.raises(ValueError, match=r"this Sequential does not say how it sees images: give"):
+        RUNS[name](model, images)
+    with pytest.raises(TypeError, match=r"encoding must be a ttfs_fast.encoding.Encoding; got d"):
+        RUNS[name](model, images, encoding={"alpha": 3.0})
+    RUNS[name](model, images, encoding=Encoding())
+
+
+def test_what_runs_a_network_asks_it_for_its_encoding() -> None:
+    images, other = digits(), Encoding(1.0, "dark-first")
+    model = models.mnist_scnn(pretrained=True)
+    plain = nn.Sequential(*model)
+    model.encoding = other
+    seen = evaluate(model, images)
+    expected = evaluate(plain, images, encoding=other)
+    assert seen.first_spike_time == expected.first_spike_time
+    assert seen.first_spike_time != evaluate(plain, images, encoding=Encoding()).first_spike_time
+    assert np.array_equal(
+        spike_timing(model, images).decision, spike_timing(plain, images, encoding=other).decision
+    )
+    network = quantization.convert(model)
+    assert network.to_bytes() == quantization.convert(plain, encoding=other).to_bytes()
+    assert network.encoders[0].argmax() == 255
+    assert quantization.calibrated_units(model, images.images) == quantization.calibrated_units(
+        plain, images.images, encoding=other
+    )
+
+
+def test_integer_networks_refuse_standardized_images() -> None:
+    model = models.mnist_scnn(encoding=Encoding(standardize=True))
+    for run in (
+        lambda: quantization.convert(model),
+        lambda: quantization.calibrated_units(model, digits().images),
+    ):
+        with pytest.raises(ValueError, match="by a table, and does not standardize"):
+            run()
+
+
+@pytest.mark.parametrize("polarity", ["bright-first", "dark-first"])
+def test_spike_values_become_the_intensities_again(polarity: Any, seed: int) -> None:
+    pixels = torch.rand(3, 1, 4, 4, dtype=torch.float64)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2).double())
+    adapter = models.OnSpikeValues(network, Encoding(2.0, polarity), 0.0, 1.0).double()
+    found = -adapter(adapter.encoding(pixels)).log()
+    torch.testing.assert_close(found, network(pixels))
+    with pytest.raises(ValueError, match="sees each pixel once"):
+        models.OnSpikeValues(network, Encoding(2.0, "both"))
+
+
+def test_no_signature_passes_the_parts_of_an_encoding() -> None:
+    """Outside encoding.py an encoding is one value; the settings of a training run make it."""
+    root = Path(ttfs_fast.__file__).parent
+    parts = {"alpha", "polarity", "standardize", "whiten"}
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if name == "encoding.py" or name == "cli/training.py":  # its options are those settings
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                arguments = node.args
+                named = {
+                    one.arg for one in arguments.posonlyargs + arguments.args + arguments.kwonlyargs
+                }
+                if named & parts:
+                    found.append(f"{name}:{node.lineno} takes {named & parts}")
+            if isinstance(node, ast.Call):
+                named = {keyword.arg for keyword in node.keywords} & (parts - {"alpha"})
+                if named and name != "training/config.py":
+                    found.append(f"{name}:{node.lineno} passes {named}")
+    assert found == []

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttfs_fast import reference
-from ttfs_fast.encoding import encode
+from ttfs_fast.encoding import Encoding, encode
 from ttfs_fast.horizon import (
     HorizonConv2d,
     HorizonLinear,
@@ -271,7 +271,7 @@ def test_dirac_passes_channels_on(seed: int) -> None:
 
 def test_a_network_starts_with_dirac_and_whitening(seed: int) -> None:
     description = cifar_airbench(width=0.1, device="meta").description
-    model = HorizonNetwork(description, alpha=T_IN, whitening=True, dirac=True)
+    model = HorizonNetwork(description, encoding=Encoding(T_IN), whitening=True, dirac=True)
     first, *others = [m for m in model.modules() if isinstance(m, HorizonConv2d)]
     assert first.normalization == "none"
     for layer in others:
@@ -281,7 +281,7 @@ def test_a_network_starts_with_dirac_and_whitening(seed: int) -> None:
     assert (first.weight != 0).all()
     dense = Description("dense", (("fc", Dense(3)),), 1, (4, 4))
     with pytest.raises(ValueError, match="begins with a convolution"):
-        HorizonNetwork(dense, alpha=T_IN, whitening=True)
+        HorizonNetwork(dense, encoding=Encoding(T_IN), whitening=True)
 
 
 def test_reference_spikes() -> None:
@@ -299,7 +299,7 @@ def test_reference_spikes() -> None:
 
 def test_networks_with_horizons_follow_descriptions(seed: int) -> None:
     description = cifar_airbench(width=1 / 16, image_size=16).description
-    model = HorizonNetwork(description, alpha=T_IN, weight_sum=2.0, spread=0.001)
+    model = HorizonNetwork(description, encoding=Encoding(T_IN), weight_sum=2.0, spread=0.001)
     assert [type(m).__name__ for m in model][:3] == ["HorizonConv2d"] * 3
     z = (T_IN * torch.rand(8, 3, 16, 16)).exp()
     model.train()(z)  # the first batch sets the statistics
@@ -310,8 +310,8 @@ def test_networks_with_horizons_follow_descriptions(seed: int) -> None:
     assert [sum(isinstance(m, kind) for m in folded.modules()) for kind in kinds] == [7, 1, 3]
     assert (folded(z).argmin(1) == out.argmin(1)).all()
     with pytest.raises(ValueError, match=r"inception3a is an Inception module"):
-        HorizonNetwork(spiking_googlenet(device="meta").description, alpha=1.0)
-    deep = HorizonNetwork(vgg_stack(13, width=0.1).description, alpha=T_IN)
+        HorizonNetwork(spiking_googlenet(device="meta").description, encoding=Encoding(1.0))
+    deep = HorizonNetwork(vgg_stack(13, width=0.1).description, encoding=Encoding(T_IN))
     assert deep(torch.full((2, 3, 32, 32), 1.001)).shape == (2, 10)
 
 
@@ -449,7 +449,7 @@ def test_pools_behind_pools_are_kept(seed: int) -> None:
         [pool, Conv(3, 4), pool, Dense(3)],
     ):
         description = Description("pools", tuple(numbered(layers)), 3, (8, 8))
-        model = HorizonNetwork(description, alpha=T_IN)
+        model = HorizonNetwork(description, encoding=Encoding(T_IN))
         kept = sum(isinstance(m, SpikingMaxPool2d) for m in model)
         assert kept + sum(getattr(m, "pool", (1, 1)) == (2, 2) for m in model) == 2
         assert model((T_IN * torch.rand(4, 3, 8, 8)).exp()).shape == (4, 3)

@@ -14,6 +14,7 @@ from torch import nn
 
 from ttfs_fast import spiking_conv2d, spiking_linear, spiking_max_pool2d
 from ttfs_fast.circuit import CircuitParameters, simulate
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.nn import SpikingConv2d
 from ttfs_fast.quantization import convert
 
@@ -60,13 +61,23 @@ def pooling() -> Callable[[], object]:
 
 def integers() -> Callable[[], object]:
     torch.manual_seed(3)
-    net = convert(nn.Sequential(SpikingConv2d(64, 96, 5, padding=2)), 8, input_size=(64, 48, 48))
+    net = convert(
+        nn.Sequential(SpikingConv2d(64, 96, 5, padding=2)),
+        8,
+        input_size=(64, 48, 48),
+        encoding=Encoding(),
+    )
     images = np.random.default_rng(0).integers(0, 256, (300, 64, 48, 48)).astype(np.uint8)
     return lambda: net(images, threads=torch.get_num_threads())
 
 
 def integer_reference() -> Callable[[], object]:
-    net = convert(nn.Sequential(SpikingConv2d(64, 96, 5, padding=2)), 8, input_size=(64, 48, 48))
+    net = convert(
+        nn.Sequential(SpikingConv2d(64, 96, 5, padding=2)),
+        8,
+        input_size=(64, 48, 48),
+        encoding=Encoding(),
+    )
     codes = net.encode(np.full((8, 64, 48, 48), 200, np.uint8))
     return lambda: net.reference(0, codes)
 

@@ -17,6 +17,7 @@ from ttfs_fast.analysis.plotting import _record
 from ttfs_fast.analysis.robustness import Perturbation, draw_generator, perturbed
 from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import ImageSet
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.geometry import tap_shares
 from ttfs_fast.layers import SpikeCounter, watch_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
@@ -33,12 +34,15 @@ def network() -> nn.Sequential:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.uniform_(0.1, 0.5)
+    model.encoding = Encoding()  # type: ignore[assignment]
     return model
 
 
 def twin(model: nn.Sequential) -> nn.Sequential:
     """The same network with a module of its own at each place."""
-    return nn.Sequential(*map(copy.deepcopy, model))
+    apart = nn.Sequential(*map(copy.deepcopy, model))
+    apart.encoding = model.encoding
+    return apart
 
 
 @pytest.fixture
@@ -66,7 +70,7 @@ def test_spike_timing_and_pictures_show_both_places(image_set: ImageSet) -> None
     found, expected = (dataclasses.asdict(spike_timing(m, image_set)) for m in (model, twin(model)))
     np.testing.assert_equal(found, expected)
     pixels = image_set.images[0]
-    drawn, wanted = (_record(m, pixels, 3.0, "bright-first") for m in (model, twin(model)))
+    drawn, wanted = (_record(m, pixels, m.encoding) for m in (model, twin(model)))
     assert [name for name, _ in drawn] == ["input", *LAYERS]
     np.testing.assert_equal(drawn, wanted)
 

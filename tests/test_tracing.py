@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import ttfs_fast
-from ttfs_fast.encoding import encode, standardise, values_to_times
+from ttfs_fast.encoding import Encoding, encode, standardize, values_to_times
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import OnSpikeValues, relu_twin, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
@@ -56,7 +56,7 @@ def deep() -> nn.Module:
 
 
 def relu() -> nn.Module:
-    return OnSpikeValues(relu_twin(vgg_stack(4, in_channels=2, width=0.1)), 1.0)
+    return OnSpikeValues(relu_twin(vgg_stack(4, in_channels=2, width=0.1)), Encoding(1.0))
 
 
 NETWORKS = (network, centred, quantized, held, deep, inception)
@@ -92,14 +92,14 @@ def test_fx_records_every_layer(make: Callable[[], nn.Module]) -> None:
 
 def test_fx_records_functions_wherever_they_were_imported_from() -> None:
     def run(pixels: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        z = encode(standardise(pixels), 2.0)
+        z = encode(standardize(pixels), 2.0)
         z = ttfs_fast.spiking_max_pool2d(ttfs_fast.spiking_conv2d(z, weight, padding=1), 8)
         out = ttfs_fast.spiking_linear(z.flatten(1), torch.full((5, 3), 0.6))
         return first_spike_cross_entropy(values_to_times(out).exp(), labels)
 
     recorded = fx.symbolic_trace(run)
     called = {node.target.__name__ for node in recorded.graph.nodes if node.op == "call_function"}  # type: ignore[union-attr]
-    wanted = {"encode", "standardise", "spiking_conv2d", "spiking_max_pool2d", "spiking_linear"}
+    wanted = {"encode", "standardize", "spiking_conv2d", "spiking_max_pool2d", "spiking_linear"}
     assert wanted | {"values_to_times", "first_spike_cross_entropy"} <= called
     pixels, labels = torch.rand(4, 2, 8, 8), torch.arange(4)
     weight = torch.rand(3, 2, 3, 3)
@@ -154,7 +154,7 @@ def test_a_trace_refuses_what_the_network_refuses() -> None:
 
 def test_encoding_is_traced_without_a_look_at_values() -> None:
     def run(pixels: Tensor) -> Tensor:
-        return values_to_times(encode(standardise(pixels), polarity="both"))
+        return values_to_times(encode(standardize(pixels), polarity="both"))
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", torch.jit.TracerWarning)

@@ -2,17 +2,183 @@
 
 Times are in units of the synaptic time constant tau. Every operator of this package computes on
 spike values, in which a neuron's membrane is piecewise linear; see :func:`times_to_values`.
+
+:class:`Encoding` is how a network sees its images, as one value. Networks carry theirs as the
+attribute ``encoding``, and files of weights store it.
 """
 
+import dataclasses
+import json
 import math
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttfs_fast._overrides import overridable
+from ttfs_fast._untrusted import parse_json
 
 Polarity = Literal["bright-first", "dark-first", "both"]
+
+
+def _check_alpha(alpha: float) -> None:
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"alpha must be a finite number above 0; got {alpha}")
+
+
+def _check_polarity(polarity: str) -> None:
+    if polarity not in get_args(Polarity):
+        raise ValueError(
+            f"polarity must be one of {', '.join(map(repr, get_args(Polarity)))}; got {polarity!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a network sees images: the spikes that their pixels become.
+
+    A network carries its encoding as the attribute ``encoding``: whatever runs the network on
+    images asks for it there. A file of weights stores it, and loading the file gives it back.
+
+    Attributes
+    ----------
+    alpha : float
+        Time between the first and the last possible spike, in units of tau; above 0. No input
+        spike comes later.
+    polarity : {"bright-first", "dark-first", "both"}
+        Which pixels spike first; see :func:`pixels_to_times`.
+    standardize : bool
+        Bring each image to mean 0.5 and one deviation before; see :func:`standardize`.
+
+    Raises
+    ------
+    ValueError
+        If a value is not allowed; the message names it.
+
+    Notes
+    -----
+    The default is that of the paper's network for MNIST, t = 3 (1 - p) (Zhou et al., AAAI 2021,
+    section 4.1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.encoding import Encoding
+    >>> from ttfs_fast.models import cifar_scnn
+    >>> model = cifar_scnn(pretrained=True)
+    >>> model.encoding
+    Encoding(alpha=1.0, polarity='both', standardize=False)
+    >>> z = model.encoding(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    >>> z.shape
+    torch.Size([2, 6, 32, 32])
+    """
+
+    alpha: float = 3.0
+    polarity: Polarity = "bright-first"
+    standardize: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float):
+            raise ValueError(f"alpha must be a number; got {self.alpha!r}")
+        _check_alpha(self.alpha)
+        _check_polarity(self.polarity)
+        if not isinstance(self.standardize, bool):
+            raise ValueError(f"standardize must be true or false; got {self.standardize!r}")
+        object.__setattr__(self, "alpha", float(self.alpha))  # frozen
+
+    def __call__(
+        self, pixels: Tensor, *, jitter: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Spike values of images, with noise on the spike times if wanted.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            Images (..., C, H, W): uint8, or float32 or float64 in [0, 1].
+        jitter, generator
+            As for :func:`encode`.
+
+        Returns
+        -------
+        values : Tensor
+            Spike values, (..., C, H, W), with twice as many channels for both polarities.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :func:`encode` and :func:`standardize`.
+        """
+        return encode(self.shown(pixels), self.alpha, self.polarity, jitter, generator)
+
+    def shown(self, pixels: Tensor) -> Tensor:
+        """The images whose intensities become spike times: standardized, or as they are."""
+        return standardize(pixels) if self.standardize else pixels
+
+    @property
+    def copies(self) -> int:
+        """Channels of spikes for each channel of an image: 2 for both polarities, else 1."""
+        return 2 if self.polarity == "both" else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its values as JSON types, by name."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: object) -> Self:
+        """The encoding that :meth:`to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing, unknown, or its value not allowed.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(values, dict) or sorted(values) != sorted(names):
+            raise ValueError(f"an encoding has the values {', '.join(names)}; got {values!r}")
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """Its values as JSON: the entry ``encoding`` in the metadata of a file of weights."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote; raises ValueError if the text is something else."""
+        return cls.from_dict(parse_json(text))
+
+    def __str__(self) -> str:
+        """For people, such as ``alpha 3, bright-first``."""
+        standardized = ", standardized images" if self.standardize else ""
+        return f"alpha {self.alpha:g}, {self.polarity}{standardized}"
+
+
+MNIST_ENCODING = Encoding()
+"""Of the paper's network for MNIST, t = 3 (1 - p); a new network carries it by default."""
+
+
+def encoding_of(model: nn.Module, encoding: Encoding | None = None) -> Encoding:
+    """The encoding to run a network with: the one given, or else the one that it carries.
+
+    Raises
+    ------
+    TypeError
+        If what is given is no `Encoding`.
+    ValueError
+        If none is given and the network carries none.
+    """
+    found = encoding if encoding is not None else getattr(model, "encoding", None)
+    if isinstance(found, Encoding):
+        return found
+    if encoding is not None:
+        raise TypeError(
+            f"encoding must be a ttfs_fast.encoding.Encoding; got {type(encoding).__name__}"
+        )
+    raise ValueError(
+        f"this {type(model).__name__} does not say how it sees images: give "
+        "encoding=ttfs_fast.encoding.Encoding(alpha=..., polarity=...), or set the network's "
+        "attribute `encoding` to one"
+    )
 
 
 @overridable
@@ -51,10 +217,7 @@ def pixels_to_times(
     Zhou et al., AAAI 2021, section 4.1.
     """
     _check_alpha(alpha)
-    if polarity not in get_args(Polarity):
-        raise ValueError(
-            f"polarity must be one of {', '.join(map(repr, get_args(Polarity)))}; got {polarity!r}"
-        )
+    _check_polarity(polarity)
     intensity = _intensity(pixels)
     if polarity == "both":
         if intensity.dim() < 3:
@@ -67,7 +230,7 @@ def pixels_to_times(
 
 
 @overridable
-def standardise(
+def standardize(
     pixels: Tensor,
     mean: Tensor | None = None,
     deviation: Tensor | None = None,
@@ -77,8 +240,8 @@ def standardise(
     """Spread intensities evenly over [0, 1]: each channel to mean 0.5 and the same deviation.
 
     p becomes 0.5 + (p - mean) / (2 reach deviation), clipped to [0, 1]. Without ``mean`` and
-    ``deviation`` those of each image are taken, over all its channels: the whitening of images that
-    CIFAR-10 is often trained with.
+    ``deviation`` those of each image are taken, over all its channels, as CIFAR-10 is often trained
+    with (the paper calls it whitening).
 
     Parameters
     ----------
@@ -257,11 +420,6 @@ def check_spike_values(values: Tensor) -> None:
             "spike values are exp(t) and must be above 0 (+inf where silent); got "
             f"{values.min().item():g}; if these are spike times, pass times.exp()"
         )
-
-
-def _check_alpha(alpha: float) -> None:
-    if not (math.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"alpha must be a finite number above 0; got {alpha}")
 
 
 def _check_float(tensor: Tensor, name: str) -> None:

@@ -11,6 +11,7 @@ from ttfs_fast import quantization
 from ttfs_fast.analysis import EvaluationResult, evaluate
 from ttfs_fast.analysis.evaluate import Tally
 from ttfs_fast.data import ImageSet, load
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.layers import predict
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingLinear
@@ -18,11 +19,16 @@ from ttfs_fast.paper.studies import DepthStudy
 from ttfs_fast.paper.studies.depth import train_one
 
 
+def with_encoding(model: nn.Sequential) -> nn.Sequential:
+    model.encoding = Encoding()  # type: ignore[assignment]
+    return model
+
+
 def two_neurons(weights: list[list[float]]) -> nn.Sequential:
     layer = SpikingLinear(2, 2, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(weights))
-    return nn.Sequential(nn.Flatten(), layer)
+    return with_encoding(nn.Sequential(nn.Flatten(), layer))
 
 
 def pixel_pairs(*pairs: tuple[int, int, int]) -> ImageSet:
@@ -35,7 +41,7 @@ def test_everything_by_hand() -> None:
     # Neuron j hears pixel j alone, with weight 3: it spikes at z = 3 z_in / 2 (equation 4).
     model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
     images = pixel_pairs((255, 0, 0), (0, 255, 1), (255, 51, 1), (51, 255, 1))
-    result = evaluate(model, images, alpha=2.0, batch_size=3)
+    result = evaluate(model, images, encoding=Encoding(2.0), batch_size=3)
     assert result.confusion.tolist() == [[1, 0, 0], [1, 2, 0]]
     assert (result.images, result.correct, result.accuracy) == (4, 3, 0.75)
     assert result.first_spike_time == pytest.approx(math.log(1.5), rel=1e-5)
@@ -52,9 +58,9 @@ def test_silent_neurons_and_silent_images() -> None:
     layer = SpikingLinear(2, 2, bias=False, t_max=1.0)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[2.0, 2.0], [0.25, 0.25]]))
-    model = nn.Sequential(nn.Flatten(), layer)
+    model = with_encoding(nn.Sequential(nn.Flatten(), layer))
     images = pixel_pairs((255, 255, 0), (255, 255, 1), (0, 0, 0), (0, 0, 1))
-    result = evaluate(model, images, alpha=3.0)
+    result = evaluate(model, images)
     assert result.confusion.tolist() == [[1, 0, 1], [1, 0, 1]]
     assert (result.correct, result.silent_images, result.silent_share) == (1, 2, 0.5)
     assert result.sparsity == 0.25
@@ -65,7 +71,7 @@ def test_silent_neurons_and_silent_images() -> None:
 
 
 def test_a_network_without_spiking_layers_has_no_spike_times() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    model = with_encoding(nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False)))
     with torch.no_grad():
         model[1].weight.copy_(torch.eye(2))
     result = evaluate(model, pixel_pairs((255, 0, 0), (0, 255, 1)))
@@ -109,28 +115,32 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size"):
         evaluate(model, pixel_pairs((1, 2, 0)), batch_size=0)
     with pytest.raises(ValueError, match="2 classes"):
-        evaluate(nn.Sequential(nn.Flatten(), SpikingLinear(2, 3)), pixel_pairs((1, 2, 0)))
+        evaluate(
+            with_encoding(nn.Sequential(nn.Flatten(), SpikingLinear(2, 3))), pixel_pairs((1, 2, 0))
+        )
 
 
 def test_a_network_without_spikes_has_an_accuracy_only() -> None:
     linear = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
         linear.weight.copy_(torch.eye(2))
-    result = evaluate(nn.Sequential(nn.Flatten(), linear), pixel_pairs((200, 100, 0)))
+    result = evaluate(
+        with_encoding(nn.Sequential(nn.Flatten(), linear)), pixel_pairs((200, 100, 0))
+    )
     assert result.correct == 1  # the earlier, brighter pixel has the smaller value
     assert math.isnan(result.sparsity)
     assert (result.weights, result.neurons) == (0, 0)
     assert result.to_dict()["sparsity"] is None
 
 
-def test_whitening(seed: int) -> None:
-    """A network sees standardised images if it is told to: brightness no longer matters."""
+def test_standardized_images(seed: int) -> None:
+    """A network sees standardized images if it is told to: brightness no longer matters."""
     model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
     pairs = pixel_pairs((250, 240, 0), (20, 10, 0), (10, 20, 1))
-    whitened = evaluate(model, pairs, whiten=True)
-    assert whitened.correct == 3
-    one = evaluate(model, pixel_pairs((250, 240, 0)), whiten=True)
-    other = evaluate(model, pixel_pairs((20, 10, 0)), whiten=True)
+    standardized = evaluate(model, pairs, encoding=Encoding(standardize=True))
+    assert standardized.correct == 3
+    one = evaluate(model, pixel_pairs((250, 240, 0)), encoding=Encoding(standardize=True))
+    other = evaluate(model, pixel_pairs((20, 10, 0)), encoding=Encoding(standardize=True))
     assert one.first_spike_time == pytest.approx(other.first_spike_time, abs=1e-5)
 
 

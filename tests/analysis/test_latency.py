@@ -7,6 +7,7 @@ from torch import nn
 
 from ttfs_fast.analysis import evaluate, spike_timing
 from ttfs_fast.data import ImageSet, load
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingLinear
 
@@ -19,7 +20,7 @@ def test_times_by_hand() -> None:
     model = nn.Sequential(nn.Flatten(), layer)
     pixels = np.array([[[[255, 0]]], [[[0, 0]]]], np.uint8)
     images = ImageSet(pixels, np.array([0, 1]), "two", ("left", "right", "none"))
-    found = spike_timing(model, images, alpha=2.0, latest=4.0, bins=4, batch_size=1)
+    found = spike_timing(model, images, encoding=Encoding(2.0), latest=4.0, bins=4, batch_size=1)
     late = math.log(1.5)
     np.testing.assert_allclose(found.decision, [late, 2 + late], rtol=1e-6)
     np.testing.assert_allclose(found.margin, [2.0, 0.0], atol=1e-6)
@@ -59,7 +60,7 @@ def test_images_without_a_decision() -> None:
     with torch.no_grad():
         model[1].weight.fill_(0.1)  # type: ignore[union-attr,operator]
     images = ImageSet(np.zeros((3, 1, 2, 2), np.uint8), np.zeros(3, np.int64), "dark", ("a", "b"))
-    found = spike_timing(model, images)
+    found = spike_timing(model, images, encoding=Encoding())
     assert (found.decision == math.inf).all()
     assert (found.last == -math.inf).all()
     assert not found.correct.any()

@@ -10,6 +10,7 @@ from torch import nn
 
 from ttfs_fast.analysis.plotting import spike_raster, training_curve
 from ttfs_fast.data import load
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingLinear
 from ttfs_fast.training import EpochRecord
@@ -49,7 +50,9 @@ def test_raster_counts_by_hand() -> None:
         layer.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 3.0], [0.25, 0.25]]))
     model = nn.Sequential(nn.Flatten(), layer)
     image = np.array([[255, 0]], dtype=np.uint8)
-    figure = spike_raster(model, image, classes=("left", "right", "none"), label=1)
+    figure = spike_raster(
+        model, image, classes=("left", "right", "none"), label=1, encoding=Encoding()
+    )
     assert "2 neurons, 1 spike by the decision, 0 silent" in titles(figure)
     assert "3 neurons, 1 spike by the decision, 1 silent" in titles(figure)
     assert figure.get_suptitle() == "First output spike at 0.41 tau: class left  (true class right)"
@@ -59,7 +62,7 @@ def test_raster_without_a_decision() -> None:
     model = nn.Sequential(nn.Flatten(), SpikingLinear(2, 3, bias=False))
     with torch.no_grad():
         model[1].weight.fill_(0.1)
-    figure = spike_raster(model, np.array([[9, 7]], dtype=np.uint8))
+    figure = spike_raster(model, np.array([[9, 7]], dtype=np.uint8), encoding=Encoding())
     assert figure.get_suptitle() == "No output neuron spikes: no decision"
     assert "3 neurons, 3 silent" in titles(figure)
 

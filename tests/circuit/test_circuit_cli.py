@@ -108,12 +108,12 @@ def test_settings_reach_the_circuit() -> None:
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-def test_layer_sees_images_as_the_weights_were_trained_to(whiten: bool, tmp_path: Path) -> None:
+def test_layer_encodes_images_as_in_training(standardize: bool, tmp_path: Path) -> None:
     config = TrainConfig(
         dataset="digits",
         alpha=1.5,
         polarity="dark-first",
-        standardize=whiten,
+        standardize=standardize,
         horizons=(2.0, 2.5, 3.0),
     )
     network = mnist_scnn()
@@ -127,9 +127,9 @@ def test_layer_sees_images_as_the_weights_were_trained_to(whiten: bool, tmp_path
     assert f"{path} on 8 images of digits" in " ".join(done.output.split())
     digits = load("digits", train=False)
     some = dataclasses.replace(digits, images=digits.images[:8], labels=digits.labels[:8])
-    expected = evaluate(network, some, **config.encoding)
+    expected = evaluate(network, some, encoding=config.encoding)
     assert f"closed form {expected.accuracy:.2%}" in done.output
-    found = simulate_network(network, some, **config.encoding)
+    found = simulate_network(network, some, encoding=config.encoding)
     rows = list(csv.DictReader(table.open()))
     assert [int(row["both fire"]) for row in rows] == [
         layer.both.sum() for layer in found.layers.values()

@@ -19,6 +19,7 @@ from ttfs_fast.circuit.network import (
     simulate_network,
 )
 from ttfs_fast.data import load
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
@@ -123,9 +124,9 @@ def test_a_network_of_circuits_keeps_its_horizons() -> None:
     network = nn.Sequential(
         nn.Flatten(), SpikingLinear(digits.images[0].size, 40), SpikingLinear(40, 10)
     )
-    free = simulate_network(network, digits, FAST_LOOP, images=5)
+    free = simulate_network(network, digits, FAST_LOOP, encoding=Encoding(), images=5)
     network[1].t_max = float(np.quantile(free.layers["1"].ideal, 0.2))
-    found = simulate_network(network, digits, FAST_LOOP, images=5)
+    found = simulate_network(network, digits, FAST_LOOP, encoding=Encoding(), images=5)
     spikes = np.isfinite(found.layers["1"].circuit)
     assert spikes.mean() == pytest.approx(0.2, abs=0.02)
     assert found.layers["1"].circuit[spikes].max() <= network[1].t_max
@@ -150,7 +151,7 @@ def test_a_network_of_circuits_classifies_digits() -> None:
     )
     with torch.no_grad():
         network[2].weight.normal_(0.1, 0.3)
-    result = simulate_network(network, digits, FAST_LOOP, images=30)
+    result = simulate_network(network, digits, FAST_LOOP, encoding=Encoding(), images=30)
     assert result.images == 30
     assert set(result.layers) == {"0", "2"}
     assert result.same_answer >= 29
@@ -162,7 +163,9 @@ def test_a_network_of_circuits_classifies_digits() -> None:
     # Hooks are gone: the network is itself again.
     values = torch.rand(2, 1, size, size).exp()
     assert torch.equal(network(values), network(values))
-    again = simulate_network(network, digits, FAST_LOOP, images=30, batch_size=7)
+    again = simulate_network(
+        network, digits, FAST_LOOP, encoding=Encoding(), images=30, batch_size=7
+    )
     assert again.correct_circuit == result.correct_circuit
     assert_allclose(again.layers["2"].circuit, result.layers["2"].circuit, rtol=1e-12)
 
@@ -192,8 +195,14 @@ def test_bad_arguments_are_refused() -> None:
     digits = load("digits", train=False)
     network = nn.Sequential(nn.Flatten(), SpikingLinear(digits.images[0].size, 10))
     with pytest.raises(ValueError, match="at least 1"):
-        simulate_network(network, digits, images=0)
+        simulate_network(network, digits, encoding=Encoding(), images=0)
     with pytest.raises(ValueError, match="batch_size"):
-        simulate_network(network, digits, images=2, batch_size=0)
+        simulate_network(network, digits, encoding=Encoding(), images=2, batch_size=0)
     with pytest.raises(ValueError, match="unstable"):
-        simulate_network(network, digits, dataclasses.replace(FAST_LOOP, vco_gain=3e9), images=1)
+        simulate_network(
+            network,
+            digits,
+            dataclasses.replace(FAST_LOOP, vco_gain=3e9),
+            encoding=Encoding(),
+            images=1,
+        )

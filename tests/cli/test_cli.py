@@ -18,6 +18,7 @@ from ttfs_fast._extras import require  # noqa: E402
 from ttfs_fast.analysis import evaluate  # noqa: E402
 from ttfs_fast.cli._common import COMMANDS  # noqa: E402
 from ttfs_fast.data import ImageSet, load  # noqa: E402
+from ttfs_fast.encoding import Encoding  # noqa: E402
 from ttfs_fast.models import mnist_scnn  # noqa: E402
 from ttfs_fast.training import TrainConfig, read_log, train  # noqa: E402
 
@@ -189,10 +190,11 @@ def test_eval_as_json_uses_the_settings_of_the_training(trained: Path) -> None:
     spikes = 7066 * found["sparsity"] * 10e-12
     assert found["energy_by_spikes_joule"] == pytest.approx(spikes)
     model, digits = mnist_scnn(weights=weights), load("digits", train=False)
-    expected = evaluate(model, digits, alpha=2.5)
+    expected = evaluate(model, digits)
     assert found["confusion"] == expected.confusion.tolist()
     assert found["first_spike_time"] == pytest.approx(expected.first_spike_time)
-    assert found["first_spike_time"] != evaluate(model, digits, alpha=3.0).first_spike_time
+    other = evaluate(model, digits, encoding=Encoding())
+    assert found["first_spike_time"] != other.first_spike_time
 
 
 def test_a_network_that_ships_goes_by_its_name(

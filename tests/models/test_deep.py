@@ -10,7 +10,7 @@ from torch import nn
 from ttfs_fast import spiking_conv2d
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.data import load
-from ttfs_fast.encoding import encode
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.layers import predict
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import (
@@ -212,9 +212,9 @@ def test_a_twin_starts_with_spread_kept(seed: int) -> None:
 
 def test_adapter_is_the_network(seed: int) -> None:
     twin = relu_twin(cifar_scnn(width=0.2))
-    adapter = OnSpikeValues(twin, alpha=1.5, mean=[0.4, 0.5, 0.6], deviation=[0.2, 0.3, 0.25])
+    adapter = OnSpikeValues(twin, Encoding(1.5), mean=[0.4, 0.5, 0.6], deviation=[0.2, 0.3, 0.25])
     pixels = torch.rand(16, 3, 32, 32)
-    z = adapter(encode(pixels, alpha=1.5))
+    z = adapter(adapter.encoding(pixels))
     mean, deviation = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
     logits = twin((pixels - mean[:, None, None]) / deviation[:, None, None])
     assert torch.allclose(-z.log(), logits, atol=1e-4)
@@ -287,7 +287,7 @@ def test_trained_weights_that_ship(
     some = dataclasses.replace(
         test_set, images=test_set.images[:1000], labels=test_set.labels[:1000]
     )
-    result = evaluate(model, some, alpha=config.alpha, polarity=config.polarity)
+    result = evaluate(model, some)
     assert result.accuracy == pytest.approx(float(metadata["test_accuracy"]), abs=0.03)
     assert result.sparsity > 0.9
 

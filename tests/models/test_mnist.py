@@ -98,8 +98,6 @@ def test_shipped_weights(data_root: Path) -> None:
     result = evaluate(
         mnist_scnn(pretrained=True),
         load_mnist(data_root, train=False),
-        alpha=config.alpha,
-        polarity=config.polarity,
     )
     assert abs(result.correct - round(10_000 * float(metadata["test_accuracy"]))) <= 3
     assert result.accuracy > 0.985

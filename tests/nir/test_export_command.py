@@ -48,7 +48,7 @@ def test_a_trained_deep_network_with_its_encoding(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     notes = ours.metadata(nir.read(path))
     assert notes["input_shape"] == [1, 28, 28]
-    assert notes["encoding"] == {"alpha": 3.0, "polarity": "bright-first", "whiten": False}
+    assert notes["encoding"] == {"alpha": 3.0, "polarity": "bright-first", "standardize": False}
     z = (3 * torch.rand(4, 1, 28, 28)).exp()
     expected = trained.model(z)
     assert expected.isfinite().any()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn, relu_twin, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import centre_weights_
@@ -78,7 +79,8 @@ def test_a_file_comes_back_as_the_same_network(name: str, tmp_path: Path, seed: 
         for parameter in model.parameters():
             if parameter.dim() == 1:  # biases start at 0
                 parameter.uniform_(-0.1, 0.5)
-    path = write(tmp_path / "network.nir", model, shape, encoding={"alpha": 2.0})
+    encoding = Encoding(2.0, "dark-first", True)
+    path = write(tmp_path / "network.nir", model, shape, encoding=encoding)
     before = torch.random.get_rng_state()
     again = read(path)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -93,7 +95,9 @@ def test_a_file_comes_back_as_the_same_network(name: str, tmp_path: Path, seed: 
         assert all(torch.equal(state[key], value) for key, value in again.state_dict().items())
     for one, other in zip(model, again, strict=True):
         assert getattr(one, "t_max", None) == getattr(other, "t_max", None)
-    assert metadata(nir.read(path))["encoding"] == {"alpha": 2.0}
+    assert metadata(nir.read(path))["encoding"] == encoding.to_dict()
+    assert again.encoding == encoding
+    assert read(write(path, again, shape)).encoding == encoding  # the one that it carries
     assert [path.name for path in tmp_path.iterdir()] == ["network.nir"]
 
 
@@ -102,27 +106,20 @@ def test_numbers_of_numpy_and_torch_are_written_as_numbers(tmp_path: Path, seed:
     model = nn.Sequential(
         SpikingConv2d(two, eight, np.int64(3), t_max=np.float32(4.5)), SpikingMaxPool2d(two)
     )
-    encoding = {"alpha": np.float32(1.5), "whiten": np.bool_(False), "mean": np.array([0.25, 0.5])}
     path = write(
         tmp_path / "network.nir",
         model,
         (two, eight, eight),
         tau=np.float32(0.5),  # type: ignore[arg-type]
         dt=np.float32(0.125),  # type: ignore[arg-type]
-        encoding=encoding | {"deviation": torch.tensor(2.0)},
     )
     assert torch.equal(read(path)(z := spikes(2, 2, 8, 8)), model(z))
     notes = metadata(nir.read(path))
     assert (notes["tau"], notes["dt"], notes["input_shape"]) == (0.5, 0.125, [2, 8, 8])
-    assert notes["encoding"] == {
-        "alpha": 1.5,
-        "whiten": False,
-        "mean": [0.25, 0.5],
-        "deviation": 2.0,
-    }
-    for value, kind in ((object(), "object"), ({1}, "set")):
-        with pytest.raises(TypeError, match=f"^encoding must hold what JSON knows.*got a {kind}"):
-            write(path, model, (2, 8, 8), encoding={"alpha": value})
+    assert notes["encoding"] is None
+    assert not hasattr(read(path), "encoding")
+    with pytest.raises(TypeError, match=r"^encoding must be a ttfs_fast.encoding.Encoding; got d"):
+        write(path, model, (2, 8, 8), encoding={"alpha": 1.0})  # type: ignore[arg-type]
     assert read(path)[0].t_max == 4.5  # the file that was there is there
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ttfs_fast import _core, spiking_conv2d, spiking_linear, spiking_max_pool2d
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.nn import SpikingConv2d, SpikingMaxPool2d
 from ttfs_fast.quantization import convert
 
@@ -128,7 +129,7 @@ def test_pooling_nothing(shape: tuple[int, ...]) -> None:
 
 def test_integers_of_nothing() -> None:
     model = torch.nn.Sequential(SpikingConv2d(1, 4, 3), SpikingMaxPool2d(2))
-    net = convert(model, 8, input_size=(1, 8, 8))
+    net = convert(model, 8, input_size=(1, 8, 8), encoding=Encoding())
     out = net(np.zeros((0, 1, 8, 8), np.uint8))
     assert out.shape == (0, 4, 3, 3)
     assert [layer.shape[0] for layer in net.layers(np.zeros((0, 1, 8, 8), np.uint8))] == [0, 0]

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from small_reproduction import Report
 from ttfs_fast.cli import app
 from ttfs_fast.data import ImageSet
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.paper import EvaluatedNetwork, NoNetworksError, Plan, find_networks, run
 from ttfs_fast.paper.part import Context
@@ -80,8 +81,10 @@ def test_mnist_and_the_authors_weights(data_root: Path, tmp_path: Path) -> None:
 def test_another_network_has_another_stem() -> None:
     def stem(seed: int, alpha: float = 3.0) -> str:
         torch.manual_seed(seed)
-        config = TrainConfig(dataset="digits", alpha=alpha)
-        return EvaluatedNetwork("digits", "Digits", "new", mnist_scnn(), config).stem
+        model = mnist_scnn(encoding=Encoding(alpha))
+        return EvaluatedNetwork(
+            "digits", "Digits", "new", model, TrainConfig(dataset="digits")
+        ).stem
 
     assert stem(0) == stem(0)
     assert len({stem(0), stem(1), stem(0, 2.5)}) == 3
@@ -145,7 +148,7 @@ def test_the_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("dataset", ["mnist", "digits"])
 def test_retraining_keeps_the_encoding_of_its_network(dataset: str, tmp_path: Path) -> None:
-    config = TrainConfig(dataset=dataset, alpha=2.0, polarity="dark-first")
-    network = EvaluatedNetwork("own", "Own", "own", mnist_scnn(), config, None)
+    model = mnist_scnn(encoding=Encoding(2.0, "dark-first"))
+    network = EvaluatedNetwork("own", "Own", "own", model, TrainConfig(dataset=dataset), None)
     context = Context(Plan(), [network], tmp_path, 1, print)
-    assert _retraining(context, network).training.encoding == network.encoding
+    assert _retraining(context, network).training.encoding == model.encoding

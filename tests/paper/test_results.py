@@ -56,7 +56,7 @@ def test_table_2_is_the_evaluation(report: Report) -> None:
     network = report.found.evaluated[0]
     own = report.results["table2"][KEY]
     digits = load("digits", train=False)
-    expected = evaluate(network.model, digits, **network.encoding).to_dict()
+    expected = evaluate(network.model, digits).to_dict()
     for name in ("correct", "confusion", "sparsity", "first_spike_time", "spikes_per_image"):
         assert own["evaluation"][name] == expected[name], name
     assert "images_per_second" not in own["evaluation"]
@@ -92,7 +92,7 @@ def test_table_4_tests_the_same_weights_both_ways(report: Report, bits: int) -> 
     # The float twin: what quantization-aware training simulates (here in float64, as convert
     # fits its thresholds), but for the rounded biases.
     twin = float_twin(converted, network.model)
-    assert own["float_correct"] == evaluate(twin, digits, **network.encoding).correct
+    assert own["float_correct"] == evaluate(twin, digits).correct
     simulated = mnist_scnn(dtype=torch.float64)
     simulated.load_state_dict(network.model.state_dict())
     dequantize_(quantize_(simulated, QuantizationConfig(bits)), keep_quantized=True)
@@ -127,7 +127,6 @@ def test_figure_2_is_the_disturbed_network(report: Report) -> None:
             Perturbation(weight_snr=5.0),
             seed=0,
             draw=draw,
-            **network.encoding,
         ).correct
         for draw in range(2)
     ]

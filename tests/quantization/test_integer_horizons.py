@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import ttfs_fast
-from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.encoding import Encoding, Polarity
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes, fold_horizons_
 from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
@@ -20,6 +20,7 @@ from ttfs_fast.quantization import (
 )
 
 ALPHA = 0.01
+ENCODING = Encoding(ALPHA)
 SIZE = (2, 14, 14)
 
 
@@ -51,7 +52,7 @@ def folded(weight_sum: float = 2.0, polarity: Polarity = "bright-first") -> nn.S
     )
     for layer in (first, second, third, last):
         nn.init.normal_(layer.shift, std=0.3)
-    model(encode(torch.from_numpy(pixels()), alpha=ALPHA, polarity=polarity))
+    model(Encoding(ALPHA, polarity)(torch.from_numpy(pixels())))
     return fold_horizons_(model.eval())
 
 
@@ -79,10 +80,10 @@ def leads_of(model: nn.Sequential, values: Tensor) -> list[Tensor]:
 )
 def test_integer_leads_are_the_float_leads_widened(weight_sum: float, polarity: Polarity) -> None:
     model, images = folded(weight_sum, polarity), pixels()
-    encoding: dict[str, Any] = {"alpha": ALPHA, "polarity": polarity}
+    encoding = Encoding(ALPHA, polarity)
     widening = [10.0, 20.0, 15.0, 10.0, 5.0]
-    net = convert(model, 8, input_size=SIZE, images=images, widening=widening, **encoding)
-    values = encode(torch.from_numpy(images), **encoding)
+    net = convert(model, 8, input_size=SIZE, images=images, widening=widening, encoding=encoding)
+    values = encoding(torch.from_numpy(images))
     factor = widening[0]
     assert (
         np.abs(
@@ -115,7 +116,7 @@ def test_integer_leads_are_the_float_leads_widened(weight_sum: float, polarity: 
 @pytest.mark.parametrize("time_bits", [16, 8])
 def test_engine_reference_and_file_agree(bits: int, time_bits: int) -> None:
     model, images = folded(), pixels(3)
-    net = convert(model, bits, time_bits, input_size=SIZE, alpha=ALPHA, images=images)
+    net = convert(model, bits, time_bits, input_size=SIZE, encoding=ENCODING, images=images)
     again = IntegerNetwork.from_bytes(net.to_bytes())
     assert again.to_bytes() == net.to_bytes()
     expected, codes = [], net.encode(images)
@@ -143,7 +144,7 @@ def test_leads_are_widened_to_what_codes_resolve(
     time_bits: int, spread: float, places: tuple[int, ...]
 ) -> None:
     model, images = folded(), pixels()
-    net = convert(model, 8, time_bits, input_size=SIZE, alpha=ALPHA, images=images)
+    net = convert(model, 8, time_bits, input_size=SIZE, encoding=ENCODING, images=images)
     layers = [net.encode(images), *net.layers(images)]
     horizon = net.layer_infos()[0].reference_code
     for codes in (layers[place] for place in places):
@@ -151,11 +152,11 @@ def test_leads_are_widened_to_what_codes_resolve(
         assert math.sqrt(np.square(leads).mean()) == pytest.approx(spread, rel=0.15)
     model[1].p = 0.5
     model.train()  # a dropout is left out all the same
-    dropped = convert(model, 8, time_bits, input_size=SIZE, alpha=ALPHA, images=images)
+    dropped = convert(model, 8, time_bits, input_size=SIZE, encoding=ENCODING, images=images)
     assert dropped.to_bytes() == net.to_bytes()
     assert model.training
-    one = convert(model, input_size=SIZE, alpha=ALPHA, images=images, widening=10.0)
-    several = convert(model, input_size=SIZE, alpha=ALPHA, images=images, widening=[10.0] * 5)
+    one = convert(model, input_size=SIZE, encoding=ENCODING, images=images, widening=10.0)
+    several = convert(model, input_size=SIZE, encoding=ENCODING, images=images, widening=[10.0] * 5)
     assert one.to_bytes() == several.to_bytes()
 
 
@@ -163,8 +164,8 @@ def test_leads_are_widened_to_what_codes_resolve(
 def test_rounded_weights_do_not_shift_the_answer(bits: int) -> None:
     """The mean lead of each class on the images is that of the float network."""
     model, images = folded(), pixels()
-    net = convert(model, bits, input_size=SIZE, alpha=ALPHA, images=images, widening=10.0)
-    leads = leads_of(model, encode(torch.from_numpy(images), alpha=ALPHA))[-1].numpy() * 10
+    net = convert(model, bits, input_size=SIZE, encoding=ENCODING, images=images, widening=10.0)
+    leads = leads_of(model, ENCODING(torch.from_numpy(images)))[-1].numpy() * 10
     found = 1 - net(images) / 49152
     assert np.abs((found - leads).mean(axis=0)).max() < 0.005 * leads.std()
 
@@ -176,20 +177,22 @@ def test_neurons_behind_their_own_horizon_are_silent() -> None:
     codes = []
     for lead in (0.0, 0.0003):
         layer.t_max = math.log(float(model[2][0].reference) * (1 - lead))
-        net = convert(model, input_size=SIZE, alpha=ALPHA, images=images, widening=10.0)
+        net = convert(model, input_size=SIZE, encoding=ENCODING, images=images, widening=10.0)
         codes.append(net.layers(images)[0])
     early = codes[0] <= round(49152 * 0.997)
     assert 0.1 < early.mean() < 0.9
     assert np.array_equal(codes[1], np.where(early, codes[0], net.silent))
     layer.t_max = 0.0
     with pytest.raises(ValueError, match="layer 0, t_max=0, comes before the first spike code"):
-        convert(model, input_size=SIZE, alpha=ALPHA, images=images, widening=10.0)
+        convert(model, input_size=SIZE, encoding=ENCODING, images=images, widening=10.0)
 
 
 def test_what_horizons_must_be() -> None:
     def refused(model: nn.Module, message: str, **options: Any) -> None:
         with pytest.raises((TypeError, ValueError), match=message):
-            convert(model, **{"input_size": SIZE, "alpha": ALPHA, "images": pixels(2)} | options)
+            convert(
+                model, **{"input_size": SIZE, "encoding": ENCODING, "images": pixels(2)} | options
+            )
 
     model = folded()
     refused(model, "is calibrated on images: give convert some hundred, and no units", images=None)
@@ -221,13 +224,13 @@ def test_what_horizons_must_be() -> None:
     refused(broken, "layer 0 has a weight that is NaN")
 
     with pytest.raises(ValueError, match="no units to choose; convert calibrates it"):
-        calibrated_units(model, pixels(2), alpha=ALPHA)
+        calibrated_units(model, pixels(2), encoding=ENCODING)
 
 
 def test_global_pool_of_an_ordinary_network() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(SpikingConv2d(2, 8, 3), FirstSpike(), nn.Flatten(), SpikingLinear(8, 5))
-    net = convert(model, input_size=SIZE)
+    net = convert(model, input_size=SIZE, encoding=Encoding())
     first, pooled, _ = net.layers(pixels())
     assert pooled.shape == (6, 8, 1, 1)
     assert np.array_equal(pooled, first.min(axis=(2, 3), keepdims=True))

@@ -19,6 +19,7 @@ from torch import nn
 
 import ttfs_fast
 from ttfs_fast import _core
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import IntegerNetwork, convert, is_integer_file, load
@@ -42,7 +43,7 @@ def net() -> IntegerNetwork:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05)
-    return convert(model, 4, input_size=(2, 11, 11))
+    return convert(model, 4, input_size=(2, 11, 11), encoding=Encoding())
 
 
 def images(net: IntegerNetwork, count: int = 4) -> np.ndarray:
@@ -73,7 +74,7 @@ def test_a_file_holds_the_network(tmp_path: Path, bits: int, time_bits: int) -> 
 def test_two_encoders_in_a_file() -> None:
     torch.manual_seed(3)
     model = nn.Sequential(SpikingConv2d(4, 6, 3), nn.Flatten(), SpikingLinear(54, 5))
-    net = convert(model, input_size=(2, 5, 5), alpha=1.0, polarity="both")
+    net = convert(model, input_size=(2, 5, 5), encoding=Encoding(1.0, "both"))
     again = IntegerNetwork.from_bytes(net.to_bytes())
     assert again.encoders.shape == (2, 256)
     assert again.encoders.tolist() == net.encoders.tolist()

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from ttfs_fast import quantization
 from ttfs_fast.data import load
-from ttfs_fast.encoding import encode
+from ttfs_fast.encoding import Encoding, encode
 from ttfs_fast.layers import predict
 from ttfs_fast.models import cifar_scnn, mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
@@ -115,7 +115,10 @@ def test_a_state_dict_carries_the_bits(bits: int, held: bool) -> None:
         other.load_state_dict(state)
         assert torch.equal(other(z), model(z))
         assert torch.equal(other[0].weight, model[0].weight)
-        nets = [convert(network, input_size=(12, 1, 1)) for network in (other, model)]
+        nets = [
+            convert(network, input_size=(12, 1, 1), encoding=Encoding())
+            for network in (other, model)
+        ]
         assert nets[0].to_bytes() == nets[1].to_bytes()
     del state["0.parametrizations.weight.0._extra_state"]
     with pytest.raises(RuntimeError, match="_extra_state"):
@@ -242,7 +245,7 @@ def test_held_codes_stay_while_thresholds_are_trained(bits: int) -> None:
         integers = model[i].weight * quantizer.theta.view(-1, *[1] * (model[i].weight.dim() - 1))
         torch.testing.assert_close(integers, integers.round(), rtol=0, atol=1e-4)
     # What is converted is what was trained.
-    network = convert(model, input_size=(1, 6, 6), units=[1 / 256] * 3)
+    network = convert(model, input_size=(1, 6, 6), encoding=Encoding(), units=[1 / 256] * 3)
     for info, i in zip(network.layer_infos(), (0, 2), strict=True):
         assert info.bits == bits
         quantizer = model[i].parametrizations.weight[0]
@@ -275,7 +278,7 @@ def test_integers_follow_the_quantized_float_network(bits: int) -> None:
                 layer.weight.mul_(1 + 0.5 * torch.randn_like(layer.weight))
                 layer.bias.fill_(0.125)
     quantize_(model, QuantizationConfig(bits))
-    net = convert(model, input_size=(2, 11, 11), units=1 / 1024)
+    net = convert(model, input_size=(2, 11, 11), encoding=Encoding(), units=1 / 1024)
     assert {info.bits for info in net.layer_infos()} == {0, bits}
     pixels = np.random.default_rng(0).integers(0, 256, (20, 2, 11, 11)).astype(np.uint8)
     with torch.no_grad():
@@ -343,11 +346,11 @@ def test_what_cannot_be_converted() -> None:
     with pytest.raises(TypeError, match="ReLU"):
         convert(nn.Sequential(nn.ReLU()))
     with pytest.raises(TypeError, match=r"nn\.Flatten"):
-        convert(nn.Sequential(SpikingLinear(784, 10)))
+        convert(nn.Sequential(SpikingLinear(784, 10)), encoding=Encoding())
     with pytest.raises(ValueError, match=r"takes 700 inputs.*784"):
-        convert(nn.Sequential(nn.Flatten(), SpikingLinear(700, 10)))
+        convert(nn.Sequential(nn.Flatten(), SpikingLinear(700, 10)), encoding=Encoding())
     with pytest.raises(ValueError, match="takes 3 channels"):
-        convert(nn.Sequential(SpikingConv2d(3, 4, 3)))
+        convert(nn.Sequential(SpikingConv2d(3, 4, 3)), encoding=Encoding())
     with pytest.raises(ValueError, match="bits"):
         convert(mnist_scnn(), bits=5)
     with pytest.raises(ValueError, match="time_bits"):
@@ -359,7 +362,7 @@ def test_what_cannot_be_converted() -> None:
     wide = SpikingConv2d(45000, 1, 1)
     nn.init.ones_(wide.weight)
     with pytest.raises(ValueError, match="overflow"):
-        convert(nn.Sequential(wide), input_size=(45000, 1, 1))
+        convert(nn.Sequential(wide), input_size=(45000, 1, 1), encoding=Encoding())
 
 
 @pytest.mark.parametrize("prepared", [False, True])
@@ -374,7 +377,7 @@ def test_a_large_bias_beside_small_weights(size: float, bits: int, prepared: boo
     model = nn.Sequential(nn.Flatten(), layer)
     if prepared:
         quantize_(model, QuantizationConfig(bits))
-    net = convert(model, bits, input_size=(1, 2, 2), units=1 / 1024)
+    net = convert(model, bits, input_size=(1, 2, 2), encoding=Encoding(), units=1 / 1024)
     codes = net(np.full((1, 1, 2, 2), 40, np.uint8))[0]
     expected = [4.5 / 3.5, 40 / 39, 3000 / 2999, math.inf, math.inf, 2.0]
     found = np.where(codes == net.silent, np.inf, codes / 1024)
@@ -396,36 +399,36 @@ def test_numbers_that_no_integer_stands_for_are_named() -> None:
     for value in (math.nan, math.inf):
         for name in ("weight", "bias"):
             with pytest.raises(ValueError, match=f"^layer 0 has a {name} that is NaN or infinite"):
-                convert(dense(**{name: value}), input_size=(1, 2, 2))
+                convert(dense(**{name: value}), input_size=(1, 2, 2), encoding=Encoding())
     for value in (1e7, -1e30):
         with pytest.raises(
             ValueError, match=r"^layer 0 has a bias of .*; an integer network holds"
         ):
-            convert(dense(bias=value), input_size=(1, 2, 2))
+            convert(dense(bias=value), input_size=(1, 2, 2), encoding=Encoding())
     spoilt = quantize_(dense())
     with torch.no_grad():
         spoilt[1].parametrizations.weight.original[0, 0] = math.nan  # type: ignore[union-attr]
     with pytest.raises(ValueError, match=r"^layer 0 has a weight that is NaN"):
-        convert(spoilt, input_size=(1, 2, 2))
+        convert(spoilt, input_size=(1, 2, 2), encoding=Encoding())
 
 
 def test_both_polarities(data_root: Path) -> None:
     model = cifar_scnn(pretrained=True)
     test_set = load("cifar10", str(data_root), train=False)
     images = test_set.images[:300]
-    units = quantization.calibrated_units(model, images, alpha=1.0, polarity="both")
-    net = convert(model, input_size=(3, 32, 32), alpha=1.0, polarity="both", units=units)
+    units = quantization.calibrated_units(model, images)
+    net = convert(model, input_size=(3, 32, 32), units=units)
     assert net.input_size == (3, 32, 32)
     assert net.code_size == (6, 32, 32)
     classes = net.classify(images)
     with torch.no_grad():
-        values = encode(torch.from_numpy(images), alpha=1.0, polarity="both")
+        values = model.encoding(torch.from_numpy(images))
         assert (classes == predict(model(values)).numpy()).mean() > 0.95
     assert (classes == test_set.labels[:300]).mean() > 0.6
     assert np.abs(net.encode(images) * net.unit - values.numpy()).max() <= net.unit
     # The same as one polarity of the images and of their negatives.
     joined = np.concatenate([images, 255 - images], axis=1)
-    one = convert(model, input_size=(6, 32, 32), alpha=1.0, units=units)
+    one = convert(model, input_size=(6, 32, 32), encoding=Encoding(1.0), units=units)
     for a, b in zip(net.layers(images), one.layers(joined), strict=True):
         assert np.array_equal(a, b)
 
@@ -750,7 +753,9 @@ def test_an_integer_network_is_tested_on_images_of_its_size(
         return " ".join(result.output.split())
 
     both = cifar_scnn(pretrained=True)
-    net = convert(both, input_size=(3, 32, 32), alpha=1.0, polarity="both")
+    net = convert(both, input_size=(3, 32, 32))
     assert "CIFAR-10's" in output(net)  # what is not in that folder
     small = nn.Sequential(nn.Flatten(), SpikingLinear(25, 2))
-    assert "(1, 5, 5), which no data set has" in output(convert(small, input_size=(1, 5, 5)))
+    assert "(1, 5, 5), which no data set has" in output(
+        convert(small, input_size=(1, 5, 5), encoding=Encoding())
+    )

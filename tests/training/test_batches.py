@@ -4,7 +4,7 @@ import torch
 
 from ttfs_fast.data import Augmentation, ImageSet
 from ttfs_fast.data.distort import distort
-from ttfs_fast.encoding import encode, standardise
+from ttfs_fast.encoding import Encoding, encode, standardize
 from ttfs_fast.training.batches import EpochBatches
 
 
@@ -105,20 +105,20 @@ def test_mirrored_borders_are_smaller_than_the_image() -> None:
         Augmentation((6, 5), crop=5, crop_padding="reflect")(pixels, generator)
 
 
-def test_crop_flip_and_whitening_come_before_the_encoding() -> None:
+def test_crop_flip_and_standardization_come_before_the_encoding() -> None:
     pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
     images = some_images(30)
     augmentation = Augmentation((6, 5), crop=2, flip=True)
-    plain, changed, whitened = (
+    plain, changed, standardized = (
         torch.cat([b.values for chunk in made.epoch() for b in chunk.batches])
         for made in (
             batches_of(images, 6),
             batches_of(images, 6, augmentation=augmentation),
-            batches_of(images, 6, whiten=True),
+            batches_of(images, 6, encoding=Encoding(standardize=True)),
         )
     )
-    assert plain.shape == changed.shape == whitened.shape
+    assert plain.shape == changed.shape == standardized.shape
     assert not torch.equal(plain, changed)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(6))
     pixels = images.images_as_tensor()[order]
-    assert torch.equal(whitened, encode(standardise(pixels)))
+    assert torch.equal(standardized, encode(standardize(pixels)))

@@ -91,7 +91,7 @@ def test_a_centred_network_learns_and_folds(tmp_path: Path) -> None:
     test_set = dataclasses.replace(
         test_set, images=test_set.images[:300], labels=test_set.labels[:300]
     )
-    again = evaluate(model, test_set, alpha=1.5, polarity="both")
+    again = evaluate(model, test_set)
     assert again.correct == result.evaluation.correct
 
 
@@ -119,7 +119,7 @@ def test_every_kind_of_network_trains(
     assert "nan" not in printed
     assert ("first spike" in printed) == (neuron == "spiking")
     network, _ = load_model(result.weights_path)
-    assert evaluate(network, load("digits", train=False), alpha=1.5).accuracy >= 0
+    assert evaluate(network, load("digits", train=False)).accuracy >= 0
 
 
 def test_a_single_image_is_left_out_with_batch_normalisation(tmp_path: Path) -> None:

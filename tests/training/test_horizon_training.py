@@ -64,7 +64,7 @@ def test_network_learns_and_exports_plain_layers(result: TrainResult) -> None:
     assert not has_horizon_layers(model)
     images = load("digits", train=False)
     images = dataclasses.replace(images, images=images.images[:300], labels=images.labels[:300])
-    again = evaluate(model, images, alpha=SMALL.alpha)
+    again = evaluate(model, images)
     assert again.correct == result.evaluation.correct
     assert again.sparsity_by_layer == result.evaluation.sparsity_by_layer
 
@@ -199,7 +199,7 @@ def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> No
     with pytest.raises(TypeError, match="conv1 belongs to a layer with a horizon, whose reference"):
         to_graph(model, shape)
     with pytest.raises(ValueError, match="is calibrated on images"):
-        quantization.convert(model, bits=8, input_size=shape, alpha=SMALL.alpha)
+        quantization.convert(model, bits=8, input_size=shape)
     with pytest.raises(ValueError, match=r"cannot be quantized while they train.*convert"):
         quantization.quantize_(copy.deepcopy(model))
     unfolded = make_model(SMALL, ImageShape(1, 28, 28, 10))
@@ -214,19 +214,18 @@ def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> No
 def test_integer_network_decides_as_the_trained_one(
     result: TrainResult, bits: int, time_bits: int, least: float, record_property: Any
 ) -> None:
-    model, alpha = result.model, SMALL.alpha
+    model = result.model
     some = load("digits", train=True).images[:200]
     net = quantization.convert(
         model,
         bits,
         time_bits,
         input_size=(1, 28, 28),
-        alpha=alpha,
         images=some,
     )
     images = load("digits", train=False)
     images = dataclasses.replace(images, images=images.images[:300], labels=images.labels[:300])
-    compared = quantization.compare(model, net, images, alpha=alpha)
+    compared = quantization.compare(model, net, images)
     record_property("agreement", compared.agreement)
     assert compared.agreement >= least
     # Late neurons are silent in both.
@@ -237,13 +236,11 @@ def test_integer_network_decides_as_the_trained_one(
 def test_noise_and_diagnosis_take_the_exported_network(result: TrainResult) -> None:
     images = load("digits", train=False)
     images = dataclasses.replace(images, images=images.images[:100], labels=images.labels[:100])
-    clean = evaluate_perturbed(result.model, images, Perturbation(), alpha=SMALL.alpha)
+    clean = evaluate_perturbed(result.model, images, Perturbation())
     assert clean.accuracy > 0.85
-    noisy = evaluate_perturbed(
-        result.model, images, Perturbation(output_jitter=0.001), alpha=SMALL.alpha
-    )
+    noisy = evaluate_perturbed(result.model, images, Perturbation(output_jitter=0.001))
     assert noisy.accuracy < clean.accuracy  # spikes lie within a thousandth of tau
-    z = encode(images.images_as_tensor(), alpha=SMALL.alpha)
+    z = result.model.encoding(images.images_as_tensor())
     diagnosis = diagnose(result.model, (z, images.labels_as_tensor()))
     firing = [layer.firing for layer in diagnosis.layers]
     assert len(firing) == 4

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ttfs_fast.data import ImageSet, StreamedImages
-from ttfs_fast.encoding import Polarity, encode, standardise, values_to_times
+from ttfs_fast.encoding import Encoding, encoding_of, values_to_times
 from ttfs_fast.layers import Neurons, SpikeCounter, hook_runs, predict
 
 JOULE_PER_SPIKE = 10e-12
@@ -193,9 +193,7 @@ def evaluate(
     model: nn.Module,
     image_set: ImageSet | StreamedImages,
     *,
-    alpha: float = 3.0,
-    polarity: Polarity = "bright-first",
-    whiten: bool = False,
+    encoding: Encoding | None = None,
     batch_size: int = 200,
     jitter: float = 0.0,
     generator: torch.Generator | None = None,
@@ -209,12 +207,12 @@ def evaluate(
         Maps spike values (N, C, H, W) to those of one output neuron a class, (N, classes).
     image_set : ImageSet or StreamedImages
         The images with their labels: in memory, or read as they are needed.
-    alpha, polarity, jitter, generator
-        How pixels become spike times; see `ttfs_fast.encoding.encode`.
-    whiten : bool
-        Standardise each image first; see `ttfs_fast.encoding.standardise`.
+    encoding : Encoding, optional
+        How the network sees images; by default the one that it carries.
     batch_size : int
         Images run at a time; streamed images have their own.
+    jitter, generator
+        Noise on the times of the input spikes; see `ttfs_fast.encoding.encode`.
     on_progress : callable, optional
         Called after each batch with the number of images done so far.
 
@@ -225,8 +223,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no images, if ``batch_size`` is below 1, or if the model's output has not one
-        neuron a class.
+        If there are no images, if ``batch_size`` is below 1, if the model's output has not one
+        neuron a class, or if there is no encoding.
 
     Notes
     -----
@@ -236,6 +234,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    encoding = encoding_of(model, encoding)
     classes = len(image_set.classes)
     weight = next(model.parameters())
     counter = SpikeCounter()
@@ -254,11 +253,9 @@ def evaluate(
         with torch.no_grad(), hook_runs(model, count):
             batches = encoded_batches(
                 image_set,
+                encoding,
                 batch_size,
                 weight.dtype,
-                whiten=whiten,
-                alpha=alpha,
-                polarity=polarity,
                 jitter=jitter,
                 generator=generator,
             )
@@ -283,18 +280,19 @@ def evaluate(
 
 def encoded_batches(
     image_set: ImageSet | StreamedImages,
+    encoding: Encoding,
     batch_size: int,
     dtype: torch.dtype,
     *,
-    whiten: bool,
-    **encoding: Any,
+    jitter: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Spike values and classes, batch by batch; ``encoding`` as for `ttfs_fast.encoding.encode`."""
+    """Spike values and classes, batch by batch."""
     for pixels, truth in _shown(image_set, batch_size):
         shown = pixels.to(dtype)
         if pixels.dtype == torch.uint8:
             shown /= 255
-        yield encode(standardise(shown) if whiten else shown, **encoding), truth
+        yield encoding(shown, jitter=jitter, generator=generator), truth
 
 
 def _shown(

@@ -12,7 +12,7 @@ from torch import nn
 
 from ttfs_fast.analysis.evaluate import encoded_batches
 from ttfs_fast.data import ImageSet, StreamedImages
-from ttfs_fast.encoding import Polarity
+from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.layers import SpikeRecorder, predict, watch_layers
 
 INPUT = "input"
@@ -74,9 +74,7 @@ def spike_timing(
     model: nn.Module,
     image_set: ImageSet | StreamedImages,
     *,
-    alpha: float = 3.0,
-    polarity: Polarity = "bright-first",
-    whiten: bool = False,
+    encoding: Encoding | None = None,
     batch_size: int = 200,
     latest: float = 8.0,
     bins: int = 80,
@@ -86,7 +84,7 @@ def spike_timing(
 
     Parameters
     ----------
-    model, image_set, alpha, polarity, whiten, batch_size, on_progress
+    model, image_set, encoding, batch_size, on_progress
         As for `ttfs_fast.analysis.evaluate`.
     latest : float
         Upper bound of the histograms, in units of tau; their lower bound is 0.
@@ -112,6 +110,7 @@ def spike_timing(
             "bins and batch_size must be at least 1, and latest finite and above 0; got "
             f"{bins}, {batch_size} and {latest}"
         )
+    encoding = encoding_of(model, encoding)
     edges = np.linspace(0.0, latest, bins + 1)
     weight = next(model.parameters())
     histograms: dict[str, NDArray[np.int64]] = {}
@@ -121,10 +120,7 @@ def spike_timing(
     was_training = model.training
     model.eval()
     try:
-        batches = encoded_batches(
-            image_set, batch_size, weight.dtype, whiten=whiten, alpha=alpha, polarity=polarity
-        )
-        for values, truth in batches:
+        for values, truth in encoded_batches(image_set, encoding, batch_size, weight.dtype):
             recorder = SpikeRecorder()
             with torch.no_grad(), watch_layers(model, recorder):
                 output = model(values.to(weight.device)).cpu()

@@ -15,6 +15,7 @@ from ttfs_fast._extras import require
 from ttfs_fast.analysis.energy import EnergyModel
 from ttfs_fast.analysis.evaluate import encoded_batches
 from ttfs_fast.data import ImageSet, StreamedImages
+from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, has_horizon_layers
 from ttfs_fast.layers import Layer, hook_runs, spiking_layers
@@ -296,8 +297,7 @@ def count_on_images(
     images: int,
     *,
     batch_size: int = 50,
-    whiten: bool = False,
-    **encoding: Any,
+    encoding: Encoding | None = None,
 ) -> OperationCounts:
     """The same on the first images of a data set.
 
@@ -310,18 +310,17 @@ def count_on_images(
         How many; all, if there are fewer.
     batch_size : int
         Images run at a time; streamed images have their own.
-    whiten, **encoding
-        How pixels become spikes; see :func:`ttfs_fast.analysis.evaluate`.
+    encoding : Encoding, optional
+        How the network sees images; by default the one that it carries.
     """
     if images < 1:
         raise ValueError(f"images must be at least 1; got {images}")
+    how = encoding_of(model, encoding)
 
     def batches() -> Iterator[Tensor]:
         left = images
         first = next(model.parameters())
-        shown = encoded_batches(
-            image_set, min(batch_size, images), first.dtype, whiten=whiten, **encoding
-        )
+        shown = encoded_batches(image_set, how, min(batch_size, images), first.dtype)
         for values, _ in shown:
             yield values[:left].to(first.device)
             left -= len(values)

@@ -27,7 +27,7 @@ from ttfs_fast.analysis.style import (
     series_color,
     style_axes,
 )
-from ttfs_fast.encoding import Polarity, encode, values_to_times
+from ttfs_fast.encoding import Encoding, encoding_of, values_to_times
 from ttfs_fast.layers import SpikeRecorder, spiking_layers, watch_layers
 from ttfs_fast.training.log import read_log
 
@@ -47,8 +47,7 @@ def spike_raster(
     *,
     label: int | None = None,
     classes: tuple[str, ...] | None = None,
-    alpha: float = 3.0,
-    polarity: Polarity = "bright-first",
+    encoding: Encoding | None = None,
 ) -> "Figure":
     """Draw when every neuron of a network spikes, for one image.
 
@@ -66,8 +65,8 @@ def spike_raster(
         Its true class, named in the title.
     classes : tuple of str, optional
         Names of the classes; their numbers if left out.
-    alpha, polarity
-        How pixels become spike times; see `ttfs_fast.encoding.encode`.
+    encoding : Encoding, optional
+        How the network sees images; by default the one that it carries.
 
     Returns
     -------
@@ -78,7 +77,7 @@ def spike_raster(
     ImportError
         If matplotlib is not installed.
     ValueError
-        If the image is not of bytes or has another number of dimensions.
+        If the image is not of bytes or has another number of dimensions, or there is no encoding.
     """
     figure = new_figure(11.0, 6.6)
     pixels = np.asarray(image)
@@ -88,7 +87,7 @@ def spike_raster(
             f"shape {pixels.shape}"
         )
     pixels = pixels.reshape((-1, *pixels.shape[-2:]))
-    rows = _record(model, pixels, alpha, polarity)
+    rows = _record(model, pixels, encoding_of(model, encoding))
     output = rows[-1][1]
     decision = float(np.min(output)) if np.isfinite(output).any() else math.inf
     names = classes or tuple(str(number) for number in range(len(output)))
@@ -207,12 +206,12 @@ def training_curve(log: str | Path) -> "Figure":
 
 
 def _record(
-    model: nn.Module, pixels: NDArray[np.uint8], alpha: float, polarity: Polarity
+    model: nn.Module, pixels: NDArray[np.uint8], encoding: Encoding
 ) -> list[tuple[str, NDArray[np.float64]]]:
     """Spike times of the input and of every layer for one image, +inf for silent."""
     weight = next(iter(spiking_layers(model).values())).weight
     shown = torch.from_numpy(pixels.copy()).to(weight.dtype).div_(255.0).unsqueeze(0)
-    values = encode(shown, alpha=alpha, polarity=polarity)
+    values = encoding(shown)
     recorder = SpikeRecorder()
     was_training = model.training
     model.eval()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
 from ttfs_fast.data import ImageSet, StreamedImages
-from ttfs_fast.encoding import Polarity
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.layers import Layer, hook_runs, layer_places, spiking_layers
 from ttfs_fast.nn import is_computed
 
@@ -159,16 +159,14 @@ def evaluate_perturbed(
     *,
     seed: int = 0,
     draw: int = 0,
-    alpha: float = 3.0,
-    polarity: Polarity = "bright-first",
-    whiten: bool = False,
+    encoding: Encoding | None = None,
     batch_size: int = 200,
 ) -> EvaluationResult:
     """Test a disturbed network on a data set.
 
     Parameters
     ----------
-    model, image_set, alpha, polarity, whiten, batch_size
+    model, image_set, encoding, batch_size
         As for `ttfs_fast.analysis.evaluate`. ``batch_size`` is part of what decides the random
         numbers.
     perturbation : Perturbation
@@ -190,9 +188,7 @@ def evaluate_perturbed(
     360
     """
     with perturbed(model, perturbation, draw_generator(seed, draw)):
-        return evaluate(
-            model, image_set, alpha=alpha, polarity=polarity, whiten=whiten, batch_size=batch_size
-        )
+        return evaluate(model, image_set, encoding=encoding, batch_size=batch_size)
 
 
 def signal_to_noise(weight: Tensor, changed: Tensor) -> float:

@@ -16,7 +16,7 @@ from ttfs_fast.circuit.energy import NetworkEnergy, simulated_energy
 from ttfs_fast.circuit.parameters import CircuitParameters, Nonidealities
 from ttfs_fast.circuit.simulation import Model, simulate
 from ttfs_fast.data import ImageSet
-from ttfs_fast.encoding import Polarity, encode, standardise
+from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.functional import spiking_conv2d, spiking_linear
 from ttfs_fast.geometry import conv_sizes
 from ttfs_fast.layers import Layer, hook_runs, layer_places, predict, spiking_layers
@@ -295,9 +295,7 @@ def simulate_network(
     noise: Nonidealities | None = None,
     model: Model = "averaged",
     duration: float = DURATION,
-    alpha: float = 3.0,
-    polarity: Polarity = "bright-first",
-    whiten: bool = False,
+    encoding: Encoding | None = None,
     batch_size: int = 20,
     seed: int = 0,
     threads: int | None = None,
@@ -320,10 +318,8 @@ def simulate_network(
         See `simulate`.
     duration : float
         Time simulated in each layer, in units of tau, or its horizon if that comes before.
-    alpha, polarity
-        How pixels become spike times; see `ttfs_fast.encoding.encode`.
-    whiten : bool
-        Standardise each image first; see `ttfs_fast.encoding.standardise`.
+    encoding : Encoding, optional
+        How the network sees images; by default the one that it carries.
     batch_size : int
         Images at a time.
     progress : callable, optional
@@ -337,14 +333,10 @@ def simulate_network(
     total = len(image_set.labels) if images is None else min(images, len(image_set.labels))
     if total < 1 or batch_size < 1:
         raise ValueError(f"images and batch_size must be at least 1; got {total}, {batch_size}")
+    encoding = encoding_of(network, encoding)
     base = parameters or CircuitParameters()
     weight = next(iter(spiking_layers(network).values())).weight
     pixels, labels = image_set.images_as_tensor()[:total], image_set.labels_as_tensor()[:total]
-
-    def values_of(part: slice) -> Tensor:
-        shown = pixels[part].to(weight.dtype).div_(255.0)
-        return encode(standardise(shown) if whiten else shown, alpha=alpha, polarity=polarity)
-
     found: dict[str, list[LayerResult]] = {}
     numbers = {name: number for number, name in enumerate(layer_places(network))}
     fitted: dict[str, CircuitParameters] = {}
@@ -379,7 +371,8 @@ def simulate_network(
     try:
         for done in range(0, total, batch_size):
             part = slice(done, min(done + batch_size, total))
-            values, truth = values_of(part), labels[part]
+            values = encoding(pixels[part].to(weight.dtype).div_(255.0))
+            truth = labels[part]
             with torch.no_grad():
                 ideal = predict(network(values))
                 with hook_runs(network, hook):

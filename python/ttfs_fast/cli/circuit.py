@@ -255,7 +255,6 @@ def layer(
                 images=images,
                 noise=noise,
                 model=model.value,
-                **config.encoding,
                 duration=duration,
                 seed=seed,
                 progress=advance,

@@ -55,8 +55,6 @@ def demo(
             test_set.images[0],
             label=int(test_set.labels[0]),
             classes=test_set.classes,
-            alpha=config.alpha,
-            polarity=config.polarity,
         )
         save_figure(picture, figure)
         print(f"\nThe spikes of one test image, layer by layer: {picture.resolve()}\n")

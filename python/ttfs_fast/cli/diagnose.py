@@ -49,7 +49,6 @@ def diagnose(
         from ttfs_fast import analysis, training
         from ttfs_fast.analysis.style import save_figure
         from ttfs_fast.data import load
-        from ttfs_fast.encoding import encode, standardise
         from ttfs_fast.training.datasets import image_shape
 
         if (config is None) == (weights is None):
@@ -67,10 +66,7 @@ def diagnose(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(chosen.seed)
                 model = training.make_model(chosen, image_shape(image_set))
-        pixels = image_set.images_as_tensor()[:images]
-        values = encode(
-            standardise(pixels) if chosen.standardize else pixels, chosen.alpha, chosen.polarity
-        )
+        values = chosen.encoding(image_set.images_as_tensor()[:images])
         found = analysis.diagnose(
             model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.logit_scale
         )

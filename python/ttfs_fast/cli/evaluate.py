@@ -169,7 +169,6 @@ def evaluate(
             result = analysis.evaluate(
                 model,
                 image_set,
-                **config.encoding,
                 batch_size=batch_size,
                 jitter=jitter,
                 generator=torch.Generator().manual_seed(seed),
@@ -177,7 +176,7 @@ def evaluate(
             )
         counts = None
         if count_operations:
-            counts = analysis.count_on_images(model, image_set, count_operations, **config.encoding)
+            counts = analysis.count_on_images(model, image_set, count_operations)
         if as_json:
             found = result.to_dict()
             if counts is not None:

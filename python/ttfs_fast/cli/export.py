@@ -66,7 +66,7 @@ def export(
             raise ValueError("give a file to write, NAME.nir or NAME.pt2, or --check LIMITS.toml")
         if out is not None and out.suffix not in (".nir", ".pt2"):
             raise ValueError(f"{out}: the file's name must end in .nir or .pt2")
-        model, config, _ = choose_network(weights, pretrained, authors)
+        model, _, _ = choose_network(weights, pretrained, authors)
         shape: Shape = (1, 28, 28)
         if isinstance(model, SpikingNetwork | HorizonNetwork):
             shape = (model.description.in_channels, *model.description.image_size)
@@ -85,7 +85,7 @@ def export(
         if out.suffix == ".nir":
             from ttfs_fast import nir
 
-            nir.write(out, model, shape, tau=tau, dt=dt, encoding=config.encoding)
+            nir.write(out, model, shape, tau=tau, dt=dt)
         else:
             _write_exported_program(out, model, shape)
         print(f"{out}: {out.stat().st_size:,} bytes, from spike values of images of {shape}")

@@ -104,9 +104,7 @@ def quantize(
         )
         set_threads(base.threads)
         for number, network in networks.items():
-            comparison = quantization.compare(
-                model, network, test_set, alpha=base.alpha, polarity=base.polarity
-            )
+            comparison = quantization.compare(model, network, test_set, encoding=base.encoding)
             print(
                 f"{number} bits: {comparison.integer_correct / comparison.images:.2%} correct, "
                 f"float {comparison.float_correct / comparison.images:.2%}; the same decision on "

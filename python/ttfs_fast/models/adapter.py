@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ttfs_fast.encoding import Encoding
+
 LARGEST_LOGIT = 60.0
 """exp(-60) is the least spike value that a logit is turned into; exp(-104) would be 0."""
 
@@ -18,11 +20,16 @@ class OnSpikeValues(nn.Module):
     ----------
     network : Module
         From images (N, C, H, W) to logits (N, classes).
-    alpha : float
-        As for :func:`ttfs_fast.encoding.encode`, with bright pixels first.
+    encoding : Encoding
+        How images became the spikes that it is fed with; each pixel once.
     mean, deviation : float or sequence of float
         Mean and deviation of the pixel intensities, of each channel or of all; the network sees
         (p - mean) / deviation.
+
+    Raises
+    ------
+    ValueError
+        If the encoding shows each pixel twice.
     """
 
     mean: Tensor
@@ -31,18 +38,25 @@ class OnSpikeValues(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        alpha: float,
+        encoding: Encoding,
         mean: float | list[float] = 0.5,
         deviation: float | list[float] = 0.25,
     ) -> None:
         super().__init__()
+        if encoding.polarity == "both":
+            raise ValueError(
+                "a network that is fed with intensities sees each pixel once; polarity must be "
+                '"bright-first" or "dark-first", not "both"'
+            )
         self.network = network
-        self.alpha = alpha
+        self.encoding = encoding
         for name, value in (("mean", mean), ("deviation", deviation)):
             self.register_buffer(name, torch.as_tensor(value).reshape(-1, 1, 1))
 
     def forward(self, z: Tensor) -> Tensor:
         """Spike values (N, C, H, W) of images to spike values (N, classes), exp(-logits)."""
-        intensity = 1 - z.log() / self.alpha
+        intensity = z.log() / self.encoding.alpha
+        if self.encoding.polarity == "bright-first":
+            intensity = 1 - intensity
         logits: Tensor = self.network((intensity - self.mean) / self.deviation)
         return (-logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)).exp()

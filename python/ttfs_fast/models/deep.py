@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 
 from ttfs_fast._untrusted import read_safetensors
+from ttfs_fast.encoding import MNIST_ENCODING, Encoding
 from ttfs_fast.geometry import IntPair, pair
 from ttfs_fast.models.description import (
     Conv,
@@ -19,7 +20,7 @@ from ttfs_fast.models.description import (
     numbered,
 )
 from ttfs_fast.models.networks import SpikingNetwork
-from ttfs_fast.models.shipped import ShippedName, shipped_weights
+from ttfs_fast.models.shipped import ShippedName, pretrained_encoding, shipped_weights
 
 Depth = Literal[4, 8, 13, 17]
 
@@ -63,6 +64,7 @@ def spiking_vgg16(
     classes: int = 10,
     bias: bool = True,
     t_max: float = math.inf,
+    encoding: Encoding = MNIST_ENCODING,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> SpikingNetwork:
@@ -82,6 +84,9 @@ def spiking_vgg16(
         Whether every neuron has one more input, which spikes at t = 0.
     t_max : float
         The horizon of every layer.
+    encoding : Encoding
+        How the network sees images; it carries it as its attribute. With both polarities
+        ``in_channels`` is twice the number of channels of an image.
     device, dtype
         Of the parameters.
 
@@ -109,7 +114,7 @@ def spiking_vgg16(
     blocks = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (1024,) * 3)
     layers = _vgg(blocks, (4096, 4096, 512), classes)
     return _network(
-        "SpikingVGG16", layers, width, in_channels, image_size, bias, t_max, device, dtype
+        "SpikingVGG16", layers, width, in_channels, image_size, bias, t_max, encoding, device, dtype
     )
 
 
@@ -122,6 +127,7 @@ def vgg_stack(
     classes: int = 10,
     bias: bool = True,
     t_max: float = math.inf,
+    encoding: Encoding = MNIST_ENCODING,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> SpikingNetwork:
@@ -142,7 +148,7 @@ def vgg_stack(
     ----------
     depth : {4, 8, 13, 17}
         Layers of neurons.
-    width, in_channels, image_size, classes, bias, t_max, device, dtype
+    width, in_channels, image_size, classes, bias, t_max, encoding, device, dtype
         As :func:`spiking_vgg16`.
 
     Returns
@@ -160,7 +166,9 @@ def vgg_stack(
     blocks, dense = _STACKS[depth]
     layers = _vgg(blocks, dense, classes)
     name = f"VGG stack of {depth}"
-    return _network(name, layers, width, in_channels, image_size, bias, t_max, device, dtype)
+    return _network(
+        name, layers, width, in_channels, image_size, bias, t_max, encoding, device, dtype
+    )
 
 
 def cifar_scnn(
@@ -172,6 +180,7 @@ def cifar_scnn(
     classes: int = 10,
     bias: bool = True,
     t_max: float = math.inf,
+    encoding: Encoding | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> SpikingNetwork:
@@ -183,9 +192,12 @@ def cifar_scnn(
     ----------
     pretrained : bool
         Load the weights that ship with the package, trained on CIFAR-10 from both polarities of the
-        pixels (docs/results/deep.md says how): ``encode(pixels, alpha=1, polarity="both")``.
+        pixels (docs/results/deep.md says how).
     in_channels : int, optional
         Channels of the images: by default 3, with `pretrained` 6.
+    encoding : Encoding, optional
+        How it sees images: by default as :func:`spiking_vgg16`, with `pretrained` as the weights
+        were trained, ``Encoding(alpha=1.0, polarity="both")``.
     width, image_size, classes, bias, t_max, device, dtype
         As :func:`spiking_vgg16`; any image size will do.
 
@@ -202,7 +214,10 @@ def cifar_scnn(
         Dense(classes),
     ]
     channels = (6 if pretrained else 3) if in_channels is None else in_channels
-    model = _network("CIFAR SCNN", layers, width, channels, image_size, bias, t_max, device, dtype)
+    own = encoding or (pretrained_encoding("cifar_scnn") if pretrained else MNIST_ENCODING)
+    model = _network(
+        "CIFAR SCNN", layers, width, channels, image_size, bias, t_max, own, device, dtype
+    )
     return _load_shipped(model, "cifar_scnn") if pretrained else model
 
 
@@ -215,6 +230,7 @@ def cifar_vgg(
     classes: int = 10,
     bias: bool = True,
     t_max: float = math.inf,
+    encoding: Encoding | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> SpikingNetwork:
@@ -228,9 +244,12 @@ def cifar_vgg(
     ----------
     pretrained : bool
         Load the weights that ship with the package, trained on CIFAR-10 from both polarities of the
-        pixels (docs/results/deep.md says how): ``encode(pixels, alpha=1, polarity="both")``.
+        pixels (docs/results/deep.md says how).
     in_channels : int, optional
         Channels of the images: by default 3, with `pretrained` 6.
+    encoding : Encoding, optional
+        How it sees images: by default as :func:`spiking_vgg16`, with `pretrained` as the weights
+        were trained, ``Encoding(alpha=1.0, polarity="both")``.
     width, image_size, classes, bias, t_max, device, dtype
         As :func:`spiking_vgg16`, for images of at least 8 x 8.
 
@@ -247,7 +266,10 @@ def cifar_vgg(
     """
     layers = _vgg(((32,), (64,), (128, 128)), (256,), classes)
     channels = (6 if pretrained else 3) if in_channels is None else in_channels
-    model = _network("CIFAR VGG", layers, width, channels, image_size, bias, t_max, device, dtype)
+    own = encoding or (pretrained_encoding("cifar_vgg") if pretrained else MNIST_ENCODING)
+    model = _network(
+        "CIFAR VGG", layers, width, channels, image_size, bias, t_max, own, device, dtype
+    )
     return _load_shipped(model, "cifar_vgg") if pretrained else model
 
 
@@ -259,6 +281,7 @@ def cifar_airbench(
     classes: int = 10,
     bias: bool = True,
     t_max: float = math.inf,
+    encoding: Encoding = MNIST_ENCODING,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> SpikingNetwork:
@@ -272,7 +295,7 @@ def cifar_airbench(
     ----------
     width : float
         Factor on the channels of all layers but the first and the last.
-    in_channels, image_size, classes, bias, t_max, device, dtype
+    in_channels, image_size, classes, bias, t_max, encoding, device, dtype
         As :func:`spiking_vgg16`, for images of at least 9 x 9.
 
     Returns
@@ -292,7 +315,7 @@ def cifar_airbench(
         layers += [Conv(3, inner), Pool(2, 2), Conv(3, inner)]
     layers += [GlobalPool(), Dense(_positive("classes", classes))]
     return _network(
-        "CIFAR airbench", layers, 1.0, in_channels, image_size, bias, t_max, device, dtype
+        "CIFAR airbench", layers, 1.0, in_channels, image_size, bias, t_max, encoding, device, dtype
     )
 
 
@@ -304,6 +327,7 @@ def spiking_googlenet(
     classes: int = 1000,
     bias: bool = True,
     t_max: float = math.inf,
+    encoding: Encoding = MNIST_ENCODING,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> SpikingNetwork:
@@ -316,7 +340,7 @@ def spiking_googlenet(
 
     Parameters
     ----------
-    width, in_channels, image_size, classes, bias, t_max, device, dtype
+    width, in_channels, image_size, classes, bias, t_max, encoding, device, dtype
         As :func:`spiking_vgg16`; images of 224 x 224 in the paper, any size will do.
 
     Returns
@@ -352,7 +376,9 @@ def spiking_googlenet(
         in_channels,
         pair(image_size),
     ).scaled(width)
-    return SpikingNetwork(description, bias=bias, t_max=t_max, device=device, dtype=dtype)
+    return SpikingNetwork(
+        description, bias=bias, t_max=t_max, encoding=encoding, device=device, dtype=dtype
+    )
 
 
 def _vgg(blocks: Sequence[Sequence[int]], dense: Sequence[int], classes: int) -> list[Layer]:
@@ -371,6 +397,7 @@ def _network(
     image_size: IntPair,
     bias: bool,
     t_max: float,
+    encoding: Encoding,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
 ) -> SpikingNetwork:
@@ -379,7 +406,9 @@ def _network(
         _positive("classes", last.outputs)
     description = Description(name, tuple(numbered(layers)), in_channels, pair(image_size))
     scaled = description.scaled(width)
-    return SpikingNetwork(scaled, bias=bias, t_max=t_max, device=device, dtype=dtype)
+    return SpikingNetwork(
+        scaled, bias=bias, t_max=t_max, encoding=encoding, device=device, dtype=dtype
+    )
 
 
 def _load_shipped(model: SpikingNetwork, name: ShippedName) -> SpikingNetwork:

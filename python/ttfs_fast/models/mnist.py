@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._untrusted import parse_json, read_metadata, read_npy, read_safetensors
-from ttfs_fast.models.shipped import shipped_weights
+from ttfs_fast.encoding import MNIST_ENCODING, Encoding
+from ttfs_fast.models.shipped import read_encoding, shipped_weights
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
@@ -28,11 +29,13 @@ class MnistSCNN(nn.Sequential):
         self,
         *,
         t_max: float = math.inf,
+        encoding: Encoding = MNIST_ENCODING,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.t_max = t_max
+        self.encoding = encoding
         like = {"t_max": t_max, "device": device, "dtype": dtype}
         self.conv1 = SpikingConv2d(1, 32, 5, stride=2, padding="same", **like)  # type: ignore[arg-type]
         self.conv2 = SpikingConv2d(32, 16, 5, stride=2, padding="same", **like)  # type: ignore[arg-type]
@@ -45,6 +48,7 @@ def mnist_scnn(
     pretrained: bool = False,
     weights: str | Path | None = None,
     t_max: float | None = None,
+    encoding: Encoding | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> MnistSCNN:
@@ -53,14 +57,18 @@ def mnist_scnn(
     Parameters
     ----------
     pretrained : bool
-        Load the weights that ship with the package, trained on MNIST with the encoding
-        ``t = 3 (1 - p)`` (docs/results/mnist.md says how).
+        Load the weights that ship with the package, trained on MNIST (docs/results/mnist.md says
+        how).
     weights : path, optional
         Load a ``.safetensors`` file, as ``ttfs-fast train`` writes it, or the folder of the
         authors' ``weight_scnn1.npy``, ``weight_scnn2.npy`` and ``weight_scnn3.npy``.
     t_max : float, optional
         The horizon of every layer. By default that of the training run whose weights are loaded,
         else none; for the authors' weights ln 1e5, as in their code.
+    encoding : Encoding, optional
+        How the network sees images; it carries it as its attribute. By default that of the file
+        whose weights are loaded; where a file does not say, for the authors' weights, and for a
+        new network the paper's, ``Encoding()``, t = 3 (1 - p).
     device, dtype
         Of the parameters.
 
@@ -85,17 +93,18 @@ def mnist_scnn(
     if path is not None and not path.exists():
         raise FileNotFoundError(f"no weights at {path}: give a .safetensors file or a folder")
     state: dict[str, Tensor] = {}
-    horizons = [math.inf] * 3
+    horizons, known = [math.inf] * 3, None
     if pretrained:
         with shipped_weights() as file:
-            state, horizons = _exported(file)
+            (state, horizons), known = _exported(file), read_encoding(file)
     elif path is not None and path.is_dir():
         state, horizons = _authors_state(path), [AUTHORS_LATEST] * 3
     elif path is not None:
-        state, horizons = _exported(path)
+        (state, horizons), known = _exported(path), read_encoding(path)
     if t_max is not None:
         horizons = [t_max] * 3
-    model = MnistSCNN(t_max=max(horizons), device=device, dtype=dtype)
+    encoding = encoding or known or MNIST_ENCODING
+    model = MnistSCNN(t_max=max(horizons), encoding=encoding, device=device, dtype=dtype)
     for layer, horizon in zip((model.conv1, model.conv2, model.fc), horizons, strict=True):
         layer.t_max = horizon
     if not state:

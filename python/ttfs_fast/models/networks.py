@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._overrides import overridable
+from ttfs_fast.encoding import MNIST_ENCODING, Encoding
 from ttfs_fast.functional import spiking_max_pool2d
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import (
@@ -43,6 +44,9 @@ class SpikingNetwork(nn.Sequential):
         Whether every neuron has one more input, which spikes at t = 0.
     t_max : float
         The horizon of every layer.
+    encoding : Encoding
+        How it sees images; kept as its attribute. ``in_channels`` counts channels of spikes: with
+        both polarities, twice those of the images.
     device, dtype
         Of the parameters.
     """
@@ -53,11 +57,13 @@ class SpikingNetwork(nn.Sequential):
         *,
         bias: bool = True,
         t_max: float = math.inf,
+        encoding: Encoding = MNIST_ENCODING,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.description = description
+        self.encoding = encoding
         self.t_max = t_max
         _fill(self, description, _Spiking(bias, t_max, device, dtype))
 
@@ -129,15 +135,15 @@ class HorizonNetwork(nn.Sequential):
     """The network of the same shape whose layers have horizons; see `ttfs_fast.horizon`.
 
     Input: spike values of images, shape (N, in_channels, height, width), none later than
-    ``alpha``. Output: spike values of the classes, shape (N, classes); the class is the output
-    that spikes first.
+    ``encoding.alpha``. Output: spike values of the classes, shape (N, classes); the class is the
+    output that spikes first.
 
     Parameters
     ----------
     description : Description
         Its layers; Inception modules, whose branches have horizons of their own, are refused.
-    alpha : float
-        Latest time of an input spike, in units of tau.
+    encoding : Encoding
+        How it sees images; kept as its attribute.
     weight_sum, spread : float
         Of every layer; see `ttfs_fast.horizon.HorizonConv2d`.
     whitening : bool
@@ -159,7 +165,7 @@ class HorizonNetwork(nn.Sequential):
         self,
         description: Description,
         *,
-        alpha: float,
+        encoding: Encoding = MNIST_ENCODING,
         weight_sum: float = 4.0,
         spread: float = 0.002,
         whitening: bool = False,
@@ -169,7 +175,7 @@ class HorizonNetwork(nn.Sequential):
     ) -> None:
         super().__init__()
         self.description = description
-        self.alpha = alpha
+        self.encoding = encoding
         if whitening and not isinstance(description.layers[0][1], Conv):
             raise ValueError(
                 f"{description.name}: whitening is for a network that begins with a convolution"
@@ -181,7 +187,7 @@ class HorizonNetwork(nn.Sequential):
             "dtype": dtype,
         }
         shape: tuple[int, ...] = (description.in_channels, *description.image_size)
-        t_in = alpha
+        t_in = encoding.alpha
         before: Layer | None = None
         followers = [layer for _, layer in description.layers[1:]] + [None]
         for (name, layer), after in zip(description.layers, followers, strict=True):

@@ -6,6 +6,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
+from ttfs_fast._untrusted import parse_json, read_metadata
+from ttfs_fast.encoding import Encoding
+
 ShippedName = Literal["mnist_scnn", "cifar_scnn", "cifar_vgg"]
 
 SHIPPED: tuple[ShippedName, ...] = get_args(ShippedName)
@@ -18,6 +21,42 @@ def shipped_weights(name: ShippedName = "mnist_scnn") -> AbstractContextManager[
         raise ValueError(f"no trained weights of {name!r} ship; there are {', '.join(SHIPPED)}")
     file = resources.files("ttfs_fast.models") / "weights" / f"{name}.safetensors"
     return resources.as_file(file)
+
+
+def pretrained_encoding(name: ShippedName = "mnist_scnn") -> Encoding:
+    """How a network that ships trained sees images."""
+    with shipped_weights(name) as file:
+        found = read_encoding(file)
+    assert found is not None
+    return found
+
+
+def read_encoding(path: str | Path) -> Encoding | None:
+    """How the network in a file of weights sees images; None if the file does not say.
+
+    Parameters
+    ----------
+    path : str or Path
+        A safetensors file; its metadata hold the entry ``encoding``, JSON as
+        :meth:`ttfs_fast.encoding.Encoding.to_json` writes it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or what it holds there is no encoding.
+    """
+    metadata = read_metadata(path)
+    try:
+        if "encoding" in metadata:
+            return Encoding.from_json(metadata["encoding"])
+        config = parse_json(metadata.get("config", "{}"))
+        if not isinstance(config, dict) or "alpha" not in config:
+            return None
+        # Files of runs before version 0.2 name it among the settings of their training.
+        shown = config.get("standardize", config.get("whiten", False))
+        return Encoding(config["alpha"], config["polarity"], bool(shown))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: its metadata hold no encoding: {error}") from error
 
 
 def shipped_name(path: Path) -> ShippedName | None:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
-from ttfs_fast.encoding import check_spike_values
+from ttfs_fast.encoding import Encoding, check_spike_values, encoding_of
 from ttfs_fast.nir._layers import BIAS, Builder, Clock, build, clocks_of, describe, fill, node_name
 
 __all__ = [
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _FORMAT = "ttfs_fast network"
-_VERSION = 1
+_VERSION = 2
 
 
 def to_graph(
@@ -58,7 +58,7 @@ def to_graph(
     *,
     tau: float = 10e-3,
     dt: float = 0.1e-3,
-    encoding: Mapping[str, Any] | None = None,
+    encoding: Encoding | None = None,
 ) -> Any:
     """A network as a NIR graph.
 
@@ -76,9 +76,9 @@ def to_graph(
         Step of the simulator that is to run it, in seconds, below `tau`. NIR's spikes are pulses;
         w_in, r and v_threshold are such that one of height 1 and length `dt` steps the current by
         the weight. snnTorch 1.0 takes 0.1 ms for granted.
-    encoding : mapping, optional
-        How inputs become spikes, such as ``{"alpha": 3.0, "polarity": "bright-first"}``, for the
-        metadata.
+    encoding : Encoding, optional
+        How inputs become spikes, for the metadata; by default the one that the model carries, if
+        any.
 
     Returns
     -------
@@ -125,22 +125,18 @@ def to_graph(
     builder = Builder(nir, shape, tau, dt, clocks[0])
     for facts, layer, later in zip(descriptions, layers.values(), clocks[1:], strict=True):
         builder.add(facts, layer, later)
+    if encoding is not None or isinstance(getattr(model, "encoding", None), Encoding):
+        encoding = encoding_of(model, encoding)
     notes = {
         "format": _FORMAT,
         "version": _VERSION,
         "input_shape": list(shape),
         "tau": tau,
         "dt": dt,
-        "encoding": None if encoding is None else dict(encoding),
+        "encoding": None if encoding is None else encoding.to_dict(),
         "layers": descriptions,
     }
-    try:
-        text = json.dumps(notes, default=_plain)
-    except TypeError as error:
-        raise TypeError(
-            f"encoding must hold what JSON knows, numbers, texts and lists of them: {error}"
-        ) from error
-    return builder.graph({"ttfs_fast": text})
+    return builder.graph({"ttfs_fast": json.dumps(notes, default=_plain)})
 
 
 def from_graph(graph: Any) -> nn.Sequential:
@@ -154,7 +150,8 @@ def from_graph(graph: Any) -> nn.Sequential:
     Returns
     -------
     torch.nn.Sequential
-        With the names of its modules, hence its state_dict, and the same outputs bit for bit.
+        With the names of its modules, hence its state_dict, the same outputs bit for bit, and the
+        encoding, if the graph has one.
 
     Raises
     ------
@@ -169,8 +166,10 @@ def from_graph(graph: Any) -> nn.Sequential:
             layer = build(facts)
             fill(layer, facts, graph.nodes[node_name(facts["name"])], clocks)
             model.add_module(facts["name"], layer)
-        scales = {key: notes[key] for key in ("tau", "dt", "encoding")}
-        same = _equal(to_graph(model, notes["input_shape"], **scales), graph)
+        if notes["encoding"] is not None:
+            model.encoding = Encoding.from_dict(notes["encoding"])  # type: ignore[assignment]
+        again = to_graph(model, notes["input_shape"], tau=notes["tau"], dt=notes["dt"])
+        same = _equal(again, graph)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise ValueError(
             f"the graph's metadata do not describe its nodes: {type(error).__name__}: {error}"
@@ -190,7 +189,7 @@ def write(
     *,
     tau: float = 10e-3,
     dt: float = 0.1e-3,
-    encoding: Mapping[str, Any] | None = None,
+    encoding: Encoding | None = None,
 ) -> Path:
     """Write a network to a NIR file (HDF5). A file that is there is replaced in one step.
 

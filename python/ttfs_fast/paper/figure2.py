@@ -116,7 +116,7 @@ def _images(context: Context, network: EvaluatedNetwork, kind: str) -> int:
 
 
 def _undisturbed(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
-    found = evaluate(network.model, network.some(images), **network.encoding)
+    found = evaluate(network.model, network.some(images))
     return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
 
 
@@ -129,7 +129,6 @@ def _disturbed(
         Perturbation(**{kind: level}),
         seed=seed,
         draw=draw,
-        **network.encoding,
     )
     return {"correct": found.correct, "silent": found.silent_images}
 
@@ -140,7 +139,7 @@ def _rounded(network: EvaluatedNetwork, images: int, bits: int) -> dict[str, Any
     dequantize_(quantize_(model, QuantizationConfig(bits)), keep_quantized=True)
     pairs = zip(spiking_layers(network.model).values(), spiking_layers(model).values(), strict=True)
     before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
-    found = evaluate(model, network.some(images), **network.encoding)
+    found = evaluate(model, network.some(images))
     return {
         "correct": found.correct,
         "accuracy": found.accuracy,
@@ -157,7 +156,6 @@ def _circuits(context: Context, network: EvaluatedNetwork, phase_noise: float) -
         CircuitParameters(),
         images=context.plan.circuit_images,
         noise=Nonidealities(phase_noise=phase_noise),
-        **network.encoding,
         seed=context.plan.seed,
     )
     return {

@@ -14,6 +14,7 @@ from torch import nn
 from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, load
 from ttfs_fast.data._sources import data_folders, folder_path
 from ttfs_fast.data.folders import centre_square
+from ttfs_fast.encoding import encoding_of
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.models.shipped import ShippedName
@@ -56,9 +57,9 @@ class EvaluatedNetwork:
     title, origin : str
         What it is, and where its weights come from, for people.
     model : Module
-        The network.
+        The network; it carries its encoding.
     config : TrainConfig
-        How its images become spikes, and the settings that it was trained with.
+        The settings that it was trained with.
     data_root : Path, optional
         Folder of the data set; for ``dataset="folder"`` the folder or zip file of the images.
     log : Path, optional
@@ -80,7 +81,7 @@ class EvaluatedNetwork:
     ) -> None:
         self.key, self.title, self.origin = key, title, origin
         self._read: dict[int, ImageSet] = {}
-        self.model, self.log = model, log
+        self.model, self.encoding, self.log = model, encoding_of(model), log
         self._shape = None if weights is None else read_image_shape(weights)
         self._classes = None if weights is None else read_classes(weights)
         self.config = dataclasses.replace(
@@ -139,11 +140,6 @@ class EvaluatedNetwork:
         return self._read[images]
 
     @property
-    def encoding(self) -> dict[str, Any]:
-        """How pixels become spikes, as arguments of the functions that evaluate."""
-        return self.config.encoding
-
-    @property
     def paper_key(self) -> str:
         """The data set of the paper's tables that it is set beside."""
         return PAPER_DATA[self.config.dataset]
@@ -189,7 +185,7 @@ class EvaluatedNetwork:
             "horizons": [str(layer.t_max) for layer in spiking_layers(self.model).values()],
             "images_sha256": digest_of(self.test_set),
             "dataset": self.config.dataset,
-            **self.encoding,
+            "encoding": self.encoding.to_dict(),
         }
 
 

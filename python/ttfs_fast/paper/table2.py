@@ -48,7 +48,7 @@ def units(context: Context) -> list[WorkUnit]:
 
 
 def _evaluate(network: EvaluatedNetwork) -> dict[str, Any]:
-    found = evaluate(network.model, network.test_set, **network.encoding).to_dict()
+    found = evaluate(network.model, network.test_set).to_dict()
     del found["images_per_second"]  # a time, not a result
     found["classes"] = list(network.test_set.classes)
     if len(found["classes"]) > MOST_CLASSES:
@@ -57,7 +57,7 @@ def _evaluate(network: EvaluatedNetwork) -> dict[str, Any]:
 
 
 def _timing(network: EvaluatedNetwork) -> dict[str, Any]:
-    timing = spike_timing(network.model, network.test_set, **network.encoding)
+    timing = spike_timing(network.model, network.test_set)
     decision = timing.decision[np.isfinite(timing.decision)]
     margin = timing.margin[np.isfinite(timing.margin)]
     last = timing.last[np.isfinite(timing.last)]
@@ -368,7 +368,7 @@ def _draw(network: EvaluatedNetwork, result: dict[str, Any]) -> list[Picture]:
 
 def _can_look_inside(network: EvaluatedNetwork) -> bool:
     """Whether its neurons are few enough to draw each."""
-    is_plain = isinstance(network.test_set, ImageSet) and not network.config.standardize
+    is_plain = isinstance(network.test_set, ImageSet) and not network.encoding.standardize
     return is_plain and network.is_small
 
 
@@ -380,8 +380,6 @@ def _raster(network: EvaluatedNetwork, name: str) -> Picture:
         images.images[0],
         label=int(images.labels[0]),
         classes=images.classes,
-        alpha=network.config.alpha,
-        polarity=network.config.polarity,
     )
     caption = f"{network.title}: one image, spike by spike"
     return Picture(f"{name}-raster", caption, raster, photo=True)

@@ -131,10 +131,10 @@ def _retrained_key(context: Context, network: EvaluatedNetwork, bits: int) -> st
 
 
 def _suitable(context: Context) -> list[EvaluatedNetwork]:
-    """Networks that the integer engine can run: chains, with images in memory, not whitened."""
+    """Networks that the integer engine can run: chains, with images in memory, not standardized."""
     found = []
     for network in context.networks:
-        if not isinstance(network.test_set, ImageSet) or network.config.standardize:
+        if not isinstance(network.test_set, ImageSet) or network.encoding.standardize:
             continue
         if _can_convert(network):
             found.append(network)
@@ -167,13 +167,11 @@ def _convert(network: EvaluatedNetwork, bits: int) -> IntegerNetwork:
         network.model,
         bits,
         input_size=(channels, height, width),
-        alpha=network.config.alpha,
-        polarity=network.config.polarity,
     )
 
 
 def _full(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
-    found = evaluate(network.model, network.some(images), **network.encoding)
+    found = evaluate(network.model, network.some(images))
     return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
 
 
@@ -185,14 +183,12 @@ def _both_ways(network: EvaluatedNetwork, converted: IntegerNetwork, images: int
     """An integer network, and the float network with the same weights."""
     some = network.some(images)
     twin = float_twin(converted, network.model)
-    simulated = evaluate(twin, some, **network.encoding)
+    simulated = evaluate(twin, some)
     integer = quantization.evaluate(converted, some, threads=torch.get_num_threads())
     compared = quantization.compare(
         twin,
         converted,
         some,
-        alpha=network.config.alpha,
-        polarity=network.config.polarity,
         threads=torch.get_num_threads(),
     )
     pairs = zip(spiking_layers(network.model).values(), spiking_layers(twin).values(), strict=True)
@@ -248,10 +244,7 @@ def _retraining(context: Context, network: EvaluatedNetwork) -> QuantizeConfig:
     if training.dataset == "mnist":
         training = TrainConfig(**read_recipe("quantize-2bit"))
     training = dataclasses.replace(
-        training,
-        alpha=network.config.alpha,
-        polarity=network.config.polarity,
-        standardize=network.config.standardize,
+        training.with_encoding(network.encoding),
         data_root=network.config.data_root,
         train_images=context.plan.retrain_images,
         test_images=None,

@@ -119,7 +119,7 @@ class QuantizeConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.training.standardize:
+        if self.training.encoding.standardize:
             raise ValueError(
                 "an integer network does not standardize images: take a network trained without it"
             )

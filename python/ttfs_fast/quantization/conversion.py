@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ttfs_fast import _core
-from ttfs_fast.encoding import Polarity, encode, pixels_to_times
+from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.geometry import checked_pair
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.layers import SpikeRecorder, watch_layers
@@ -28,6 +28,7 @@ from ttfs_fast.quantization.horizons import (
     HORIZON_CODE,
     add_horizon_layer,
     horizon_steps,
+    intensity_times,
     measure_leads,
     widened,
     widened_encoders,
@@ -48,8 +49,7 @@ def convert(
     time_bits: int = 16,
     *,
     input_size: tuple[int, int, int] = (1, 28, 28),
-    alpha: float = 3.0,
-    polarity: Polarity = "bright-first",
+    encoding: Encoding | None = None,
     units: float | Sequence[float] | None = None,
     images: NDArray[np.uint8] | None = None,
     widening: float | Sequence[float] | None = None,
@@ -70,8 +70,9 @@ def convert(
         Bits of a spike code.
     input_size : tuple of int
         Channels, rows and columns of an image.
-    alpha, polarity
-        How pixels become spike times; see :func:`ttfs_fast.encoding.encode`.
+    encoding : Encoding, optional
+        How the network sees images; by default the one that it carries. Integer networks do not
+        standardize images.
     units : float or sequence of float, optional
         Spike value exp(t) of one step of a code: one unit for all layers (the closed form is
         homogeneous, so it propagates), or the unit of the input codes and of the output codes of
@@ -97,9 +98,9 @@ def convert(
     TypeError
         If the network holds another kind of layer.
     ValueError
-        If bits, sizes, units or widening are not allowed, a weight or bias is not finite, a
-        horizon lies before the first spike code, horizons do not fit each other, or a layer could
-        overflow.
+        If bits, sizes, units, widening or the encoding are not allowed, a weight or bias is not
+        finite, a horizon lies before the first spike code, horizons do not fit each other, or a
+        layer could overflow.
 
     Examples
     --------
@@ -114,6 +115,7 @@ def convert(
         raise ValueError(f"time_bits must be 16 or 8; got {time_bits}")
     silent = (1 << time_bits) - 1
     chain = _chain(model)
+    encoding = _plain_encoding(model, encoding)
     horizons = horizon_steps(chain)
     if horizons and (units is not None or images is None):
         raise ValueError(
@@ -124,15 +126,15 @@ def convert(
         raise ValueError("images and widening are for networks with horizons; this one has none")
     if images is not None:
         images = _some_images(images, input_size)
-        values = encode(torch.from_numpy(images), alpha=alpha, polarity=polarity)
+        values = encoding(torch.from_numpy(images))
         leads = measure_leads(horizons, model, values.to(horizons[0].layer.weight.dtype))
         factors, horizon = widened(leads, time_bits, widening), horizons[0].horizon
         unit = horizon / HORIZON_CODE[time_bits]
-        encoders = widened_encoders(alpha, polarity, horizon, factors[0], time_bits)
+        encoders = widened_encoders(encoding, horizon, factors[0], time_bits)
     else:
-        factors = _units(chain, time_bits, alpha, units)
+        factors = _units(chain, time_bits, encoding.alpha, units)
         unit = factors[0]
-        encoders = _encoders(alpha, polarity, unit, silent)
+        encoders = _encoders(encoding, unit, silent)
     scales = itertools.pairwise(factors)  # of each layer of neurons: before it, and behind it
     network = _core.IntegerNetwork(time_bits, input_size, unit, encoders)
     flat = False
@@ -170,8 +172,7 @@ def calibrated_units(
     images: NDArray[np.uint8],
     time_bits: int = 16,
     *,
-    alpha: float = 3.0,
-    polarity: Polarity = "bright-first",
+    encoding: Encoding | None = None,
     share: float = 0.95,
 ) -> list[float]:
     """Units with which nearly all of a network's spikes have a code.
@@ -185,7 +186,7 @@ def calibrated_units(
         As for :func:`convert`.
     images : uint8 array, shape (N, channels, rows, columns)
         Some hundred images, of the kind that the network was trained on.
-    time_bits, alpha, polarity
+    time_bits, encoding
         As for :func:`convert`.
     share : float
         Above 0 and at most 1.
@@ -198,16 +199,17 @@ def calibrated_units(
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1; got {share}")
     chain = _chain(model)
+    encoding = _plain_encoding(model, encoding)
     if horizon_steps(chain):
         raise ValueError(
             "a network with horizons has no units to choose; convert calibrates it from images"
         )
-    units = _units(chain, time_bits, alpha, None)
+    units = _units(chain, time_bits, encoding.alpha, None)
     latest = (1 << time_bits) - 2
     recorder = SpikeRecorder()
     weight = next(model.parameters())
     with torch.no_grad(), watch_layers(model, recorder):
-        values = encode(torch.from_numpy(images), alpha=alpha, polarity=polarity)
+        values = encoding(torch.from_numpy(images))
         model(values.to(weight.dtype))
     for place, outputs in enumerate(recorder.values.values(), start=1):
         spikes = outputs[outputs.isfinite()]
@@ -215,6 +217,17 @@ def calibrated_units(
             late = spikes.kthvalue(math.ceil(share * len(spikes))).values.item()
             units[place] *= 2.0 ** max(0, math.ceil(math.log2(late / (latest * units[place]))))
     return units
+
+
+def _plain_encoding(model: nn.Module, given: Encoding | None) -> Encoding:
+    """How pixels become codes: one by one, by a table."""
+    encoding = encoding_of(model, given)
+    if encoding.standardize:
+        raise ValueError(
+            "an integer network gives every pixel its code by a table, and does not standardize "
+            "images: take a network that was trained without"
+        )
+    return encoding
 
 
 def _some_images(images: NDArray[np.uint8], size: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -358,12 +371,15 @@ def _add_pooling(
 
 
 def _units(
-    chain: list[Any], time_bits: int, alpha: float, units: float | Sequence[float] | None
+    chain: list[Any], time_bits: int, latest: float, units: float | Sequence[float] | None
 ) -> list[float]:
-    """The unit of the input codes, and of the output codes of every layer of neurons."""
+    """The unit of the input codes, and of the output codes of every layer of neurons.
+
+    ``latest`` is the latest time of an input spike.
+    """
     layers = sum(isinstance(module, SpikingConv2d | SpikingLinear) for module in chain)
     if units is None:
-        units = 2.0 ** math.ceil(alpha * math.log2(math.e) - math.log2(LATEST_PIXEL[time_bits]))
+        units = 2.0 ** math.ceil(latest * math.log2(math.e) - math.log2(LATEST_PIXEL[time_bits]))
     given = [float(unit) for unit in np.atleast_1d(units).tolist()]
     if len(given) == 1:
         given *= layers + 1
@@ -385,15 +401,14 @@ def _ratio(unit_in: float, unit_out: float) -> int:
     return ratio
 
 
-def _encoders(alpha: float, polarity: Polarity, unit: float, silent: int) -> NDArray[np.uint16]:
+def _encoders(encoding: Encoding, unit: float, silent: int) -> NDArray[np.uint16]:
     """Spike code of each pixel intensity, (1, 256), or (2, 256) for both polarities."""
-    pixels = torch.arange(256, dtype=torch.float64) / 255
-    times = pixels_to_times(pixels.view(1, 1, 256), alpha, polarity).view(-1, 256)
+    times = intensity_times(encoding)
     codes = torch.round(times.exp() / unit).clamp(min=1)
     if float(codes.max()) >= silent:
         raise ValueError(
-            f"the latest pixel, z = {math.exp(alpha):g}, has no spike code below {silent} in units "
-            f"of {unit:g}; give a larger unit, or leave it out"
+            f"the latest pixel, z = {math.exp(encoding.alpha):g}, has no spike code below {silent} "
+            f"in units of {unit:g}; give a larger unit, or leave it out"
         )
     return codes.numpy().astype(np.uint16)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ttfs_fast.analysis.evaluate import EvaluationResult, Tally
 from ttfs_fast.data import ImageSet
-from ttfs_fast.encoding import Polarity, encode
+from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.layers import SpikeCounter, predict
 from ttfs_fast.quantization.network import IntegerNetwork, first_spikes
 
@@ -113,8 +113,7 @@ def compare(
     network: IntegerNetwork,
     image_set: ImageSet,
     *,
-    alpha: float = 3.0,
-    polarity: Polarity = "bright-first",
+    encoding: Encoding | None = None,
     batch_size: int = 200,
     threads: int | None = None,
 ) -> Comparison:
@@ -126,13 +125,14 @@ def compare(
         Maps spike values (N, C, H, W) to (N, classes).
     network, image_set, batch_size, threads
         As for :func:`evaluate`.
-    alpha, polarity
-        How the float network's pixels become spike times.
+    encoding : Encoding, optional
+        How the float network sees images; by default the one that it carries.
 
     Returns
     -------
     comparison : Comparison
     """
+    encoding = encoding_of(model, encoding)
     classes = len(image_set.classes)
     counts = np.zeros((classes + 1, classes + 1), np.int64)
     correct = np.zeros(2, np.int64)
@@ -140,7 +140,7 @@ def compare(
         for start in range(0, len(image_set), batch_size):
             pixels = image_set.images[start : start + batch_size]
             truth = image_set.labels[start : start + batch_size]
-            values = encode(torch.from_numpy(pixels), alpha=alpha, polarity=polarity)
+            values = encoding(torch.from_numpy(pixels))
             answers = [
                 predict(model(values)).numpy(),
                 network.classify(pixels, threads=threads),

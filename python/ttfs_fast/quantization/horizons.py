@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ttfs_fast import _core
-from ttfs_fast.encoding import Polarity, pixels_to_times
+from ttfs_fast.encoding import Encoding, pixels_to_times
 from ttfs_fast.horizon import ReferenceSpikes
 from ttfs_fast.layers import hook_runs
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
@@ -184,12 +184,17 @@ def widened(leads: Leads, time_bits: int, widening: float | Sequence[float] | No
     return given
 
 
+def intensity_times(encoding: Encoding) -> Tensor:
+    """Spike time of each of a byte's 256 intensities, (1, 256), or (2, 256) for both polarities."""
+    pixels = torch.arange(256, dtype=torch.float64) / 255
+    return pixels_to_times(pixels.view(1, 1, 256), encoding.alpha, encoding.polarity).view(-1, 256)
+
+
 def widened_encoders(
-    alpha: float, polarity: Polarity, horizon: float, widening: float, time_bits: int
+    encoding: Encoding, horizon: float, widening: float, time_bits: int
 ) -> NDArray[np.uint16]:
     """Spike code of each pixel intensity, (1, 256), or (2, 256) for both polarities."""
-    pixels = torch.arange(256, dtype=torch.float64) / 255
-    times = pixels_to_times(pixels.view(1, 1, 256), alpha, polarity).view(-1, 256)
+    times = intensity_times(encoding)
     leads = widening * (1 - times.exp() / horizon).clamp(min=0)
     codes = torch.round(HORIZON_CODE[time_bits] * (1 - leads))
     if float(codes.min()) < 1:

@@ -266,14 +266,12 @@ class _Run:
             bits,
             self.config.time_bits,
             input_size=self.test_set.images.shape[1:],
-            alpha=training.alpha,
-            polarity=training.polarity,
+            encoding=training.encoding,
             units=calibrated_units(
                 self.network,
                 self.train_set.images[:CALIBRATION_IMAGES],
                 self.config.time_bits,
-                alpha=training.alpha,
-                polarity=training.polarity,
+                encoding=training.encoding,
             ),
         )
         path = network.save(RunFolder(self.run).integer_network(bits))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ttfs_fast.data import Augmentation, ImageSet, StreamedImages
 from ttfs_fast.data.distort import distort
-from ttfs_fast.encoding import Polarity, encode, standardise
+from ttfs_fast.encoding import MNIST_ENCODING, Encoding
 
 CHUNK_IMAGES = 1000
 """Images encoded at a time: few torch calls a batch, and a few MB of memory."""
@@ -60,10 +60,10 @@ class EpochBatches:
         Images in a batch; the last batch of an epoch may hold fewer.
     generator : torch.Generator
         Source of the order, the changes and the noise. Its state decides the next epoch.
-    alpha, polarity, jitter
+    encoding : Encoding
+        How pixels become spikes, after they were changed.
+    jitter : float
         As in `ttfs_fast.encoding.encode`.
-    whiten : bool
-        Standardise each image, after it was changed; see `ttfs_fast.encoding.standardise`.
     distortion : mapping of str to float
         Limits for `ttfs_fast.data.distort.distort`, by its parameters' names. If all are 0,
         the images stay as they are.
@@ -80,10 +80,8 @@ class EpochBatches:
         batch_size: int,
         generator: torch.Generator,
         *,
-        alpha: float = 3.0,
-        polarity: Polarity = "bright-first",
+        encoding: Encoding = MNIST_ENCODING,
         jitter: float = 0.0,
-        whiten: bool = False,
         distortion: Mapping[str, float] | None = None,
         augmentation: Augmentation | None = None,
         rank: int = 0,
@@ -93,10 +91,7 @@ class EpochBatches:
         self._labels = images.labels_as_tensor()
         self._batch_size = batch_size
         self._generator = generator
-        self._alpha = alpha
-        self._polarity = polarity
-        self._jitter = jitter
-        self._whiten = whiten
+        self._encoding, self._jitter = encoding, jitter
         self._distortion = dict(distortion or {})
         self._augmentation = augmentation
         self._rank, self._ranks = rank, ranks
@@ -126,13 +121,7 @@ class EpochBatches:
                 pixels = self._augmentation(pixels, self._generator)
             if any(self._distortion.values()):
                 pixels = distort(pixels, self._generator, **self._distortion)
-            values = encode(
-                standardise(pixels) if self._whiten else pixels,
-                alpha=self._alpha,
-                polarity=self._polarity,
-                jitter=self._jitter,
-                generator=self._generator,
-            )
+            values = self._encoding(pixels, jitter=self._jitter, generator=self._generator)
             labels = self._labels.index_select(0, index)
             own = slice(self._rank, None, self._ranks)
             batches = [
@@ -155,7 +144,7 @@ class StreamBatches:
         The images, already changed, of this process's share.
     generator : torch.Generator
         Source of the noise on the spike times.
-    alpha, polarity, jitter, whiten
+    encoding, jitter
         As for `EpochBatches`.
     """
 
@@ -164,14 +153,11 @@ class StreamBatches:
         stream: StreamedImages,
         generator: torch.Generator,
         *,
-        alpha: float = 3.0,
-        polarity: Polarity = "bright-first",
+        encoding: Encoding = MNIST_ENCODING,
         jitter: float = 0.0,
-        whiten: bool = False,
     ) -> None:
         self._stream, self._generator = stream, generator
-        self._alpha, self._polarity = alpha, polarity
-        self._jitter, self._whiten = jitter, whiten
+        self._encoding, self._jitter = encoding, jitter
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -186,13 +172,7 @@ class StreamBatches:
         """Yield one epoch; its number decides order and changes of the images."""
         left = self._stream.images
         for pixels, labels in self._stream.epoch(number):
-            values = encode(
-                standardise(pixels) if self._whiten else pixels,
-                alpha=self._alpha,
-                polarity=self._polarity,
-                jitter=self._jitter,
-                generator=self._generator,
-            )
+            values = self._encoding(pixels, jitter=self._jitter, generator=self._generator)
             whole = min(left, self._stream.batch_size)
             left -= whole
             yield Chunk(labels, [Batch(values, labels, whole)])

@@ -23,7 +23,13 @@ from ttfs_fast.models import (
     spiking_vgg16,
     vgg_stack,
 )
-from ttfs_fast.models.shipped import SHIPPED, ShippedName, shipped_weights, weights_file
+from ttfs_fast.models.shipped import (
+    SHIPPED,
+    ShippedName,
+    read_encoding,
+    shipped_weights,
+    weights_file,
+)
 from ttfs_fast.optim.centering import centre_weights_
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config
@@ -81,7 +87,8 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
     ValueError
         If the network is not made for such images.
     """
-    channels = shape.channels * (2 if config.polarity == "both" else 1)
+    encoding = config.encoding
+    channels = shape.channels * encoding.copies
     model: SpikingNetwork | nn.Module
     if config.model == "mnist_scnn":
         if (channels, shape.height, shape.width, shape.classes) != (1, 28, 28, 10):
@@ -94,7 +101,7 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
             raise ValueError(
                 "mnist_scnn has width 1 and spiking neurons only. Choose another model"
             )
-        model = mnist_scnn(t_max=config.t_max)
+        model = mnist_scnn(t_max=config.t_max, encoding=encoding)
     else:
         options: dict[str, Any] = {
             "width": config.width,
@@ -102,13 +109,14 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
             "image_size": (shape.height, shape.width),
             "classes": shape.classes,
             "t_max": config.t_max,
+            "encoding": encoding,
         }
         model = _deep(config.model, options)
     if config.neuron == "horizon":
         assert isinstance(model, SpikingNetwork)
         network = HorizonNetwork(
             model.description,
-            alpha=config.alpha,
+            encoding=encoding,
             weight_sum=config.weight_sum,
             spread=config.horizon_spread,
             whitening=config.whitening,
@@ -117,9 +125,7 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
         return network if centred else network.fold_()
     if config.neuron != "spiking":
         assert isinstance(model, SpikingNetwork)
-        return OnSpikeValues(
-            relu_twin(model, batch_norm=config.neuron == "relu-norm"), config.alpha
-        )
+        return OnSpikeValues(relu_twin(model, batch_norm=config.neuron == "relu-norm"), encoding)
     if config.horizons:
         set_horizons_(model, config.horizons)
     if config.weight_sum and centred:
@@ -136,7 +142,8 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
 def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
     """The network in a file that `train` exported, with the settings that made it.
 
-    A file without settings is taken for weights of mnist_scnn. The name of a network that ships
+    The network carries the encoding that the file names. A file without settings is taken for
+    weights of mnist_scnn, trained as the paper's (``Encoding()``). The name of a network that ships
     trained, such as ``"cifar_vgg"``, means its file, where no other file has that name.
 
     Raises
@@ -156,6 +163,12 @@ def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
         )
     config, shape = read_config(path) or TrainConfig(), read_image_shape(path)
     state = read_safetensors(path)
+    encoding = read_encoding(path) or config.encoding
+    if encoding != config.encoding:
+        raise ValueError(
+            f"{path}: its metadata contradict each other: the encoding is {encoding}, that of the "
+            f"training {config.encoding}"
+        )
     # Made without memory: a file may name a network larger than any machine's.
     try:
         with torch.device("meta"):

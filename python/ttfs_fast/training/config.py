@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from ttfs_fast._settings import (
@@ -16,7 +16,7 @@ from ttfs_fast._settings import (
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.data import DatasetName
 from ttfs_fast.data.augment import CropPadding
-from ttfs_fast.encoding import Polarity
+from ttfs_fast.encoding import Encoding, Polarity
 from ttfs_fast.loss import CostReduction
 from ttfs_fast.optim.schedule import cosine
 
@@ -489,14 +489,18 @@ class TrainConfig:
         return rate * min(1.0, position / self.warmup_epochs) if self.warmup_epochs else rate
 
     @property
-    def encoding(self) -> dict[str, Any]:
-        """How pixels become spikes, as arguments of the functions that test a network."""
-        return {"alpha": self.alpha, "polarity": self.polarity, "whiten": self.standardize}
+    def encoding(self) -> Encoding:
+        """How the network sees images."""
+        return Encoding(self.alpha, self.polarity, self.standardize)
+
+    def with_encoding(self, encoding: Encoding) -> Self:
+        """The same settings for a network that sees images in another way."""
+        return replace(self, **encoding.to_dict())
 
     @property
     def spike_settings(self) -> dict[str, Any]:
         """The spikes that the weights are trained for: encoding and horizons."""
-        return {**self.encoding, "t_max": self.t_max, "horizons": tuple(self.horizons)}
+        return {**self.encoding.to_dict(), "t_max": self.t_max, "horizons": tuple(self.horizons)}
 
     @property
     def distortion(self) -> dict[str, float]:

@@ -112,7 +112,7 @@ def make_batches(
     rank : int
         Which of ``config.processes`` this is.
     """
-    how: dict[str, Any] = {"jitter": config.jitter, **config.encoding}
+    how: dict[str, Any] = {"encoding": config.encoding, "jitter": config.jitter}
     if isinstance(images, StreamedImages):
         if any(config.distortion.values()):
             raise ValueError(

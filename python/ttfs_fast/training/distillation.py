@@ -151,8 +151,8 @@ def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher 
         network, settings = load_model(path)
         shape, known = read_image_shape(path), read_classes(path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    for name, own in config.encoding.items():
-        its = settings.encoding[name]
+    for name, own in config.encoding.to_dict().items():
+        its = getattr(settings.encoding, name)
         if own != its:
             raise ValueError(
                 f"the teacher {config.teacher} was trained with {name} {its}, this network is to "

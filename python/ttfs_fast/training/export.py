@@ -35,8 +35,9 @@ def export_weights(
     """Write the weights of a network, with the settings that made them.
 
     The file holds the network's ``state_dict``; its metadata hold ``config`` (JSON of the
-    `TrainConfig`), ``test_accuracy``, ``ttfs_fast_version`` and, where they are given, ``images``
-    and ``classes``. A file that is already there is replaced in one step.
+    `TrainConfig`), ``encoding`` (JSON of its `Encoding`), ``test_accuracy``, ``ttfs_fast_version``
+    and, where they are given, ``images`` and ``classes``. A file that is already there is replaced
+    in one step.
 
     Parameters
     ----------
@@ -64,6 +65,7 @@ def export_weights(
     metadata = {
         "format": "pt",
         "config": config.to_json(),
+        "encoding": config.encoding.to_json(),
         "test_accuracy": repr(test_accuracy),
         "ttfs_fast_version": str(ttfs_fast.__version__),
     }

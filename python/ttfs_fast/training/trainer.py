@@ -22,7 +22,7 @@ from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
 from ttfs_fast.data import ImageSet
 from ttfs_fast.data.stream import refuse_in_starting_worker
-from ttfs_fast.encoding import encode, standardise
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.horizon import (
     HorizonConv2d,
     estimate_statistics_,
@@ -506,13 +506,13 @@ class _Session:
             parts = self.sample.tensor_split(math.ceil(len(self.sample) / 256))
             estimate_statistics_(self.network, parts)
         with parametrize.cached():
-            return evaluate(self.network, self.test_set, **self.config.encoding)
+            return evaluate(self.network, self.test_set, encoding=self.config.encoding)
 
     def _finish(self, evaluation: EvaluationResult) -> TrainResult:
         network = fold_horizons_(fold_(copy.deepcopy(self.network)))
         if self.config.neuron == "horizon" and self.fabric.global_rank == 0:
             # The network that is exported, by the spiking operators; training took dense products.
-            evaluation = evaluate(network, self.test_set, **self.config.encoding)
+            evaluation = evaluate(network, self.test_set)
         path, log = RunFolder(self.run).weights, RunFolder(self.run).log
         if self.fabric.global_rank == 0:
             export_weights(
@@ -549,17 +549,13 @@ def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor |
             "the statistics of averaged weights are taken from training images in memory; for a "
             "folder of images train with average=0"
         )
-    pixels = torch.from_numpy(images.images[:count])
-    shown = standardise(pixels) if config.standardize else pixels
-    return encode(shown, alpha=config.alpha, polarity=config.polarity)
+    return config.encoding(torch.from_numpy(images.images[:count]))
 
 
-def whiten_first_(
-    model: nn.Module, images: DataSet, count: int = 5000, *, whiten: bool = False
-) -> None:
+def whiten_first_(model: nn.Module, images: DataSet, encoding: Encoding, count: int = 5000) -> None:
     """Fill the first convolution with whitening filters of the first training images.
 
-    With ``whiten`` of the standardised ones, as the network sees them.
+    With an encoding that standardizes, of the standardized ones, as the network sees them.
     """
     first = next(iter(model.children()), None)
     if not isinstance(first, HorizonConv2d) or not isinstance(images, ImageSet):
@@ -567,7 +563,7 @@ def whiten_first_(
             "whitening needs a network that begins with a convolution, and images in memory"
         )
     pixels = torch.from_numpy(images.images[:count]).double() / 255
-    whiten_(first, standardise(pixels) if whiten else pixels)
+    whiten_(first, encoding.shown(pixels))
 
 
 def new_network(config: TrainConfig, images: DataSet) -> nn.Module:
@@ -584,7 +580,7 @@ def new_network(config: TrainConfig, images: DataSet) -> nn.Module:
         torch.manual_seed(config.seed)
         model = make_model(config, image_shape(images))
         if config.whitening:
-            whiten_first_(model, images, whiten=config.standardize)
+            whiten_first_(model, images, config.encoding)
         if config.neuron == "horizon":
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model

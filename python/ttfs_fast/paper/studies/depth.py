@@ -26,7 +26,7 @@ from ttfs_fast.analysis.style import (
     style_axes,
 )
 from ttfs_fast.data import ImageSet, load
-from ttfs_fast.encoding import Polarity
+from ttfs_fast.encoding import Encoding
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
@@ -56,6 +56,9 @@ VariantName = Literal[
 ]
 
 
+BOTH_POLARITIES = Encoding(1.5, "both")
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to make a network and to train it.
@@ -70,8 +73,8 @@ class Variant:
         Steps by `ttfs_fast.optim.muon.Muon` in place of Adam's.
     fixed_norm : bool
         Call `ttfs_fast.optim.centering.hold_spread_` after each step.
-    alpha, polarity
-        As in `ttfs_fast.encoding.encode`.
+    encoding : Encoding
+        How the network sees images.
     scale : float
         Factor on the spike times in the classification term.
     weight_sum_cost : float
@@ -84,8 +87,7 @@ class Variant:
     learning_rate: float
     muon: bool = False
     fixed_norm: bool = False
-    alpha: float = 1.5
-    polarity: Polarity = "both"
+    encoding: Encoding = BOTH_POLARITIES
     scale: float = 16.0
     weight_sum_cost: float = 0.0
     clip_grad: float = math.inf
@@ -101,11 +103,15 @@ VARIANTS: dict[VariantName, Variant] = {
     "centered": Variant("spiking, centered", 2e-2),
     "centered-muon": Variant("spiking, centered, Muon", 1e-2, muon=True),
     "fixed-norm-muon": Variant(
-        "spiking, centered, fixed norm, Muon", 1e-2, muon=True, fixed_norm=True, alpha=0.7
+        "spiking, centered, fixed norm, Muon",
+        1e-2,
+        muon=True,
+        fixed_norm=True,
+        encoding=Encoding(0.7, "both"),
     ),
-    "relu": Variant("ReLU", 1e-3, polarity="bright-first", scale=1.0),
-    "relu-muon": Variant("ReLU, Muon", 1e-3, muon=True, polarity="bright-first", scale=1.0),
-    "relu-norm": Variant("ReLU, batch norm", 1e-3, polarity="bright-first", scale=1.0),
+    "relu": Variant("ReLU", 1e-3, encoding=Encoding(1.5), scale=1.0),
+    "relu-muon": Variant("ReLU, Muon", 1e-3, muon=True, encoding=Encoding(1.5), scale=1.0),
+    "relu-norm": Variant("ReLU, batch norm", 1e-3, encoding=Encoding(1.5), scale=1.0),
 }
 
 
@@ -292,8 +298,7 @@ def train_one(
         train_set,
         study.batch_size,
         torch.Generator().manual_seed(seed),
-        alpha=how.alpha,
-        polarity=how.polarity,
+        encoding=how.encoding,
     )
     steps = len(batches) * study.epochs
     loss = SpikingLoss(
@@ -308,7 +313,7 @@ def train_one(
     )
 
     def evaluation() -> EvaluationResult:
-        return evaluate(model, test_set, alpha=how.alpha, polarity=how.polarity, batch_size=250)
+        return evaluate(model, test_set, encoding=how.encoding, batch_size=250)
 
     losses: list[float] = []
     half, skipped = math.nan, 0
@@ -349,21 +354,20 @@ def make_network(variant: VariantName, depth: Depth, width: float, images: Image
     """The network of an variant, newly initialized by torch's global generator."""
     how = VARIANTS[variant]
     channels, height, wide = images.images.shape[1:]
-    if how.polarity == "both":
-        channels *= 2
     model = vgg_stack(
         depth,
         width=width,
-        in_channels=channels,
+        in_channels=channels * how.encoding.copies,
         image_size=(height, wide),
         classes=len(images.classes),
+        encoding=how.encoding,
     )
     if variant.startswith("relu"):
         intensity = images.images_as_tensor()[:1000].float() / 255
         twin = relu_twin(model, batch_norm=variant == "relu-norm")
         return OnSpikeValues(
             twin,
-            how.alpha,
+            how.encoding,
             intensity.mean((0, 2, 3)).tolist(),
             intensity.std((0, 2, 3)).clamp(min=1e-3).tolist(),
         )

@@ -23,7 +23,6 @@ from ttfs_fast.analysis.style import (
     series_color,
     style_axes,
 )
-from ttfs_fast.encoding import encode, standardise
 from ttfs_fast.models.shipped import weights_file
 from ttfs_fast.training import TrainConfig, load_model
 from ttfs_fast.training.datasets import load_in_memory
@@ -227,16 +226,13 @@ def _silence(
     begin = time.perf_counter()
     assert config.initial_checkpoint is not None
     model, _ = load_model(config.initial_checkpoint)
-    pixels = train_set.images_as_tensor()[:CALIBRATION_IMAGES]
-    if config.standardize:
-        pixels = standardise(pixels)
-    values = encode(pixels, alpha=config.alpha, polarity=config.polarity)
+    values = config.encoding(train_set.images_as_tensor()[:CALIBRATION_IMAGES])
     horizons = find_horizons(model, values, fraction)
     set_horizons_(model, horizons)
-    at_once = evaluate(model, test_set, **config.encoding)
+    at_once = evaluate(model, test_set, encoding=config.encoding)
     limited = dataclasses.replace(config, horizons=tuple(horizons))
     weights = ensure_trained(limited, folder / f"fraction-{fraction:.2f}-{settings}")
-    after = evaluate(load_model(weights)[0], test_set, **config.encoding)
+    after = evaluate(load_model(weights)[0], test_set)
     return Silenced(
         settings=settings,
         fraction=fraction,
