@@ -80,6 +80,111 @@ def fire(z_in: Tensor, weight: Tensor, t_max: float = math.inf) -> tuple[Tensor,
     return torch.where(undefined, math.nan, z), torch.where(undefined, math.nan, slope)
 
 
+def first_crossing(
+    x_in: Tensor,
+    weight: Tensor,
+    *,
+    slope: float = -1.0,
+    threshold: float = 0.0,
+    latest: float = math.inf,
+) -> tuple[Tensor, Tensor]:
+    """Spikes of a family of neurons that one sweep computes: this package's and its sisters.
+
+    Neuron j spikes at the first zero from below of the piecewise linear function ::
+
+        F_j(x) = sum_{i: x_i < x} w_ji (x - x_i) + slope x - threshold,
+
+    that is at ``x_j = (threshold + sum_{i in C} w_ji x_i) / D_j`` with the causal set C and
+    ``D_j = sum_{i in C} w_ji + slope``.
+
+    =====  =========  ==========  ==============================================================
+    slope  threshold  x           neuron
+    =====  =========  ==========  ==============================================================
+    -1     0          z = exp(t)  non-leaky integrate-and-fire, exponential synapses: :func:`fire`
+    0      1          t           each spike adds a ramp to the membrane: the rectified linear
+                                  postsynaptic potential (ReL-PSP)
+    above  theta      t           the same with a threshold that falls, theta - slope t, and
+    0                             reaches every neuron at theta / slope
+    =====  =========  ==========  ==============================================================
+
+    Parameters
+    ----------
+    x_in : Tensor
+        When the inputs spike, shape (rows, inputs); ``inf`` is silence.
+    weight : Tensor
+        Shape (outputs, inputs).
+    slope, threshold : float
+        What F is before any input: finite, and below 0 there. With a slope of 0 or more the
+        threshold is above 0; with one below 0 it is 0 and every input above 0.
+    latest : float
+        The horizon: a spike later than this is none.
+
+    Returns
+    -------
+    tuple of Tensor
+        ``x`` (rows, outputs), ``inf`` where silent, and D, 0 where silent.
+
+    Raises
+    ------
+    ValueError
+        If slope, threshold or an input is none of these.
+
+    Notes
+    -----
+    The rules for ties, silence, horizon and NaN are those of :func:`fire`, as are the gradients
+    ``dx_j / dx_i = w_ji / D_j`` and ``dx_j / dw_ji = (x_i - x_j) / D_j``. There is no kernel but
+    for the first row. Memory grows with rows x inputs x outputs.
+
+    References
+    ----------
+    M. Zhang et al., "Rectified Linear Postsynaptic Potential Function for Backpropagation in Deep
+    Spiking Neural Networks", IEEE TNNLS, 2021 (arXiv 2003.11837).
+    W. Wei et al., "Temporal-Coded Spiking Neural Networks with Dynamic Firing Threshold: Learning
+    with Event-Driven Backpropagation", ICCV 2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.reference import first_crossing
+    >>> times, weight = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 1.5]])
+    >>> x, d = first_crossing(times, weight, slope=0, threshold=1)  # 0.5 t + 1.5 (t - 1) = 1
+    >>> x.item(), d.item()
+    (1.25, 2.0)
+    """
+    if not (math.isfinite(slope) and math.isfinite(threshold)):
+        raise ValueError(f"slope and threshold must be finite; got {slope} and {threshold}")
+    if (slope < 0 and threshold != 0) or (slope >= 0 and threshold <= 0):
+        raise ValueError(
+            f"with slope={slope} the threshold must be "
+            f"{'0' if slope < 0 else 'above 0'}, or neurons would spike before any input; got "
+            f"{threshold}"
+        )
+    if bool((x_in == -math.inf).any()) or (slope < 0 and bool((x_in <= 0).any())):
+        raise ValueError(
+            f"inputs must be {'above 0' if slope < 0 else 'finite'} (inf where silent); got "
+            f"{x_in.min().item():g}"
+        )
+    time, order = torch.sort(x_in, dim=1, stable=True)  # (rows, inputs)
+    arrives = time < latest
+    # The stretch before the first input, then one behind each; (rows, 1 + inputs, outputs).
+    end = torch.cat([time, time.new_full((len(time), 1), math.inf)], dim=1).clamp(max=latest)
+    w = torch.where(arrives[..., None], weight.t()[order], 0)
+    before = w.new_zeros(len(time), 1, len(weight))
+    d = torch.cat([before, torch.cumsum(w, dim=1)], dim=1) + slope
+    moment = torch.cumsum(w * torch.where(arrives, time, 0)[..., None], dim=1)
+    moment = torch.cat([before, moment], dim=1) + threshold
+    begun = torch.cat([arrives.new_ones(len(time), 1), arrives], dim=1)
+    crosses = begun[..., None] & (d > 0) & (d * end[..., None] - moment >= 0)
+
+    spikes = crosses.any(dim=1)  # (rows, outputs)
+    last = crosses.to(torch.uint8).argmax(dim=1, keepdim=True)
+    d, moment = d.gather(1, last).squeeze(1), moment.gather(1, last).squeeze(1)
+    x = torch.where(spikes, moment / torch.where(spikes, d, 1), math.inf)
+    d = torch.where(spikes, d, 0)
+    undefined = x_in.isnan().any(dim=1)[:, None] | ~weight.isfinite().all(dim=1)[None, :]
+    return torch.where(undefined, math.nan, x), torch.where(undefined, math.nan, d)
+
+
 def spiking_conv2d(
     input: Tensor,
     weight: Tensor,
