@@ -17,7 +17,7 @@ from ttfs_fast.horizon import HorizonLinear, fold_horizons_
 from ttfs_fast.layers import SpikeCounter, spiking_layers, watch_layers
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.optim.clipping import clip_gradient_
 from ttfs_fast.quantization import convert
 
@@ -248,7 +248,7 @@ def test_delays_train_with_weights(centered: bool) -> None:
     torch.manual_seed(0)
     model = network()
     if centered:
-        centre_weights_(model, (2, 6, 6))
+        center_weights_(model, (2, 6, 6))
     z, target = spikes(16, 2, 6, 6, silent=0), torch.arange(16) % 5
     loss_of = SpikingLoss(K=1.0, scale=5.0, cost_reduction="mean")
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
@@ -267,7 +267,7 @@ def test_delays_train_with_weights(centered: bool) -> None:
     assert sum(not torch.equal(a, d.delay) for d in delays for a in before) > 0
     again = network()
     if centered:
-        centre_weights_(again, (2, 6, 6))
+        center_weights_(again, (2, 6, 6))
     again.load_state_dict(model.state_dict())
     assert torch.equal(again(z), model(z))
 

@@ -319,7 +319,7 @@ def test_files_of_weights_store_the_encoding(neuron: str, tmp_path: Path) -> Non
         weight_sum=4.0 if neuron == "horizon" else 0.0,
     ).with_encoding(ENCODING)
     shape = ImageShape(1, 16, 16, 10)
-    model = make_model(config, shape, centred=False)
+    model = make_model(config, shape, centered=False)
     assert model.encoding == ENCODING
     path = tmp_path / "model.safetensors"
     export_weights(model, path, config, test_accuracy=0.5, images=shape.to_json())

@@ -21,7 +21,7 @@ from ttfs_fast.encoding import Encoding
 from ttfs_fast.geometry import tap_shares
 from ttfs_fast.layers import SpikeCounter, watch_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.paper.table4 import float_twin
 
 LAYERS = ["0", "2", "5", "6", "7"]
@@ -170,9 +170,9 @@ def test_horizons_of_a_layer_that_runs_twice_are_refused(seed: int) -> None:
     assert [layer.t_max for layer in (model[2], model[6], model[7])] == [1.0, 2.0, math.inf]
 
 
-def test_centred_weights_know_the_borders_of_both_places() -> None:
+def test_centered_weights_know_the_borders_of_both_places() -> None:
     conv = SpikingConv2d(2, 2, 3, padding=1)
-    centre_weights_(nn.Sequential(conv, SpikingMaxPool2d(2), conv), (2, 8, 8), total=4.0)
+    center_weights_(nn.Sequential(conv, SpikingMaxPool2d(2), conv), (2, 8, 8), total=4.0)
     (wide, _), (narrow, _) = (tap_shares((size, size), 3, padding=1) for size in (8, 4))
     share = (64 * wide + 16 * narrow) / 80
     assert conv.weight.sum((1, 2, 3)).tolist() == pytest.approx([4 / share] * 2)

@@ -17,7 +17,7 @@ from ttfs_fast.encoding import Encoding, encode, standardize, values_to_times
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import OnSpikeValues, relu_twin, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.quantization import QuantizationConfig, hold_codes_, quantize_
 
 SIZE = (2, 12, 10)
@@ -35,8 +35,8 @@ def network() -> nn.Sequential:
     )
 
 
-def centred() -> nn.Module:
-    return centre_weights_(network(), SIZE)
+def centered() -> nn.Module:
+    return center_weights_(network(), SIZE)
 
 
 def quantized() -> nn.Module:
@@ -59,7 +59,7 @@ def relu() -> nn.Module:
     return OnSpikeValues(relu_twin(vgg_stack(4, in_channels=2, width=0.1)), Encoding(1.0))
 
 
-NETWORKS = (network, centred, quantized, held, deep, inception)
+NETWORKS = (network, centered, quantized, held, deep, inception)
 
 
 def images(count: int, make: Callable[[], nn.Module], seed: int) -> Tensor:
@@ -165,7 +165,7 @@ def test_encoding_is_traced_without_a_look_at_values() -> None:
 
 def test_a_saved_trace_runs_in_a_process_that_knows_the_operators(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = centred()
+    model = centered()
     z = images(2, network, 2)
     torch.jit.trace(model, z).save(tmp_path / "network.pt")
     torch.save({"z": z, "output": model(z).detach()}, tmp_path / "values.pt")

@@ -580,10 +580,10 @@ traced_max_pool2d = _traced(
 )
 
 
-def _run_centred(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
-    from ttfs_fast.optim.centering import centred
+def _run_centered(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
+    from ttfs_fast.optim.centering import centered
 
-    return centred(v, gain, total)
+    return centered(v, gain, total)
 
 
-traced_centred = _traced("traced_centred(Tensor v, Tensor gain, Tensor total)", _run_centred)
+traced_centered = _traced("traced_centered(Tensor v, Tensor gain, Tensor total)", _run_centered)

@@ -10,7 +10,7 @@ from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
 from ttfs_fast.models import SpikingNetwork, mnist_scnn, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_causal_sets_of_convolutions(
 
 
 def test_a_healthy_deep_network(batch: tuple[Tensor, Tensor], seed: int) -> None:
-    model = centre_weights_(deep())
+    model = center_weights_(deep())
     found = diagnose(model, batch, scale=16.0)
     assert [layer.name for layer in found.layers] == [r.name for r in model.description.counts()]
     assert found.sick is None
@@ -141,7 +141,7 @@ def test_the_published_start_loses_the_image(batch: tuple[Tensor, Tensor], seed:
 
 
 def test_silent_layer_is_named(batch: tuple[Tensor, Tensor], seed: int) -> None:
-    model = centre_weights_(vgg_stack(8, in_channels=6, width=0.5))
+    model = center_weights_(vgg_stack(8, in_channels=6, width=0.5))
     from ttfs_fast.optim.centering import fold_
 
     fold_(model)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
 from ttfs_fast.layers import SpikeCounter, spiking_layers, watch_layers
 from ttfs_fast.models import mnist_scnn, vgg_stack
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.training import LogLines, TrainConfig, load_model, train
 
 DIGITS = TrainConfig(
@@ -28,7 +28,7 @@ DIGITS = TrainConfig(
 
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return centre_weights_(vgg_stack(4, width=0.5, in_channels=3, image_size=(16, 16)))
+    return center_weights_(vgg_stack(4, width=0.5, in_channels=3, image_size=(16, 16)))
 
 
 def images(seed: int = 1) -> Tensor:
@@ -108,7 +108,7 @@ def test_a_run_that_goes_on_from_another_with_horizons(tmp_path: Path) -> None:
     assert plain(values).isfinite().all()
 
 
-def test_centred_weights_go_on_too(tmp_path: Path) -> None:
+def test_centered_weights_go_on_too(tmp_path: Path) -> None:
     deep = dataclasses.replace(
         DIGITS, model="vgg4", width=0.5, relative_lr=True, epochs=1, ema_decay=0.9, alpha=1.5
     )

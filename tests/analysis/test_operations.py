@@ -18,7 +18,7 @@ from ttfs_fast.analysis import (
 )
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, fold_horizons_
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 
 INF = math.inf
 
@@ -143,7 +143,7 @@ def network() -> nn.Sequential:
 def test_a_network_is_counted_layer_by_layer(centered: bool, seed: int) -> None:
     model = network().train()
     if centered:
-        centre_weights_(model, (2, 8, 8))
+        center_weights_(model, (2, 8, 8))
     z = spikes(3, 2, 8, 8)
     seen: list[tuple[nn.Module, Tensor, Tensor]] = []
     handles = [

@@ -19,7 +19,7 @@ from ttfs_fast.data import load
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models import mnist_scnn, vgg_stack
 from ttfs_fast.nn import SpikingLinear
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 
 LN2 = math.log(2)
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_is_refused(make: Callable[[], Perturbation], message: st
 
 
 def test_computed_weights_are_refused() -> None:
-    model = centre_weights_(vgg_stack(4))
+    model = center_weights_(vgg_stack(4))
     pruned = vgg_stack(4)
     prune.random_unstructured(pruned.fc1, "weight", 0.5)
     for network in (model, pruned):

@@ -277,8 +277,8 @@ def test_digits_are_enlarged_within_a_margin() -> None:
     border[:, :, 4:24, 4:24] = 0
     assert border.max() == 0
     assert digits.images.max() == 255
-    centre = digits.images[:, 0, 4:24, 4:24].astype(float).mean()
-    assert centre == pytest.approx(load_digits(train=False, size=8).images.mean(), rel=0.01)
+    center = digits.images[:, 0, 4:24, 4:24].astype(float).mean()
+    assert center == pytest.approx(load_digits(train=False, size=8).images.mean(), rel=0.01)
     full = load_digits(train=False, margin=0).images
     assert full[:, :, 0].max() > 0
 

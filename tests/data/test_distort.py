@@ -6,15 +6,15 @@ from ttfs_fast.data.distort import distort
 
 
 def blob(count: int, row: float, column: float, height: int = 29, width: int = 23) -> Tensor:
-    """Images of one smooth spot, at (row, column) from the centre."""
+    """Images of one smooth spot, at (row, column) from the center."""
     y = torch.arange(height, dtype=torch.float64).view(-1, 1) - (height - 1) / 2
     x = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
     spot = (-((y - row) ** 2 + (x - column) ** 2) / 8).exp()
     return spot.expand(count, 1, height, width).clone()
 
 
-def centres(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the intensity of each image lies, in pixels from the centre."""
+def centers(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the intensity of each image lies, in pixels from the center."""
     _, _, height, width = pixels.shape
     y = torch.arange(height, dtype=pixels.dtype).view(-1, 1) - (height - 1) / 2
     x = torch.arange(width, dtype=pixels.dtype) - (width - 1) / 2
@@ -34,7 +34,7 @@ def test_without_limits_nothing_changes() -> None:
 
 
 def test_shift_moves_by_at_most_the_limit_both_ways() -> None:
-    rows, columns = centres(distort(blob(400, 0, 0), seeded(), shift=3.0))
+    rows, columns = centers(distort(blob(400, 0, 0), seeded(), shift=3.0))
     for moved in (rows, columns):
         assert moved.abs().max() <= 3.01
         assert moved.max() > 2.8
@@ -43,8 +43,8 @@ def test_shift_moves_by_at_most_the_limit_both_ways() -> None:
     assert (rows - columns).abs().max() > 2  # each way on its own
 
 
-def test_rotation_keeps_the_distance_from_the_centre() -> None:
-    rows, columns = centres(distort(blob(400, 0, 6), seeded(), rotate=30.0))
+def test_rotation_keeps_the_distance_from_the_center() -> None:
+    rows, columns = centers(distort(blob(400, 0, 6), seeded(), rotate=30.0))
     distance = (rows**2 + columns**2).sqrt()
     torch.testing.assert_close(distance, torch.full_like(distance, 6.0), atol=0.1, rtol=0)
     angle = torch.atan2(rows, columns).rad2deg()
@@ -53,7 +53,7 @@ def test_rotation_keeps_the_distance_from_the_centre() -> None:
 
 
 def test_zoom_changes_height_and_width_each_on_its_own() -> None:
-    rows, columns = centres(distort(blob(400, 5, 4), seeded(), zoom=0.2))
+    rows, columns = centers(distort(blob(400, 5, 4), seeded(), zoom=0.2))
     for moved, start in ((rows, 5.0), (columns, 4.0)):
         assert moved.max() == pytest.approx(1.2 * start, abs=0.1)
         assert moved.min() == pytest.approx(0.8 * start, abs=0.1)
@@ -61,7 +61,7 @@ def test_zoom_changes_height_and_width_each_on_its_own() -> None:
 
 
 def test_shear_moves_rows_against_each_other() -> None:
-    rows, columns = centres(distort(blob(400, 6, 0), seeded(), shear=0.4))
+    rows, columns = centers(distort(blob(400, 6, 0), seeded(), shear=0.4))
     torch.testing.assert_close(rows, torch.full_like(rows, 6.0), atol=0.1, rtol=0)
     assert columns.max() == pytest.approx(2.4, abs=0.1)
     assert columns.min() == pytest.approx(-2.4, abs=0.1)
@@ -70,7 +70,7 @@ def test_shear_moves_rows_against_each_other() -> None:
 def test_elastic_moves_places_differently_by_the_stated_size() -> None:
     one = distort(blob(500, -8, -5), seeded(), elastic=1.0)
     other = distort(blob(500, 8, 5), seeded(), elastic=1.0)
-    up, down = centres(one)[0] + 8, centres(other)[0] - 8
+    up, down = centers(one)[0] + 8, centers(other)[0] - 8
     assert 0.4 < up.std() < 1.2
     assert 0.4 < down.std() < 1.2
     assert torch.corrcoef(torch.stack((up, down)))[0, 1].abs() < 0.2

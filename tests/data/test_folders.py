@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ttfs_fast.data import ImageError, ImageFolder, StreamedImages, load_images
-from ttfs_fast.data.folders import centre_square
+from ttfs_fast.data.folders import center_square
 from ttfs_fast.training.datasets import digest
 
 pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
@@ -287,7 +287,7 @@ def test_a_folder_feeds_torchs_loader(tmp_path: Path) -> None:
     assert images.shape == (5, 3, 4, 4)
     assert images.dtype == torch.uint8
     assert [*labels.tolist(), *last[1].tolist()] == folder.labels.tolist()
-    assert images[0].numpy().tolist() == centre_square(folder.read(0), 4).tolist()
+    assert images[0].numpy().tolist() == center_square(folder.read(0), 4).tolist()
     whole, label = ImageFolder(tmp_path, "val")[-1]
     assert whole.shape == (3, 6, 8)
     assert label == 2
@@ -383,9 +383,9 @@ def test_sizes(tmp_path: Path) -> None:
     assert load_images(folder, size=5).images.shape == (7, 3, 5, 5)
     wide = np.zeros((3, 4, 8), np.uint8)
     wide[:, :, 2:6] = 200  # the middle square
-    assert (centre_square(wide, 4) == 200).all()
+    assert (center_square(wide, 4) == 200).all()
     with pytest.raises(ValueError, match="size must be at least 1"):
-        centre_square(wide, 0)
+        center_square(wide, 0)
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
@@ -434,4 +434,4 @@ def test_imagenet_samples(imagenet_zip: Path) -> None:
     image = folder.read(0)
     assert image.shape[0] == 3
     assert min(image.shape[1:]) > 100
-    assert centre_square(image, 224).shape == (3, 224, 224)
+    assert center_square(image, 224).shape == (3, 224, 224)

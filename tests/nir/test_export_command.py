@@ -91,7 +91,7 @@ def test_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
 def test_a_network_with_horizons_takes_images_of_its_own_shape(tmp_path: Path) -> None:
     config = TrainConfig(**read_recipe("cifar10-airbench") | {"width": 1 / 16})
     shape = ImageShape(3, 32, 32, 10)
-    model = make_model(config, shape, centred=False).eval()
+    model = make_model(config, shape, centered=False).eval()
     weights = export_weights(
         model, tmp_path / "model.safetensors", config, test_accuracy=0.1, images=shape.to_json()
     )

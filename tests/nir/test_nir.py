@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn, relu_twin, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 
 nir = pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
 
@@ -54,7 +54,7 @@ def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
         "mnist in double precision": (mnist_scnn(dtype=torch.float64), (1, 28, 28)),
         "stack": (vgg_stack(4, image_size=16, width=0.5), (3, 16, 16)),
         "stack without bias": (vgg_stack(4, image_size=16, width=0.5, bias=False), (3, 16, 16)),
-        "centred": (centre_weights_(vgg_stack(4, image_size=16, width=0.5)), (3, 16, 16)),
+        "centered": (center_weights_(vgg_stack(4, image_size=16, width=0.5)), (3, 16, 16)),
         "flat": (nn.Sequential(SpikingLinear(6, 8), SpikingLinear(8, 4, bias=False)), (6,)),
         "modules at two places": (shared(), (3, 12, 12)),
         "holes": (small(dilation=2, padding=2, stride=2), (2, 9, 9)),
@@ -89,7 +89,7 @@ def test_a_file_comes_back_as_the_same_network(name: str, tmp_path: Path, seed: 
         expected = model(z)
         assert expected.isfinite().float().mean() > 0.5
         assert torch.equal(again(z), expected)
-    if name != "centred":
+    if name != "centered":
         state = model.state_dict()
         assert state.keys() == again.state_dict().keys()
         assert all(torch.equal(state[key], value) for key, value in again.state_dict().items())

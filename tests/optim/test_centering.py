@@ -13,12 +13,12 @@ from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import cifar_scnn, mnist_scnn, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.optim.centering import (
-    CentredWeight,
-    centre,
-    centre_weights_,
+    CenteredWeight,
+    center,
+    center_weights_,
     fold_,
-    hold_spread_,
-    is_centred,
+    is_centered,
+    renormalize_weights_,
 )
 
 
@@ -27,8 +27,8 @@ def layers_of(model: nn.Module) -> dict[str, SpikingConv2d | SpikingLinear]:
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_sum_and_spread_at_the_start(relative: bool, seed: int) -> None:
-    model = centre_weights_(vgg_stack(8, in_channels=6), total=4.0, spread=3.0, relative=relative)
+def test_sum_and_norm_at_the_start(relative: bool, seed: int) -> None:
+    model = center_weights_(vgg_stack(8, in_channels=6), total=4.0, norm=3.0, relative=relative)
     for name, layer in layers_of(model).items():
         conv = isinstance(layer, SpikingConv2d)
         size = {"conv1": 32, "conv2": 32, "conv3": 16, "conv4": 16, "conv5": 8, "conv6": 8}
@@ -39,7 +39,7 @@ def test_sum_and_spread_at_the_start(relative: bool, seed: int) -> None:
         assert torch.allclose(weight.flatten(1).sum(1), torch.tensor(4 / share), atol=1e-4), name
         rest = weight - 4 / share / inputs
         assert torch.allclose(rest.flatten(1).norm(dim=1), torch.tensor(norm), atol=1e-4), name
-        # Every tap of a kernel is centred by itself.
+        # Every tap of a kernel is centered by itself.
         assert rest.sum(1).abs().max() < 1e-4
         v = layer.parametrizations.weight.original
         expected = 1.0 if relative else norm / math.sqrt(inputs)
@@ -48,7 +48,7 @@ def test_sum_and_spread_at_the_start(relative: bool, seed: int) -> None:
 
 
 def test_everything_spikes_and_learns(seed: int) -> None:
-    model = centre_weights_(vgg_stack(17, width=0.5, in_channels=6))
+    model = center_weights_(vgg_stack(17, width=0.5, in_channels=6))
     z = (1.5 * torch.rand(4, 6, 32, 32)).exp()
     out = model(z)
     assert out.isfinite().all()
@@ -68,7 +68,7 @@ def train_a_little(model: nn.Module, image: tuple[int, int, int], *, lr: float, 
 
 
 def test_the_sum_stays_under_any_optimizer(seed: int) -> None:
-    model = centre_weights_(cifar_scnn(width=0.25, image_size=16))
+    model = center_weights_(cifar_scnn(width=0.25, image_size=16))
     before = {n: m.weight.detach().clone() for n, m in layers_of(model).items()}
     train_a_little(model, (3, 16, 16), lr=0.05, steps=5)
     for name, layer in layers_of(model).items():
@@ -84,14 +84,14 @@ def deviations(layer: SpikingConv2d | SpikingLinear) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("relative", [True, False])
-def test_the_spread_is_held(relative: bool, seed: int) -> None:
-    """Adam changes the length of the deviations and leaves the centre; the direction stays."""
-    model = centre_weights_(mnist_scnn(), (1, 28, 28), spread=2.0, relative=relative)
+def test_the_norm_is_restored(relative: bool, seed: int) -> None:
+    """Adam changes the length of the deviations and leaves the center; the direction stays."""
+    model = center_weights_(mnist_scnn(), (1, 28, 28), norm=2.0, relative=relative)
     before = {n: deviations(m).norm(dim=1) for n, m in layers_of(model).items()}
     train_a_little(model, (1, 28, 28), lr=0.3 if relative else 0.06, steps=6)
     moved = {n: deviations(m) for n, m in layers_of(model).items()}
     sums = {n: m.weight.detach().flatten(1).sum(1) for n, m in layers_of(model).items()}
-    assert hold_spread_(model) is model
+    assert renormalize_weights_(model) is model
     for name, layer in layers_of(model).items():
         held = deviations(layer)
         assert (moved[name].norm(dim=1) / before[name] - 1).abs().mean() > 0.02, name
@@ -99,44 +99,44 @@ def test_the_spread_is_held(relative: bool, seed: int) -> None:
         assert nn.functional.cosine_similarity(held, moved[name]).min() > 1 - 1e-5, name
         assert torch.allclose(layer.weight.detach().flatten(1).sum(1), sums[name], atol=1e-5), name
         v = layer.parametrizations.weight.original
-        assert torch.allclose(v, centre(v), atol=1e-5), name
+        assert torch.allclose(v, center(v), atol=1e-5), name
 
 
-def test_holding_the_spread_leaves_other_layers_alone(seed: int) -> None:
+def test_renormalizing_leaves_other_layers_alone(seed: int) -> None:
     model = nn.Sequential(SpikingLinear(6, 4), nn.Linear(4, 2))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    hold_spread_(model)
+    renormalize_weights_(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    alone = centre_weights_(SpikingLinear(1, 3))  # one input deviates from nothing
-    hold_spread_(alone)
+    alone = center_weights_(SpikingLinear(1, 3))  # one input deviates from nothing
+    renormalize_weights_(alone)
     assert torch.equal(alone.weight.detach(), torch.full((3, 1), 4.0))
 
 
-def test_gradient_is_the_centred_one(seed: int) -> None:
-    """d loss / d v = g centre(d loss / d w): the direction of the sum is gone."""
+def test_gradient_is_the_centered_one(seed: int) -> None:
+    """d loss / d v = g center(d loss / d w): the direction of the sum is gone."""
     layer = SpikingLinear(20, 5, dtype=torch.float64)
-    centre_weights_(layer, total=4.0, spread=2.0)
+    center_weights_(layer, total=4.0, norm=2.0)
     z = torch.rand(3, 20, dtype=torch.float64).exp()
     layer(z).sum().backward()
     plain = layer.weight.detach().clone().requires_grad_()
     spiking_linear(z, plain, layer.bias.detach()).sum().backward()
     gain = 2 / math.sqrt(20)
-    expected = gain * centre(plain.grad)
+    expected = gain * center(plain.grad)
     assert torch.allclose(layer.parametrizations.weight.original.grad, expected, rtol=1e-10)
     assert (plain.grad <= 0).all()  # all of the causal set share a sign, which is why
     assert (plain.grad < 0).double().mean() > 0.5
 
 
 def test_fold_keeps_every_bit(seed: int) -> None:
-    model = centre_weights_(vgg_stack(8, width=0.5))
+    model = center_weights_(vgg_stack(8, width=0.5))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     z = (1.5 * torch.rand(2, 3, 32, 32)).exp()
     before = model(z)
-    assert is_centred(model)
+    assert is_centered(model)
     assert fold_(model) is model
-    assert not is_centred(model)
+    assert not is_centered(model)
     assert torch.equal(model(z), before)
     assert model.state_dict().keys() == vgg_stack(8, width=0.5).state_dict().keys()
     assert all(p.is_leaf and p.requires_grad for p in model.parameters())
@@ -147,9 +147,9 @@ def test_fold_keeps_every_bit(seed: int) -> None:
 
 
 def test_state_dict_round_trip(seed: int) -> None:
-    """Also into a network that was centred with other numbers: they are part of the state."""
-    model = centre_weights_(cifar_scnn(width=0.25), total=5.0, spread=2.0)
-    other = centre_weights_(cifar_scnn(width=0.25))
+    """Also into a network that was centered with other numbers: they are part of the state."""
+    model = center_weights_(cifar_scnn(width=0.25), total=5.0, norm=2.0)
+    other = center_weights_(cifar_scnn(width=0.25))
     z = (1.5 * torch.rand(2, 3, 32, 32)).exp()
     assert not torch.equal(model(z), other(z))
     other.load_state_dict(model.state_dict())
@@ -158,7 +158,7 @@ def test_state_dict_round_trip(seed: int) -> None:
 
 def test_same_generator_same_start() -> None:
     def start(seed: int) -> nn.Module:
-        return centre_weights_(cifar_scnn(width=0.2), generator=torch.Generator().manual_seed(seed))
+        return center_weights_(cifar_scnn(width=0.2), generator=torch.Generator().manual_seed(seed))
 
     one, same, other = start(3).state_dict(), start(3).state_dict(), start(4).state_dict()
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -167,16 +167,16 @@ def test_same_generator_same_start() -> None:
     )
 
 
-def test_one_channel_is_centred_over_the_kernel(seed: int) -> None:
+def test_one_channel_is_centered_over_the_kernel(seed: int) -> None:
     """Tap by tap, a single channel would leave nothing."""
-    model = centre_weights_(mnist_scnn(), (1, 28, 28))
+    model = center_weights_(mnist_scnn(), (1, 28, 28))
     weight = model.conv1.weight.detach()
     assert torch.allclose(weight.flatten(1).sum(1), weight.sum((1, 2, 3)))
     assert (weight - weight.mean((1, 2, 3), keepdim=True)).flatten(1).norm(dim=1).min() > 2.9
 
 
 def test_right_inverse_accepts_plain_weights(seed: int) -> None:
-    layer = centre_weights_(SpikingLinear(8, 3), total=4.0, spread=3.0)
+    layer = center_weights_(SpikingLinear(8, 3), total=4.0, norm=3.0)
     given = torch.randn(3, 8)
     with torch.no_grad():
         layer.weight = given
@@ -186,25 +186,25 @@ def test_right_inverse_accepts_plain_weights(seed: int) -> None:
 
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"outputs of conv1 at the corners.*44%.*stay silent"):
-        centre_weights_(vgg_stack(8), total=2.0)
+        center_weights_(vgg_stack(8), total=2.0)
     with pytest.raises(ValueError, match="no SpikingLinear or SpikingConv2d"):
-        centre_weights_(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="spread is -1"):
-        centre_weights_(SpikingLinear(2, 2), spread=-1)
+        center_weights_(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="norm is -1"):
+        center_weights_(SpikingLinear(2, 2), norm=-1)
     with pytest.raises(ValueError, match=r"total must exceed 1.00"):
-        centre_weights_(SpikingLinear(2, 2), total=1.0)
+        center_weights_(SpikingLinear(2, 2), total=1.0)
     with pytest.raises(ValueError, match="does not say how large its images are"):
-        centre_weights_(mnist_scnn())
+        center_weights_(mnist_scnn())
     with pytest.raises(ValueError, match="image_shape must be"):
-        centre_weights_(mnist_scnn(), (28, 28))
-    model = centre_weights_(SpikingLinear(4, 2))
+        center_weights_(mnist_scnn(), (28, 28))
+    model = center_weights_(SpikingLinear(4, 2))
     with pytest.raises(ValueError, match="parametrised already"):
-        centre_weights_(model)
+        center_weights_(model)
     odd = nn.Sequential(SpikingConv2d(1, 2, 3, padding=1))
     odd.unused = SpikingConv2d(1, 2, 3, padding=1)
     odd.forward = lambda z: odd[0](z)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="unused is not used"):
-        centre_weights_(odd, (1, 5, 5))
+        center_weights_(odd, (1, 5, 5))
 
 
 def test_fold_leaves_foreign_parametrisations(seed: int) -> None:
@@ -240,7 +240,7 @@ def test_spread_and_gradient_travel_as_derived(seed: int) -> None:
     """docs/deep.md: with all inputs causal, spread and gradient scale by s / m, a shift by 1."""
     inputs, outputs, total, spread, sigma = 2000, 300, 4.0, 3.0, 0.02
     layer = SpikingLinear(inputs, outputs, dtype=torch.float64)
-    centre_weights_(layer, total=total, spread=spread)
+    center_weights_(layer, total=total, norm=spread)
     z = (sigma * torch.randn(1, inputs, dtype=torch.float64)).exp().requires_grad_()
     out = layer(z)
     t_in, t_out = z.log(), out.log()
@@ -268,9 +268,9 @@ def test_spread_and_gradient_travel_as_derived(seed: int) -> None:
 @pytest.mark.parametrize("shape", [(3, 5), (3, 4, 2, 3), (3, 1, 2, 3)])
 def test_derivatives(shape: tuple[int, ...], seed: int) -> None:
     """Against plain torch and by differences, twice differentiable, under vmap."""
-    module = CentredWeight(4.0, 0.7)
+    module = CenteredWeight(4.0, 0.7)
     v = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    expected = 0.7 * centre(v) + 4.0 / math.prod(shape[1:])
+    expected = 0.7 * center(v) + 4.0 / math.prod(shape[1:])
     assert torch.allclose(module(v), expected, rtol=1e-12)
     assert torch.autograd.gradcheck(module, v)
     assert torch.autograd.gradgradcheck(module, v)
@@ -280,7 +280,7 @@ def test_derivatives(shape: tuple[int, ...], seed: int) -> None:
 
 
 def test_compiled_training_step(seed: int) -> None:
-    model = centre_weights_(SpikingLinear(12, 4), total=4.0, spread=2.0)
+    model = center_weights_(SpikingLinear(12, 4), total=4.0, norm=2.0)
     z = torch.rand(3, 12).exp()
     model(z).sum().backward()
     eager = {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -292,11 +292,11 @@ def test_compiled_training_step(seed: int) -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("relative", [True, False])
-def test_centred_networks_are_exported_as_they_are(
+def test_centered_networks_are_exported_as_they_are(
     strict: bool, relative: bool, seed: int, tmp_path: Path
 ) -> None:
     model = nn.Sequential(SpikingConv2d(2, 3, 3), nn.Flatten(), SpikingLinear(48, 5))
-    centre_weights_(model, (2, 6, 6), relative=relative)
+    center_weights_(model, (2, 6, 6), relative=relative)
     z = torch.rand(4, 2, 6, 6).exp()
     batch = torch.export.Dim("batch")
     shapes = ({0: batch},)
@@ -309,27 +309,27 @@ def test_centred_networks_are_exported_as_they_are(
         assert model(z).isfinite().all()
 
 
-def test_centred_networks_run_on_the_meta_device() -> None:
+def test_centered_networks_run_on_the_meta_device() -> None:
     with torch.device("meta"):
         model = vgg_stack(4, width=0.1)
     z = torch.empty(2, 3, 32, 32, device="meta")
-    assert centre_weights_(model)(z).shape == (2, 10)
-    moved = centre_weights_(vgg_stack(4, width=0.1)).to("meta")
+    assert center_weights_(model)(z).shape == (2, 10)
+    moved = center_weights_(vgg_stack(4, width=0.1)).to("meta")
     loss = SpikingLoss()(moved(z), torch.zeros(2, dtype=torch.int64, device="meta"), moved)
     loss.backward()
     assert all(p.grad is not None and p.grad.is_meta for p in moved.parameters())
     torch.optim.SGD(moved.parameters(), lr=0.1).step()
-    assert hold_spread_(moved) is moved
+    assert renormalize_weights_(moved) is moved
 
 
 def test_folding_a_copy_leaves_the_original_as_it_was() -> None:
     torch.manual_seed(3)
-    model = centre_weights_(vgg_stack(4, width=0.5))
+    model = center_weights_(vgg_stack(4, width=0.5))
     values = (1.5 * torch.rand(2, 3, 32, 32)).exp()
     before = model(values)
     copied = fold_(copy.deepcopy(model))
-    assert is_centred(model)
-    assert not is_centred(copied)
+    assert is_centered(model)
+    assert not is_centered(copied)
     assert torch.equal(model(values), before)
     assert torch.equal(copied(values), before)
     (gradient,) = torch.autograd.grad(model(values).log().sum(), [next(model.parameters())])

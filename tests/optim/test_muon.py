@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast.optim.muon import Muon, orthogonalised
+from ttfs_fast.optim.muon import Muon, orthogonalize
 from ttfs_fast.training import TrainConfig, train
 
 
@@ -15,7 +15,7 @@ def test_singular_values_come_near_1_and_vectors_stay(shape: tuple[int, int], se
     matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
     steep = u @ torch.diag(torch.logspace(0, -1.5, len(s), dtype=torch.float64)) @ vt
-    result = orthogonalised(steep)
+    result = orthogonalize(steep)
     values = torch.linalg.svdvals(result)
     assert values.min() > 0.65
     assert values.max() < 1.25
@@ -24,7 +24,7 @@ def test_singular_values_come_near_1_and_vectors_stay(shape: tuple[int, int], se
 
 
 def test_zeros_stay_zeros() -> None:
-    assert torch.equal(orthogonalised(torch.zeros(3, 5)), torch.zeros(3, 5))
+    assert torch.equal(orthogonalize(torch.zeros(3, 5)), torch.zeros(3, 5))
 
 
 def gradients(parameter: nn.Parameter, grad: Tensor, **options: float) -> Tensor:
@@ -43,7 +43,7 @@ def test_the_learning_rate_is_the_size_of_a_step(seed: int) -> None:
     assert decayed == pytest.approx(torch.full((2, 2), -0.05))
 
 
-def test_a_centred_gradient_gives_a_centred_step(seed: int) -> None:
+def test_a_centered_gradient_gives_a_centered_step(seed: int) -> None:
     torch.manual_seed(seed)
     grad = torch.randn(6, 40)
     grad -= grad.mean(1, keepdim=True)

@@ -8,7 +8,7 @@ import torch
 
 from ttfs_fast._csv import read_rows, write_rows
 from ttfs_fast.data import ImageSet
-from ttfs_fast.optim.centering import is_centred
+from ttfs_fast.optim.centering import is_centered
 from ttfs_fast.paper import studies as experiments
 from ttfs_fast.paper.studies import DepthStudy, depth_study
 from ttfs_fast.paper.studies import depth as module
@@ -97,9 +97,9 @@ def test_networks_learn(tmp_path: Path) -> None:
 def test_variants_are_what_their_names_promise() -> None:
     images = coloured("x")
     networks = {variant: make_network(variant, 8, 0.5, images) for variant in VARIANTS}
-    assert is_centred(networks["centered"])
-    assert is_centred(networks["centered-muon"])
-    assert is_centred(networks["fixed-norm-muon"])
+    assert is_centered(networks["centered"])
+    assert is_centered(networks["centered-muon"])
+    assert is_centered(networks["fixed-norm-muon"])
     uniform = networks["uniform"].conv2.weight
     assert uniform.min() >= 0
     assert uniform.max() <= 8 / uniform[0].numel()

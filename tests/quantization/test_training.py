@@ -24,7 +24,7 @@ from ttfs_fast.encoding import Encoding, encode
 from ttfs_fast.layers import predict
 from ttfs_fast.models import cifar_scnn, mnist_scnn
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
-from ttfs_fast.optim.centering import centre_weights_, fold_
+from ttfs_fast.optim.centering import center_weights_, fold_
 from ttfs_fast.optim.clipping import clip_gradient_
 from ttfs_fast.quantization import (
     FakeQuantize,
@@ -46,8 +46,8 @@ def two_layers() -> nn.Sequential:
     return nn.Sequential(SpikingLinear(12, 9), SpikingLinear(9, 4))
 
 
-def centred() -> nn.Module:
-    return centre_weights_(two_layers())
+def centered() -> nn.Module:
+    return center_weights_(two_layers())
 
 
 def normalised() -> nn.Module:
@@ -67,7 +67,7 @@ def pruned() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (centred, r"weight of 0 is computed by CentredWeight: .*fold_"),
+        (centered, r"weight of 0 is computed by CenteredWeight: .*fold_"),
         (normalised, r"weight of 1 is computed by _WeightNorm: .*remove_parametrizations"),
         (pruned, r"weight of 1 is computed by a hook: .*prune.remove"),
     ],
@@ -80,7 +80,7 @@ def test_weights_that_are_computed_are_not_quantized(
     with pytest.raises(ValueError, match=message):
         quantize_(model)
     assert model.state_dict().keys() == before.keys()
-    if make is centred:
+    if make is centered:
         plain = fold_(model)
         weights = [layer.weight.detach().clone() for layer in plain]
         quantize_(plain)

@@ -76,7 +76,7 @@ def same_bits(one: TrainResult, other: TrainResult) -> None:
     ]
 
 
-def test_a_centred_network_learns_and_folds(tmp_path: Path) -> None:
+def test_a_centered_network_learns_and_folds(tmp_path: Path) -> None:
     config = dataclasses.replace(DEEP, epochs=12, train_images=1000, test_images=300, width=0.5)
     result = train(config, tmp_path)
     assert result.evaluation.accuracy > 0.6
@@ -172,7 +172,7 @@ def test_no_division_of_a_batch_changes_the_step() -> None:
 def test_resumed_with_everything_switched_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Centred weights, averages, early stopping, crops, flips, noise: the same bits."""
+    """Centered weights, averages, early stopping, crops, flips, noise: the same bits."""
     pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
     config = dataclasses.replace(
         DEEP,
@@ -633,7 +633,7 @@ def test_every_recipe_builds_its_network() -> None:
     for name in names:
         config = TrainConfig(**recipes.read_recipe(name))
         with torch.device("meta"):
-            model = make_model(config, shapes[config.dataset], centred=False)
+            model = make_model(config, shapes[config.dataset], centered=False)
         assert sum(p.numel() for p in model.parameters()) > 1000
 
 

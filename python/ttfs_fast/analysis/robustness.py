@@ -124,7 +124,7 @@ def perturbed(
     ------
     ValueError
         If the model has no spiking layer, or weights are to be disturbed that are computed from
-        others (quantized or centred ones): fold them first. In a pass through the model, if
+        others (quantized or centered ones): fold them first. In a pass through the model, if
         spikes are lost or neurons stuck in every layer but the last, and another layer than the
         last of the modules runs last.
     """

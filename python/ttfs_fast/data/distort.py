@@ -31,11 +31,11 @@ def distort(
     generator : torch.Generator
         Source of the amounts.
     rotate : float
-        Largest rotation about the centre, in degrees.
+        Largest rotation about the center, in degrees.
     zoom : float
         Largest relative change of height and of width, each on its own; below 1.
     shear : float
-        Largest shear: the columns that a row moves by for each row from the centre.
+        Largest shear: the columns that a row moves by for each row from the center.
     shift : float
         Largest displacement, in pixels, down and across; not only whole numbers.
     elastic : float
@@ -67,7 +67,7 @@ def distort(
     taller, wider = 1 + uniform(zoom), 1 + uniform(zoom)
     slant, down, across = uniform(shear), uniform(shift), uniform(shift)
 
-    # Where each pixel of the result comes from, in pixels from the centre: the inverse of
+    # Where each pixel of the result comes from, in pixels from the center: the inverse of
     # zooming, then shearing, then turning, then moving.
     row = torch.arange(height, dtype=pixels.dtype).view(-1, 1) - (height - 1) / 2 - down
     column = torch.arange(width, dtype=pixels.dtype) - (width - 1) / 2 - across

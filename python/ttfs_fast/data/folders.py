@@ -137,7 +137,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         label = int(self.labels[place])
         image = self.read(place)
         return torch.from_numpy(
-            image if self.size is None else centre_square(image, self.size)
+            image if self.size is None else center_square(image, self.size)
         ), label
 
     def read(self, index: int) -> NDArray[np.uint8]:
@@ -241,7 +241,7 @@ def load_images(
         for index in range(len(folder)):
             try:
                 image = folder.read(index)
-                images.append(centre_square(image, size) if size is not None else image)
+                images.append(center_square(image, size) if size is not None else image)
                 kept.append(index)
             except ImageError as error:
                 if corrupt == "refuse":
@@ -264,7 +264,7 @@ def load_images(
     return ImageSet(np.stack(images), folder.labels[kept], name or folder.path.name, folder.classes)
 
 
-def centre_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def center_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The middle square of an image, its shorter side scaled to ``size`` pixels.
 
     Parameters

@@ -16,7 +16,7 @@ from ttfs_fast.data.folders import (
     Corrupt,
     ImageError,
     ImageFolder,
-    centre_square,
+    center_square,
     check_classes,
     check_corrupt,
 )
@@ -251,7 +251,7 @@ class _Items(Dataset[Item]):
         label = int(self._folder.labels[index])
         change = self._augmentation
         if change is None or change.resized_crop is None:
-            image = centre_square(image, self._size)
+            image = center_square(image, self._size)
         pixels = torch.from_numpy(image).to(self.dtype) / 255
         if change is None:
             return pixels, label

@@ -3,9 +3,9 @@
 For every input that spikes before neuron j, the derivative of its spike value by the weight,
 (z_i - z_j) / D_j, is negative. What all weights of a neuron share therefore outweighs what tells
 them apart, and an optimizer that scales each step to unit size spends it on the sum of the weights,
-which only moves the spike in time. Here the sum is held:
+which only moves the spike in time. Here the sum is fixed:
 
-    w = g centre(v) + m / N,
+    w = g center(v) + m / N,
 
 with v trained; docs/deep.md derives it. It folds into plain weights after training.
 """
@@ -25,10 +25,10 @@ from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class CentredWeight(nn.Module):
-    """w = gain centre(v) + total / N, for N inputs of each neuron.
+class CenteredWeight(nn.Module):
+    """w = gain center(v) + total / N, for N inputs of each neuron.
 
-    ``centre`` subtracts from each neuron's weights their mean over the input channels, for each
+    ``center`` subtracts from each neuron's weights their mean over the input channels, for each
     tap of a kernel apart; over all inputs in a fully connected layer or one with a single channel.
     So the weights of a neuron always sum to ``total``.
 
@@ -38,8 +38,9 @@ class CentredWeight(nn.Module):
         Sum of each neuron's weights, m; above 1, or no neuron can spike.
     gain : float
         Factor g on the trained part; above 0.
-    spread : float
-        Norm of each neuron's ``gain centre(v)`` that :func:`hold_spread_` restores; above 0.
+    norm : float
+        Norm of each neuron's ``gain center(v)``, which :func:`renormalize_weights_` restores; above
+        0.
 
     Notes
     -----
@@ -48,29 +49,29 @@ class CentredWeight(nn.Module):
 
     total: Tensor
     gain: Tensor
-    spread: Tensor
+    norm: Tensor
 
-    def __init__(self, total: float, gain: float = 1.0, spread: float = 1.0) -> None:
+    def __init__(self, total: float, gain: float = 1.0, norm: float = 1.0) -> None:
         super().__init__()
         if not (math.isfinite(total) and total > 1):
             raise ValueError(
                 f"total is {total}; it must be finite and above 1, or the neurons stay silent"
             )
         _check_positive("gain", gain)
-        _check_positive("spread", spread)
+        _check_positive("norm", norm)
         self.register_buffer("total", torch.tensor(total, dtype=torch.float64))
         self.register_buffer("gain", torch.tensor(gain, dtype=torch.float64))
-        self.register_buffer("spread", torch.tensor(spread, dtype=torch.float64))
+        self.register_buffer("norm", torch.tensor(norm, dtype=torch.float64))
 
     def forward(self, v: Tensor) -> Tensor:
         """Weights of the shape of ``v``, (outputs, inputs, ...)."""
         if ops.in_trace():
-            return ops.traced_centred(v, self.gain, self.total)
-        return centred(v, self.gain, self.total)
+            return ops.traced_centered(v, self.gain, self.total)
+        return centered(v, self.gain, self.total)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """v that gives ``weight``, or if its sums differ, the nearest weights that have them."""
-        return centre(weight) / self.gain.to(weight.dtype)
+        return center(weight) / self.gain.to(weight.dtype)
 
 
 class ScaledBias(nn.Module):
@@ -90,8 +91,8 @@ class ScaledBias(nn.Module):
         return bias / self.gain.to(bias.dtype)
 
 
-class _Centred(torch.autograd.Function):
-    """gain centre(v) + share in two passes over v, and its gradient in two.
+class _Centered(torch.autograd.Function):
+    """gain center(v) + share in two passes over v, and its gradient in two.
 
     Weights outnumber all else in a deep network: written with torch's operators, this would be a
     quarter of a training step of SpikingVGG16 in batches of 32.
@@ -112,14 +113,14 @@ class _Centred(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gain,) = ctx.saved_tensors
         nothing = torch.zeros_like(gain)
-        grad_v: Tensor = _Centred.apply(grad, gain, nothing)  # type: ignore[no-untyped-call]
+        grad_v: Tensor = _Centered.apply(grad, gain, nothing)  # type: ignore[no-untyped-call]
         return grad_v, None, None
 
 
-def centred(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
-    """gain centre(v) + total / N, for N inputs of each neuron."""
+def centered(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
+    """gain center(v) + total / N, for N inputs of each neuron."""
     share = total / max(math.prod(v.shape[1:]), 1)
-    weight: Tensor = _Centred.apply(v, gain, share)  # type: ignore[no-untyped-call]
+    weight: Tensor = _Centered.apply(v, gain, share)  # type: ignore[no-untyped-call]
     return weight
 
 
@@ -129,7 +130,7 @@ def _means(v: Tensor) -> Tensor:
     return v.mean(dim=1, keepdim=True)
 
 
-def centre(v: Tensor) -> Tensor:
+def center(v: Tensor) -> Tensor:
     """Subtract from each neuron's weights their mean over the input channels.
 
     Parameters
@@ -146,20 +147,20 @@ def centre(v: Tensor) -> Tensor:
     return v - _means(v)
 
 
-def centre_weights_(
+def center_weights_(
     model: Model,
     image_shape: Sequence[int] | None = None,
     *,
     total: float = 4.0,
-    spread: float = 3.0,
+    norm: float = 3.0,
     relative: bool = True,
     generator: torch.Generator | None = None,
 ) -> Model:
     """Start a network anew with weights of a fixed sum, and keep the sum while it trains.
 
-    Each spiking layer gets the parametrisation ``w = g centre(v) + m / N`` of
-    :class:`CentredWeight`. ``v`` starts as independent normal values, centred, each neuron's scaled
-    so that ``g v`` has the norm ``spread``; biases start at 0.
+    Each spiking layer gets the parametrisation ``w = g center(v) + m / N`` of
+    :class:`CenteredWeight`. ``v`` starts as independent normal values, centered, each neuron's
+    scaled so that ``g v`` has the norm ``norm``; biases start at 0.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def centre_weights_(
     total : float
         Sum m of each neuron's weights. Where padding leaves taps of a convolution without input,
         m is divided by the share of the taps that have one, on average over the layer's outputs.
-    spread : float
+    norm : float
         Norm s of what is left of a neuron's weights without their mean, divided likewise by the
         root of that share. The spread of spike times over the neurons of a layer is about s / m
         times that of its inputs.
@@ -201,16 +202,16 @@ def centre_weights_(
 
     Examples
     --------
-    >>> from ttfs_fast.optim.centering import centre_weights_, fold_
+    >>> from ttfs_fast.optim.centering import center_weights_, fold_
     >>> from ttfs_fast.models import vgg_stack
-    >>> model = centre_weights_(vgg_stack(8))
+    >>> model = center_weights_(vgg_stack(8))
     >>> sums = model.fc1.weight.sum(1)
     >>> bool(((sums - 4).abs() < 1e-5).all())
     True
     >>> sorted(fold_(model).fc1.state_dict())
     ['bias', 'weight']
     """
-    _check_positive("spread", spread)
+    _check_positive("norm", norm)
     layers = _plain_layers(model)
     shares = _shares(model, layers, image_shape)
     totals = {}
@@ -224,10 +225,10 @@ def centre_weights_(
             )
     for name, layer in layers.items():
         inputs = max(math.prod(layer.weight.shape[1:]), 1)
-        norm = spread / math.sqrt(shares[name][0])
-        gain = norm / math.sqrt(inputs) if relative else 1.0
-        module = CentredWeight(totals[name], gain, norm)
-        start = centre(
+        own_norm = norm / math.sqrt(shares[name][0])
+        gain = own_norm / math.sqrt(inputs) if relative else 1.0
+        module = CenteredWeight(totals[name], gain, own_norm)
+        start = center(
             torch.randn(
                 layer.weight.shape,
                 generator=generator,
@@ -236,7 +237,7 @@ def centre_weights_(
             )
         )
         rows = start.flatten(1).norm(dim=1).clamp(min=torch.finfo(start.dtype).tiny)
-        start *= (norm / rows).reshape(-1, *[1] * (start.dim() - 1))
+        start *= (own_norm / rows).reshape(-1, *[1] * (start.dim() - 1))
         parametrize.register_parametrization(layer, "weight", module.to(start.device))
         with torch.no_grad():
             layer.weight = start  # type: ignore  # goes through right_inverse
@@ -249,8 +250,8 @@ def centre_weights_(
 
 
 @torch.no_grad()
-def hold_spread_(model: Model) -> Model:
-    """Bring every neuron's weights back to the spread that they started with, in place.
+def renormalize_weights_(model: Model) -> Model:
+    """Bring every neuron's weights back to the norm that they started with, in place.
 
     Training lengthens the deviations of a neuron's weights from their mean. Long ones let it fire
     on its first few inputs and amplify noise from layer to layer (docs/deep.md). Called after each
@@ -259,45 +260,45 @@ def hold_spread_(model: Model) -> Model:
     Parameters
     ----------
     model : Module
-        As :func:`centre_weights_` made it; layers without a parametrisation are left alone.
+        As :func:`center_weights_` made it; layers without a parametrisation are left alone.
 
     Returns
     -------
     Module
         ``model``, where the deviations of each neuron's weights from their mean have the norm that
-        :func:`centre_weights_` gave them.
+        :func:`center_weights_` gave them.
 
     Examples
     --------
     >>> import torch
-    >>> from ttfs_fast.optim.centering import centre_weights_, hold_spread_
+    >>> from ttfs_fast.optim.centering import center_weights_, renormalize_weights_
     >>> from ttfs_fast.nn import SpikingLinear
-    >>> layer = centre_weights_(SpikingLinear(20, 5), total=4.0, spread=3.0)
+    >>> layer = center_weights_(SpikingLinear(20, 5), total=4.0, norm=3.0)
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=10.0)
     >>> layer(torch.rand(8, 20).exp()).log().sum().backward()
     >>> optimizer.step()
-    >>> deviations = hold_spread_(layer).weight - 4 / 20
+    >>> deviations = renormalize_weights_(layer).weight - 4 / 20
     >>> bool(((deviations.norm(dim=1) - 3).abs() < 1e-5).all())
     True
     """
     for module in model.modules():
         if _is_ours(module, "weight"):
             weight: Any = module.parametrizations["weight"]  # type: ignore[index]
-            v, held = weight.original, weight[0]
-            rest = centre(v)
+            v, fixed = weight.original, weight[0]
+            rest = center(v)
             sizes = rest.flatten(1).square().mean(1).sqrt_().clamp_(min=torch.finfo(v.dtype).tiny)
-            size = held.spread / held.gain / math.sqrt(max(v[0].numel(), 1))
+            size = fixed.norm / fixed.gain / math.sqrt(max(v[0].numel(), 1))
             v.copy_(rest.div_(sizes.div_(size).reshape(-1, *[1] * (v.dim() - 1))))
     return model
 
 
 def fold_(model: Model) -> Model:
-    """Replace every centred weight by the plain one it stands for, in place.
+    """Replace every centered weight by the plain one it stands for, in place.
 
     Parameters
     ----------
     model : Module
-        As :func:`centre_weights_` made it; layers without a parametrisation are left alone.
+        As :func:`center_weights_` made it; layers without a parametrisation are left alone.
 
     Returns
     -------
@@ -316,8 +317,8 @@ def fold_(model: Model) -> Model:
     return model
 
 
-def is_centred(model: nn.Module) -> bool:
-    """Whether a layer of the model has a weight of :func:`centre_weights_`."""
+def is_centered(model: nn.Module) -> bool:
+    """Whether a layer of the model has a weight of :func:`center_weights_`."""
     return any(_is_ours(module, "weight") for module in model.modules())
 
 
@@ -325,7 +326,7 @@ def _is_ours(module: nn.Module, name: str) -> bool:
     if not parametrize.is_parametrized(module, name):
         return False
     steps = module.parametrizations[name]  # type: ignore[index]
-    return any(isinstance(step, CentredWeight | ScaledBias) for step in steps)
+    return any(isinstance(step, CenteredWeight | ScaledBias) for step in steps)
 
 
 def _plain_layers(model: nn.Module) -> dict[str, SpikingConv2d | SpikingLinear]:

@@ -17,7 +17,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of Jordan's quintic, which brings singular values of 0.01 to 1 near 1 in five steps."""
 
 
-def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """A matrix with the same singular vectors, and singular values near 1.
 
     Parameters
@@ -66,8 +66,8 @@ class Muon(torch.optim.Optimizer):
     Notes
     -----
     Source: K. Jordan and others, "Muon: An optimizer for hidden layers in neural networks" (2024).
-    ``torch.optim.Muon`` takes matrices only and orthogonalises in bfloat16, which is slow on CPUs.
-    A step of centred gradients is centred, so sums that are held stay held.
+    ``torch.optim.Muon`` takes matrices only and orthogonalizes in bfloat16, which is slow on CPUs.
+    A step of centered gradients is centered, so sums that are fixed stay fixed.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class Muon(torch.optim.Optimizer):
         grad, state = parameter.grad, self.state[parameter]
         assert grad is not None
         if not state:
-            state["mean"] = torch.zeros_like(parameter)
-        state["mean"].lerp_(grad, 1 - group["momentum"])
-        ahead = torch.lerp(grad, state["mean"], group["momentum"])
-        step = orthogonalised(ahead.flatten(1))
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
+        ahead = torch.lerp(grad, state["momentum_buffer"], group["momentum"])
+        step = orthogonalize(ahead.flatten(1))
         size = step.square().mean().sqrt().clamp(min=torch.finfo(step.dtype).tiny)
         parameter.sub_((step * (group["lr"] / size)).view_as(parameter))
 
@@ -116,12 +116,12 @@ class Muon(torch.optim.Optimizer):
         grad, state = parameter.grad, self.state[parameter]
         assert grad is not None
         if not state:
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-            state["steps"] = torch.zeros((), dtype=torch.float64)
-        state["steps"] += 1
-        steps = state["steps"].item()
-        state["mean"].lerp_(grad, 0.1)
-        state["square"].lerp_(grad.square(), 1 - group["beta2"])
-        size = (state["square"] / (1 - group["beta2"] ** steps)).sqrt().add_(1e-8)
-        parameter.addcdiv_(state["mean"], size, value=-group["lr"] / (1 - 0.9**steps))
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros((), dtype=torch.float64)
+        state["step"] += 1
+        steps = state["step"].item()
+        state["exp_avg"].lerp_(grad, 0.1)
+        state["exp_avg_sq"].lerp_(grad.square(), 1 - group["beta2"])
+        size = (state["exp_avg_sq"] / (1 - group["beta2"] ** steps)).sqrt().add_(1e-8)
+        parameter.addcdiv_(state["exp_avg"], size, value=-group["lr"] / (1 - 0.9**steps))

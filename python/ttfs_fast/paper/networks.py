@@ -13,7 +13,7 @@ from torch import nn
 
 from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, load
 from ttfs_fast.data._sources import data_folders, folder_path
-from ttfs_fast.data.folders import centre_square
+from ttfs_fast.data.folders import center_square
 from ttfs_fast.encoding import encoding_of
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.models import mnist_scnn
@@ -194,7 +194,7 @@ def _read(whole: StreamedImages, places: NDArray[np.int64]) -> ImageSet:
     images, labels = [], []
     for place in places.tolist():
         try:
-            images.append(centre_square(whole.folder.read(place), whole.size))
+            images.append(center_square(whole.folder.read(place), whole.size))
         except ImageError:
             continue
         labels.append(whole.folder.labels[place])

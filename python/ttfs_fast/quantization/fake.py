@@ -267,7 +267,7 @@ def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
             how = _names(_parametrizations(layer)) or "a hook"
             raise ValueError(
                 f"the weight of {name or type(layer).__name__} is computed by {how}: make it a "
-                "plain one first, by ttfs_fast.optim.centering.fold_ where it is centred, else by "
+                "plain one first, by ttfs_fast.optim.centering.fold_ where it is centered, else by "
                 "torch.nn.utils.parametrize.remove_parametrizations or prune.remove; then quantize"
             )
 
@@ -325,7 +325,7 @@ def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
     ------
     ValueError
         If the model has no spiking layer, a weight is not finite, or it is computed from other
-        tensors, such as a centred one.
+        tensors, such as a centered one.
 
     Notes
     -----

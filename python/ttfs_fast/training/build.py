@@ -30,7 +30,7 @@ from ttfs_fast.models.shipped import (
     shipped_weights,
     weights_file,
 )
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config
 
@@ -64,7 +64,7 @@ class ImageShape:
 MNIST_SHAPE = ImageShape(1, 28, 28, 10)
 
 
-def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) -> nn.Module:
+def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True) -> nn.Module:
     """A new network, initialised by torch's global generator.
 
     Parameters
@@ -73,7 +73,7 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
         Says which network, of which neurons, and how it starts.
     shape : ImageShape
         The images it is for.
-    centred : bool
+    centered : bool
         With false, leave out the parametrisation of ``weight_sum`` and fold layers with a horizon,
         to load folded weights.
 
@@ -122,18 +122,18 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centred: bool = True) 
             whitening=config.whitening,
             dirac=config.dirac,
         )
-        return network if centred else network.fold_()
+        return network if centered else network.fold_()
     if config.neuron != "spiking":
         assert isinstance(model, SpikingNetwork)
         return OnSpikeValues(relu_twin(model, batch_norm=config.neuron == "relu-norm"), encoding)
     if config.horizons:
         set_horizons_(model, config.horizons)
-    if config.weight_sum and centred:
-        centre_weights_(
+    if config.weight_sum and centered:
+        center_weights_(
             model,
             (channels, shape.height, shape.width),
             total=config.weight_sum,
-            spread=config.weight_norm,
+            norm=config.weight_norm,
             relative=config.relative_lr,
         )
     return model
@@ -172,7 +172,7 @@ def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
     # Made without memory: a file may name a network larger than any machine's.
     try:
         with torch.device("meta"):
-            model = make_model(config, shape, centred=False)
+            model = make_model(config, shape, centered=False)
         model.load_state_dict(state, assign=True)
     except (RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{path}: not the weights of {config.model}: {error}") from error

@@ -28,7 +28,7 @@ from ttfs_fast.training.run_folder import (
     RunFolder,
 )
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class TrainingStep:
         and limits none, None leaves out the check, too.
     constrain : callable, optional
         Called with the model after each step of the optimizer, such as
-        `ttfs_fast.optim.centering.hold_spread_`.
+        `ttfs_fast.optim.centering.renormalize_weights_`.
     averaged : AveragedModel, optional
         Moving average of the weights; see `ttfs_fast.optim.averaging.average_weights`.
     pieces : int

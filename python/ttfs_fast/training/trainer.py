@@ -31,7 +31,7 @@ from ttfs_fast.horizon import (
     whiten_,
 )
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
-from ttfs_fast.optim.centering import fold_, hold_spread_
+from ttfs_fast.optim.centering import fold_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
 from ttfs_fast.training.build import load_model, make_model
 from ttfs_fast.training.callback import Callback, skipped_text
@@ -62,7 +62,7 @@ class TrainResult:
     ----------
     model : torch.nn.Module
         The network with its final weights, averaged if the settings say so, and folded if they
-        were centred.
+        were centered.
     evaluation : EvaluationResult
         The final network on the test images.
     records : list of EpochRecord
@@ -332,7 +332,7 @@ class _Session:
         """Take over the weights of a trained network."""
         start, settings = load_model(path)
         with torch.random.fork_rng(devices=[]):
-            plain = make_model(self.config, self.shape, centred=False).state_dict()
+            plain = make_model(self.config, self.shape, centered=False).state_dict()
         found = start.state_dict()
         if {n: v.shape for n, v in plain.items()} != {n: v.shape for n, v in found.items()}:
             raise ValueError(
@@ -614,7 +614,7 @@ def make_step(
     if config.neuron == "horizon":
         constrain = renormalize_horizons_
     elif config.fixed_norm:
-        constrain = hold_spread_
+        constrain = renormalize_weights_
     return TrainingStep(
         model,
         optimizer,

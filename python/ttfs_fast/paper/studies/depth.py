@@ -31,7 +31,7 @@ from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.optim.centering import centre_weights_, hold_spread_
+from ttfs_fast.optim.centering import center_weights_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
 from ttfs_fast.optim.schedule import cosine
 from ttfs_fast.training.batches import EpochBatches
@@ -72,7 +72,7 @@ class Variant:
     muon : bool
         Steps by `ttfs_fast.optim.muon.Muon` in place of Adam's.
     fixed_norm : bool
-        Call `ttfs_fast.optim.centering.hold_spread_` after each step.
+        Call `ttfs_fast.optim.centering.renormalize_weights_` after each step.
     encoding : Encoding
         How the network sees images.
     scale : float
@@ -309,7 +309,7 @@ def train_one(
         optimizer,
         equation_5(loss, model),
         clip_grad=how.clip_grad if isinstance(model, nn.Sequential) else math.inf,
-        constrain=hold_spread_ if how.fixed_norm else None,
+        constrain=renormalize_weights_ if how.fixed_norm else None,
     )
 
     def evaluation() -> EvaluationResult:
@@ -372,7 +372,7 @@ def make_network(variant: VariantName, depth: Depth, width: float, images: Image
             intensity.std((0, 2, 3)).clamp(min=1e-3).tolist(),
         )
     if variant.startswith(("centered", "fixed-norm")):
-        return centre_weights_(model)
+        return center_weights_(model)
     if variant == "normal":
         for module in model.modules():
             if isinstance(module, SpikingConv2d | SpikingLinear):

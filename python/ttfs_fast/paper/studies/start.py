@@ -17,7 +17,7 @@ from ttfs_fast.encoding import encode
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models import vgg_stack
 from ttfs_fast.models.deep import Depth
-from ttfs_fast.optim.centering import centre_weights_
+from ttfs_fast.optim.centering import center_weights_
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,7 +100,7 @@ def start_study(
                 torch.manual_seed(seed)
                 model = vgg_stack(depth, in_channels=values.shape[1])
                 if start != "uniform":
-                    centre_weights_(model, spread=float(start))
+                    center_weights_(model, norm=float(start))
                 jitter = JITTER * torch.randn_like(values)
             rows += _followed(start, model, values, labels, jitter)
         write_rows(folder / "start.csv", LayerStart, rows)
