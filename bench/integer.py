@@ -96,7 +96,7 @@ def measure(
     z = torch.rand(batch, *size).mul(2).exp()
     z[torch.rand_like(z) > 0.62] = math.inf
     chain = nn.Sequential(layer) if size[1] > 1 else nn.Sequential(nn.Flatten(), layer)
-    net = convert(chain, args.bits, input_size=size, encoding=Encoding(2.0), units=UNIT)
+    net = convert(chain, args.bits, input_size=size, encoding=Encoding(2.0), time_scales=UNIT)
     codes = torch.where(z.isinf(), 65535.0, (z / UNIT).round()).numpy().astype(np.uint16)
     x, weight = torch.randn_like(z), layer.weight.detach()
     if isinstance(layer, SpikingConv2d):

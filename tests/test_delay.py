@@ -193,7 +193,7 @@ def test_integers_refuse_delays_and_take_their_neurons(seed: int) -> None:
     codes = integers.layers(pixels.numpy())[1].astype(np.float64)
     heard = (codes != integers.silent) & np.isfinite(float_times)
     assert heard.mean() > 0.3
-    error = np.log(codes[heard] * integers.units[0]) - float_times[heard]
+    error = np.log(codes[heard] * integers.time_scales[0]) - float_times[heard]
     assert abs(np.median(error)) < 0.02
     assert np.quantile(np.abs(error), 0.9) < 0.1
 

@@ -370,7 +370,7 @@ RUNS: dict[str, Any] = {
     ),
     "simulate_network": simulate_network,
     "convert": lambda model, images, **how: quantization.convert(model, **how),
-    "calibrated_units": lambda model, images, **how: quantization.calibrated_units(
+    "calibrate_time_scales": lambda model, images, **how: quantization.calibrate_time_scales(
         model, images.images, **how
     ),
     "compare": lambda model, images, **how: quantization.compare(
@@ -404,16 +404,16 @@ def test_what_runs_a_network_asks_it_for_its_encoding() -> None:
     network = quantization.convert(model)
     assert network.to_bytes() == quantization.convert(plain, encoding=other).to_bytes()
     assert network.encoders[0].argmax() == 255
-    assert quantization.calibrated_units(model, images.images) == quantization.calibrated_units(
-        plain, images.images, encoding=other
-    )
+    assert quantization.calibrate_time_scales(
+        model, images.images
+    ) == quantization.calibrate_time_scales(plain, images.images, encoding=other)
 
 
 def test_integer_networks_refuse_standardized_images() -> None:
     model = models.mnist_scnn(encoding=Encoding(standardize=True))
     for run in (
         lambda: quantization.convert(model),
-        lambda: quantization.calibrated_units(model, digits().images),
+        lambda: quantization.calibrate_time_scales(model, digits().images),
     ):
         with pytest.raises(ValueError, match="by a table, and does not standardize"):
             run()

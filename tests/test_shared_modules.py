@@ -91,11 +91,11 @@ def test_integer_network_is_that_of_two_layers(image_set: ImageSet) -> None:
         model[0].weight.copy_(1.1 * nn.init.dirac_(torch.empty(2, 2, 3, 3)))
         model[0].bias.zero_()
     how = {"input_size": (2, 8, 8), "bits": 8}
-    units = quantization.calibrated_units(model, image_set.images, 8)
-    assert units == quantization.calibrated_units(twin(model), image_set.images, 8)
+    units = quantization.calibrate_time_scales(model, image_set.images, 8)
+    assert units == quantization.calibrate_time_scales(twin(model), image_set.images, 8)
     assert len(set(units)) > 1  # so that it matters which layer has which
-    net = quantization.convert(model, time_bits=8, units=units, **how)  # type: ignore[arg-type]
-    other = quantization.convert(twin(model), time_bits=8, units=units, **how)  # type: ignore[arg-type]
+    net = quantization.convert(model, time_bits=8, time_scales=units, **how)  # type: ignore[arg-type]
+    other = quantization.convert(twin(model), time_bits=8, time_scales=units, **how)  # type: ignore[arg-type]
     assert net.to_bytes() == other.to_bytes()
     assert (net(image_set.images) < net.silent).any()
     values = spikes()

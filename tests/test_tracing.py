@@ -18,7 +18,7 @@ from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import OnSpikeValues, relu_twin, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import center_weights_
-from ttfs_fast.quantization import QuantizationConfig, hold_codes_, quantize_
+from ttfs_fast.quantization import freeze_codes_, prepare_qat_
 
 SIZE = (2, 12, 10)
 
@@ -40,11 +40,11 @@ def centered() -> nn.Module:
 
 
 def quantized() -> nn.Module:
-    return quantize_(network(), QuantizationConfig(4))
+    return prepare_qat_(network(), 4)
 
 
 def held() -> nn.Module:
-    return hold_codes_(quantized())
+    return freeze_codes_(quantized())
 
 
 def inception() -> nn.Module:

@@ -19,7 +19,7 @@ from ttfs_fast.paper.sections import wilson
 from ttfs_fast.paper.table1 import descriptions
 from ttfs_fast.paper.table3 import OPERATING_POINT
 from ttfs_fast.paper.table4 import float_twin
-from ttfs_fast.quantization import QuantizationConfig, convert, dequantize_, quantize_
+from ttfs_fast.quantization import convert, dequantize_, prepare_qat_
 
 KEY = "digits-demo"
 
@@ -95,7 +95,7 @@ def test_table_4_tests_the_same_weights_both_ways(report: Report, bits: int) -> 
     assert own["float_correct"] == evaluate(twin, digits).correct
     simulated = mnist_scnn(dtype=torch.float64)
     simulated.load_state_dict(network.model.state_dict())
-    dequantize_(quantize_(simulated, QuantizationConfig(bits)), keep_quantized=True)
+    dequantize_(prepare_qat_(simulated, bits), keep_quantized=True)
     for name in ("conv1", "conv2", "fc"):
         expected = simulated.get_submodule(name).weight.float()
         found = twin.get_submodule(name).weight

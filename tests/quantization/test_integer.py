@@ -17,7 +17,7 @@ import ttfs_fast
 from ttfs_fast import _core
 from ttfs_fast.data import load_mnist
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.quantization import IntegerNetwork, calibrated_units, convert
+from ttfs_fast.quantization import IntegerNetwork, calibrate_time_scales, convert
 
 INTEGER_WEIGHT = {8: lambda q: q, 4: lambda q: 16 * q, 2: lambda q: 64 * q + 32}
 THREADS = (1, 2, 3, 7)
@@ -394,7 +394,7 @@ def test_every_layer_on_mnist(
     """All 10,000 test images, every output of every layer, all instruction sets and threads."""
     model = mnist_scnn(pretrained=True)
     some = load_mnist(data_root, train=True).images[:500]
-    net = convert(model, bits, time_bits, units=calibrated_units(model, some, time_bits))
+    net = convert(model, bits, time_bits, time_scales=calibrate_time_scales(model, some, time_bits))
     images = load_mnist(data_root, train=False).images
     codes = net.encode(images)
     expected = []

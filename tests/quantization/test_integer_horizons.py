@@ -15,7 +15,7 @@ from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import (
     IntegerNetwork,
-    calibrated_units,
+    calibrate_time_scales,
     convert,
 )
 
@@ -196,7 +196,7 @@ def test_what_horizons_must_be() -> None:
 
     model = folded()
     refused(model, "is calibrated on images: give convert some hundred, and no units", images=None)
-    refused(model, "and no units", units=0.1)
+    refused(model, "and no time_scales", time_scales=0.1)
     refused(model, "widening is 2 numbers; give one, or 5", widening=[1.0, 2.0])
     refused(model, "widening must be a positive number; got 0", widening=0.0)
     refused(model, "has no spike code: give a smaller widening", widening=200.0)
@@ -224,7 +224,7 @@ def test_what_horizons_must_be() -> None:
     refused(broken, "layer 0 has a weight that is NaN")
 
     with pytest.raises(ValueError, match="no units to choose; convert calibrates it"):
-        calibrated_units(model, pixels(2), encoding=ENCODING)
+        calibrate_time_scales(model, pixels(2), encoding=ENCODING)
 
 
 def test_global_pool_of_an_ordinary_network() -> None:

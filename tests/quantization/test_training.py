@@ -28,14 +28,13 @@ from ttfs_fast.optim.centering import center_weights_, fold_
 from ttfs_fast.optim.clipping import clip_gradient_
 from ttfs_fast.quantization import (
     FakeQuantize,
-    QuantizationConfig,
     QuantizeConfig,
+    calibrate_thresholds,
     convert,
     dequantize_,
-    fit_thresholds,
-    hold_codes_,
-    quantize_,
-    refit_,
+    freeze_codes_,
+    prepare_qat_,
+    recalibrate_,
 )
 from ttfs_fast.training import LogLines, TrainConfig
 
@@ -78,12 +77,12 @@ def test_weights_that_are_computed_are_not_quantized(
     model = make()
     before = model.state_dict()
     with pytest.raises(ValueError, match=message):
-        quantize_(model)
+        prepare_qat_(model)
     assert model.state_dict().keys() == before.keys()
     if make is centered:
         plain = fold_(model)
         weights = [layer.weight.detach().clone() for layer in plain]
-        quantize_(plain)
+        prepare_qat_(plain)
         for layer, weight in zip(plain, weights, strict=True):
             torch.testing.assert_close(
                 layer.weight, weight, atol=float(weight.abs().max()) / 90, rtol=0
@@ -91,26 +90,26 @@ def test_weights_that_are_computed_are_not_quantized(
 
 
 def test_a_quantized_weight_has_no_other_parametrization() -> None:
-    model = quantize_(two_layers())
+    model = prepare_qat_(two_layers())
     parametrize.register_parametrization(model[0], "weight", nn.Softplus())
-    for use in (quantize_, refit_, hold_codes_, dequantize_, convert):
+    for use in (prepare_qat_, recalibrate_, freeze_codes_, dequantize_, convert):
         with pytest.raises(ValueError, match="parametrized by FakeQuantize, Softplus"):
             use(model, **({"input_size": (12, 1, 1)} if use is convert else {}))
 
 
-@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("bits", [8, 4, 2])
-def test_a_state_dict_carries_the_bits(bits: int, held: bool) -> None:
+def test_a_state_dict_carries_the_bits(bits: int, frozen: bool) -> None:
     """Loaded into a network of other bits, weights are what they were."""
     torch.manual_seed(bits)
-    model = quantize_(two_layers(), QuantizationConfig(bits))
+    model = prepare_qat_(two_layers(), bits)
     z = torch.rand(40, 12).exp()
-    if held:
-        hold_codes_(model)
+    if frozen:
+        freeze_codes_(model)
     for other_bits in (8, 4, 2):
-        other = quantize_(two_layers(), QuantizationConfig(other_bits))
-        if held:
-            hold_codes_(other)
+        other = prepare_qat_(two_layers(), other_bits)
+        if frozen:
+            freeze_codes_(other)
         state = safetensors.torch.load(safetensors.torch.save(model.state_dict()))
         other.load_state_dict(state)
         assert torch.equal(other(z), model(z))
@@ -132,7 +131,7 @@ def test_levels_and_thresholds(bits: int, seed: int, size: float) -> None:
     weight = torch.randn(5, 30, generator=generator, dtype=torch.float64) * size
     weight[1] = 0
     quantizer = FakeQuantize(bits, 5).double()
-    quantizer.refit(weight)
+    quantizer.recalibrate(weight)
     theta = quantizer.theta
     assert torch.equal(theta, theta.round())
     assert 1 <= theta.min() <= theta.max() <= 1 << 20
@@ -150,15 +149,15 @@ def test_thresholds_fit_better_than_the_largest_weight_alone() -> None:
     torch.manual_seed(0)
     weight = torch.randn(20, 400)
     for bits, most in ((4, 0.02), (2, 0.13)):
-        theta = fit_thresholds(weight, bits)
+        theta = calibrate_thresholds(weight, bits)
         quantizer = FakeQuantize(bits, 20)
-        quantizer.refit(weight)
+        quantizer.recalibrate(weight)
         error = (quantizer(weight) - weight).square().mean() / weight.square().mean()
         assert error < most
         top = {4: 112, 2: 96}[bits]
         assert (theta > (top / weight.abs().amax(1)).floor()).all()
     with pytest.raises(ValueError, match="NaN or infinity"):
-        fit_thresholds(torch.tensor([[1.0, math.nan]]), 8)
+        calibrate_thresholds(torch.tensor([[1.0, math.nan]]), 8)
 
 
 def test_gradient_goes_straight_through() -> None:
@@ -166,7 +165,7 @@ def test_gradient_goes_straight_through() -> None:
     layer = SpikingLinear(30, 8)
     z = torch.rand(5, 30).mul(2).exp()
     full = layer.weight.detach().clone()
-    assert quantize_(layer, QuantizationConfig(4)) is layer
+    assert prepare_qat_(layer, 4) is layer
     quantized = layer.weight.detach().clone()
     assert not torch.equal(quantized, full)
     out = layer(z)
@@ -179,27 +178,27 @@ def test_gradient_goes_straight_through() -> None:
     plain(z).log().sum().backward()
     assert plain.weight.grad.abs().max() > 0
     torch.testing.assert_close(original.grad, plain.weight.grad)
-    quantize_(layer, QuantizationConfig(2))  # other bits, the same weights behind them
+    prepare_qat_(layer, 2)  # other bits, the same weights behind them
     assert layer.parametrizations.weight.original is original
     assert len({round(v, 4) for v in layer.weight[0].tolist()}) <= 4
     with torch.no_grad():
         original.mul_(3)
     before = layer.parametrizations.weight[0].theta.clone()
-    refit_(layer)
+    recalibrate_(layer)
     assert (layer.parametrizations.weight[0].theta < before).all()
     last = layer.weight.detach().clone()
     dequantize_(layer, keep_quantized=True)
     torch.testing.assert_close(layer.weight.detach(), last)
     with pytest.raises(ValueError, match="not prepared"):
-        refit_(layer)
+        recalibrate_(layer)
     with pytest.raises(ValueError, match="no SpikingLinear"):
-        quantize_(nn.ReLU())
+        prepare_qat_(nn.ReLU())
     with pytest.raises(ValueError, match="8, 4 and 2"):
-        QuantizationConfig(3)
+        prepare_qat_(two_layers(), 3)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
-def test_held_codes_stay_while_thresholds_are_trained(bits: int) -> None:
+def test_frozen_codes_stay_while_thresholds_are_trained(bits: int) -> None:
     torch.manual_seed(2)
     model = nn.Sequential(
         SpikingConv2d(1, 6, 3), nn.Flatten(), SpikingLinear(6 * 4 * 4, 5, bias=False)
@@ -209,16 +208,16 @@ def test_held_codes_stay_while_thresholds_are_trained(bits: int) -> None:
             layer.weight.add_(2.0 / layer.weight[0].numel())
     z = torch.rand(8, 1, 6, 6).mul(2).exp()
     with pytest.raises(ValueError, match="not prepared"):
-        hold_codes_(model)
+        freeze_codes_(model)
     full = [model[0].weight.detach().clone(), model[2].weight.detach().clone()]
-    quantize_(model, QuantizationConfig(bits))
+    prepare_qat_(model, bits)
     with torch.no_grad():
         for layer in (model[0], model[2]):
             layer.parametrizations.weight.original.mul_(1.3)  # thresholds no longer fit
-    refitted = refit_(copy.deepcopy(model))
+    refitted = recalibrate_(copy.deepcopy(model))
     model[0].parametrizations.weight.original.grad = torch.full((6, 1, 3, 3), math.inf)
     model[2].parametrizations.weight.original.requires_grad_(False)
-    assert hold_codes_(model) is model
+    assert freeze_codes_(model) is model
     assert clip_gradient_(model) == 0.0  # nothing is left of steps before
     torch.testing.assert_close(model(z), refitted(z))
     before = [model[i].parametrizations.weight[0].codes.clone() for i in (0, 2)]
@@ -236,7 +235,7 @@ def test_held_codes_stay_while_thresholds_are_trained(bits: int) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
-    refit_(model)  # leaves the thresholds as they were trained
+    recalibrate_(model)  # leaves the thresholds as they were trained
     for i, codes, thresholds in zip((0, 2), before, theta, strict=True):
         quantizer = model[i].parametrizations.weight[0]
         assert torch.equal(quantizer.codes, codes)
@@ -245,16 +244,16 @@ def test_held_codes_stay_while_thresholds_are_trained(bits: int) -> None:
         integers = model[i].weight * quantizer.theta.view(-1, *[1] * (model[i].weight.dim() - 1))
         torch.testing.assert_close(integers, integers.round(), rtol=0, atol=1e-4)
     # What is converted is what was trained.
-    network = convert(model, input_size=(1, 6, 6), encoding=Encoding(), units=[1 / 256] * 3)
+    network = convert(model, input_size=(1, 6, 6), encoding=Encoding(), time_scales=[1 / 256] * 3)
     for info, i in zip(network.layer_infos(), (0, 2), strict=True):
         assert info.bits == bits
         quantizer = model[i].parametrizations.weight[0]
         assert info.theta.tolist() == quantizer.theta.int().tolist()
     # Preparing it again lets the codes go; undoing it gives the weights back.
-    quantize_(model, QuantizationConfig(4))
+    prepare_qat_(model, 4)
     trained_again = [model[i].parametrizations.weight.original.requires_grad for i in (0, 2)]
     assert trained_again == [True, False]
-    hold_codes_(model)
+    freeze_codes_(model)
     dequantize_(model)
     for i, weight in zip((0, 2), full, strict=True):
         torch.testing.assert_close(model[i].weight.detach(), weight * 1.3)
@@ -277,8 +276,8 @@ def test_integers_follow_the_quantized_float_network(bits: int) -> None:
             if isinstance(layer, SpikingConv2d | SpikingLinear):
                 layer.weight.mul_(1 + 0.5 * torch.randn_like(layer.weight))
                 layer.bias.fill_(0.125)
-    quantize_(model, QuantizationConfig(bits))
-    net = convert(model, input_size=(2, 11, 11), encoding=Encoding(), units=1 / 1024)
+    prepare_qat_(model, bits)
+    net = convert(model, input_size=(2, 11, 11), encoding=Encoding(), time_scales=1 / 1024)
     assert {info.bits for info in net.layer_infos()} == {0, bits}
     pixels = np.random.default_rng(0).integers(0, 256, (20, 2, 11, 11)).astype(np.uint8)
     with torch.no_grad():
@@ -298,11 +297,11 @@ def test_integers_follow_the_quantized_float_network(bits: int) -> None:
         assert (difference < 0.03).mean() > 0.98
 
 
-def test_units_of_the_layers() -> None:
+def test_time_scales_of_the_layers() -> None:
     model = mnist_scnn(pretrained=True)
-    one, several = convert(model), convert(model, units=[1 / 256, 1 / 128, 1 / 64, 1 / 512])
-    assert one.units == [1 / 256] * 3
-    assert several.units == [1 / 128, 1 / 64, 1 / 512]
+    one, several = convert(model), convert(model, time_scales=[1 / 256, 1 / 128, 1 / 64, 1 / 512])
+    assert one.time_scales == [1 / 256] * 3
+    assert several.time_scales == [1 / 128, 1 / 64, 1 / 512]
     pixels = np.random.default_rng(1).integers(0, 256, (30, 1, 28, 28)).astype(np.uint8)
     a, b = one.layers(pixels), several.layers(pixels)
     early = a[2] < 30000  # twice that is a code too
@@ -318,28 +317,28 @@ def test_units_of_the_layers() -> None:
         ([1e-2, 1e-7, 1, 1], "too far apart"),
     ):
         with pytest.raises(ValueError, match=message):
-            convert(model, units=units)
+            convert(model, time_scales=units)
 
 
 @pytest.mark.parametrize("time_bits", [16, 8])
-def test_calibrated_units_have_codes_for_the_spikes(time_bits: int) -> None:
+def test_calibrated_time_scales_have_codes_for_the_spikes(time_bits: int) -> None:
     model = mnist_scnn(pretrained=True)
     with torch.no_grad():  # weights that sum to 2 instead of 4: every layer spikes late
         for layer in (model.conv1, model.conv2, model.fc):
             layer.weight.mul_(0.5)
     images = load("digits", train=True).images[:40]
     default = convert(model, 8, time_bits)
-    units = quantization.calibrated_units(model, images, time_bits)
-    calibrated = convert(model, 8, time_bits, units=units)
+    units = quantization.calibrate_time_scales(model, images, time_bits)
+    calibrated = convert(model, 8, time_bits, time_scales=units)
     assert calibrated.encoders.tolist() == default.encoders.tolist()
-    for unit, before in zip(calibrated.units, default.units, strict=True):
+    for unit, before in zip(calibrated.time_scales, default.time_scales, strict=True):
         assert unit >= before
         assert math.log2(unit / before).is_integer()
     last = [float((net.layers(images)[-1] < net.silent).mean()) for net in (default, calibrated)]
     assert last[1] > 0.9
     assert (last[0] < 0.5) == (time_bits == 8)  # 8-bit codes end before most outputs spike
     with pytest.raises(ValueError, match="share must be"):
-        quantization.calibrated_units(model, images, share=0.0)
+        quantization.calibrate_time_scales(model, images, fraction=0.0)
 
 
 def test_what_cannot_be_converted() -> None:
@@ -376,8 +375,8 @@ def test_a_large_bias_beside_small_weights(size: float, bits: int, prepared: boo
         layer.bias.copy_(torch.tensor([4.5, 40.0, 3000.0, -3.5, 0.5, 2.0]))
     model = nn.Sequential(nn.Flatten(), layer)
     if prepared:
-        quantize_(model, QuantizationConfig(bits))
-    net = convert(model, bits, input_size=(1, 2, 2), encoding=Encoding(), units=1 / 1024)
+        prepare_qat_(model, bits)
+    net = convert(model, bits, input_size=(1, 2, 2), encoding=Encoding(), time_scales=1 / 1024)
     codes = net(np.full((1, 1, 2, 2), 40, np.uint8))[0]
     expected = [4.5 / 3.5, 40 / 39, 3000 / 2999, math.inf, math.inf, 2.0]
     found = np.where(codes == net.silent, np.inf, codes / 1024)
@@ -405,7 +404,7 @@ def test_numbers_that_no_integer_stands_for_are_named() -> None:
             ValueError, match=r"^layer 0 has a bias of .*; an integer network holds"
         ):
             convert(dense(bias=value), input_size=(1, 2, 2), encoding=Encoding())
-    spoilt = quantize_(dense())
+    spoilt = prepare_qat_(dense())
     with torch.no_grad():
         spoilt[1].parametrizations.weight.original[0, 0] = math.nan  # type: ignore[union-attr]
     with pytest.raises(ValueError, match=r"^layer 0 has a weight that is NaN"):
@@ -416,8 +415,8 @@ def test_both_polarities(data_root: Path) -> None:
     model = cifar_scnn(pretrained=True)
     test_set = load("cifar10", str(data_root), train=False)
     images = test_set.images[:300]
-    units = quantization.calibrated_units(model, images)
-    net = convert(model, input_size=(3, 32, 32), units=units)
+    units = quantization.calibrate_time_scales(model, images)
+    net = convert(model, input_size=(3, 32, 32), time_scales=units)
     assert net.input_size == (3, 32, 32)
     assert net.code_size == (6, 32, 32)
     classes = net.classify(images)
@@ -425,10 +424,10 @@ def test_both_polarities(data_root: Path) -> None:
         values = model.encoding(torch.from_numpy(images))
         assert (classes == predict(model(values)).numpy()).mean() > 0.95
     assert (classes == test_set.labels[:300]).mean() > 0.6
-    assert np.abs(net.encode(images) * net.unit - values.numpy()).max() <= net.unit
+    assert np.abs(net.encode(images) * net.time_scale - values.numpy()).max() <= net.time_scale
     # The same as one polarity of the images and of their negatives.
     joined = np.concatenate([images, 255 - images], axis=1)
-    one = convert(model, input_size=(6, 32, 32), encoding=Encoding(1.0), units=units)
+    one = convert(model, input_size=(6, 32, 32), encoding=Encoding(1.0), time_scales=units)
     for a, b in zip(net.layers(images), one.layers(joined), strict=True):
         assert np.array_equal(a, b)
 

@@ -201,9 +201,9 @@ def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> No
     with pytest.raises(ValueError, match="is calibrated on images"):
         quantization.convert(model, bits=8, input_size=shape)
     with pytest.raises(ValueError, match=r"cannot be quantized while they train.*convert"):
-        quantization.quantize_(copy.deepcopy(model))
+        quantization.prepare_qat_(copy.deepcopy(model))
     unfolded = make_model(SMALL, ImageShape(1, 28, 28, 10))
-    for use in (spiking_layers, quantization.quantize_):
+    for use in (spiking_layers, quantization.prepare_qat_):
         with pytest.raises(ValueError, match="layer with a horizon"):
             use(unfolded)
 

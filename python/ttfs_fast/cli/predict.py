@@ -52,7 +52,7 @@ def predict(
             print(*classes, sep="\n")
             return
         first = [min(row) for row in codes]
-        times = [None if c == net.silent else float(np.log(c * net.units[-1])) for c in first]
+        times = [None if c == net.silent else float(np.log(c * net.time_scales[-1])) for c in first]
         print(json.dumps({"classes": classes, "codes": codes, "first_spike_times": times}))
 
 

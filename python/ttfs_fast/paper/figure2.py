@@ -19,7 +19,7 @@ from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.part import Context, ReportPart, Values
 from ttfs_fast.paper.sections import finite
 from ttfs_fast.paper.store import WorkUnit
-from ttfs_fast.quantization import QuantizationConfig, dequantize_, quantize_
+from ttfs_fast.quantization import dequantize_, prepare_qat_
 from ttfs_fast.quantization.config import BITS
 
 DETERMINISTIC = frozenset({"t_max"})
@@ -136,7 +136,7 @@ def _disturbed(
 def _rounded(network: EvaluatedNetwork, images: int, bits: int) -> dict[str, Any]:
     """The network with its weights rounded, biases too left as they are."""
     model = copy.deepcopy(network.model)
-    dequantize_(quantize_(model, QuantizationConfig(bits)), keep_quantized=True)
+    dequantize_(prepare_qat_(model, bits), keep_quantized=True)
     pairs = zip(spiking_layers(network.model).values(), spiking_layers(model).values(), strict=True)
     before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
     found = evaluate(model, network.some(images))

@@ -1,7 +1,7 @@
 """Networks in integers: weights of 8, 4 or 2 bits, spike codes of 16 or 8; see docs/integer.md.
 
 :func:`load` reads an :class:`IntegerNetwork` from a file and runs it without torch.
-:func:`quantize_` prepares a network for quantization-aware training, :func:`convert` makes an
+:func:`prepare_qat_` prepares a network for quantization-aware training, :func:`convert` makes an
 integer network of it, :func:`quantize` does both, stepping the bits down.
 """
 
@@ -12,56 +12,53 @@ from ttfs_fast.quantization.network import IntegerNetwork, LayerInfo, is_integer
 
 if TYPE_CHECKING:
     from ttfs_fast.quantization.config import QuantizeConfig
-    from ttfs_fast.quantization.conversion import calibrated_units, convert
+    from ttfs_fast.quantization.conversion import calibrate_time_scales, convert
     from ttfs_fast.quantization.evaluation import Comparison, compare, evaluate
     from ttfs_fast.quantization.fake import (
         FakeQuantize,
-        HeldCodes,
-        QuantizationConfig,
+        FrozenCodes,
+        calibrate_thresholds,
         dequantize_,
-        fit_thresholds,
-        hold_codes_,
-        quantize_,
-        refit_,
+        freeze_codes_,
+        prepare_qat_,
+        recalibrate_,
     )
     from ttfs_fast.quantization.training import quantize
 
 __all__ = [
     "Comparison",
     "FakeQuantize",
-    "HeldCodes",
+    "FrozenCodes",
     "IntegerNetwork",
     "LayerInfo",
-    "QuantizationConfig",
     "QuantizeConfig",
-    "calibrated_units",
+    "calibrate_thresholds",
+    "calibrate_time_scales",
     "compare",
     "convert",
     "dequantize_",
     "evaluate",
-    "fit_thresholds",
-    "hold_codes_",
+    "freeze_codes_",
     "is_integer_file",
     "load",
+    "prepare_qat_",
     "quantize",
-    "quantize_",
-    "refit_",
+    "recalibrate_",
 ]
 
 # What needs torch is imported when it is first used.
 _MODULES = {
     "config": ("QuantizeConfig",),
-    "conversion": ("calibrated_units", "convert"),
+    "conversion": ("calibrate_time_scales", "convert"),
     "evaluation": ("Comparison", "compare", "evaluate"),
     "fake": (
         "FakeQuantize",
-        "HeldCodes",
-        "QuantizationConfig",
+        "FrozenCodes",
         "dequantize_",
-        "fit_thresholds",
-        "hold_codes_",
-        "quantize_",
-        "refit_",
+        "calibrate_thresholds",
+        "freeze_codes_",
+        "prepare_qat_",
+        "recalibrate_",
     ),
     "training": ("quantize",),
 }

@@ -35,14 +35,14 @@ class Stage:
         Bits of a weight.
     first, last : int
         Epochs of the run that are done before it, and after it.
-    held : bool
-        The codes are held; thresholds and biases are trained.
+    frozen : bool
+        The codes are frozen; thresholds and biases are trained.
     """
 
     bits: int
     first: int
     last: int
-    held: bool = False
+    frozen: bool = False
 
     @property
     def epochs(self) -> int:
@@ -50,7 +50,7 @@ class Stage:
         return self.last - self.first
 
     def __str__(self) -> str:
-        return f"{self.bits} bits, held" if self.held else f"{self.bits} bits"
+        return f"{self.bits} bits, codes frozen" if self.frozen else f"{self.bits} bits"
 
 
 @document_settings
@@ -140,8 +140,8 @@ class QuantizeConfig:
             parts.append((self.bits, self.tune_epochs, True))
         ends = list(itertools.accumulate(epochs for _, epochs, _ in parts))
         return tuple(
-            Stage(bits, end - epochs, end, held)
-            for (bits, epochs, held), end in zip(parts, ends, strict=True)
+            Stage(bits, end - epochs, end, frozen)
+            for (bits, epochs, frozen), end in zip(parts, ends, strict=True)
         )
 
     def learning_rate(self, epoch: float, epochs: int) -> float:

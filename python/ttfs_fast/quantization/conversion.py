@@ -19,7 +19,7 @@ from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization.config import BITS
 from ttfs_fast.quantization.fake import (
-    fit_thresholds,
+    calibrate_thresholds,
     integer_weights,
     quantizer_of,
     weight_codes,
@@ -37,7 +37,7 @@ from ttfs_fast.quantization.network import IntegerNetwork
 from ttfs_fast.quantization.window import Window, integers, window_of
 
 LATEST_PIXEL = {16: 1 << 13, 8: 1 << 7}
-"""The latest pixel's code is at most this, unless units are given."""
+"""The latest pixel's code is at most this, unless time scales are given."""
 MAX_RATIO = 1 << 23
 MAX_SUM = 1 << 22
 """What the integer weights of one sign of a channel may sum to, bias and threshold included."""
@@ -50,7 +50,7 @@ def convert(
     *,
     input_size: tuple[int, int, int] = (1, 28, 28),
     encoding: Encoding | None = None,
-    units: float | Sequence[float] | None = None,
+    time_scales: float | Sequence[float] | None = None,
     images: NDArray[np.uint8] | None = None,
     widening: float | Sequence[float] | None = None,
 ) -> IntegerNetwork:
@@ -64,8 +64,8 @@ def convert(
         network whose layers have horizons, folded by :func:`ttfs_fast.horizon.fold_horizons_`: a
         ReferenceSpikes before every layer of neurons.
     bits : {8, 4, 2}, optional
-        Bits of a weight. By default those that :func:`~ttfs_fast.quantization.quantize_` prepared
-        the network for, else 8.
+        Bits of a weight. By default those that :func:`~ttfs_fast.quantization.prepare_qat_`
+        prepared the network for, else 8.
     time_bits : {16, 8}
         Bits of a spike code.
     input_size : tuple of int
@@ -73,12 +73,12 @@ def convert(
     encoding : Encoding, optional
         How the network sees images; by default the one that it carries. Integer networks do not
         standardize images.
-    units : float or sequence of float, optional
-        Spike value exp(t) of one step of a code: one unit for all layers (the closed form is
-        homogeneous, so it propagates), or the unit of the input codes and of the output codes of
+    time_scales : float or sequence of float, optional
+        Spike value exp(t) of one step of a code: one for all layers (the closed form is
+        homogeneous, so it propagates), or that of the input codes and of the output codes of
         every layer of neurons. By default the power of two with which the latest pixel, exp(alpha),
         gets a code from 4096 to 8192, with 8-bit codes from 64 to 128: that leaves room for later
-        spikes. :func:`calibrated_units` makes room where a network needs more.
+        spikes. :func:`calibrate_time_scales` makes room where a network needs more.
     images : uint8 array, shape (N, channels, rows, columns), optional
         Some hundred, of the kind that the network was trained on: needed by a network with
         horizons, and only there. On them the leads are measured: how much they are to be widened,
@@ -98,8 +98,8 @@ def convert(
     TypeError
         If the network holds another kind of layer.
     ValueError
-        If bits, sizes, units, widening or the encoding are not allowed, a weight or bias is not
-        finite, a horizon lies before the first spike code, horizons do not fit each other, or a
+        If bits, sizes, time scales, widening or the encoding are not allowed, a weight or bias is
+        not finite, a horizon lies before the first spike code, horizons do not fit each other, or a
         layer could overflow.
 
     Examples
@@ -117,10 +117,10 @@ def convert(
     chain = _chain(model)
     encoding = _plain_encoding(model, encoding)
     horizons = horizon_steps(chain)
-    if horizons and (units is not None or images is None):
+    if horizons and (time_scales is not None or images is None):
         raise ValueError(
             "a network with horizons is calibrated on images: give convert some hundred, and no "
-            "units"
+            "time_scales"
         )
     if not horizons and (images is not None or widening is not None):
         raise ValueError("images and widening are for networks with horizons; this one has none")
@@ -132,7 +132,7 @@ def convert(
         unit = horizon / HORIZON_CODE[time_bits]
         encoders = widened_encoders(encoding, horizon, factors[0], time_bits)
     else:
-        factors = _units(chain, time_bits, encoding.alpha, units)
+        factors = _time_scales(chain, time_bits, encoding.alpha, time_scales)
         unit = factors[0]
         encoders = _encoders(encoding, unit, silent)
     scales = itertools.pairwise(factors)  # of each layer of neurons: before it, and behind it
@@ -167,18 +167,19 @@ def convert(
     return IntegerNetwork(network)
 
 
-def calibrated_units(
+def calibrate_time_scales(
     model: nn.Module,
     images: NDArray[np.uint8],
     time_bits: int = 16,
     *,
     encoding: Encoding | None = None,
-    share: float = 0.95,
+    fraction: float = 0.95,
 ) -> list[float]:
-    """Units with which nearly all of a network's spikes have a code.
+    """Time scales with which nearly all of a network's spikes have a code.
 
-    Each layer gets the unit that :func:`convert` takes by default, or the least power of two times
-    it with which at least ``share`` of the layer's spikes come no later than the latest code.
+    Each layer gets the time scale that :func:`convert` takes by default, or the least power of two
+    times it with which at least ``fraction`` of the layer's spikes come no later than the latest
+    code.
 
     Parameters
     ----------
@@ -188,23 +189,24 @@ def calibrated_units(
         Some hundred images, of the kind that the network was trained on.
     time_bits, encoding
         As for :func:`convert`.
-    share : float
+    fraction : float
         Above 0 and at most 1.
 
     Returns
     -------
-    units : list of float
+    time_scales : list of float
         For :func:`convert`: of the input codes, and of every layer of neurons.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1; got {share}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be above 0 and at most 1; got {fraction}")
     chain = _chain(model)
     encoding = _plain_encoding(model, encoding)
     if horizon_steps(chain):
         raise ValueError(
-            "a network with horizons has no units to choose; convert calibrates it from images"
+            "a network with horizons has no time scales to choose; convert calibrates it from "
+            "images"
         )
-    units = _units(chain, time_bits, encoding.alpha, None)
+    time_scales = _time_scales(chain, time_bits, encoding.alpha, None)
     latest = (1 << time_bits) - 2
     recorder = SpikeRecorder()
     weight = next(model.parameters())
@@ -214,9 +216,11 @@ def calibrated_units(
     for place, outputs in enumerate(recorder.values.values(), start=1):
         spikes = outputs[outputs.isfinite()]
         if len(spikes):
-            late = spikes.kthvalue(math.ceil(share * len(spikes))).values.item()
-            units[place] *= 2.0 ** max(0, math.ceil(math.log2(late / (latest * units[place]))))
-    return units
+            late = spikes.kthvalue(math.ceil(fraction * len(spikes))).values.item()
+            time_scales[place] *= 2.0 ** max(
+                0, math.ceil(math.log2(late / (latest * time_scales[place])))
+            )
+    return time_scales
 
 
 def _plain_encoding(model: nn.Module, given: Encoding | None) -> Encoding:
@@ -299,7 +303,7 @@ def _add_neurons(
         bits, theta = quantizer.bits, quantizer.theta.double()
     else:
         bits = bits or 8
-        theta = fit_thresholds(weight, bits)
+        theta = calibrate_thresholds(weight, bits)
     if given is not None:
         theta = _with_room(theta, weight, given, bits)
     codes = weight_codes(weight * theta.view(-1, *[1] * (weight.dim() - 1)), bits)
@@ -312,7 +316,7 @@ def _add_neurons(
         if latest < 1:
             raise ValueError(
                 f"the horizon of layer {network.layer_count}, t_max={layer.t_max:g}, comes before "
-                f"the first spike code, z = {unit_out:g}; give the layer a smaller unit"
+                f"the first spike code, z = {unit_out:g}; give the layer a smaller time scale"
             )
     network.add_neurons(
         integers(codes.reshape(-1, *window.inputs), np.int8),
@@ -370,34 +374,38 @@ def _add_pooling(
     network.add_pooling(kernel, stride, padding, dilation, tuple(out.shape[2:]))
 
 
-def _units(
-    chain: list[Any], time_bits: int, latest: float, units: float | Sequence[float] | None
+def _time_scales(
+    chain: list[Any], time_bits: int, latest: float, time_scales: float | Sequence[float] | None
 ) -> list[float]:
-    """The unit of the input codes, and of the output codes of every layer of neurons.
+    """The time scale of the input codes, and of the output codes of every layer of neurons.
 
     ``latest`` is the latest time of an input spike.
     """
     layers = sum(isinstance(module, SpikingConv2d | SpikingLinear) for module in chain)
-    if units is None:
-        units = 2.0 ** math.ceil(latest * math.log2(math.e) - math.log2(LATEST_PIXEL[time_bits]))
-    given = [float(unit) for unit in np.atleast_1d(units).tolist()]
+    if time_scales is None:
+        time_scales = 2.0 ** math.ceil(
+            latest * math.log2(math.e) - math.log2(LATEST_PIXEL[time_bits])
+        )
+    given = [float(unit) for unit in np.atleast_1d(time_scales).tolist()]
     if len(given) == 1:
         given *= layers + 1
     if len(given) != layers + 1:
         raise ValueError(
-            f"units are {len(given)} numbers; give one, or {layers + 1}: of the input codes and of "
-            f"the output codes of each of the {layers} layers of neurons"
+            f"time_scales are {len(given)} numbers; give one, or {layers + 1}: of the input codes "
+            f"and of the output codes of each of the {layers} layers of neurons"
         )
     for value in given:
         if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"a unit must be a positive number; got {value}")
+            raise ValueError(f"a time scale must be a positive number; got {value}")
     return given
 
 
 def _ratio(unit_in: float, unit_out: float) -> int:
     ratio = round(unit_in / unit_out * 2**16)
     if not 1 <= ratio <= MAX_RATIO:
-        raise ValueError(f"units of {unit_in:g} and {unit_out:g} are too far apart: 2^-16 to 2^7")
+        raise ValueError(
+            f"time scales of {unit_in:g} and {unit_out:g} are too far apart: 2^-16 to 2^7"
+        )
     return ratio
 
 
@@ -408,7 +416,7 @@ def _encoders(encoding: Encoding, unit: float, silent: int) -> NDArray[np.uint16
     if float(codes.max()) >= silent:
         raise ValueError(
             f"the latest pixel, z = {math.exp(encoding.alpha):g}, has no spike code below {silent} "
-            f"in units of {unit:g}; give a larger unit, or leave it out"
+            f"in units of {unit:g}; give a larger time scale, or leave it out"
         )
     return codes.numpy().astype(np.uint16)
 

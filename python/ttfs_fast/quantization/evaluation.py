@@ -75,7 +75,7 @@ def evaluate(
         output = layers[-1].reshape(len(pixels), classes)
         answers = first_spikes(output, network.silent)
         first = output.min(axis=1)[answers >= 0].astype(np.float64)
-        times = float(np.log(first * network.units[-1]).sum())
+        times = float(np.log(first * network.time_scales[-1]).sum())
         tally.add(answers, image_set.labels[start : start + batch_size], times)
         if on_progress is not None:
             on_progress(tally.images)

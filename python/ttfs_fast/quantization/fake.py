@@ -1,6 +1,5 @@
 """Quantized weights while training: forward with them, gradients to the full-precision ones."""
 
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -18,26 +17,17 @@ _TRIES = {4: 40, 2: 60}
 Model = TypeVar("Model", bound=nn.Module)
 
 
-@dataclass(frozen=True)
-class QuantizationConfig:
-    """How :func:`quantize_` quantizes the weights of a network.
-
-    Attributes
-    ----------
-    bits : {8, 4, 2}
-        Bits of a weight.
+def check_bits(bits: int) -> int:
+    """The number of bits of a weight, if there are such weights.
 
     Raises
     ------
     ValueError
-        If ``bits`` is another number.
+        If it is none of 8, 4 and 2.
     """
-
-    bits: int = 8
-
-    def __post_init__(self) -> None:
-        if self.bits not in BITS:
-            raise ValueError(f"bits must be one of 8, 4 and 2; got {self.bits}")
+    if bits not in BITS:
+        raise ValueError(f"bits must be one of 8, 4 and 2; got {bits}")
+    return bits
 
 
 class _OfBits(nn.Module):
@@ -49,7 +39,7 @@ class _OfBits(nn.Module):
         return torch.tensor(self.bits, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.bits = QuantizationConfig(int(state)).bits
+        self.bits = check_bits(int(state))
 
 
 class FakeQuantize(_OfBits):
@@ -84,9 +74,9 @@ class FakeQuantize(_OfBits):
         self.bits = bits
         self.register_buffer("theta", torch.ones(outputs))
 
-    def refit(self, weight: Tensor) -> None:
+    def recalibrate(self, weight: Tensor) -> None:
         """Choose the thresholds anew for these full-precision weights."""
-        self.theta.copy_(fit_thresholds(weight, self.bits))
+        self.theta.copy_(calibrate_thresholds(weight, self.bits))
 
     def forward(self, weight: Tensor) -> Tensor:
         theta = _by_channel(self.theta.to(weight.dtype), weight)
@@ -97,12 +87,12 @@ class FakeQuantize(_OfBits):
         return f"bits={self.bits}"
 
 
-class HeldCodes(_OfBits):
+class FrozenCodes(_OfBits):
     """Keeps the integer weights of a layer as they are; its thresholds are trained instead.
 
-    What :func:`hold_codes_` puts in the place of a :class:`FakeQuantize`. A weight is W / theta_j,
-    as there, but W is constant and the logarithm of theta_j a parameter. The forward pass rounds
-    theta_j to an integer; the gradient passes straight through.
+    What :func:`freeze_codes_` puts in the place of a :class:`FakeQuantize`. A weight is
+    W / theta_j, as there, but W is constant and the logarithm of theta_j a parameter. The forward
+    pass rounds theta_j to an integer; the gradient passes straight through.
 
     Parameters
     ----------
@@ -127,7 +117,7 @@ class HeldCodes(_OfBits):
         theta = quantizer.theta.to(weight)
         codes = weight_codes(weight.detach() * _by_channel(theta, weight), self.bits)
         self.register_buffer("codes", codes.to(torch.int8))
-        self.weight_is_trained = weight.requires_grad  # once the codes are let go
+        self.weight_is_trained = weight.requires_grad  # once the codes are unfrozen
         self.log_theta = nn.Parameter(theta.log())
 
     @property
@@ -169,7 +159,7 @@ def weight_of_code(codes: Tensor, bits: int) -> Tensor:
     return codes if bits == 8 else codes * 16 if bits == 4 else codes * 64 + 32
 
 
-def fit_thresholds(weight: Tensor, bits: int) -> Tensor:
+def calibrate_thresholds(weight: Tensor, bits: int) -> Tensor:
     """Thresholds theta, one an output channel, with which the quantized weights fit best.
 
     With 8 bits the largest weight of a channel gets the largest integer weight that leaves theta
@@ -222,8 +212,8 @@ def spiking_layers_of(model: nn.Module) -> list[SpikingLinear | SpikingConv2d]:
     return layers
 
 
-def quantizer_of(layer: nn.Module) -> FakeQuantize | HeldCodes | None:
-    """The quantizer that :func:`quantize_` put on a layer's weight; None if there is none.
+def quantizer_of(layer: nn.Module) -> FakeQuantize | FrozenCodes | None:
+    """The quantizer that :func:`prepare_qat_` put on a layer's weight; None if there is none.
 
     Raises
     ------
@@ -231,7 +221,7 @@ def quantizer_of(layer: nn.Module) -> FakeQuantize | HeldCodes | None:
         If the weight has another parametrization besides it.
     """
     steps = _parametrizations(layer)
-    found = [module for module in steps if isinstance(module, FakeQuantize | HeldCodes)]
+    found = [module for module in steps if isinstance(module, FakeQuantize | FrozenCodes)]
     if found and len(steps) > 1:
         raise ValueError(
             f"the weight of a layer is parametrized by {_names(steps)}: thresholds and codes are "
@@ -272,18 +262,18 @@ def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
             )
 
 
-def _hold(layer: nn.Module, quantizer: FakeQuantize) -> None:
+def _freeze(layer: nn.Module, quantizer: FakeQuantize) -> None:
     weight = full_precision(layer)
-    _replace_quantizer(layer, quantizer, HeldCodes(quantizer, weight))
+    _replace_quantizer(layer, quantizer, FrozenCodes(quantizer, weight))
     weight.requires_grad_(False)
     weight.grad = None  # of the last step; whoever clips gradients would meet it for ever
 
 
-def _let_go(layer: nn.Module, held: HeldCodes) -> FakeQuantize:
+def _unfreeze(layer: nn.Module, frozen: FrozenCodes) -> FakeQuantize:
     weight = full_precision(layer)
-    quantizer = FakeQuantize(held.bits, weight.shape[0]).to(weight)
-    _replace_quantizer(layer, held, quantizer)
-    weight.requires_grad_(held.weight_is_trained)
+    quantizer = FakeQuantize(frozen.bits, weight.shape[0]).to(weight)
+    _replace_quantizer(layer, frozen, quantizer)
+    weight.requires_grad_(frozen.weight_is_trained)
     return quantizer
 
 
@@ -300,7 +290,7 @@ def full_precision(layer: nn.Module) -> Tensor:
     return weight
 
 
-def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
+def prepare_qat_(model: Model, bits: int = 8) -> Model:
     """Prepare a network for quantization-aware training, in place.
 
     From then on every :class:`~ttfs_fast.nn.SpikingLinear` and
@@ -313,8 +303,8 @@ def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
     ----------
     model : Module
         Holds the spiking layers.
-    config : QuantizationConfig, optional
-        The bits; 8 by default.
+    bits : {8, 4, 2}
+        Bits of a weight.
 
     Returns
     -------
@@ -324,57 +314,57 @@ def quantize_(model: Model, config: QuantizationConfig | None = None) -> Model:
     Raises
     ------
     ValueError
-        If the model has no spiking layer, a weight is not finite, or it is computed from other
-        tensors, such as a centered one.
+        If ``bits`` is another number, the model has no spiking layer, a weight is not finite, or it
+        is computed from other tensors, such as a centered one.
 
     Notes
     -----
-    Zhou et al., AAAI 2021, section 4.2. Thresholds are fitted here and by :func:`refit_`, not at
-    every step.
+    Zhou et al., AAAI 2021, section 4.2. Thresholds are fitted here and by
+    :func:`recalibrate_`, not at every step.
     """
-    config = config or QuantizationConfig()
+    check_bits(bits)
     _refuse_what_cannot_be_quantized(model)
     layers = spiking_layers_of(model)
     for layer in layers:
         quantizer = quantizer_of(layer)
         if quantizer is None:
-            quantizer = FakeQuantize(config.bits, layer.weight.shape[0]).to(layer.weight)
-            quantizer.refit(layer.weight)
+            quantizer = FakeQuantize(bits, layer.weight.shape[0]).to(layer.weight)
+            quantizer.recalibrate(layer.weight)
             parametrize.register_parametrization(layer, "weight", quantizer)
             continue
-        if isinstance(quantizer, HeldCodes):
-            quantizer = _let_go(layer, quantizer)
-        quantizer.bits = config.bits
-        quantizer.refit(full_precision(layer))
+        if isinstance(quantizer, FrozenCodes):
+            quantizer = _unfreeze(layer, quantizer)
+        quantizer.bits = bits
+        quantizer.recalibrate(full_precision(layer))
     return model
 
 
-def refit_(model: Model) -> Model:
+def recalibrate_(model: Model) -> Model:
     """Fit the thresholds of a prepared network to its weights of now, in place.
 
-    Layers whose codes are held (:func:`hold_codes_`) keep theirs, which are trained.
+    Layers whose codes are frozen (:func:`freeze_codes_`) keep theirs, which are trained.
     """
     for layer in spiking_layers_of(model):
         quantizer = _prepared(layer)
         if isinstance(quantizer, FakeQuantize):
-            quantizer.refit(full_precision(layer))
+            quantizer.recalibrate(full_precision(layer))
     return model
 
 
-def hold_codes_(model: Model) -> Model:
-    """Let training change the thresholds of a prepared network, and no longer its codes, in place.
+def freeze_codes_(model: Model) -> Model:
+    """Freeze the weight codes of a prepared network in place; thresholds and biases stay trainable.
 
     At the end of quantization-aware training weights still change codes at every step: a network
     of few bits is a little different each time, and none of these is trained for long. With the
-    codes held, the thresholds theta, one an output channel, and the biases can be trained like any
-    other parameter. Thresholds are fitted a last time before. The new parameters are not in an
+    codes frozen, the thresholds theta, one an output channel, and the biases can be trained like
+    any other parameter. Thresholds are fitted a last time before. The new parameters are not in an
     optimizer made earlier: make a new one of ``[p for p in model.parameters() if
-    p.requires_grad]``. :func:`quantize_` lets the codes go again.
+    p.requires_grad]``. :func:`prepare_qat_` unfreezes the codes.
 
     Parameters
     ----------
     model : Module
-        A network that :func:`quantize_` prepared.
+        A network that :func:`prepare_qat_` prepared.
 
     Returns
     -------
@@ -386,23 +376,23 @@ def hold_codes_(model: Model) -> Model:
     ValueError
         If the network is not prepared.
     """
-    refit_(model)
+    recalibrate_(model)
     for layer in spiking_layers_of(model):
         quantizer = _prepared(layer)
         if isinstance(quantizer, FakeQuantize):
-            _hold(layer, quantizer)
+            _freeze(layer, quantizer)
     return model
 
 
-def _prepared(layer: nn.Module) -> FakeQuantize | HeldCodes:
+def _prepared(layer: nn.Module) -> FakeQuantize | FrozenCodes:
     quantizer = quantizer_of(layer)
     if quantizer is None:
-        raise ValueError("the network is not prepared; call quantize_(model, config) first")
+        raise ValueError("the network is not prepared; call prepare_qat_(model, bits) first")
     return quantizer
 
 
 def dequantize_(model: Model, *, keep_quantized: bool = False) -> Model:
-    """Undo :func:`quantize_`, in place.
+    """Undo :func:`prepare_qat_`, in place.
 
     Parameters
     ----------
@@ -419,7 +409,7 @@ def dequantize_(model: Model, *, keep_quantized: bool = False) -> Model:
     for layer in spiking_layers_of(model):
         quantizer = quantizer_of(layer)
         if quantizer is not None:
-            if isinstance(quantizer, HeldCodes):
+            if isinstance(quantizer, FrozenCodes):
                 full_precision(layer).requires_grad_(quantizer.weight_is_trained)
             parametrize.remove_parametrizations(layer, "weight", keep_quantized)
     return model

@@ -22,7 +22,7 @@ from ttfs_fast.encoding import Encoding, pixels_to_times
 from ttfs_fast.horizon import ReferenceSpikes
 from ttfs_fast.layers import hook_runs
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.quantization.fake import fit_thresholds, integer_weights, weight_codes
+from ttfs_fast.quantization.fake import calibrate_thresholds, integer_weights, weight_codes
 from ttfs_fast.quantization.window import Window, integers
 
 HORIZON_CODE = {16: 49152, 8: 192}
@@ -223,7 +223,7 @@ def add_horizon_layer(
     before, behind = widening
     # Without the reference: the slope is what it makes.
     weight = layer.weight.detach().double()[:, :-1] * (behind / before)
-    theta = fit_thresholds(weight, bits).clamp(max=max(1, MAX_THETA // math.ceil(m - 1)))
+    theta = calibrate_thresholds(weight, bits).clamp(max=max(1, MAX_THETA // math.ceil(m - 1)))
     slope = ((m - 1) * theta).floor().clamp(min=1)
     # The weights' scale is that of the slope, which has no rounding error of its own then.
     scale = slope / (m - 1)

@@ -201,19 +201,19 @@ class IntegerNetwork:
         return self._core.silent
 
     @property
-    def unit(self) -> float:
+    def time_scale(self) -> float:
         """Spike value exp(t) that one step of an input code stands for."""
         return self._core.unit
 
     @property
-    def units(self) -> list[float]:
+    def time_scales(self) -> list[float]:
         """The same for the output codes of each layer."""
-        units, unit = [], self.unit
+        scales, scale = [], self.time_scale
         for layer in self.layer_infos():
             if layer.kind == "neurons":
-                unit = unit * 2**16 / layer.ratio
-            units.append(unit)
-        return units
+                scale = scale * 2**16 / layer.ratio
+            scales.append(scale)
+        return scales
 
     @property
     def input_size(self) -> tuple[int, int, int]:

@@ -15,13 +15,12 @@ from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.quantization.config import BITS, QuantizeConfig, Stage
-from ttfs_fast.quantization.conversion import calibrated_units, convert
+from ttfs_fast.quantization.conversion import calibrate_time_scales, convert
 from ttfs_fast.quantization.evaluation import evaluate
 from ttfs_fast.quantization.fake import (
-    QuantizationConfig,
-    hold_codes_,
-    quantize_,
-    refit_,
+    freeze_codes_,
+    prepare_qat_,
+    recalibrate_,
 )
 from ttfs_fast.quantization.network import IntegerNetwork, load
 from ttfs_fast.training.batches import Batch
@@ -135,7 +134,7 @@ class _Run:
         training = config.training
         self.train_set, self.test_set = load_in_memory(training)
         self.model = copy.deepcopy(model)
-        quantize_(self.model, QuantizationConfig(BITS[0]))
+        prepare_qat_(self.model, BITS[0])
         self.averaged = average_weights(self.model, training.ema_decay)
         self.generator = torch.Generator().manual_seed(training.seed)
         # Whole batches, even with the settings of a network that several processes trained.
@@ -208,15 +207,15 @@ class _Run:
     def _enter(self, stage: Stage) -> None:
         """Give the networks the parameters of a stage."""
         for model in (self.model, self.network):
-            quantize_(model, QuantizationConfig(stage.bits))
-            if stage.held:
-                hold_codes_(model)
+            prepare_qat_(model, stage.bits)
+            if stage.frozen:
+                freeze_codes_(model)
         training = self.config.training
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=self.config.lr,
             betas=(0.9, training.adam_beta2),
-            weight_decay=0.0 if stage.held else training.weight_decay,
+            weight_decay=0.0 if stage.frozen else training.weight_decay,
             fused=True,
         )
 
@@ -238,7 +237,7 @@ class _Run:
         )
         totals = StepTotals(training.weight_sum_cost, training.l2_cost)
         for chunk in self.batches.epoch():
-            refit_(self.model)
+            recalibrate_(self.model)
             for batch in chunk.batches:
                 position = epoch + totals.steps / len(self.batches)
                 totals.add(step(batch, self.config.learning_rate(position, epochs)))
@@ -260,14 +259,14 @@ class _Run:
 
     def _finish(self, bits: int) -> IntegerNetwork:
         training = self.config.training
-        refit_(self.network)
+        recalibrate_(self.network)
         network = convert(
             self.network,
             bits,
             self.config.time_bits,
             input_size=self.test_set.images.shape[1:],
             encoding=training.encoding,
-            units=calibrated_units(
+            time_scales=calibrate_time_scales(
                 self.network,
                 self.train_set.images[:CALIBRATION_IMAGES],
                 self.config.time_bits,
@@ -319,9 +318,10 @@ class _Run:
 
     def _announce(self) -> None:
         config, training = self.config, self.config.training
-        bits = ", ".join(str(stage.bits) for stage in config.stages if not stage.held)
+        bits = ", ".join(str(stage.bits) for stage in config.stages if not stage.frozen)
         epochs = ", ".join(
-            f"{stage.epochs} (held)" if stage.held else str(stage.epochs) for stage in config.stages
+            f"{stage.epochs} (codes frozen)" if stage.frozen else str(stage.epochs)
+            for stage in config.stages
         )
         facts: dict[str, Any] = {
             "bits": f"{bits}; {config.time_bits}-bit spike codes",
