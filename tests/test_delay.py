@@ -13,6 +13,7 @@ from ttfs_fast.analysis import diagnose
 from ttfs_fast.circuit import CircuitParameters
 from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import ImageSet
+from ttfs_fast.encoding import Encoding, encode
 from ttfs_fast.horizon import HorizonLinear, fold_horizons_
 from ttfs_fast.layers import SpikeCounter, spiking_layers, watch_layers
 from ttfs_fast.loss import SpikingLoss
@@ -180,14 +181,14 @@ def test_integers_refuse_delays_and_take_their_neurons(seed: int) -> None:
         SpikingConv2d(1, 4, 3), delayed(4), SpikingMaxPool2d(2), nn.Flatten(), SpikingLinear(36, 3)
     )
     with pytest.raises(TypeError, match="no Delay: put the neurons"):
-        convert(model, input_size=(1, 8, 8))
+        convert(model, input_size=(1, 8, 8), encoding=Encoding(alpha=3.0))
     with torch.no_grad():
         model[1].delay.clamp_(min=0.1)
     exact = copy.deepcopy(model)
     model[1] = model[1].to_neurons(maps=True)
-    integers = convert(model, input_size=(1, 8, 8))
+    integers = convert(model, input_size=(1, 8, 8), encoding=Encoding(alpha=3.0))
     pixels = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
-    z = ttfs_fast.encoding.encode(pixels)
+    z = encode(pixels, 3.0)
     with torch.no_grad():
         float_times = exact[1](exact[0](z)).log().numpy()
     codes = integers.layers(pixels.numpy())[1].astype(np.float64)
@@ -234,7 +235,10 @@ def test_circuits_have_ideal_delay_lines(seed: int) -> None:
     soon = copy.deepcopy(late)
     soon[2].delay.data.zero_()
     results = [
-        simulate_network(model, images, CircuitParameters(), latest=16.0) for model in (late, soon)
+        simulate_network(
+            model, images, CircuitParameters(), duration=16.0, encoding=Encoding(alpha=3.0)
+        )
+        for model in (late, soon)
     ]
     assert np.array_equal(results[0].layers["1"].circuit, results[1].layers["1"].circuit)
     both = results[0].layers["3"].both & results[1].layers["3"].both
