@@ -20,6 +20,7 @@ from ttfs_fast.horizon import (
     fold_horizons_,
     has_horizon_layers,
     renormalize_horizons_,
+    unfold_horizons_,
     whiten_,
 )
 from ttfs_fast.models import HorizonNetwork, cifar_airbench, spiking_googlenet, vgg_stack
@@ -203,6 +204,37 @@ def test_statistics_are_means_over_the_batches(seed: int) -> None:
     assert torch.allclose(layer.running_var, torch.stack([p.var(0) for p in products]).mean(0))
     assert layer.momentum == 0.1
     assert layer.training
+
+
+@pytest.mark.parametrize("spread", [0.001, 0.05])
+def test_unfolded_layers_are_the_folded_ones(spread: float, seed: int) -> None:
+    model = settled(chain(0.001))
+    z = spikes(16, 2, 8, 6)
+    folded = fold_horizons_(copy.deepcopy(model))
+    plain = {n: p.detach().clone() for n, p in folded.named_parameters()}
+    wanted = folded(z)
+    assert 0.2 < (wanted.log() < model[-1].t_out).double().mean() < 0.8
+    again = unfold_horizons_(folded, spread)
+    kinds = [type(m) for m in model.modules()]
+    assert [type(m) for m in again.modules()] == kinds
+    assert torch.allclose(again(z), wanted, rtol=1e-12)
+    assert torch.allclose(leads(again(z), 0), leads(wanted, 0), rtol=1e-7)
+    for layer, old in zip(again, model, strict=True):
+        if isinstance(layer, HorizonConv2d | HorizonLinear):
+            assert (layer.normalization, layer.spread) == ("none", spread)
+            assert layer.t_out == pytest.approx(old.t_out, rel=1e-9)
+    for name, value in fold_horizons_(again).named_parameters():
+        assert torch.allclose(value, plain[name], rtol=1e-9, atol=1e-12)
+
+
+def test_unfolding_says_what_it_cannot_unfold(seed: int) -> None:
+    with pytest.raises(ValueError, match="SpikingLinear has no layer that fold_horizons_ made"):
+        unfold_horizons_(SpikingLinear(3, 2))
+    folded = fold_horizons_(settled(chain(0.001)))
+    with torch.no_grad():
+        folded[0][1].weight[2] += 0.1
+    with pytest.raises(ValueError, match=r"the neurons of 0 sum to 2 to .* they have one sum"):
+        unfold_horizons_(folded)
 
 
 def test_renormalized_weights_have_deviation_one(seed: int) -> None:

@@ -780,6 +780,104 @@ def fold_horizons_(model: Model) -> Model:
 
 
 @torch.no_grad()
+def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
+    """Undo `fold_horizons_`, in place: layers that train by dense products again.
+
+    The layers get ``normalization="none"``: the statistics are part of the weights, and stay so.
+
+    Parameters
+    ----------
+    model : Module
+        Holds what `fold_horizons_` put in the place of layers.
+    spread : float
+        Of the new layers; it is the unit of their parameters, and does not change the outputs.
+
+    Raises
+    ------
+    ValueError
+        If no layer of the model is a folded one, or the weights of its neurons have not one sum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ttfs_fast.horizon import HorizonConv2d, fold_horizons_, unfold_horizons_
+    >>> model = torch.nn.Sequential(HorizonConv2d(1, 8, 3, t_in=0.01))
+    >>> unfold_horizons_(fold_horizons_(model))[0].normalization
+    'none'
+    """
+    replaced: dict[int, nn.Module] = {}
+    for name, module in model.named_modules():
+        layer = _unfolded(name, module, spread)
+        if layer is not None:
+            layer.train(module.training)
+            if module is model:
+                return cast(Model, layer)
+            replaced[id(module)] = layer
+    if not replaced:
+        raise ValueError(
+            f"{type(model).__name__} has no layer that fold_horizons_ made: a Sequential of "
+            "ReferenceSpikes, a spiking layer, and a pool or none"
+        )
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if id(child) in replaced:
+                setattr(module, name, replaced[id(child)])
+    return model
+
+
+def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | None:
+    """The layer that `_HorizonLayer.to_plain` made a module of; None if it did not make it."""
+    parts = list(module.children()) if isinstance(module, nn.Sequential) else []
+    if not 2 <= len(parts) <= 3 or not isinstance(parts[0], ReferenceSpikes):
+        return None
+    reference, plain, *pools = parts
+    total = 0.0
+    if isinstance(plain, SpikingConv2d | SpikingLinear) and plain.bias is not None:
+        sums = plain.weight.double().flatten(1).sum(1) + plain.bias.double()
+        sizes = plain.weight.double().abs().flatten(1).sum(1)
+        total = float(sums.mean())
+        if not bool(((sums - total).abs() <= 1e-5 * (1 + sizes)).all()):
+            raise ValueError(
+                f"the weights of the neurons of {name or type(plain).__name__} sum to "
+                f"{sums.min():.7g} to {sums.max():.7g}; in a layer with a horizon they have one sum"
+            )
+    options: dict[str, Any] = {
+        "t_in": math.log(float(reference.reference)),
+        "weight_sum": total,
+        "spread": spread,
+        "normalization": "none",
+        "device": plain.weight.device,
+        "dtype": plain.weight.dtype,
+    }
+    layer: _HorizonLayer
+    if isinstance(plain, SpikingLinear) and plain.bias is not None and not pools:
+        layer = HorizonLinear(plain.in_features - 1, plain.out_features, **options)
+    elif isinstance(plain, SpikingConv2d) and plain.bias is not None:
+        pool: IntPair = 1
+        if pools:
+            window = pools[0]
+            if not isinstance(window, SpikingMaxPool2d) or window.stride != window.kernel_size:
+                return None
+            pool = pair(window.kernel_size)
+        layer = HorizonConv2d(
+            plain.in_channels - 1,
+            plain.out_channels,
+            plain.kernel_size,
+            plain.stride,
+            reference.padding,
+            plain.dilation,
+            pool=pool,
+            **options,
+        )
+    else:
+        return None
+    unit = layer.weight_sum * spread / -math.expm1(-layer.t_in)
+    layer.set_weights_(plain.weight[:, :-1] / layer.weight_sum, plain.bias / unit)
+    layer.weight.requires_grad_(plain.weight.requires_grad)
+    return layer
+
+
+@torch.no_grad()
 def renormalize_horizons_(model: Model) -> Model:
     """Bring the weights of each neuron in layers with a horizon back to deviation 1, in place.
 
