@@ -75,13 +75,21 @@ def test_exported_network_decides_as_the_trained_one(result: TrainResult) -> Non
     assert abs(result.records[-1].test_sparsity - result.evaluation.sparsity) < 0.15
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "float32"},
+        {"precision": "bfloat16"},
+        {"optimizer": "adam", "lr": 0.01},  # fused: its state must have the weights' layout
+        {"optimizer": "sgd", "lr": 0.01},
+    ],
+)
 def test_resumed_run_has_the_same_bits(
-    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
     config = dataclasses.replace(
-        SMALL, precision=precision, epochs=2, train_images=200, crop=2, crop_padding="reflect"
+        SMALL, epochs=2, train_images=200, crop=2, crop_padding="reflect", **changes
     )
     whole = train(config, tmp_path / "whole")
     save = _Session.save

@@ -81,12 +81,25 @@ class Checkpoint:
             if averaged is not None:
                 averaged.load_state_dict(self.averaged)
             optimizer.load_state_dict({"state": self.optimizer, "param_groups": groups})
+            _adopt_layouts_(optimizer)
             generator.set_state(self.generator)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"the checkpoint of epoch {self.epoch} does not fit this network: resume with the "
                 f"network that the run began with, or start a new run ({error})"
             ) from error
+
+
+def _adopt_layouts_(optimizer: torch.optim.Optimizer) -> None:
+    """Lay an optimizer's state out in memory as its parameters are.
+
+    Files hold tensors row by row. torch's fused optimizers go through a channels_last weight and
+    its state in the order of memory, and would pair elements that do not belong together.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
