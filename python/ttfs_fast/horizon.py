@@ -828,9 +828,11 @@ def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
 def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | None:
     """The layer that `_HorizonLayer.to_plain` made a module of; None if it did not make it."""
     parts = list(module.children()) if isinstance(module, nn.Sequential) else []
-    if not 2 <= len(parts) <= 3 or not isinstance(parts[0], ReferenceSpikes):
+    if not 2 <= len(parts) <= 3:
         return None
     reference, plain, *pools = parts
+    if not isinstance(reference, ReferenceSpikes):
+        return None
     total = 0.0
     if isinstance(plain, SpikingConv2d | SpikingLinear) and plain.bias is not None:
         sums = plain.weight.double().flatten(1).sum(1) + plain.bias.double()
@@ -842,7 +844,7 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
                 f"{sums.min():.7g} to {sums.max():.7g}; in a layer with a horizon they have one sum"
             )
     options: dict[str, Any] = {
-        "t_in": math.log(float(reference.reference)),
+        "t_in": math.log(reference.reference.item()),
         "weight_sum": total,
         "spread": spread,
         "normalization": "none",

@@ -9,15 +9,26 @@ import torch
 from torch import Tensor, nn
 
 import ttfs_fast
-from ttfs_fast.encoding import Encoding, Polarity
-from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes, fold_horizons_
+from ttfs_fast.encoding import Encoding, Polarity, encode
+from ttfs_fast.horizon import (
+    HorizonConv2d,
+    HorizonLinear,
+    ReferenceSpikes,
+    fold_horizons_,
+    horizon_layers,
+    unfold_horizons_,
+)
 from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.quantization import (
     IntegerNetwork,
     calibrate_time_scales,
     convert,
+    dequantize_,
+    freeze_codes_,
+    prepare_qat_,
 )
+from ttfs_fast.quantization.fake import quantizer_of, weight_codes
 
 ALPHA = 0.01
 ENCODING = Encoding(ALPHA)
@@ -187,6 +198,52 @@ def test_neurons_behind_their_own_horizon_are_silent() -> None:
         convert(model, input_size=SIZE, encoding=ENCODING, images=images, widening=10.0)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("weight_sum", [2.0, 2.6])
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_codes_of_training_are_the_codes_of_the_file(
+    bits: int, weight_sum: float, frozen: bool
+) -> None:
+    model, images = unfold_horizons_(folded(weight_sum)), pixels()
+    prepare_qat_(model, bits)
+    if frozen:
+        freeze_codes_(model)
+        with torch.no_grad():
+            for layer in horizon_layers(model).values():
+                quantizer_of(layer).log_theta.add_(0.1)  # type: ignore[union-attr]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    net = convert(model, input_size=SIZE, images=images, encoding=ENCODING)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    neurons = [i for i, info in enumerate(net.layer_infos()) if info.kind == "neurons"]
+    for place, layer in zip(neurons, horizon_layers(model).values(), strict=True):
+        theta = quantizer_of(layer).theta.view(-1, *[1] * (layer.weight.dim() - 1))
+        codes = weight_codes(layer.weight.detach() * theta, bits)
+        assert codes.unique().numel() >= {8: 30, 4: 8, 2: 3}[bits]
+        found = net.weight_codes(place).reshape(codes.shape)
+        assert np.array_equal(found, codes.numpy())
+    values = encode(torch.from_numpy(images), alpha=ALPHA)
+    answers = (1 - model(values).detach() / math.exp(model[-1].t_out)).numpy()
+    codes = net(images).astype(float)
+    for one, other in zip(-codes, answers, strict=True):
+        assert np.corrcoef(one, other)[0, 1] > 0.99
+
+
+def test_what_can_be_prepared_for_few_bits() -> None:
+    with pytest.raises(ValueError, match=r"0.0 belongs to a folded layer .*unfold_horizons_"):
+        prepare_qat_(folded())
+    with pytest.raises(ValueError, match="HorizonLinear normalizes over batches: call"):
+        prepare_qat_(HorizonLinear(3, 2, t_in=ALPHA))
+    model, images = prepare_qat_(unfold_horizons_(folded())), pixels()
+    options: dict[str, Any] = {"input_size": SIZE, "images": images, "encoding": ENCODING}
+    with pytest.raises(ValueError, match="trained with weights of 8 bits; leave bits out, or"):
+        convert(model, 4, **options)
+    first = model[0]
+    dequantize_(first)
+    with pytest.raises(ValueError, match=r"^0 is not prepared for few bits, and other layers are"):
+        convert(model, **options)
+
+
 def test_what_horizons_must_be() -> None:
     def refused(model: nn.Module, message: str, **options: Any) -> None:
         with pytest.raises((TypeError, ValueError), match=message):
@@ -195,7 +252,7 @@ def test_what_horizons_must_be() -> None:
             )
 
     model = folded()
-    refused(model, "is calibrated on images: give convert some hundred, and no units", images=None)
+    refused(model, "is calibrated on images: give convert some hundred, and no", images=None)
     refused(model, "and no time_scales", time_scales=0.1)
     refused(model, "widening is 2 numbers; give one, or 5", widening=[1.0, 2.0])
     refused(model, "widening must be a positive number; got 0", widening=0.0)
@@ -223,7 +280,7 @@ def test_what_horizons_must_be() -> None:
         broken[0][1].weight[3, 2, 0, 0] = math.nan
     refused(broken, "layer 0 has a weight that is NaN")
 
-    with pytest.raises(ValueError, match="no units to choose; convert calibrates it"):
+    with pytest.raises(ValueError, match="no time scales to choose; convert calibrates it"):
         calibrate_time_scales(model, pixels(2), encoding=ENCODING)
 
 

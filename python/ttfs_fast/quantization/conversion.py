@@ -27,6 +27,7 @@ from ttfs_fast.quantization.fake import (
 from ttfs_fast.quantization.horizons import (
     HORIZON_CODE,
     add_horizon_layer,
+    folded_with_codes,
     horizon_steps,
     intensity_times,
     measure_leads,
@@ -114,6 +115,12 @@ def convert(
     if time_bits not in LATEST_PIXEL:
         raise ValueError(f"time_bits must be 16 or 8; got {time_bits}")
     silent = (1 << time_bits) - 1
+    model, trained = folded_with_codes(model)
+    if trained and bits not in (None, trained[0].bits):
+        raise ValueError(
+            f"the network was trained with weights of {trained[0].bits} bits; leave bits out, or "
+            f"prepare it with prepare_qat_ for {bits}"
+        )
     chain = _chain(model)
     encoding = _plain_encoding(model, encoding)
     horizons = horizon_steps(chain)
@@ -157,8 +164,16 @@ def convert(
                 step = horizons.pop(0)
                 window = window_of(module, size, step.padding, reference=1)
                 scale = (before, behind)
+                codes = trained.pop(0) if trained else None
                 add_horizon_layer(
-                    network, step, window, bits or 8, scale, leads.means.pop(0), images
+                    network,
+                    step,
+                    window,
+                    codes.bits if codes else bits or 8,
+                    scale,
+                    leads.means.pop(0),
+                    images,
+                    codes,
                 )
             else:
                 window = window_of(module, size, 0 if is_linear else module.padding)

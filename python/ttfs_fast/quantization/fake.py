@@ -202,12 +202,16 @@ def calibrate_thresholds(weight: Tensor, bits: int) -> Tensor:
     return best
 
 
-def spiking_layers_of(model: nn.Module) -> list[SpikingLinear | SpikingConv2d]:
+QuantizedLayer = SpikingLinear | SpikingConv2d | HorizonLinear | HorizonConv2d
+"""Layers whose weights can be quantized."""
+
+
+def spiking_layers_of(model: nn.Module) -> list[QuantizedLayer]:
     """The layers whose weights are quantized."""
-    layers = [m for m in model.modules() if isinstance(m, SpikingLinear | SpikingConv2d)]
+    layers = [m for m in model.modules() if isinstance(m, QuantizedLayer)]
     if not layers:
         raise ValueError(
-            f"{type(model).__name__} has no SpikingLinear and no SpikingConv2d layer to quantize"
+            f"{type(model).__name__} has no spiking layer, plain or with a horizon, to quantize"
         )
     return layers
 
@@ -242,16 +246,21 @@ def _names(modules: list[nn.Module]) -> str:
 
 
 def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
-    """Weights that are computed from others, and layers with a horizon."""
+    """Weights that are computed from others; layers whose rounded weights would lose their sum."""
     for name, layer in model.named_modules():
-        if isinstance(layer, ReferenceSpikes | HorizonConv2d | HorizonLinear):
+        if isinstance(layer, ReferenceSpikes):
             raise ValueError(
-                f"{name or type(layer).__name__} belongs to a layer with a horizon: rounded "
-                "weights would lose the sum that its reference input completes, and with it the "
-                "horizon; networks with horizons cannot be quantized while they train, but "
-                "ttfs_fast.quantization.convert takes them as they are"
+                f"{name or type(layer).__name__} belongs to a folded layer with a horizon: rounded "
+                "weights would lose the sum that its reference input completes; call "
+                "ttfs_fast.horizon.unfold_horizons_ on the network first"
             )
-        if not isinstance(layer, SpikingLinear | SpikingConv2d) or quantizer_of(layer) is not None:
+        if isinstance(layer, HorizonConv2d | HorizonLinear) and layer.normalization != "none":
+            raise ValueError(
+                f"{name or type(layer).__name__} normalizes over batches: call "
+                "ttfs_fast.horizon.fold_horizons_ and unfold_horizons_ on the network first, which "
+                "make the statistics part of the weights"
+            )
+        if not isinstance(layer, QuantizedLayer) or quantizer_of(layer) is not None:
             continue
         if is_computed(layer, "weight"):
             how = _names(_parametrizations(layer)) or "a hook"
@@ -294,10 +303,11 @@ def prepare_qat_(model: Model, bits: int = 8) -> Model:
     """Prepare a network for quantization-aware training, in place.
 
     From then on every :class:`~ttfs_fast.nn.SpikingLinear` and
-    :class:`~ttfs_fast.nn.SpikingConv2d` computes with quantized weights, and training changes the
-    full-precision ones behind them. Calling it again with other bits changes the bits; the paper
-    steps them down from 32 over 8 and 4 to 2 while it trains. Biases stay as they are:
-    :func:`~ttfs_fast.quantization.convert` rounds them to multiples of 1 / theta.
+    :class:`~ttfs_fast.nn.SpikingConv2d`, and every layer with a horizon, computes with quantized
+    weights, and training changes the full-precision ones behind them. Calling it again with other
+    bits changes the bits; the paper steps them down from 32 over 8 and 4 to 2 while it trains.
+    Biases stay as they are: :func:`~ttfs_fast.quantization.convert` rounds them to multiples of
+    1 / theta.
 
     Parameters
     ----------

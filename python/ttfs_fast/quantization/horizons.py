@@ -5,6 +5,7 @@ them: leads that are longer by one factor, biases included, give outputs whose l
 layer's leads are widened, to as much as codes resolve and early spikes allow.
 """
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -19,10 +20,15 @@ from torch import Tensor, nn
 
 from ttfs_fast import _core
 from ttfs_fast.encoding import Encoding, pixels_to_times
-from ttfs_fast.horizon import ReferenceSpikes
+from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, horizon_layers
 from ttfs_fast.layers import hook_runs
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-from ttfs_fast.quantization.fake import calibrate_thresholds, integer_weights, weight_codes
+from ttfs_fast.quantization.fake import (
+    calibrate_thresholds,
+    quantizer_of,
+    weight_codes,
+    weight_of_code,
+)
 from ttfs_fast.quantization.window import Window, integers
 
 HORIZON_CODE = {16: 49152, 8: 192}
@@ -205,6 +211,56 @@ def widened_encoders(
     return codes.numpy().astype(np.uint16)
 
 
+@dataclass(frozen=True)
+class TrainedCodes:
+    """The weights of a layer in the codes that training gave them.
+
+    Attributes
+    ----------
+    codes : Tensor
+        Signed codes, of the shape of the layer's weights, the reference not counted.
+    bits : int
+        Bits of a code.
+    """
+
+    codes: Tensor
+    bits: int
+
+    def thresholds(self, weight: Tensor) -> Tensor:
+        """The real thresholds with which the codes are these weights; shape (outputs,)."""
+        integer = weight_of_code(self.codes.double(), self.bits).flatten(1)
+        flat = weight.flatten(1)
+        return (integer * integer).sum(1) / (integer * flat).sum(1).clamp(min=1e-30)
+
+
+def folded_with_codes(model: nn.Module) -> tuple[nn.Module, list[TrainedCodes]]:
+    """A folded copy of a network with horizons that `prepare_qat_` prepared, and its codes.
+
+    The list is empty, and the model the same, if no layer with a horizon is prepared.
+
+    Raises
+    ------
+    ValueError
+        If only some of the layers are prepared.
+    """
+    layers = horizon_layers(model)
+    quantizers = {name: quantizer_of(layer) for name, layer in layers.items()}
+    if not any(quantizers.values()):
+        return model, []
+    codes = []
+    for name, layer in layers.items():
+        quantizer = quantizers[name]
+        if quantizer is None:
+            raise ValueError(
+                f"{name} is not prepared for few bits, and other layers are; call prepare_qat_ "
+                "on the whole network"
+            )
+        theta = quantizer.theta.to(layer.weight)
+        scaled = layer.weight.detach() * theta.view(-1, *[1] * (layer.weight.dim() - 1))
+        codes.append(TrainedCodes(weight_codes(scaled, quantizer.bits), quantizer.bits))
+    return fold_horizons_(copy.deepcopy(model)), codes
+
+
 def add_horizon_layer(
     network: _core.IntegerNetwork,
     step: HorizonStep,
@@ -213,23 +269,33 @@ def add_horizon_layer(
     widening: tuple[float, float],
     mean: Tensor,
     images: NDArray[np.uint8],
+    trained: TrainedCodes | None = None,
 ) -> None:
     """Append a layer.
 
     `widening` is that of the leads of its inputs and of its outputs; `mean` the mean on the images
-    of the leads that it sees in the float network.
+    of the leads that it sees in the float network; `trained` the codes of its weights, if training
+    has chosen them.
     """
     layer, m, horizon = step.layer, step.weight_sum, HORIZON_CODE[network.time_bits]
     before, behind = widening
     # Without the reference: the slope is what it makes.
     weight = layer.weight.detach().double()[:, :-1] * (behind / before)
-    theta = calibrate_thresholds(weight, bits).clamp(max=max(1, MAX_THETA // math.ceil(m - 1)))
-    slope = ((m - 1) * theta).floor().clamp(min=1)
+    limit = max(1, MAX_THETA // math.ceil(m - 1))
+    sizes = (-1, *[1] * (weight.dim() - 1))
+    if trained is None:
+        theta = calibrate_thresholds(weight, bits).clamp(max=limit)
+        slope = ((m - 1) * theta).floor().clamp(min=1)
+    else:
+        theta = trained.thresholds(weight)
+        slope = ((m - 1) * theta.clamp(max=limit)).round().clamp(min=1)
     # The weights' scale is that of the slope, which has no rounding error of its own then.
     scale = slope / (m - 1)
-    theta = scale.round().clamp(min=1)
-    sizes = (-1, *[1] * (weight.dim() - 1))
     codes = weight_codes(weight * scale.view(sizes), bits)
+    if trained is not None:
+        # Rounding the slope must not move codes; where it is at its limit, the codes are others.
+        codes = torch.where((theta <= limit).view(sizes), trained.codes.double(), codes)
+    theta = scale.round().clamp(min=1)
     ratio = round((m - 1) / m * 2**16)
     # What F must be at the horizon, less the weights' part, for a spike at the output horizon.
     needed = theta * horizon - slope * (horizon * 2**16 / ratio - horizon)
@@ -237,7 +303,7 @@ def add_horizon_layer(
         lead = behind * (1 - 1 / step.horizon)
         needed = needed + scale * horizon * lead * layer.bias.detach().double()
     # Leads are positive: rounded weights shift a neuron's mean by far more than they blur it.
-    rounded = integer_weights(weight * scale.view(sizes), bits)
+    rounded = weight_of_code(codes, bits)
     is_so = _mean_sum(step, rounded, _seen(network, step, images))
     should_be = _mean_sum(step, weight, before * mean) * scale
     needed = needed - (is_so - should_be) * horizon

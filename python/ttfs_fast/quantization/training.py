@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
+from ttfs_fast.horizon import ReferenceSpikes, has_horizon_layers, unfold_horizons_
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.quantization.config import BITS, QuantizeConfig, Stage
@@ -134,6 +135,9 @@ class _Run:
         training = config.training
         self.train_set, self.test_set = load_in_memory(training)
         self.model = copy.deepcopy(model)
+        if any(isinstance(module, ReferenceSpikes) for module in model.modules()):
+            self.model = unfold_horizons_(self.model, training.horizon_spread)
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         prepare_qat_(self.model, BITS[0])
         self.averaged = average_weights(self.model, training.ema_decay)
         self.generator = torch.Generator().manual_seed(training.seed)
@@ -234,6 +238,7 @@ class _Run:
             self._loss,
             clip_grad=training.clip_grad,
             averaged=self.averaged,
+            precision=training.precision,
         )
         totals = StepTotals(training.weight_sum_cost, training.l2_cost)
         for chunk in self.batches.epoch():
@@ -258,21 +263,8 @@ class _Run:
         )
 
     def _finish(self, bits: int) -> IntegerNetwork:
-        training = self.config.training
         recalibrate_(self.network)
-        network = convert(
-            self.network,
-            bits,
-            self.config.time_bits,
-            input_size=self.test_set.images.shape[1:],
-            encoding=training.encoding,
-            time_scales=calibrate_time_scales(
-                self.network,
-                self.train_set.images[:CALIBRATION_IMAGES],
-                self.config.time_bits,
-                encoding=training.encoding,
-            ),
-        )
+        network = self._converted(bits)
         path = network.save(RunFolder(self.run).integer_network(bits))
         result = evaluate(network, self.test_set, threads=torch.get_num_threads())
         self.callback.log(
@@ -280,6 +272,24 @@ class _Run:
             f"{path} ({path.stat().st_size:,} bytes)"
         )
         return network
+
+    def _converted(self, bits: int) -> IntegerNetwork:
+        encoding = self.config.training.encoding
+        images = self.train_set.images[:CALIBRATION_IMAGES]
+        calibrated: dict[str, Any] = {"images": images}
+        if not has_horizon_layers(self.network):
+            scales = calibrate_time_scales(
+                self.network, images, self.config.time_bits, encoding=encoding
+            )
+            calibrated = {"time_scales": scales}
+        return convert(
+            self.network,
+            bits,
+            self.config.time_bits,
+            input_size=self.test_set.images.shape[1:],
+            encoding=encoding,
+            **calibrated,
+        )
 
     def _save(self) -> None:
         save_checkpoint(

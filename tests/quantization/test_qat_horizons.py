@@ -1,0 +1,94 @@
+"""Quantization-aware training of networks whose layers have horizons."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from ttfs_fast import quantization
+from ttfs_fast.data import load
+from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig, convert, training
+from ttfs_fast.training import TrainConfig, TrainResult, train
+
+FLOAT = TrainConfig(
+    dataset="digits",
+    model="vgg4",
+    neuron="horizon",
+    weight_sum=2.0,
+    horizon_spread=0.001,
+    width=0.5,
+    alpha=0.01,
+    logit_scale=1000.0,
+    optimizer="muon",
+    lr=0.05,
+    min_lr=1e-4,
+    schedule="cosine",
+    ema_decay=0.9,
+    weight_sum_cost=0.0,
+    l2_cost=0.0,
+    epochs=3,
+    batch_size=50,
+    train_images=600,
+    test_images=300,
+    threads=1,
+)
+SETTINGS = QuantizeConfig(bits=2, epochs=1, last_epochs=6, lr=2e-2, training=FLOAT)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(FLOAT, tmp_path_factory.mktemp("float"))
+
+
+@pytest.fixture(scope="module")
+def model(trained: TrainResult) -> nn.Module:
+    return trained.model
+
+
+@pytest.fixture(scope="module")
+def run(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few-bits") / "run"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    quantization.quantize(model, SETTINGS, folder)
+    assert all((before[name] == value).all() for name, value in model.state_dict().items())
+    return folder
+
+
+def accuracy(network: IntegerNetwork) -> float:
+    test_set = load("digits", train=False)
+    return quantization.evaluate(network, test_set).accuracy
+
+
+def test_training_with_few_bits_recovers_the_accuracy(
+    trained: TrainResult, model: nn.Module, run: Path
+) -> None:
+    images = load("digits").images[:300]
+    size = images.shape[1:]
+    plain = convert(model, 2, input_size=size, encoding=FLOAT.encoding, images=images)
+    found = {bits: accuracy(quantization.load(run / f"model-{bits}bit.ttfs")) for bits in (8, 4, 2)}
+    in_float = trained.evaluation.accuracy
+    assert in_float > 0.85
+    assert found[8] > in_float - 0.03
+    assert found[4] > in_float - 0.03
+    assert found[2] > accuracy(plain) + 0.03
+    assert found[2] > 0.8
+
+
+def test_a_stopped_run_goes_on_with_the_same_bits(
+    model: nn.Module, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = training.save_checkpoint
+
+    def stop(*arguments: Any) -> Path:
+        folder = save(*arguments)
+        if folder.name.endswith("5"):
+            raise KeyboardInterrupt
+        return folder
+
+    monkeypatch.setattr(training, "save_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        quantization.quantize(model, SETTINGS, tmp_path)
+    monkeypatch.setattr(training, "save_checkpoint", save)
+    again = quantization.quantize(model, SETTINGS, tmp_path, resume=True)
+    assert again[2].to_bytes() == (run / "model-2bit.ttfs").read_bytes()
