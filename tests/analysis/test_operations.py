@@ -114,6 +114,9 @@ def test_a_layer_is_counted_as_by_hand(
     (found,) = counts.layers
     expected = by_hand(layer, z, outputs)
     assert {key: getattr(found, key) for key in expected} == expected
+    assert counts.total("neurons") == expected["neurons"]
+    with pytest.raises(ValueError, match=r"what must be one of neurons, .* got 'images'"):
+        counts.total("images")
     assert found.causal < found.delivered  # or the comparison would say little
     assert counts.total("causal") == expected["causal"] / len(z)
 

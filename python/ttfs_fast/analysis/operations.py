@@ -25,6 +25,18 @@ CHUNK = 1 << 22
 """Most numbers of receptive fields that are laid out at a time."""
 
 
+_FIXED = ("neurons", "synapses")
+_COUNTS = (
+    "input_spikes",
+    "spikes",
+    "delivered",
+    "causal",
+    "updates",
+    "reference_delivered",
+    "reference_causal",
+)
+
+
 @dataclass(frozen=True)
 class MemoryModel:
     """What a processor of events reads and writes, in bytes.
@@ -131,8 +143,18 @@ class OperationCounts:
     images: int
 
     def total(self, what: str) -> float:
-        """Sum over the layers of one of their counts, an image: ``total("causal")``."""
-        return sum(float(getattr(layer, what)) for layer in self.layers) / self.images
+        """Sum over the layers of one of their counts, for one image on average.
+
+        Parameters
+        ----------
+        what : str
+            "neurons", "synapses", "input_spikes", "spikes", "delivered", "causal", "updates",
+            "reference_delivered" or "reference_causal".
+        """
+        if what not in (*_FIXED, *_COUNTS):
+            raise ValueError(f"what must be one of {', '.join((*_FIXED, *_COUNTS))}; got {what!r}")
+        found = sum(float(getattr(layer, what)) for layer in self.layers)
+        return found if what in _FIXED else found / self.images
 
     def energy(self, model: EnergyModel, memory: MemoryModel | None = None) -> float:
         """Joules of an image.
