@@ -32,7 +32,7 @@ def test_the_choices_are_the_groups() -> None:
 
 def test_chosen_groups_are_measured_printed_and_written(tmp_path: Path) -> None:
     out = tmp_path / "results"
-    chosen = ("--only", "layers", "--only", "scaling")
+    chosen = ("--only", "layers,scaling")
     done = run("--quick", *chosen, "--threads", "1", "--out", str(out))
     assert done.exit_code == 0, done.output
     for text in (

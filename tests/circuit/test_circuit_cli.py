@@ -95,11 +95,7 @@ def test_settings_reach_the_circuit() -> None:
         "--model",
         "averaged",
         "--set",
-        "vco_gain=25e6",
-        "--set",
-        "phase_noise=-120",
-        "--set",
-        "bank_offset=true",
+        "vco_gain=25e6,phase_noise=-120,bank_offset=true",
     )
     assert result.exit_code == 0, result.output
     assert "tau 25 ns" in result.output
@@ -139,7 +135,7 @@ def test_layer_encodes_images_as_in_training(standardize: bool, tmp_path: Path) 
 
 
 def test_layer_takes_networks_by_name_and_the_authors_folder(data_root: Path) -> None:
-    for weights, source in (("mnist_scnn", "the trained mnist_scnn"), (None, "authors-mnist")):
+    for weights, source in (("mnist_scnn", "the pretrained mnist_scnn"), (None, "authors-mnist")):
         path = weights or str(data_root / "authors-mnist")
         done = run("layer", "--images", "1", "--weights", path, "--data-root", str(data_root))
         assert done.exit_code == 0, done.output
@@ -176,8 +172,8 @@ def test_layer(data_root: Path, tmp_path: Path) -> None:
         (("waveform", "--set", "supply"), "name=value"),
         (("waveform", "--set", "supply=low"), "must be a number"),
         (("waveform", "--set", "bank_offset=1"), "true or false"),
-        (("waveform", "--times", "1,x,3"), "--times must be numbers"),
-        (("waveform", "--times", "1,2"), "as many inputs"),
+        (("waveform", "--input-times", "1,x,3"), "--input-times must be numbers"),
+        (("waveform", "--input-times", "1,2"), "as many inputs"),
         (("waveform", "--model", "spice"), "model must be one of"),
         (("waveform", "--set", "vco_gain=4e9"), "unstable"),
         (("jitter", "--inputs", "-1", "--trials", "10"), "relative_jitter"),

@@ -57,7 +57,8 @@ def test_help_tells_the_defaults_of_the_settings(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "arguments", [["info"], ["train", "--help"], ["eval", "--pretrained", "--dataset", "digits"]]
+    "arguments",
+    [["info"], ["train", "--help"], ["eval", "--weights", "mnist_scnn", "--dataset", "digits"]],
 )
 def test_a_reader_that_has_seen_enough_is_no_error(arguments: list[str]) -> None:
     """As with ``ttfs-fast info | head -1``."""
@@ -220,7 +221,7 @@ def test_a_network_that_ships_goes_by_its_name(
     )
     result = run("eval", "--weights", "cifar_scnn", "--threads", "1")
     assert result.exit_code == 0, result.stderr
-    assert "testing the trained cifar_scnn of the package on 30 images" in result.output
+    assert "testing the pretrained cifar_scnn on 30 images" in result.output
     # Long names number the columns; all rows are named whole.
     assert all(f"{number} {name} " in result.output for number, name in enumerate(names))
     assert "90,624 weights" in result.output
@@ -278,7 +279,16 @@ def test_paths_that_are_not_utf8(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, folder)
     weights, graph = folder / "model.safetensors", folder / "net.nir"
     done = subprocess.run(
-        [sys.executable, "-m", "ttfs_fast", "export", str(graph), "--weights", str(weights)],
+        [
+            sys.executable,
+            "-m",
+            "ttfs_fast",
+            "export",
+            "--out",
+            str(graph),
+            "--weights",
+            str(weights),
+        ],
         env=os.environ | {"PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -294,12 +304,21 @@ def test_paths_that_are_not_utf8(trained: Path, tmp_path: Path) -> None:
     assert "run-\\udcff\\udce9/model.safetensors is not a safetensors file" in result.stderr
 
 
-def test_eval_wants_exactly_one_network(trained: Path) -> None:
-    weights = str(trained / "model.safetensors")
-    for arguments in ((), ("--pretrained", "--weights", weights)):
-        result = run("eval", *arguments)
-        assert result.exit_code == 2
-        assert "exactly one of" in result.stderr
+@pytest.mark.parametrize("command", ["eval", "quantize", "study silence"])
+def test_commands_want_a_network(command: str) -> None:
+    result = run(*command.split())
+    assert result.exit_code == 2
+    assert "give a network with --weights: a pretrained network by its name" in result.stderr
+
+
+def test_weights_may_be_the_folder_of_a_run(trained: Path) -> None:
+    figures = [
+        json.loads(run("eval", "--json", "--weights", str(path)).stdout)
+        for path in (trained, trained / "model.safetensors")
+    ]
+    for found in figures:
+        del found["images_per_second"]
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x10\0\0\0\0\0\0\0{", b"no weights at all"])

@@ -32,7 +32,7 @@ def limits(tmp_path: Path) -> Path:
 
 def test_export_writes_nothing_that_does_not_fit(tmp_path: Path, limits: Path) -> None:
     out = tmp_path / "mnist.pt2"
-    result = run("export", str(out), "--pretrained", "--check", str(limits))
+    result = run("export", "--out", str(out), "--weights", "mnist_scnn", "--check", str(limits))
     assert result.exit_code == 1
     assert "conv2: fan_in 801, 100 allowed (8.01 times as much)" in result.output
     assert "fc: fan_in 785, 100 allowed" in result.output
@@ -42,7 +42,7 @@ def test_export_writes_nothing_that_does_not_fit(tmp_path: Path, limits: Path) -
 
 def test_export_checks_without_a_file(tmp_path: Path, limits: Path) -> None:
     limits.write_text(LARGE)
-    result = run("export", "--pretrained", "--check", str(limits))
+    result = run("export", "--weights", "mnist_scnn", "--check", str(limits))
     assert result.exit_code == 0, result.output
     assert f"every layer fits the limits of {limits}" in " ".join(result.output.split())
     assert [path.name for path in tmp_path.iterdir()] == ["limits.toml"]
@@ -50,18 +50,18 @@ def test_export_checks_without_a_file(tmp_path: Path, limits: Path) -> None:
 
 def test_export_refuses_wrong_limits(tmp_path: Path, limits: Path) -> None:
     limits.write_text("fan = 3")
-    result = run("export", "--pretrained", "--check", str(limits))
+    result = run("export", "--weights", "mnist_scnn", "--check", str(limits))
     assert result.exit_code == 2
     assert "'fan' is no limit; the limits are fan_in" in result.output
-    result = run("export", "--pretrained")
+    result = run("export", "--weights", "mnist_scnn")
     assert result.exit_code == 2
-    assert "give a file to write, NAME.nir or NAME.pt2, or --check" in result.output
+    assert "give --out NAME.nir, --out NAME.pt2 or --check" in result.output
 
 
 def test_eval_counts_operations(tmp_path: Path) -> None:
     energy = tmp_path / "energy.toml"
     energy.write_text('[mine]\nper_spike = 1.0\nsource = "a test"\n')
-    options = ["eval", "--pretrained", "--dataset", "digits", "--count-operations", "7"]
+    options = ["eval", "--weights", "mnist_scnn", "--dataset", "digits", "--count-operations", "7"]
     result = run(*options, "--energy", str(energy), "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)["operations"]
@@ -74,7 +74,7 @@ def test_eval_counts_operations(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     for text in ("delivered", "causal", "digital-45nm", "Davies"):
         assert text in result.output
-    result = run("eval", "--pretrained", "--energy", str(energy))
+    result = run("eval", "--weights", "mnist_scnn", "--energy", str(energy))
     assert result.exit_code == 2
     assert "--energy is for --count-operations" in result.output
 

@@ -29,7 +29,7 @@ def run(*arguments: str):  # type: ignore[no-untyped-def]
 
 def test_the_pretrained_network_for_simulators(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "mnist.nir"
-    result = run(str(path), "--pretrained", "--tau", "0.02", "--dt", "0.001")
+    result = run("--out", str(path), "--weights", "mnist_scnn", "--tau", "0.02", "--dt", "0.001")
     assert result.exit_code == 0, result.output
     assert f"{path.stat().st_size:,} bytes" in result.output
     notes = ours.metadata(nir.read(path))
@@ -44,7 +44,7 @@ def test_a_trained_deep_network_with_its_encoding(tmp_path: Path) -> None:
     )
     trained = train(config, tmp_path / "run")
     path = tmp_path / "small.nir"
-    result = run(str(path), "--weights", str(trained.weights_path))
+    result = run("--out", str(path), "--weights", str(trained.weights_path))
     assert result.exit_code == 0, result.output
     notes = ours.metadata(nir.read(path))
     assert notes["input_shape"] == [1, 28, 28]
@@ -57,7 +57,7 @@ def test_a_trained_deep_network_with_its_encoding(tmp_path: Path) -> None:
 
 def test_an_exported_program_is_loaded_by_another_process(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "mnist.pt2"
-    result = run(str(path), "--pretrained")
+    result = run("--out", str(path), "--weights", "mnist_scnn")
     assert result.exit_code == 0, result.output
     z = (3 * torch.rand(5, 1, 28, 28)).exp()
     torch.save(z, tmp_path / "z.pt")
@@ -75,10 +75,19 @@ def test_an_exported_program_is_loaded_by_another_process(tmp_path: Path, seed: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("a.onnx", "--pretrained"), "a.onnx: the file's name must end in .nir or .pt2"),
-        (("a.nir",), "give exactly one of"),
-        (("a.nir", "--pretrained", "--dt", "1"), "dt must be above 0 and below tau"),
-        (("a.nir", "--weights", "missing.safetensors"), "no weights at missing.safetensors"),
+        (
+            ("--out", "a.onnx", "--weights", "mnist_scnn"),
+            "a.onnx: the file's name must end",
+        ),
+        (("--out", "a.nir"), "give a network with --weights"),
+        (
+            ("--out", "a.nir", "--weights", "mnist_scnn", "--dt", "1"),
+            "dt must be above 0 and below tau",
+        ),
+        (
+            ("--out", "a.nir", "--weights", "missing.safetensors"),
+            "no weights at missing.safetensors",
+        ),
     ],
 )
 def test_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
@@ -96,7 +105,7 @@ def test_a_network_with_horizons_takes_images_of_its_own_shape(tmp_path: Path) -
         model, tmp_path / "model.safetensors", config, test_accuracy=0.1, images=shape.to_json()
     )
     path = tmp_path / "model.pt2"
-    result = run(str(path), "--weights", str(weights))
+    result = run("--out", str(path), "--weights", str(weights))
     assert result.exit_code == 0, result.output
     assert "images of (3, 32, 32)" in result.output
     z = (0.01 * torch.rand(3, 3, 32, 32)).exp()

@@ -100,7 +100,7 @@ def test_plans_that_cannot_be(wrong: dict[str, int], message: str) -> None:
 
 
 def test_the_command(digits_run: Path, tmp_path: Path) -> None:
-    arguments = ["reproduce", "--quick", "--run", str(digits_run), "--out", str(tmp_path)]
+    arguments = ["reproduce", "--quick", "--weights", str(digits_run), "--out", str(tmp_path)]
     arguments += ["--only", "table1,table3", "--threads", str(torch.get_num_threads())]
     result = CliRunner().invoke(app, arguments, env=dict(os.environ))
     assert result.exit_code == 0, result.output

@@ -457,7 +457,7 @@ def test_eval_brings_a_folder_to_the_size_of_the_network(tmp_path: Path) -> None
     assert rows == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     (tmp_path / "val" / "truck").rename(tmp_path / "val" / "1")
     (tmp_path / "val" / "airplane").rename(tmp_path / "val" / "0")
-    grey = commands(*test, "--pretrained")
+    grey = commands(*test, "--weights", "mnist_scnn")
     assert grey.exit_code == 2
     assert "takes images of 1 x 28 x 28 (channels, rows, columns), and those of" in grey.stderr
 
@@ -497,8 +497,11 @@ def test_a_mistyped_data_root_is_refused(
     monkeypatch.chdir(tmp_path)
     how = {
         "train": ("--dataset", "mnist", "--out", "run"),
-        "eval": ("--pretrained",),
-        "quantize": ("--pretrained", "--out", "run"),
+        "eval": (
+            "--weights",
+            "mnist_scnn",
+        ),
+        "quantize": ("--weights", "mnist_scnn", "--out", "run"),
         "diagnose": ("--weights", "mnist_scnn"),
         "reproduce": ("--out", "run"),
     }
@@ -533,7 +536,7 @@ def test_diagnose_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     recipe = tmp_path / "small.toml"
     recipe.write_text('dataset = "digits"\nmodel = "vgg13"\nwidth = 0.25\nalpha = 1.5\n')
     picture = tmp_path / "layers.png"
-    arguments = ["diagnose", "--images", "4", "--threads", "1", "--out", str(picture)]
+    arguments = ["diagnose", "--images", "4", "--threads", "1", "--plot", str(picture)]
     done = testing.CliRunner().invoke(cli.app, [*arguments, "--config", str(recipe)])
     assert done.exit_code == 0, done.output
     assert "conv10" in done.output

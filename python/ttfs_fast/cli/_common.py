@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
     )
 
 from ttfs_fast import _terminal
-from ttfs_fast.models.shipped import SHIPPED, shipped_name, shipped_weights
+from ttfs_fast.models.shipped import SHIPPED, shipped_name, weights_file
 from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -102,44 +102,50 @@ def flag(name: str, text: str, **more: Any) -> Any:
     return typer.Option(name, help=text, show_default=False, **more)
 
 
-OR_SHIPPED = f"or the name of a trained network that ships: {', '.join(SHIPPED)}"
+WEIGHTS_HELP = (
+    f"a pretrained network by its name ({', '.join(SHIPPED)}), a file such as "
+    "model.safetensors, or the folder of a run"
+)
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"The network: {WEIGHTS_HELP}; also the folder of the weights that the paper's "
+        "authors published.",
+        show_default=False,
+        metavar="WEIGHTS",
+    ),
+]
+"""--weights means this in every command."""
 
 
-def choose_network(
-    weights: Path | None, pretrained: bool, authors: Path | None
-) -> tuple["nn.Module", TrainConfig, str]:
-    """The network of --weights, --pretrained or --authors, its settings, and where it is from."""
-    if sum([weights is not None, pretrained, authors is not None]) != 1:
-        raise ValueError("give exactly one of --weights FILE, --pretrained and --authors DIR")
+def choose_network(weights: Path | None) -> tuple["nn.Module", TrainConfig, str]:
+    """The network of --weights, its settings, and where it is from."""
+    if weights is None:
+        raise ValueError(f"give a network with --weights: {WEIGHTS_HELP}")
     from ttfs_fast import training
     from ttfs_fast.models import mnist_scnn
 
-    if authors is not None:
-        return mnist_scnn(weights=authors), TrainConfig(), str(authors)
-    if weights is not None and (name := shipped_name(weights)) is not None:
-        return *training.load_pretrained(name), f"the trained {name} of the package"
-    if weights is not None:
-        return *training.load_model(weights), str(weights)
-    return *training.load_pretrained(), "the pretrained weights"
+    if _is_of_the_authors(weights):
+        return mnist_scnn(weights=weights), TrainConfig(), str(weights)
+    if (name := shipped_name(weights)) is not None:
+        return *training.load_pretrained(name), f"the pretrained {name}"
+    return *training.load_model(weights), str(weights)
 
 
-def images_of_network(weights: Path | None) -> tuple["ImageShape", tuple[str, ...] | None]:
-    """The images that the network of `choose_network` takes, and its class names, if known.
+def _is_of_the_authors(weights: Path) -> bool:
+    return (weights / "weight_scnn1.npy").is_file()
 
-    Without ``weights`` it is the network for MNIST, the package's or the authors'.
-    """
+
+def images_of_network(weights: Path) -> tuple["ImageShape", tuple[str, ...] | None]:
+    """The images that the network of `choose_network` takes, and its class names, if known."""
     from ttfs_fast.training import read_classes
     from ttfs_fast.training.build import read_image_shape
 
-    name = "mnist_scnn" if weights is None else shipped_name(weights)
-    if name is not None:
-        with shipped_weights(name) as path:
-            return read_image_shape(path), read_classes(path)
-    assert weights is not None
-    return read_image_shape(weights), read_classes(weights)
+    with weights_file("mnist_scnn" if _is_of_the_authors(weights) else weights) as path:
+        return read_image_shape(path), read_classes(path)
 
 
-def fit_to_network(images: "ImageSet", weights: Path | None, source: str) -> "ImageSet":
+def fit_to_network(images: "ImageSet", weights: Path, source: str) -> "ImageSet":
     """The images with their classes counted as the network of `choose_network` counts them.
 
     Raises
@@ -179,6 +185,10 @@ Threads = Annotated[
     int | None,
     option("Number of threads; without it, torch's choice.", min=1, show_default=False),
 ]
+Picture = Annotated[
+    Path | None,
+    typer.Option(help="Draw a picture into this file (.png, .svg, .pdf).", show_default=False),
+]
 Debug = Annotated[bool, flag("--debug", "On an error, show where in the code it happened.")]
 
 
@@ -212,6 +222,33 @@ def counting_bar(total: int, *, show: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar of a test on a terminal, and nothing elsewhere."""
     with _terminal.progress(sys.stdout, show=show) as bars:
         yield lambda done: bars.update("testing", done, total)
+
+
+def draw(path: Path, figure: Any) -> None:
+    """Write the picture of --plot."""
+    from ttfs_fast.analysis.style import save_figure
+
+    save_figure(path, figure)
+    print(f"drew {path}")
+
+
+def check_picture(plot: Path | None) -> None:
+    """Refuse a --plot that is no picture, before the work."""
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot must name a .png, .svg or .pdf file; got {plot}")
+
+
+def split_list(text: str | None) -> list[str]:
+    """A list as every option takes it: values with commas between them."""
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+def split_numbers(text: str, name: str) -> list[float]:
+    """The numbers of a list."""
+    try:
+        return [float(part) for part in split_list(text)]
+    except ValueError:
+        raise ValueError(f"{name} must be numbers separated by commas; got {text!r}") from None
 
 
 def download_data(dataset: str, data_root: str | None) -> None:

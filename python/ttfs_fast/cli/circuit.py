@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ttfs_fast._csv import write_csv
 from ttfs_fast.cli._common import (
-    OR_SHIPPED,
     DataRoot,
     Debug,
+    Picture,
     Threads,
+    Weights,
+    check_picture,
     choose_network,
     console,
     counting_bar,
+    draw,
     flag,
     friendly_errors,
     group,
@@ -21,6 +24,8 @@ from ttfs_fast.cli._common import (
     rich,
     set_threads,
     show_table,
+    split_list,
+    split_numbers,
 )
 
 if TYPE_CHECKING:
@@ -42,24 +47,22 @@ Model = Annotated[
 ]
 Trials = Annotated[int, option("Trials at each point.", min=2)]
 Seed = Annotated[int, option("With a trial's number, decides its noise.", min=0)]
-Table = Annotated[Path | None, option("Write the table as CSV to this file.", show_default=False)]
-Picture = Annotated[
-    Path | None, option("Draw a picture into this file (.png, .svg, .pdf).", show_default=False)
-]
+Table = Annotated[Path | None, option("File to write: the table, as CSV.", show_default=False)]
 Settings = Annotated[
-    list[str] | None,
+    str | None,
     flag(
         "--set",
-        "A parameter or non-ideality, as name=value (docs/circuit.md lists them): "
-        "--set loop_corner=4e9 --set phase_noise=-110. May be repeated.",
+        "Parameters and non-idealities, as name=value (docs/circuit.md lists them): "
+        "--set loop_corner=4e9,phase_noise=-110.",
+        metavar="NAME=VALUE,...",
     ),
 ]
 
 
 @circuit.command()
 def waveform(
-    times: Annotated[str, option("Input spike times in units of tau.")] = "0.2,0.7,2.6",
-    weights: Annotated[str, option("Their weights.")] = "0.8,0.7,0.6",
+    input_times: Annotated[str, option("Input spike times in units of tau.")] = "0.2,0.7,2.6",
+    input_weights: Annotated[str, option("Their weights.")] = "0.8,0.7,0.6",
     model: Annotated[str, option("averaged, switching, or both.", metavar="MODEL")] = "both",
     duration: Annotated[float, option("Time to simulate, in units of tau.", min=0.01)] = 4.0,
     settings: Settings = None,
@@ -75,9 +78,11 @@ def waveform(
 
         from ttfs_fast.circuit import closed_form, default_step, energy, simulate
 
+        check_picture(plot)
         set_threads(threads)
         p, noise = _settings(settings)
-        t, w = _numbers(times, "--times"), _numbers(weights, "--weights")
+        t = split_numbers(input_times, "--input-times")
+        w = split_numbers(input_weights, "--input-weights")
         chosen = [m.value for m in ModelName] if model == "both" else [model]
         _announce(p, noise, f"{len(t)} inputs, {', '.join(chosen)}", seed)
         results = {}
@@ -129,7 +134,7 @@ def waveform(
         if plot is not None:
             from ttfs_fast.circuit.plots import waveform_figure
 
-            _draw(plot, waveform_figure(p, p.seconds(t), w, results))
+            draw(plot, waveform_figure(p, p.seconds(t), w, results))
 
 
 @circuit.command()
@@ -150,10 +155,11 @@ def jitter(
         from ttfs_fast.paper import numbers
         from ttfs_fast.paper.table3 import OPERATING_POINT
 
+        check_picture(plot)
         set_threads(threads)
         p, noise = _settings(settings, OPERATING_POINT.noise)
         point = dataclasses.replace(OPERATING_POINT, noise=noise)
-        values = _numbers(inputs, "--inputs")
+        values = split_numbers(inputs, "--inputs")
         _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model.value}", seed)
         with counting_bar(trials * len(values), show=True) as advance:
             points = jitter_sweep(
@@ -186,10 +192,11 @@ def quantization(
         from ttfs_fast.paper import numbers
         from ttfs_fast.paper.table3 import OPERATING_POINT
 
+        check_picture(plot)
         set_threads(threads)
         p, noise = _settings(settings, OPERATING_POINT.noise)
         point = dataclasses.replace(OPERATING_POINT, noise=noise)
-        values = [int(value) for value in _numbers(bits, "--bits")]
+        values = [int(value) for value in split_numbers(bits, "--bits")]
         _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model.value}", seed)
         with counting_bar(trials * len(values), show=True) as advance:
             points = quantization_sweep(
@@ -207,14 +214,7 @@ def quantization(
 @circuit.command()
 def layer(
     images: Annotated[int, option("Test images to run through circuits.", min=1)] = 20,
-    weights: Annotated[
-        Path | None,
-        option(
-            "A model.safetensors that training wrote, the folder of the authors' weights, "
-            f"{OR_SHIPPED}; by default the trained network for MNIST that comes with the package.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: Weights = Path("mnist_scnn"),
     model: Model = ModelName.AVERAGED,
     duration: Annotated[float, option("Time simulated in each layer, in units of tau.")] = 8.0,
     settings: Settings = None,
@@ -236,12 +236,10 @@ def layer(
         from ttfs_fast.circuit.network import simulate_network
         from ttfs_fast.data import load
 
+        check_picture(plot)
         set_threads(threads)
         p, noise = _settings(settings)
-        is_folder = weights is not None and weights.is_dir()
-        network, config, source = choose_network(
-            None if is_folder else weights, weights is None, weights if is_folder else None
-        )
+        network, config, source = choose_network(weights)
         root = None if data_root is None else str(data_root)
         image_set = load(config.dataset, root, train=False)
         images = min(images, len(image_set))
@@ -300,7 +298,7 @@ def layer(
         if plot is not None:
             from ttfs_fast.circuit.plots import layer_figure
 
-            _draw(plot, layer_figure(result.layers))
+            draw(plot, layer_figure(result.layers))
 
 
 @circuit.command()
@@ -315,6 +313,7 @@ def convergence(
     with friendly_errors(debug):
         from ttfs_fast.circuit import convergence as limits
 
+        check_picture(plot)
         set_threads(threads)
         p, noise = _settings(None)
         _announce(p, noise, "random neurons of 2 to 64 inputs", seed)
@@ -354,19 +353,11 @@ def convergence(
                     },
                 ),
             }
-            _draw(plot, convergence_figure(panels))  # type: ignore[arg-type]
-
-
-def _numbers(text: str, name: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{name} must be numbers separated by commas; got {text!r}") from None
-    return values
+            draw(plot, convergence_figure(panels))  # type: ignore[arg-type]
 
 
 def _settings(
-    given: list[str] | None, noise: "Nonidealities | None" = None
+    given: str | None, noise: "Nonidealities | None" = None
 ) -> tuple["CircuitParameters", "Nonidealities"]:
     """Parameters and non-idealities with the fields that --set names changed."""
     from ttfs_fast.circuit import CircuitParameters, Nonidealities
@@ -377,7 +368,7 @@ def _settings(
         for field in dataclasses.fields(kind)
     }
     changed: dict[str, Any] = {}
-    for text in given or []:
+    for text in split_list(given):
         name, equals, value = text.partition("=")
         if not equals or name not in known:
             raise ValueError(
@@ -468,7 +459,7 @@ def _report(
     if plot is not None:
         from ttfs_fast.circuit.plots import sweep_figure
 
-        _draw(plot, sweep_figure(points, quantity, published, "paper, Table 3"))
+        draw(plot, sweep_figure(points, quantity, published, "paper, Table 3"))
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Any:
@@ -481,12 +472,3 @@ def _table(title: str, columns: tuple[str, ...]) -> Any:
 def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:
     write_csv(path, rows)
     print(f"wrote {path}")
-
-
-def _draw(path: Path, figure: Any) -> None:
-    from ttfs_fast.analysis.style import save_figure
-
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot must name a .png, .svg or .pdf file; got {path}")
-    save_figure(path, figure)
-    print(f"drew {path}")

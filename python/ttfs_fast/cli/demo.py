@@ -62,7 +62,7 @@ def demo(
         for purpose, command in (
             ("test these weights again", f"ttfs-fast eval --weights {result.weights_path}"),
             ("train on MNIST itself", "ttfs-fast train --help"),
-            ("test the network that comes with the package", "ttfs-fast eval --pretrained"),
+            ("test the network that comes with the package", "ttfs-fast eval --weights mnist_scnn"),
             ("the report below, about MNIST", "ttfs-fast reproduce --data-root DIR"),
         ):
             print(f"  {purpose}: {command}")

@@ -1,15 +1,16 @@
 """``ttfs-fast diagnose``."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 from ttfs_fast.cli._common import (
-    OR_SHIPPED,
     DataRoot,
     Debug,
+    Picture,
     Threads,
+    Weights,
     app,
+    check_picture,
     choose_network,
     fit_to_network,
     flag,
@@ -24,25 +25,20 @@ from ttfs_fast.training.config import TrainConfig
 def diagnose(
     config: Annotated[
         str | None,
-        option("Settings: a recipe of the package, or a .toml file.", show_default=False),
-    ] = None,
-    weights: Annotated[
-        Path | None,
         option(
-            f"A model.safetensors that training wrote, {OR_SHIPPED}; else a new network.",
+            "A new network with these settings: a recipe of the package, or a .toml file.",
             show_default=False,
         ),
     ] = None,
+    weights: Weights = None,
     images: Annotated[int, option("Training images to look at.", min=2)] = 32,
-    out: Annotated[
-        Path | None, option("Draw the layers into this file, such as layers.png.")
-    ] = None,
+    plot: Picture = None,
     data_root: DataRoot = None,
     threads: Threads = None,
     as_json: Annotated[bool, flag("--json", "Print the results as JSON only.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Say what happens in each layer of a network, trained or new, and which one is sick."""
+    """Print spike statistics per layer and flag the first layer with a problem."""
     with friendly_errors(debug):
         import torch
 
@@ -52,10 +48,11 @@ def diagnose(
         from ttfs_fast.training.datasets import image_shape
 
         if (config is None) == (weights is None):
-            raise ValueError("give one of --config RECIPE and --weights FILE")
+            raise ValueError("give one of --config RECIPE and --weights WEIGHTS")
+        check_picture(plot)
         set_threads(threads)
         if weights is not None:
-            model, chosen, source = choose_network(weights, False, None)
+            model, chosen, source = choose_network(weights)
         else:
             chosen = TrainConfig(**training.read_recipe(str(config)))
         root = chosen.data_root if data_root is None else str(data_root)
@@ -71,5 +68,5 @@ def diagnose(
             model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.logit_scale
         )
         print(json.dumps(found.to_dict(), indent=2) if as_json else found)
-        if out is not None:
-            save_figure(out, found.plot())
+        if plot is not None:
+            save_figure(plot, found.plot())

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 from ttfs_fast.cli._common import (
-    OR_SHIPPED,
     DataRoot,
     Dataset,
     Debug,
     Download,
     Threads,
+    Weights,
     app,
     choose_network,
     counting_bar,
@@ -33,25 +33,7 @@ from ttfs_fast.cli._results import (
 
 @app.command(name="eval")
 def evaluate(
-    weights: Annotated[
-        Path | None,
-        option(
-            "A model.safetensors that training wrote, an integer network that ttfs-fast quantize "
-            f"wrote, {OR_SHIPPED}.",
-            show_default=False,
-        ),
-    ] = None,
-    pretrained: Annotated[
-        bool, flag("--pretrained", "Use the trained network that comes with the package.")
-    ] = False,
-    authors: Annotated[
-        Path | None,
-        option(
-            "Folder with the weights that the paper's authors published: "
-            "weight_scnn1.npy, weight_scnn2.npy and weight_scnn3.npy.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: Weights = None,
     dataset: Annotated[
         Dataset | None,
         option(
@@ -97,15 +79,14 @@ def evaluate(
 ) -> None:
     """Test a trained network: accuracy, confusion, sparsity, spike times, energy.
 
-    Give the network with one of --weights, --pretrained and --authors.
+    --weights also takes an integer network that ttfs-fast quantize wrote, such as model-4bit.ttfs.
     """
     with friendly_errors(debug):
         from ttfs_fast.quantization import is_integer_file
 
         if energy is not None and not count_operations:
             raise ValueError("--energy is for --count-operations N; give both")
-        alone = not pretrained and authors is None
-        if alone and weights is not None and is_integer_file(weights):
+        if weights is not None and is_integer_file(weights):
             if jitter:
                 raise ValueError("an integer network encodes pixels itself, without --jitter")
             if count_operations:
@@ -132,7 +113,7 @@ def evaluate(
 
         set_threads(threads)
         energy_models = analysis.read_energy_models(energy)
-        model, config, source = choose_network(weights, pretrained, authors)
+        model, config, source = choose_network(weights)
         name = str(dataset or config.dataset)
         root = None if data_root is None else str(data_root)
         if download:
@@ -141,6 +122,7 @@ def evaluate(
         if name == "folder":
             if root is None:
                 raise ValueError("dataset folder needs --data-root: the folder or zip file")
+            assert weights is not None  # choose_network has refused it
             shape, classes = images_of_network(weights)
             if classes is None:
                 print(
@@ -158,6 +140,7 @@ def evaluate(
             check_shape(image_set, shape, source)
             count = image_set.images
         else:
+            assert weights is not None
             image_set = fit_to_network(load(name, root, train=train_split), weights, source)
             count = len(image_set)
         if not as_json:

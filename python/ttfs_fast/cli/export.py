@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ttfs_fast.cli._common import (
-    OR_SHIPPED,
     Debug,
+    Weights,
     app,
     choose_network,
-    flag,
     friendly_errors,
     option,
     show_table,
@@ -25,20 +24,9 @@ Shape = tuple[int, ...]
 
 @app.command()
 def export(
+    weights: Weights = None,
     out: Annotated[
-        Path | None,
-        typer.Argument(help="The file: NAME.nir or NAME.pt2.", show_default=False),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
-    ] = None,
-    pretrained: Annotated[
-        bool, flag("--pretrained", "Take the trained network that comes with the package.")
-    ] = False,
-    authors: Annotated[
-        Path | None,
-        option("Folder with the weights that the paper's authors published.", show_default=False),
+        Path | None, option("File to write: NAME.nir or NAME.pt2.", show_default=False)
     ] = None,
     tau: Annotated[float, option("NIR: synaptic time constant, in seconds.")] = 10e-3,
     dt: Annotated[float, option("NIR: step of the simulator it is for, in seconds.")] = 0.1e-3,
@@ -55,18 +43,17 @@ def export(
     """Write a trained network for other programs: for neuromorphic ones (NIR), or for torch.
 
     NAME.nir is a graph for simulators and chips. NAME.pt2 is what torch.export makes, from spike
-    values to spike values; torch.export.load reads it after `import ttfs_fast.ops`. Give the
-    network with one of --weights, --pretrained and --authors. With --check and without a file it
-    is only compared with the limits of a chip.
+    values to spike values; torch.export.load reads it after `import ttfs_fast.ops`. With
+    --check and without --out it is only compared with the limits of a chip.
     """
     with friendly_errors(debug):
         from ttfs_fast.models import HorizonNetwork, SpikingNetwork
 
         if out is None and check is None:
-            raise ValueError("give a file to write, NAME.nir or NAME.pt2, or --check LIMITS.toml")
+            raise ValueError("give --out NAME.nir, --out NAME.pt2 or --check LIMITS.toml")
         if out is not None and out.suffix not in (".nir", ".pt2"):
             raise ValueError(f"{out}: the file's name must end in .nir or .pt2")
-        model, _, _ = choose_network(weights, pretrained, authors)
+        model, _, _ = choose_network(weights)
         shape: Shape = (1, 28, 28)
         if isinstance(model, SpikingNetwork | HorizonNetwork):
             shape = (model.description.in_channels, *model.description.image_size)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from ttfs_fast._settings import settings_of
 from ttfs_fast.cli._common import (
-    OR_SHIPPED,
     Debug,
+    Weights,
     app,
     choose_network,
     fit_to_network,
@@ -45,17 +45,7 @@ UNUSED = (
 @settings_options(QuantizeConfig, TrainConfig, leave_out=UNUSED, inherited=TrainConfig)
 def quantize(
     given: Given,
-    weights: Annotated[
-        Path | None,
-        option(f"A model.safetensors that training wrote, {OR_SHIPPED}.", show_default=False),
-    ] = None,
-    pretrained: Annotated[
-        bool, flag("--pretrained", "Use the trained network that comes with the package.")
-    ] = False,
-    authors: Annotated[
-        Path | None,
-        option("Folder with the weights that the paper's authors published.", show_default=False),
-    ] = None,
+    weights: Weights = None,
     out: Annotated[Path, option("Folder of the run: settings, checkpoint, networks.")] = Path(
         "runs/quantized"
     ),
@@ -74,15 +64,15 @@ def quantize(
 ) -> None:
     """Retrain a network with few-bit weights, and write it as an integer network.
 
-    Give the network with one of --weights, --pretrained and --authors. The folder receives
-    model-8bit.ttfs and so on; ttfs-fast eval --weights takes such a file.
+    The folder receives model-8bit.ttfs and so on; ttfs-fast eval --weights takes such a file.
+    The same command again continues a run that was stopped.
     """
     with friendly_errors(debug):
         from ttfs_fast import quantization, training
         from ttfs_fast.cli._progress import ShowProgress
         from ttfs_fast.training.datasets import load_in_memory
 
-        model, base, source = choose_network(weights, pretrained, authors)
+        model, base, source = choose_network(weights)
         base = dataclasses.replace(base, teacher=None, initial_checkpoint=None)
         known = base.spike_settings
         own = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}
@@ -94,6 +84,7 @@ def quantize(
                     f"the network was trained with {name} {its}, {config} says {asked}: it is "
                     f"retrained for the spikes that it knows, so leave {name} out of the settings"
                 )
+        assert weights is not None  # choose_network has refused it
         test_set = fit_to_network(load_in_memory(base)[1], weights, source)
         networks = quantization.quantize(
             model,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ttfs_fast import _terminal
 from ttfs_fast.cli._common import (
+    WEIGHTS_HELP,
     DataRoot,
     Debug,
     Threads,
@@ -17,6 +18,7 @@ from ttfs_fast.cli._common import (
     friendly_errors,
     option,
     set_threads,
+    split_list,
 )
 
 if TYPE_CHECKING:
@@ -32,16 +34,16 @@ def reproduce(
     out: Annotated[Path, option("Folder of the report and of the results it goes on from.")] = Path(
         "runs/report"
     ),
-    run: Annotated[
-        list[Path] | None,
+    weights: Annotated[
+        str | None,
         option(
-            "A trained network to include: the folder of a ttfs-fast train, or a "
-            "model.safetensors. Repeatable.",
+            f"Trained networks to include, with commas between them: {WEIGHTS_HELP}.",
             show_default=False,
+            metavar="WEIGHTS,...",
         ),
     ] = None,
     data_root: DataRoot = None,
-    images: Annotated[
+    images_root: Annotated[
         Path | None,
         option(
             "Folder or zip file with val/CLASS/NAME, for a network trained on such a folder "
@@ -75,7 +77,7 @@ def reproduce(
             require(package, "plot")
         set_threads(threads)
         plan = Plan.quick(seed, draws) if quick else Plan(seed=seed, draws=draws)
-        chosen = [name.strip() for name in only.split(",")] if only else []
+        chosen = split_list(only)
         print(
             f"reproducing {', '.join(chosen or PARTS)} in {out}: cpu, threads: "
             f"{torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions, seed {seed}",
@@ -87,8 +89,8 @@ def reproduce(
                 out=out,
                 seed=seed,
                 data_root=data_root,
-                runs=tuple(run or ()),
-                images=images,
+                runs=tuple(map(Path, split_list(weights))),
+                images=images_root,
                 callback=ShowProgress(),
             )
         except NoNetworksError as error:

@@ -5,16 +5,19 @@ from typing import Annotated
 
 from ttfs_fast._terminal import print_line
 from ttfs_fast.cli._common import (
-    OR_SHIPPED,
+    WEIGHTS_HELP,
     DataRoot,
     Debug,
     Threads,
+    Weights,
     friendly_errors,
     group,
     option,
     rich,
     set_threads,
     show_table,
+    split_list,
+    split_numbers,
 )
 
 study = group(
@@ -27,12 +30,12 @@ def depth(
     out: Annotated[
         Path, option("Folder of depth.csv and depth.png; networks in the table are kept.")
     ] = Path("runs/depth"),
-    depths: Annotated[list[int] | None, option("Layers: 4, 8, 13 or 17; repeatable.")] = None,
+    depths: Annotated[str, option("Numbers of layers, of 4, 8, 13 and 17.")] = "4,8,13,17",
     variants: Annotated[
-        list[str] | None,
+        str | None,
         option(
-            "uniform, normal, centered, centered-muon, fixed-norm-muon, relu, relu-muon or "
-            "relu-norm; repeatable. Default: all."
+            "List of uniform, normal, centered, centered-muon, fixed-norm-muon, relu, relu-muon, "
+            "relu-norm. Default: all."
         ),
     ] = None,
     seeds: Annotated[int, option("Number of seeds.", min=1)] = 3,
@@ -53,9 +56,9 @@ def depth(
         from ttfs_fast.paper.studies import depth_study
 
         chosen = study_of.DepthStudy(
-            depths=tuple(depths or study_of.DEPTHS),  # type: ignore[arg-type]
+            depths=tuple(map(int, split_numbers(depths, "--depths"))),  # type: ignore[arg-type]
             seeds=tuple(range(seeds)),
-            variants=tuple(variants or study_of.VARIANTS),  # type: ignore[arg-type]
+            variants=tuple(split_list(variants) or study_of.VARIANTS),  # type: ignore[arg-type]
             width=width,
             train_images=train_images,
             test_images=test_images,
@@ -82,14 +85,15 @@ def depth(
 
 @study.command()
 def silence(
-    weights: Annotated[Path, option(f"The trained network: a model.safetensors, {OR_SHIPPED}.")],
+    weights: Weights = None,
     out: Annotated[
         Path, option("Folder of silence.csv, silence.png and the runs; what is there is kept.")
     ] = Path("runs/silence"),
     fractions: Annotated[
-        list[float] | None,
+        str | None,
         option(
-            "Fraction of each layer's neurons that may spike, repeatable. Default: 1 down to 0.3."
+            "Fractions of each layer's neurons that may spike, such as 1,0.5. Default: 1 down to "
+            "0.3."
         ),
     ] = None,
     epochs: Annotated[int, option("Epochs of further training.", min=1)] = 3,
@@ -100,7 +104,7 @@ def silence(
     teacher: Annotated[
         Path | None,
         option(
-            f"Weights of a network whose answers are learned then, {OR_SHIPPED}.",
+            f"Teacher for knowledge distillation: {WEIGHTS_HELP}.",
             show_default=False,
         ),
     ] = None,
@@ -113,9 +117,10 @@ def silence(
         from ttfs_fast.paper.studies import silence as study_of
         from ttfs_fast.paper.studies import silence_study
 
-        chosen = study_of.SilenceStudy(
-            weights, tuple(fractions or study_of.FRACTIONS), epochs, lr, teacher
-        )
+        if weights is None:
+            raise ValueError(f"give a network with --weights: {WEIGHTS_HELP}")
+        given = () if fractions is None else tuple(split_numbers(fractions, "--fractions"))
+        chosen = study_of.SilenceStudy(weights, given or study_of.FRACTIONS, epochs, lr, teacher)
         rows = silence_study(
             chosen,
             out,
@@ -143,8 +148,8 @@ def start(
     out: Annotated[Path, option("Folder of start.csv and start.png.")] = Path("runs/start"),
     depth: Annotated[int, option("Layers: 4, 8, 13 or 17.")] = 17,
     spreads: Annotated[
-        list[float] | None, option("Spread s of a centered start, repeatable. Default: 2 to 5.")
-    ] = None,
+        str, option("Norms of the deviations of a neuron's first weights from their mean.")
+    ] = "2,3,4,5",
     data_root: DataRoot = None,
     threads: Threads = None,
     debug: Debug = False,
@@ -157,7 +162,7 @@ def start(
         rows = start_study(
             out,
             depth=depth,  # type: ignore[arg-type]
-            spreads=spreads or (2.0, 3.0, 4.0, 5.0),
+            spreads=split_numbers(spreads, "--spreads"),
             data_root=None if data_root is None else str(data_root),
         )
         table = rich("table").Table(title="untrained networks, last layer")

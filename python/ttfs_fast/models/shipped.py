@@ -65,12 +65,20 @@ def shipped_name(path: Path) -> ShippedName | None:
     return None if path.exists() else names.get(path)
 
 
+WEIGHTS = "model.safetensors"
+"""The file of the final weights in the folder of a training run."""
+
+
 @contextmanager
 def weights_file(path: str | Path) -> Iterator[Path]:
-    """The file that a path means: itself, or the weights of a network that ships by this name."""
+    """The file that a path means: itself, that of a run's folder, or of a pretrained network.
+
+    A name of a pretrained network counts where no file or folder has it.
+    """
     name = shipped_name(Path(path))
     if name is None:
-        yield Path(path)
+        is_run = Path(path).is_dir() and (Path(path) / WEIGHTS).is_file()
+        yield Path(path) / WEIGHTS if is_run else Path(path)
         return
     with shipped_weights(name) as file:
         yield file

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ttfs_fast._files import remove_folder, remove_partials
+from ttfs_fast.models.shipped import WEIGHTS
 
 CHECKPOINT_WEIGHTS = "model.safetensors"
 CHECKPOINT_REST = "optimizer.safetensors"
@@ -43,7 +44,7 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         """The final weights."""
-        return self.path / "model.safetensors"
+        return self.path / WEIGHTS
 
     @property
     def tensorboard(self) -> Path:
