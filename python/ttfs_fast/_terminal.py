@@ -94,16 +94,21 @@ class Bars:
             self._tasks[title] = self._progress.add_task(total=total, completed=done, **fields)
         self._progress.update(self._tasks[title], completed=done, **fields)
 
+    def refresh(self) -> None:
+        """Draw the bars now."""
+        if self._progress is not None:
+            self._progress.refresh()
+
 
 @contextmanager
 def progress(
-    stream: TextIO | None, *columns: str, show: bool = True, transient: bool = True
+    stream: Any, *columns: str, show: bool = True, transient: bool = True
 ) -> Iterator[Bars]:
     """Progress bars on a terminal, and nothing on another stream or without the package rich.
 
     Parameters
     ----------
-    stream : text stream or None
+    stream : text stream, rich.console.Console or None
         Where they are drawn.
     *columns : str
         What a line shows: ``"title"``, ``"bar"``, ``"short bar"``, ``"percent"``, ``"count"``,
@@ -116,7 +121,8 @@ def progress(
     """
     terminal = None
     with suppress(ImportError):
-        terminal = console(stream) if show else None
+        if show:
+            terminal = stream if hasattr(stream, "is_terminal") else console(stream)
     if terminal is None or not terminal.is_terminal:
         yield Bars(None)
         return

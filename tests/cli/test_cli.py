@@ -112,9 +112,12 @@ def test_train_and_resume(tmp_path: Path) -> None:
     assert "60 to train, 20 to test" in result.output
     assert "epoch 2/2" in result.output
     assert not any(ord(c) < 32 and c != "\n" for c in result.output)
-    again = run("train", "--out", str(tmp_path / "a"), "--resume")
-    assert again.exit_code == 0, again.output
-    assert "after epoch 2 of 2" in again.output
+    for again in (run("train", "--out", str(tmp_path / "a"), "--resume"), run(*arguments)):
+        assert again.exit_code == 0, again.output
+        assert "after epoch 2 of 2" in again.output
+    other = run(*arguments, "--seed", "1")
+    assert other.exit_code == 2
+    assert "already holds a training run" in other.stderr
 
 
 def test_train_from_a_file_of_settings(tmp_path: Path) -> None:

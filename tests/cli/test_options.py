@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -151,3 +154,31 @@ def test_commands_import_no_other_command() -> None:
         for found in re.findall(r"from ttfs_fast\.cli\.([a-z]\w*) import", path.read_text())
     }
     assert imports == {("demo", "reproduce")}  # the demo ends with a report
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("ttfs-fast dia", "diagnose"),
+        ("ttfs-fast train --optim", "--optimizer"),
+        ("ttfs-fast train --weight-d", "--weight-decay"),  # which --help leaves out
+        ("ttfs-fast train --optimizer m", "muon"),
+        ("ttfs-fast quantize --bits ", "4"),
+        ("ttfs-fast circuit jit", "jitter"),
+    ],
+)
+def test_the_shell_completes(words: str, completed: str) -> None:
+    code = "import sys; sys.argv = ['ttfs-fast']; from ttfs_fast import cli; cli.main()"
+    environment = {
+        "_TTFS_FAST_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed in done.stdout.split(), done.stderr

@@ -77,7 +77,6 @@ app = typer.Typer(
     cls=Commands,
     help="Train and examine spiking networks that compute with the time of the first spike.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

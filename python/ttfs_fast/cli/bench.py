@@ -47,7 +47,7 @@ def bench(
     repeats: Annotated[int, option("Least number of runs of each call.", min=1)] = 11,
     out: Annotated[
         Path,
-        option("Folder for results.json, README.md with the tables, and results.png."),
+        option("Folder to write: results.json, README.md with the tables, results.png."),
     ] = Path("runs/bench"),
     quick: Annotated[
         bool,

@@ -14,7 +14,7 @@ from ttfs_fast.training.config import TrainConfig
 
 @app.command()
 def demo(
-    out: Annotated[Path, option("Folder for the run and the picture; replaced.")] = Path(
+    out: Annotated[Path, option("Folder to write: run, picture and report; replaced.")] = Path(
         "runs/demo"
     ),
     epochs: Annotated[int, option("Passes over the training images.", min=1)] = 20,

@@ -46,11 +46,11 @@ UNUSED = (
 def quantize(
     given: Given,
     weights: Weights = None,
-    out: Annotated[Path, option("Folder of the run: settings, checkpoint, networks.")] = Path(
+    out: Annotated[Path, option("Folder to write: settings, checkpoint, networks.")] = Path(
         "runs/quantized"
     ),
     resume: Annotated[
-        bool, flag("--resume", "Continue the run in the folder after its newest checkpoint.")
+        bool, flag("--resume", "Continue the run in --out; there must be one.")
     ] = False,
     config: Annotated[
         str | None,
@@ -71,6 +71,7 @@ def quantize(
         from ttfs_fast import quantization, training
         from ttfs_fast.cli._progress import ShowProgress
         from ttfs_fast.training.datasets import load_in_memory
+        from ttfs_fast.training.run_folder import RunFolder
 
         model, base, source = choose_network(weights)
         base = dataclasses.replace(base, teacher=None, initial_checkpoint=None)
@@ -86,11 +87,12 @@ def quantize(
                 )
         assert weights is not None  # choose_network has refused it
         test_set = fit_to_network(load_in_memory(base)[1], weights, source)
+        chosen = QuantizeConfig(training=base, **own)
         networks = quantization.quantize(
             model,
-            QuantizeConfig(training=base, **own),
+            chosen,
             out,
-            resume=resume,
+            resume=resume or _is_same_run(chosen, RunFolder(out).qat_config),
             callback=ShowProgress(),
         )
         set_threads(base.threads)
@@ -102,3 +104,13 @@ def quantize(
                 f"{comparison.agreement:.2%}"
             )
         print_comparison(comparison, test_set.classes)
+
+
+def _is_same_run(chosen: QuantizeConfig, saved: Path) -> bool:
+    """Whether a folder holds a run with these settings, which the same command continues."""
+    if not saved.is_file():
+        return False
+    try:
+        return not chosen.differences(QuantizeConfig.from_json(saved.read_text("utf-8")))
+    except ValueError:
+        return False

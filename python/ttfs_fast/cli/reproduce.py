@@ -31,7 +31,7 @@ def reproduce(
         bool,
         flag("--quick", "The embedded digits in place of MNIST: all of it in a minute or two."),
     ] = False,
-    out: Annotated[Path, option("Folder of the report and of the results it goes on from.")] = Path(
+    out: Annotated[Path, option("Folder to write: the report and its results.")] = Path(
         "runs/report"
     ),
     weights: Annotated[

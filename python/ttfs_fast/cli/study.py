@@ -28,7 +28,7 @@ study = group(
 @study.command()
 def depth(
     out: Annotated[
-        Path, option("Folder of depth.csv and depth.png; networks in the table are kept.")
+        Path, option("Folder to write: depth.csv, depth.png; networks in the table are kept.")
     ] = Path("runs/depth"),
     depths: Annotated[str, option("Numbers of layers, of 4, 8, 13 and 17.")] = "4,8,13,17",
     variants: Annotated[
@@ -87,7 +87,7 @@ def depth(
 def silence(
     weights: Weights = None,
     out: Annotated[
-        Path, option("Folder of silence.csv, silence.png and the runs; what is there is kept.")
+        Path, option("Folder to write: silence.csv, silence.png, runs; what is there is kept.")
     ] = Path("runs/silence"),
     fractions: Annotated[
         str | None,
@@ -145,7 +145,7 @@ def silence(
 
 @study.command()
 def start(
-    out: Annotated[Path, option("Folder of start.csv and start.png.")] = Path("runs/start"),
+    out: Annotated[Path, option("Folder to write: start.csv, start.png.")] = Path("runs/start"),
     depth: Annotated[int, option("Layers: 4, 8, 13 or 17.")] = 17,
     spreads: Annotated[
         str, option("Norms of the deviations of a neuron's first weights from their mean.")

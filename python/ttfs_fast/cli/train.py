@@ -32,8 +32,8 @@ def train(
     out: Annotated[
         Path | None,
         option(
-            "Folder of the run: settings, log.csv, checkpoint and, at the end, "
-            "model.safetensors. Default: runs/DATASET.",
+            "Folder to write: settings, log.csv, checkpoint and, at the end, model.safetensors. "
+            "Default: runs/DATASET.",
             show_default=False,
         ),
     ] = None,
@@ -41,12 +41,12 @@ def train(
         bool,
         flag(
             "--resume",
-            "Continue the run in the folder of the run, with its settings, after its newest "
-            "checkpoint. It ends with the same weights as if it had never stopped.",
+            "Continue the run in --out with the settings that it holds; there must be one. It ends "
+            "with the same weights as if it had never stopped.",
         ),
     ] = False,
     overwrite: Annotated[
-        bool, flag("--overwrite", "Remove the run that is in the folder and start anew.")
+        bool, flag("--overwrite", "Remove the run that is in --out and start anew.")
     ] = False,
     tensorboard: Annotated[
         bool, flag("--tensorboard", "Write the log for TensorBoard, too.")
@@ -56,7 +56,7 @@ def train(
 ) -> None:
     """Train a network: by default the paper's for MNIST.
 
-    A run can be stopped at any moment, even by a power cut, and continued with --resume.
+    A run can be stopped at any moment, even by a power cut: the same command again continues it.
     """
     with friendly_errors(debug):
         from ttfs_fast import training
@@ -72,6 +72,7 @@ def train(
         if resume and saved.is_file():
             base = TrainConfig.from_json(saved.read_text("utf-8"))
         chosen = dataclasses.replace(base, **settings)
+        resume = resume or (not overwrite and _is_same_run(chosen, saved))
         if download:
             download_data(chosen.dataset, chosen.data_root)
         training.train(
@@ -82,3 +83,16 @@ def train(
             callback=ShowProgress(),
             tensorboard=tensorboard,
         )
+
+
+def _is_same_run(chosen: TrainConfig, saved: Path) -> bool:
+    """Whether a folder holds a run with these settings, which the same command continues."""
+    if not saved.is_file():
+        return False
+    try:
+        before = TrainConfig.from_json(saved.read_text("utf-8"))
+    except ValueError:
+        return False
+    threads = before.threads if chosen.threads is None else chosen.threads
+    again = dataclasses.replace(chosen, threads=threads, processes=before.processes)
+    return not again.differences(before)

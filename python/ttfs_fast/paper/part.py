@@ -44,7 +44,7 @@ class ReportPart:
     Attributes
     ----------
     name, title : str
-        As ``--only`` takes it; for people.
+        For programs, such as ``"table3"``; for people.
     settings : callable
         From the context, what decides the results of all units; the rest is in their keys.
     units : callable
