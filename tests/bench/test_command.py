@@ -95,7 +95,7 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     done = run("--quick", "--only", "threads", "--threads", "1", "--out", str(tmp_path / "new"))
     assert done.exit_code == 2
-    assert "give two or more" in done.stderr
+    assert "use --threads 2" in done.stderr
     assert not (tmp_path / "new").exists()
 
 
