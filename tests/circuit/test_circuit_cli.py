@@ -49,7 +49,9 @@ def test_waveform(tmp_path: Path) -> None:
 
 
 def test_waveform_warns_beyond_the_detector_s_range() -> None:
-    result = run("waveform", "--weights", "9,0.1,0.1", "--model", "averaged", "--duration", "1")
+    result = run(
+        "waveform", "--input-weights", "9,0.1,0.1", "--model", "averaged", "--duration", "1"
+    )
     assert result.exit_code == 0, result.output
     assert "beyond" in result.output
 
