@@ -34,15 +34,34 @@ def spiking_layers(model: nn.Module) -> dict[str, Layer]:
                 f"{name or type(model).__name__} is a layer with a horizon in its training form; "
                 "call ttfs_fast.horizon.fold_horizons_ on the model first"
             )
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, SpikingLinear | SpikingConv2d)
-    }
-    if not layers:
-        raise ValueError(
-            f"{type(model).__name__} has no SpikingLinear and no SpikingConv2d layer to watch"
-        )
+    return find_spiking_layers(model, required=True)
+
+
+def find_spiking_layers(model: nn.Module, *, required: bool = False) -> dict[str, Layer]:
+    """The same of any model: it may have none, or layers with a horizon in their training form.
+
+    Raises
+    ------
+    ValueError
+        If one is ``required`` and the model has none.
+    """
+    layers = {n: layer for n, layer in find_neurons(model).items() if isinstance(layer, Layer)}
+    if required and not layers:
+        raise ValueError(f"{type(model).__name__} has no SpikingLinear and no SpikingConv2d layer")
+    return layers
+
+
+def find_neurons(model: nn.Module, *, required: bool = False) -> dict[str, Neurons]:
+    """The same, with layers that have a horizon in their training form.
+
+    Raises
+    ------
+    ValueError
+        If one is ``required`` and the model has none.
+    """
+    layers = {n: module for n, module in model.named_modules() if isinstance(module, Neurons)}
+    if required and not layers:
+        raise ValueError(f"{type(model).__name__} has no spiking layer, plain or with a horizon")
     return layers
 
 

@@ -304,18 +304,10 @@ def weights_and_biases(layers: Layers) -> list[WeightAndBias]:
         If ``layers`` holds no weights of at least two dimensions.
     """
     if isinstance(layers, nn.Module):
-        from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+        from ttfs_fast.layers import find_spiking_layers
 
-        spiking = (SpikingLinear, SpikingConv2d)
-        pairs: list[WeightAndBias] = [
-            (layer.weight, layer.bias) for layer in layers.modules() if isinstance(layer, spiking)
-        ]
-        if not pairs:
-            raise ValueError(
-                f"{type(layers).__name__} has no SpikingLinear or SpikingConv2d layer; pass the "
-                "layers or their weights as a list"
-            )
-        return pairs
+        found = find_spiking_layers(layers, required=True).values()
+        return [(layer.weight, layer.bias) for layer in found]
     if isinstance(layers, Tensor):
         raise TypeError("layers must be a module or a list; put a single weight in a list")
     pairs = [_pair(layer) for layer in layers]

@@ -8,13 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from ttfs_fast.analysis.plotting import spike_raster, training_curve
+from ttfs_fast.analysis.plotting import spike_raster
 from ttfs_fast.data import load
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingLinear
-from ttfs_fast.training import EpochRecord
-from ttfs_fast.training.log import write_log
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -70,21 +68,6 @@ def test_raster_without_a_decision() -> None:
 def test_raster_wants_bytes() -> None:
     with pytest.raises(ValueError, match="uint8"):
         spike_raster(mnist_scnn(), np.zeros((28, 28)))  # type: ignore[arg-type]
-
-
-def test_curve_of_a_log(tmp_path: Path) -> None:
-    records = [
-        EpochRecord(n, 0.001, 2 / n, 1 / n, 0.0, 20.0, 0.9, 0.91, 0.8, 0.7, 1.5, 0, 1.0)
-        for n in (1, 2, 3)
-    ]
-    write_log(tmp_path / "log.csv", records)
-    figure = training_curve(tmp_path / "log.csv")
-    figure.savefig(tmp_path / "curve.png")
-    assert "9.00" in titles(figure)
-    assert list(figure.axes[0].lines[0].get_ydata()) == [2.0, 1.0, 2 / 3]
-    write_log(tmp_path / "log.csv", [])
-    with pytest.raises(ValueError, match="no epoch"):
-        training_curve(tmp_path / "log.csv")
 
 
 def test_pyplot_is_not_touched() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of spikes and of training runs, drawn with matplotlib.
+"""Pictures of spikes, drawn with matplotlib.
 
 Every function returns a `matplotlib.figure.Figure` of its own: nothing is shown, no global state
 of pyplot is touched, and no display is needed. Save one with ``figure.savefig("name.png")``. Colors
@@ -6,7 +6,6 @@ and axes are those of `ttfs_fast.analysis.style`.
 """
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,20 +15,16 @@ from torch import nn
 
 from ttfs_fast.analysis.style import (
     DECISION,
-    FAINT,
     GRID,
     INK,
     RULE,
-    SERIES,
     SOFT,
-    add_legend,
     new_figure,
     series_color,
     style_axes,
 )
 from ttfs_fast.encoding import Encoding, encoding_of, values_to_times
 from ttfs_fast.layers import SpikeRecorder, spiking_layers, watch_layers
-from ttfs_fast.training.log import read_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,66 +137,6 @@ def spike_raster(
     if label is not None:
         title += f"  (true class {names[label]})"
     figure.suptitle(title, x=0.035, ha="left", fontsize=15, fontweight="bold", color=INK, y=0.965)
-    return figure
-
-
-def training_curve(log: str | Path) -> "Figure":
-    """Draw the course of a training run: loss, accuracy and sparsity by epoch.
-
-    Parameters
-    ----------
-    log : str or Path
-        The ``log.csv`` of a run.
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    ValueError
-        If the file is not such a log, or holds no epoch.
-    """
-    figure = new_figure(11.0, 3.6)
-    records = read_log(log)
-    if not records:
-        raise ValueError(f"{log} holds no epoch yet")
-    epochs = [record.epoch for record in records]
-    marker = "o" if len(epochs) < 30 else None
-    left, middle, right = figure.subplots(1, 3)
-
-    left.plot(epochs, [r.loss for r in records], color=INK, marker=marker, ms=3, label="loss")
-    left.plot(
-        epochs,
-        [r.loss_class for r in records],
-        color=SERIES[0],
-        marker=marker,
-        ms=3,
-        label="classification term",
-    )
-    if all(r.loss > 0 and r.loss_class > 0 for r in records):
-        left.set_yscale("log")
-    left.set_title("Loss, equation (5)")
-
-    for name, color in (("train", FAINT), ("test", SERIES[1])):
-        errors = [100 * (1 - getattr(r, f"{name}_accuracy")) for r in records]
-        middle.plot(epochs, errors, color=color, marker=marker, ms=3, label=name)
-    middle.set_title(f"Error (%), test at the end {errors[-1]:.2f}")
-    middle.set_ylim(bottom=0)
-
-    for name, color in (("train", FAINT), ("test", SERIES[2])):
-        fractions = [100 * getattr(r, f"{name}_sparsity") for r in records]
-        right.plot(epochs, fractions, color=color, marker=marker, ms=3, label=name)
-    right.set_title(f"Neurons that spike (%), at the end {fractions[-1]:.1f}")
-
-    for axis in (left, middle, right):
-        style_axes(axis, x="epoch", grid="y")
-        axis.title.set(color=INK, fontsize=11, ha="left", position=(0.0, 1.0))
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        add_legend(axis)
-    figure.tight_layout()
     return figure
 
 

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from ttfs_fast.bench.layers import fill_for_fraction_
 from ttfs_fast.data import load_digits
 from ttfs_fast.encoding import encode
+from ttfs_fast.layers import watch_layers
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import mnist_scnn, relu_twin, spiking_vgg16
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
@@ -65,17 +66,13 @@ def _with_weight(layer: nn.Module, z: Tensor, weight: Tensor) -> Tensor:
 def firing_fractions(model: nn.Module, z: Tensor) -> list[float]:
     """Fraction of the neurons that fire in each layer, pools not counted."""
     fractions: list[float] = []
-    hooks = [
-        layer.register_forward_hook(
-            lambda module, inputs, out: fractions.append(out.isfinite().float().mean().item())
-        )
-        for layer in model.modules()
-        if isinstance(layer, (SpikingConv2d, SpikingLinear))
-    ]
-    with torch.no_grad():
+    with (
+        torch.no_grad(),
+        watch_layers(
+            model, lambda name, out: fractions.append(out.isfinite().float().mean().item())
+        ),
+    ):
         model(z)
-    for hook in hooks:
-        hook.remove()
     return fractions
 
 

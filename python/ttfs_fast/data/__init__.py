@@ -7,7 +7,6 @@ the published files from a folder, and can fetch them; :class:`ImageFolder` read
 import os
 from typing import Literal, get_args
 
-from ttfs_fast.data._sources import DownloadError, find_data_root
 from ttfs_fast.data.augment import Augmentation
 from ttfs_fast.data.cifar import CIFAR10_CLASSES, CifarError, download_cifar10, load_cifar10
 from ttfs_fast.data.digits import load_digits
@@ -15,6 +14,7 @@ from ttfs_fast.data.folders import ImageError, ImageFolder, load_images
 from ttfs_fast.data.idx import IdxError, read_idx, write_idx
 from ttfs_fast.data.imageset import ImageSet
 from ttfs_fast.data.mnist import download_mnist, load_mnist
+from ttfs_fast.data.sources import DownloadError, find_data_root
 from ttfs_fast.data.stream import StreamedImages
 
 __all__ = [

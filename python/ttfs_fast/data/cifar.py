@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttfs_fast._files import replace_file
-from ttfs_fast.data._sources import (
+from ttfs_fast.data.folders import ImageFolder, load_images
+from ttfs_fast.data.imageset import ImageSet
+from ttfs_fast.data.sources import (
     DATA_ROOT_VARIABLE,
     DownloadError,
     data_folders,
@@ -21,8 +23,6 @@ from ttfs_fast.data._sources import (
     fetch,
     places,
 )
-from ttfs_fast.data.folders import ImageFolder, load_images
-from ttfs_fast.data.imageset import ImageSet
 
 CIFAR10_CLASSES = (
     "airplane",

@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 
 from ttfs_fast import _terminal
 from ttfs_fast._extras import require
-from ttfs_fast.data._sources import folder_path
 from ttfs_fast.data.imageset import ImageSet, class_numbers, listed
+from ttfs_fast.data.sources import folder_path
 
 SUFFIXES = (
     ".jpg",

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttfs_fast._files import replace_file
-from ttfs_fast.data._sources import (
+from ttfs_fast.data.idx import IdxError, read_idx
+from ttfs_fast.data.imageset import ImageSet
+from ttfs_fast.data.sources import (
     DATA_ROOT_VARIABLE,
     DownloadError,
     data_folders,
@@ -22,8 +24,6 @@ from ttfs_fast.data._sources import (
     fetch,
     places,
 )
-from ttfs_fast.data.idx import IdxError, read_idx
-from ttfs_fast.data.imageset import ImageSet
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 
 from ttfs_fast import ops
 from ttfs_fast.geometry import tap_shares
+from ttfs_fast.layers import find_spiking_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -330,13 +331,7 @@ def _is_ours(module: nn.Module, name: str) -> bool:
 
 
 def _plain_layers(model: nn.Module) -> dict[str, SpikingConv2d | SpikingLinear]:
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, SpikingConv2d | SpikingLinear)
-    }
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no SpikingLinear or SpikingConv2d layer")
+    layers = find_spiking_layers(model, required=True)
     for name, layer in layers.items():
         if is_computed(layer, "weight") or is_computed(layer, "bias"):
             raise ValueError(f"the weights of {name} are parametrised already; call fold_ first")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, load
-from ttfs_fast.data._sources import data_folders, folder_path
 from ttfs_fast.data.folders import center_square
+from ttfs_fast.data.sources import data_folders, folder_path
 from ttfs_fast.encoding import encoding_of
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.models import mnist_scnn

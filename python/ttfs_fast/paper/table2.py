@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ttfs_fast.analysis import evaluate, spike_timing
-from ttfs_fast.analysis.plotting import spike_raster, training_curve
+from ttfs_fast.analysis.plotting import spike_raster
 from ttfs_fast.data import ImageSet
 from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.networks import EvaluatedNetwork
@@ -27,6 +27,7 @@ from ttfs_fast.paper.sections import (
     wilson,
 )
 from ttfs_fast.paper.store import WorkUnit
+from ttfs_fast.training.curve import training_curve
 
 NAME, TITLE = "table2", "Table 2: accuracy, sparsity, energy, latency"
 GRID = [round(0.05 * step, 2) for step in range(161)]

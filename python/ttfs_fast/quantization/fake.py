@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
+from ttfs_fast.layers import Neurons, find_neurons
+from ttfs_fast.nn import is_computed
 from ttfs_fast.quantization.config import BITS
 
 MAX_THETA = 1 << 20
@@ -202,18 +203,9 @@ def calibrate_thresholds(weight: Tensor, bits: int) -> Tensor:
     return best
 
 
-QuantizedLayer = SpikingLinear | SpikingConv2d | HorizonLinear | HorizonConv2d
-"""Layers whose weights can be quantized."""
-
-
-def spiking_layers_of(model: nn.Module) -> list[QuantizedLayer]:
+def spiking_layers_of(model: nn.Module) -> list[Neurons]:
     """The layers whose weights are quantized."""
-    layers = [m for m in model.modules() if isinstance(m, QuantizedLayer)]
-    if not layers:
-        raise ValueError(
-            f"{type(model).__name__} has no spiking layer, plain or with a horizon, to quantize"
-        )
-    return layers
+    return list(find_neurons(model, required=True).values())
 
 
 def quantizer_of(layer: nn.Module) -> FakeQuantize | FrozenCodes | None:
@@ -260,9 +252,8 @@ def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
                 "ttfs_fast.horizon.fold_horizons_ and unfold_horizons_ on the network first, which "
                 "make the statistics part of the weights"
             )
-        if not isinstance(layer, QuantizedLayer) or quantizer_of(layer) is not None:
-            continue
-        if is_computed(layer, "weight"):
+    for name, layer in find_neurons(model).items():
+        if quantizer_of(layer) is None and is_computed(layer, "weight"):
             how = _names(_parametrizations(layer)) or "a hook"
             raise ValueError(
                 f"the weight of {name or type(layer).__name__} is computed by {how}: make it a "

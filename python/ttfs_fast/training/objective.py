@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ttfs_fast.layers import find_spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy, l2_cost, weight_sum_cost
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.distillation import Teacher
@@ -34,11 +34,7 @@ class TrainingLoss:
 
     def __init__(self, config: TrainConfig, model: nn.Module, teacher: Teacher | None) -> None:
         self._config, self._teacher = config, teacher
-        self._layers = [
-            module
-            for module in model.modules()
-            if isinstance(module, SpikingConv2d | SpikingLinear)
-        ]
+        self._layers = list(find_spiking_layers(model).values())
         self._latest: dict[str, Any] = {} if self._layers else {"latest_time": LATEST_LOGIT}
 
     def __call__(self, output: Tensor, batch: Batch) -> StepLoss:

@@ -27,10 +27,10 @@ from ttfs_fast.analysis.style import (
 )
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Encoding
+from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
 from ttfs_fast.models.deep import Depth
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.optim.centering import center_weights_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
 from ttfs_fast.optim.schedule import cosine
@@ -374,10 +374,8 @@ def make_network(variant: VariantName, depth: Depth, width: float, images: Image
     if variant.startswith(("centered", "fixed-norm")):
         return center_weights_(model)
     if variant == "normal":
-        for module in model.modules():
-            if isinstance(module, SpikingConv2d | SpikingLinear):
-                fan_in = module.weight[0].numel()
-                nn.init.normal_(module.weight, std=math.sqrt(15 / fan_in))
+        for layer in spiking_layers(model).values():
+            nn.init.normal_(layer.weight, std=math.sqrt(15 / layer.weight[0].numel()))
     return model
 
 
