@@ -35,8 +35,8 @@ const ttfs::Roof& roof() {
   return ttfs::baseline::roof;
 }
 
-/// Best rate a second of a roof's loop in five short runs. Measured beside every benchmark, because
-/// the speed of a machine drifts.
+/// Best rate a second of a roof's loop in five short runs. Measured next to every benchmark,
+/// because the speed of a machine drifts.
 template <class Loop>
 double best_rate(const Loop& loop) {
   double best = 0;
@@ -55,7 +55,7 @@ double best_rate(const Loop& loop) {
   return best;
 }
 
-/// Bytes a second out of a buffer of so many bytes.
+/// Bytes a second read from a buffer of this size.
 double load_rate(std::int64_t bytes) {
   constexpr std::int64_t line = 64 / sizeof(float);
   const std::int64_t count = bytes / static_cast<std::int64_t>(sizeof(float)) / line * line;

@@ -1,5 +1,5 @@
 // The layers of the core under google-benchmark, without Python. Reports synapses a second: input
-// spikes times outputs of every receptive field, whether or not the sweep had to look at them all.
+// spikes times outputs of every receptive field, whether or not the sweep had to process them all.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

@@ -9,11 +9,11 @@ namespace ttfs::bindings {
 
 namespace py = pybind11;
 
-/// Elements that a loop of the bindings looks at between two calls of check_signals.
-inline constexpr py::ssize_t kPatience = py::ssize_t{1} << 20;
+/// Elements that a loop of the bindings checks between two calls of check_signals.
+inline constexpr py::ssize_t kItemsPerSignalCheck = py::ssize_t{1} << 20;
 
-/// With the interpreter lock held: runs the handlers of the signals that have come, and throws what
-/// they raise.
+/// Runs the handlers of pending signals, and throws what they raise. The caller owns the
+/// interpreter lock.
 inline void check_signals() {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
@@ -24,8 +24,8 @@ inline bool signal_raised() {
   return PyErr_CheckSignals() != 0;
 }
 
-/// Calls the core without the interpreter lock. Signals are looked at all the same (by Python's
-/// main thread, like everywhere), and what their handlers raise ends the call.
+/// Calls the core without the interpreter lock. Signals are still handled (by Python's main thread,
+/// as always), and an exception of a handler ends the call.
 template <class Call>
 auto without_lock(const Call& call) {
   try {

@@ -77,7 +77,7 @@ void conv2d_backward(const Array<T>& input, const Array<T>& weight, const Array<
     to_weight = grad_weight->mutable_data();
   }
   if (grad_bias) {
-    if (!grad_weight) throw std::invalid_argument("grad_bias needs grad_weight beside it");
+    if (!grad_weight) throw std::invalid_argument("grad_bias needs grad_weight as well");
     require_dense(*grad_bias, {s.out_channels}, "grad_bias");
     to_bias = grad_bias->mutable_data();
   }
@@ -129,7 +129,7 @@ void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>&
   const std::int32_t* places = index.data();
   const auto places_in_window = static_cast<std::int32_t>(kernel[0] * kernel[1]);
   for (py::ssize_t i = 0; i < index.size(); ++i) {
-    if (i % kPatience == 0) check_signals();
+    if (i % kItemsPerSignalCheck == 0) check_signals();
     if (places[i] < -1 || places[i] >= places_in_window)
       throw std::invalid_argument("index holds a place outside the window");
     if (places[i] < 0) continue;

@@ -72,8 +72,8 @@ T lowest(const T* values, std::int64_t n) {
   V::store(lanes[0], odd);
   V::store(lanes[1], least);
   T sum = 0, result = 0;
-  const auto take = [&](T none, T value) {
-    sum += none;
+  const auto take = [&](T odd_part, T value) {
+    sum += odd_part;
     result = value < result ? value : result;
   };
   for (int lane = 0; lane < V::lanes; ++lane) take(lanes[0][lane], lanes[1][lane]);

@@ -214,19 +214,6 @@ inline std::int32_t describe_lags(const std::uint32_t* words, EventGroup& out) {
   return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
 }
 
-/// A register's share of a set of outputs, a bit each.
-inline std::uint32_t outputs_in(std::uint64_t set, int r) {
-  return static_cast<std::uint32_t>(set >> (IntVec::lanes * r)) & ((1U << IntVec::lanes) - 1);
-}
-
-/// One output's lane in a block's registers.
-template <int R>
-std::int32_t lane_of(const IntVec::Reg (&registers)[R], int output) {
-  std::int32_t lane;
-  __builtin_memcpy(&lane, reinterpret_cast<const char*>(registers) + 4 * output, sizeof lane);
-  return lane;
-}
-
 /// `locate_crossing` for eight outputs side by side; their weights for event i are weights_of(i).
 /// Returns those that fire.
 template <class Weights, class Output>
@@ -271,12 +258,12 @@ std::uint32_t locate_crossing(const IntegerSweepTask& task, std::int64_t g, __m2
   return fires;
 }
 
-/// The outputs from `first` on, a multiple of 8, that `hit` names.
+/// Rescans those of the outputs from `first` on, a multiple of 8, that `hit` names.
 [[gnu::noinline]] std::uint32_t locate_neighbors(const IntegerSweepTask& task, std::int64_t g,
                                                  std::int64_t first, std::uint32_t hit,
                                                  __m256i membrane, __m256i slope, Fired& fired) {
   const std::uint32_t* words = task.words + g * kGroupEvents;
-  // They lie in two fours of a row.
+  // A row holds their weights in two groups of four.
   const std::int8_t* low = task.weights + place_in_row(first, task.width);
   const std::int8_t* high = task.weights + place_in_row(first + 4, task.width);
   const auto four = [](const std::int8_t* p) {
@@ -292,18 +279,18 @@ std::uint32_t locate_crossing(const IntegerSweepTask& task, std::int64_t g, __m2
       task, g, membrane, slope, weights_of, hit, [&](int lane) { return first + lane; }, fired);
 }
 
-/// Up to eight outputs, wherever they are, with F and B at the start of the group.
+/// Up to eight outputs anywhere in the block, with F and B at the start of the group.
 struct Scattered {
   std::int32_t output[IntVec::lanes];
   alignas(32) std::int32_t membrane[IntVec::lanes] = {}, slope[IntVec::lanes] = {};
   int count = 0;
 };
 
-/// Those that fire; bit j is output j.
+/// Rescans them. Returns those that fire; bit j is output j.
 [[gnu::noinline]] std::uint64_t locate_scattered(const IntegerSweepTask& task, std::int64_t g,
                                                  Scattered& hits, Fired& fired) {
   std::uint64_t fires = 0;
-  if (hits.count <= 2) {  // sooner done one by one
+  if (hits.count <= 2) {  // faster one by one
     for (int h = 0; h < hits.count; ++h)
       if (locate_crossing(task, g, hits.output[h], hits.membrane[h], hits.slope[h], fired))
         fires |= std::uint64_t{1} << hits.output[h];
@@ -344,7 +331,7 @@ template <int R>
   using V = IntVec;
   Scattered hits;
   for (int r = 0; r < R; ++r) {
-    const std::uint32_t here = outputs_in(hit, r);
+    const std::uint32_t here = outputs_in<IntVec>(hit, r);
     if (here == 0 || __builtin_popcount(here) <= 4) continue;
     const std::uint32_t fires =
         locate_neighbors(task, g, V::lanes * r, here, before[r], slope_before[r], fired);

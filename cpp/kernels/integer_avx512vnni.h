@@ -24,11 +24,6 @@ inline std::int32_t describe_lags(const std::uint32_t* words, EventGroup& out) {
   return _mm512_reduce_add_epi32(_mm512_min_epi32(lag, since));
 }
 
-/// A register's share of a set of outputs, a bit each.
-inline std::uint32_t outputs_in(std::uint64_t set, int r) {
-  return static_cast<std::uint32_t>(set >> (IntVec::lanes * r)) & ((1U << IntVec::lanes) - 1);
-}
-
 /// The lags from each event of a group to each event behind it: 16 points in time in the lanes,
 /// four events in the bytes of a lane. The same for every output, so that one output's F at all
 /// points is a product with its 16 weights.
@@ -88,7 +83,7 @@ constexpr Triangle triangle() {
 }
 constexpr Triangle kBefore = triangle();
 
-/// Outputs of a block to look at event by event, with F and B at the start of the group.
+/// Outputs of a block to rescan, with F and B at the start of the group.
 struct Hits {
   alignas(64) std::int32_t output[kWideBlock], membrane[kWideBlock], slope[kWideBlock];
   int count = 0;
@@ -148,8 +143,8 @@ template <int R>
   alignas(64) std::uint32_t quads[4][R][V::lanes];  // their weights
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
-    if (outputs_in(hit, r) == 0) continue;
-    hits.add(outputs_in(hit, r), V::lanes * r, before[r], slope_before[r]);
+    if (outputs_in<IntVec>(hit, r) == 0) continue;
+    hits.add(outputs_in<IntVec>(hit, r), V::lanes * r, before[r], slope_before[r]);
 #pragma GCC unroll 4
     for (int q = 0; q < 4; ++q) {
       V::Quad w[R];

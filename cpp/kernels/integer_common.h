@@ -1,14 +1,12 @@
 // What the integer kernels of all instruction sets share. Included inside the namespace of an
-// instruction set. Each set's file then defines
+// instruction set, before that set's own file. The latter defines
 //
-//   IntVec            vectors of 32-bit integers. add_events adds a group's events to R registers
-//   of
-//                     outputs: to F each weight times its lag, and to B each weight. row(i) is
-//                     where the weights of event i are; where four bytes of a lane come from four
-//                     rows, `quad` interleaves the rows.
-//   collect_vectors, filter_vectors, describe_lags, locate_crossings, finish
+// - IntVec, vectors of 32-bit integers. IntVec::add_events adds a group's events to R registers of
+//   outputs: to F each weight times its lag, and to B each weight. row(i) points at the weights of
+//   event i; `quad` interleaves the bytes of four rows.
+// - collect_vectors, filter_vectors, describe_lags, locate_crossings and finish.
 
-/// What a lag of two bytes is reduced by to fit a signed 16-bit number.
+/// A lag of two bytes is reduced by this to fit a signed 16-bit number.
 [[maybe_unused]] constexpr int kMidLagBits = 15;
 [[maybe_unused]] constexpr std::int32_t kMidLag = 1 << kMidLagBits;
 
@@ -18,7 +16,7 @@ inline std::uint32_t four_bytes(const std::uint8_t* p) {
   return word;
 }
 
-/// A block's R registers in parts that `quad` makes of a row's neighbouring bytes.
+/// A block's R registers in parts: `quad` makes each part from adjacent bytes of the rows.
 template <int R>
 struct Parts {
   static constexpr int registers = R < 4 ? R : 4, count = R / registers;
@@ -80,7 +78,7 @@ struct Fired {
   std::int64_t slope[kWideBlock];
 };
 
-/// One output by the definition, over all events, in 64 bits.
+/// One output by the definition: all events, in 64 bits.
 inline void sweep_in_64_bits(const IntegerSweepTask& task, std::int64_t output, Fired& fired) {
   const std::int8_t* weights = task.weights + place_in_row(output, task.width);
   std::int64_t slope = -std::int64_t{task.theta[output]}, membrane = 0, now = 0;
@@ -118,4 +116,18 @@ inline bool locate_crossing(const IntegerSweepTask& task, std::int64_t g, std::i
     }
   }
   return false;
+}
+
+/// The share of register r of V in a set of outputs, a bit each.
+template <class V>
+std::uint32_t outputs_in(std::uint64_t set, int r) {
+  return static_cast<std::uint32_t>(set >> (V::lanes * r)) & ((1U << V::lanes) - 1);
+}
+
+/// One output's lane in a block's registers.
+template <class Reg, int R>
+std::int32_t lane_of(const Reg (&registers)[R], int output) {
+  std::int32_t lane;
+  __builtin_memcpy(&lane, reinterpret_cast<const char*>(registers) + 4 * output, sizeof lane);
+  return lane;
 }

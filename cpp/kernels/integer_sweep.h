@@ -1,14 +1,14 @@
 // The integer sweep: a receptive field's events, sorted by time, against a block of outputs.
 // Included inside the namespace of an instruction set; docs/integer.md has the definition and the
-// bounds, and explains why looking at F once a group is enough.
+// bounds, and explains why checking F once a group is enough.
 //
-// Of each output it keeps F, the membrane at the end of the events so far, and B, its slope. A
-// group of events takes F over its own time by
+// The sweep follows two numbers of each output: F, the membrane at the last event, and B, its
+// slope. Over a group of events
 //
 //     F(end) = F(start) + B (end - start) + sum of w_i (end - t_i).
 //
-// Where F could have reached 0 on the way (`hit`), the group is gone through
-// again for that output, event by event.
+// Where F could have reached 0 in between (`hit`), the group is rescanned for that output, event by
+// event.
 
 /// The outputs of a block in R registers, each with consecutive ones.
 template <int R>
@@ -54,10 +54,10 @@ void sweep_groups(const IntegerSweepTask& task, Fired& fired) {
     }
     hit &= waiting;
     if (hit != 0) locate_crossings(task, g, hit, before, slope_before, waiting, fired);
-    // So deep that 32 bits may not do for the next group: go through the events in 64.
+    // So low that the next group may overflow 32 bits: sweep all events in 64.
     if (V::greater(too_low, lowest) != 0)
       for (int r = 0; r < R; ++r)
-        for (std::uint32_t low = V::greater(too_low, membrane[r]) & outputs_in(waiting, r);
+        for (std::uint32_t low = V::greater(too_low, membrane[r]) & outputs_in<V>(waiting, r);
              low != 0; low &= low - 1) {
           const int output = V::lanes * r + __builtin_ctz(low);
           sweep_in_64_bits(task, output, fired);
@@ -68,7 +68,7 @@ void sweep_groups(const IntegerSweepTask& task, Fired& fired) {
   const std::int64_t end = task.groups[task.group_count - 1].end;
   for (int r = 0; r < R; ++r) {
     if (task.slope) slope[r] = V::load(task.slope + V::lanes * r);
-    std::uint32_t rising = V::greater(slope[r], V::set(0)) & outputs_in(waiting, r);
+    std::uint32_t rising = V::greater(slope[r], V::set(0)) & outputs_in<V>(waiting, r);
     if (rising == 0) continue;
     alignas(64) std::int32_t f[V::lanes], b[V::lanes];
     V::store(f, membrane[r]);

@@ -14,8 +14,8 @@ inline constexpr int kGroupEvents = 16;
 inline constexpr std::int64_t kWideBlock = 64;
 inline constexpr std::int64_t kNarrowBlock = 16;
 
-/// Where an output of a block has its weight within a row. In a wide block the order is such that
-/// interleaving the bytes of four rows, as every instruction set does it, gives outputs in order.
+/// Where an output of a block has its weight within a row. The order in a wide block is such that
+/// interleaving the bytes of four rows, as each instruction set does, gives the outputs in order.
 constexpr std::int64_t place_in_row(std::int64_t output, std::int64_t width) {
   return width == kWideBlock ? output / 4 % 4 * 16 + output / 16 * 4 + output % 4 : output;
 }
@@ -47,7 +47,7 @@ struct IntegerSweepTask {
   std::int64_t width;          // kWideBlock or kNarrowBlock
   std::int64_t used;           // outputs that exist; the others' weights are 0
   std::int32_t most_negative;  // no weight of the block is below -most_negative
-  bool exact;                  // take every event by itself, in 64 bits
+  bool exact;                  // sweep event by event, in 64 bits
   std::uint32_t ratio;         // output code = round(spike time * ratio / 2^16)
   std::uint32_t latest;        // later output codes are silent
   std::uint16_t silent;        // the code that says so

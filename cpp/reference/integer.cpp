@@ -33,8 +33,8 @@ void sort_by_code(std::vector<Event>& events) {
   }
 }
 
-/// One neuron: when does F first reach 0? The events come in the order of their codes, none at or
-/// behind the horizon; weights[input] is the neuron's.
+/// One neuron: when does F first reach 0? The events are in the order of their codes, all before
+/// the horizon; weights[input] is the neuron's.
 std::uint16_t neuron(const std::vector<Event>& events, const std::int64_t* weights,
                      std::size_t output, const Neurons& layer, std::uint16_t silent) {
   // F(z) = sum of w_i (z - z_i) - theta z, with slope B; both at the codes of the inputs so far.

@@ -1,7 +1,7 @@
-// Backward: from z_in, z_out and D alone. The batch goes by in chunks that fit the cache: whole
-// images, or bands of rows of a large one. A chunk's inputs and outputs are copied channels-last;
-// then every thread takes tiles of the weights' gradient, and rows of the inputs'. No thread adds
-// to what another writes, so the sums run in an order that the number of threads does not change.
+// Backward: from z_in, z_out and D alone. The batch is processed in chunks that fit the cache:
+// whole images, or bands of rows of a large one. A chunk's inputs and outputs are copied channels
+// last; then every thread takes tiles of the weights' gradient, and rows of the inputs'. Each sum
+// belongs to one thread, so its order does not depend on the number of threads.
 #include <algorithm>
 #include <vector>
 
@@ -18,12 +18,12 @@ namespace {
 
 constexpr std::int64_t kChunkBytes = std::int64_t{3} << 20;
 
-// Neighbouring tiles of weights that one thread takes in turn: they make up whole cache lines, and
-// two threads that write to one line wait for each other.
-constexpr std::int64_t kTileRun = 4;
+// Adjacent tiles of weights that one thread takes in turn. They make up whole cache lines: two
+// threads that write to one line wait for each other.
+constexpr std::int64_t kTilesPerTurn = 4;
 
-/// Part of the batch: images, and of each the output rows [first, last). `halo` rows above are
-/// needed as well: they see input rows that this chunk's gradient covers.
+/// Part of the batch: images, and of each the output rows [first, last). `halo` more rows above see
+/// input rows whose gradient this chunk writes.
 struct Chunk {
   std::int64_t image, images;
   std::int64_t first, last;
@@ -56,8 +56,8 @@ class Backward {
             (s.out_width - 1) * s.stride_width + (s.kernel_width - 1) * s.dilation_width + 1,
             s.in_width + s.pad_left)) {
     choose_chunks();
-    // Few tiles of weights: cut the pixels as well, into a number of parts that depends on the
-    // sizes alone, and add the parts up in their order. Else there is one part, the result itself.
+    // With few tiles of weights, the pixels are divided as well. The number of parts depends on the
+    // sizes only, and they are added in their order. A single part is the result itself.
     const std::int64_t tiles = ceil_div(inputs, kGradInputs) * ceil_div(outputs, kGradOutputs);
     parts = tiles < 64 ? 8 : 1;
     plan();
@@ -135,8 +135,8 @@ class Backward {
       x_size = std::max(x_size, c.images * input_rows(c) * columns * channels);
       y_size = std::max(y_size, c.images * output_rows(c) * s.out_width * padded_outputs);
     }
-    // One chunk meets each block of weights once: whoever takes it packs it first, and has it in
-    // the cache. Else they are packed ahead, for all.
+    // A single chunk reads each block of weights once: the thread that takes it packs it first, and
+    // has it in its cache. Else weights are packed ahead, for all.
     const int team = team_size(threads, threads);
     ahead = chunks.size() > 1 || weights.layout().count() < 4 * team;
     const std::int64_t block = grad_input.data && !ahead ? weights.layout().block_size() : 0;
@@ -173,8 +173,8 @@ class Backward {
     describe_inputs();
   }
 
-  /// Where input i of a receptive field lies in `x`, from the field's first. What fills up the
-  /// last tile reads the first input again; its sums are never looked at.
+  /// Where input i of a receptive field lies in `x`, from the field's first. The padding of the
+  /// last tile repeats the first input; its sums are not used.
   void describe_inputs() {
     std::fill(offsets, offsets + round_up(inputs, kGradInputs), 0);
     for (std::int64_t c = 0; c < channels; ++c)
@@ -186,7 +186,7 @@ class Backward {
 
   void copy_chunk(std::int64_t group, const Chunk& c) {
     const std::int64_t in_rows = input_rows(c), out_rows = output_rows(c);
-    // A row at a time, inputs then outputs: enough pieces for any number of threads.
+    // A row at a time, inputs then outputs: enough items for any number of threads.
     parallel_for(c.images * (in_rows + out_rows), threads, [&](std::int64_t item, int worker) {
       const std::int64_t n = item / (in_rows + out_rows), row = item % (in_rows + out_rows);
       if (row < in_rows) {
@@ -227,18 +227,19 @@ class Backward {
 
   void add_weight_gradient(std::int64_t group, const Chunk& c) {
     const std::int64_t tiles = grad_weight ? ceil_div(inputs, kGradInputs) : 0;
-    const std::int64_t runs = ceil_div(tiles, kTileRun);
-    const std::int64_t input_items = runs + (grad_bias ? 1 : 0);
+    const std::int64_t turns = ceil_div(tiles, kTilesPerTurn);
+    const std::int64_t input_items = turns + (grad_bias ? 1 : 0);
     const std::int64_t output_tiles = ceil_div(outputs, kGradOutputs);
     parallel_for(parts * output_tiles * input_items, threads, [&](std::int64_t item, int worker) {
       const std::int64_t part = item / (output_tiles * input_items);
       const std::int64_t first = item / input_items % output_tiles * kGradOutputs;
-      const std::int64_t run = item % input_items;
+      const std::int64_t turn = item % input_items;
       const Scratch& w = scratch[static_cast<std::size_t>(worker)];
-      if (run == runs)
+      if (turn == turns)
         add_weight_tile(group, c, part, first, -1, w);
       else
-        for (std::int64_t t = run * kTileRun; t < std::min(tiles, (run + 1) * kTileRun); ++t)
+        for (std::int64_t t = turn * kTilesPerTurn; t < std::min(tiles, (turn + 1) * kTilesPerTurn);
+             ++t)
           add_weight_tile(group, c, part, first, t * kGradInputs, w);
     });
   }
@@ -276,7 +277,7 @@ class Backward {
     const T* in = bias ? one : x;
     const T* values = y + c.halo * task.output_row + first;
     const T* gradients = g + c.halo * task.output_row + first;
-    // A part is a range of (image, row); it runs as a partial image, whole ones, a partial one.
+    // A part is a range of (image, row): a partial image, whole images, a partial image.
     std::int64_t at = c.images * rows * part / parts;
     const std::int64_t end = c.images * rows * (part + 1) / parts;
     bool overwrite = c.image == 0 && c.first == 0;
@@ -335,9 +336,9 @@ class Backward {
     T* results[kGradPixels];  // of kGradChannels channels each
   };
 
-  /// Images whose rows one thread takes side by side: where there are enough images, pixels that
-  /// share their taps lie across them; else along a row, where taps that leave the image read a
-  /// silent output.
+  /// Images whose rows one thread takes side by side. With enough images, the pixels that share
+  /// their taps are at one place in several images; else they lie along a row, where taps that
+  /// leave the image read a silent output.
   static std::int64_t across(const Chunk& c) { return c.images >= 3 ? kGradPixels : 1; }
 
   void write_input_gradient(std::int64_t group, const Chunk& c) {
@@ -353,14 +354,14 @@ class Backward {
       });
       return;
     }
-    // All images in one piece of work, which then reads its weights once, unless pieces get few.
+    // An item takes all images, and so reads its weights once, unless there are too few items.
     const std::int64_t lines = ceil_div(c.images, across(c)), blocks = weights.layout().count();
-    const std::int64_t runs =
+    const std::int64_t shares =
         std::clamp<std::int64_t>(ceil_div(8 * threads, blocks * rows), 1, lines);
-    parallel_for(blocks * rows * runs, threads, [&](std::int64_t item, int worker) {
-      const std::int64_t b = item / (rows * runs), row = first + item / runs % rows;
-      const std::int64_t run = item % runs;
-      for (std::int64_t line = lines * run / runs; line < lines * (run + 1) / runs; ++line)
+    parallel_for(blocks * rows * shares, threads, [&](std::int64_t item, int worker) {
+      const std::int64_t b = item / (rows * shares), row = first + item / shares % rows;
+      const std::int64_t share = item % shares;
+      for (std::int64_t line = lines * share / shares; line < lines * (share + 1) / shares; ++line)
         write_rows(group, c, b, weights.block(b), row, line * across(c),
                    scratch[static_cast<std::size_t>(worker)]);
     });

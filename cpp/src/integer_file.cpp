@@ -334,7 +334,7 @@ void write_pooling(Writer& out, const PoolShape& s) {
 std::vector<std::uint8_t> Network::serialize() const {
   Writer out;
   for (const char c : kMagic) out.number(static_cast<std::uint8_t>(c));
-  // Programs that know no horizons read all files that have none.
+  // Programs from before horizons read all files without one.
   const bool horizons = std::any_of(
       state_->layers.begin(), state_->layers.end(),
       [](const Layer& layer) { return layer.neurons && layer.neurons->reference_code > 0; });

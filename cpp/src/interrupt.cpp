@@ -9,7 +9,7 @@ constexpr std::int64_t kInterval = 100'000'000;  // ns
 
 thread_local Interruptible* current = nullptr;
 
-/// Nanoseconds since some moment, to some milliseconds: what is cheap to ask.
+/// A clock in nanoseconds. It is cheap to read and accurate to some milliseconds.
 std::int64_t now() {
 #ifdef CLOCK_MONOTONIC_COARSE
   constexpr clockid_t clock = CLOCK_MONOTONIC_COARSE;
@@ -31,8 +31,8 @@ Interruptible::Interruptible(bool (*stop)())
 Interruptible::~Interruptible() { current = outer_; }
 
 bool Interruptible::ask() {
-  // Pieces of work take from less than a microsecond to some milliseconds: even the clock is not
-  // looked at for each.
+  // Work items take from less than a microsecond to some milliseconds: reading the clock for each
+  // would cost too much.
   if (++calls_ % 8 != 0) return false;
   const std::int64_t time = now();
   if (time < next_) return false;

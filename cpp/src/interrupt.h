@@ -1,23 +1,23 @@
-// Asking, between pieces of work, whether the call is to be stopped.
+// Checks between work items whether the call is to be stopped.
 #pragma once
 
 #include "ttfs/interrupt.h"
 
 namespace ttfs {
 
-/// Made by the calling thread, and handed to all that work for it.
+/// Created by the calling thread and shared by its workers.
 class Stop {
  public:
   Stop();
 
-  /// Whether to leave out what is not done yet. `worker` is 0 on the calling thread alone, which
-  /// looks at a clock and asks when it is time; the others read a flag.
+  /// Whether to skip the remaining work. Only the calling thread, worker 0, reads the clock and
+  /// checks for signals; the others read a flag.
   bool operator()(int worker) const {
     return call_ &&
            (call_->stopped_.load(std::memory_order_relaxed) || (worker == 0 && call_->ask()));
   }
 
-  /// Throws Interrupted if anything may have been left out. On the calling thread, when the others
+  /// Throws Interrupted if any work may have been skipped. For the calling thread, when the others
   /// are done.
   void check() const {
     if (call_ && call_->stopped_.load(std::memory_order_relaxed)) throw Interrupted();

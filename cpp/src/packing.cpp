@@ -150,7 +150,7 @@ PackedCodes::Place PackedCodes::place(std::int64_t group, std::int64_t row,
   while (output >= layout_[b].first + layout_[b].used) ++b;
   const Block& block = layout_[b];
   const std::int64_t at = place_in_row(output - block.first, block.width);
-  // A byte holds places that are a half or a quarter of the row apart.
+  // A byte holds places half a row or a quarter of a row apart.
   const std::int64_t row_bytes = block.width * bits_ / 8;
   return {static_cast<std::size_t>(layout_.offset(group, b) * bits_ / 8 + row * row_bytes +
                                    at % row_bytes),

@@ -1,4 +1,4 @@
-// Parts of an input, copied channels-last with silence where they reach outside.
+// Copies parts of an input channels last; positions outside it are silent.
 #pragma once
 
 #include <limits>

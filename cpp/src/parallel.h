@@ -8,12 +8,13 @@
 
 namespace ttfs {
 
-/// The threads to use for `items` pieces of work when `threads` are allowed. One in a child of
+/// The number of threads for `items` work items when `threads` are allowed. One in a child of
 /// fork(): the parent's OpenMP threads do not exist there, and libgomp would wait for them.
 int team_size(std::int64_t items, int threads);
 
 /// Calls body(item, worker) once for every item in [0, items), worker in [0, team_size(...)). The
-/// body must not throw. Throws Interrupted where the call was stopped, and leaves out the rest.
+/// body must not throw. Where the call is stopped, skips the remaining items and throws
+/// Interrupted.
 template <class Body>
 void parallel_for(std::int64_t items, int threads, const Body& body) {
   const Stop stop;

@@ -73,8 +73,7 @@ struct Path {
   double slope(const LoopState& state) const { return membrane * state.e + drift; }
 };
 
-/// Narrows [low, high], at whose ends `value` has opposite signs, to neighbouring numbers or a
-/// zero.
+/// Narrows [low, high], at whose ends `value` has opposite signs, to adjacent numbers or a zero.
 template <class Value>
 double bisect(double low, double high, const Value& value) {
   const bool rising = value(high) > 0;

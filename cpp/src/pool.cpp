@@ -10,8 +10,8 @@
 namespace ttfs {
 namespace {
 
-/// Rows of a plane between two questions whether to go on: of some ten thousand inputs.
-std::int64_t patience(const PoolShape& s) {
+/// Rows of a plane between two checks whether to stop: some ten thousand inputs.
+std::int64_t rows_per_stop_check(const PoolShape& s) {
   const std::int64_t row = s.out_width * s.kernel_height * s.kernel_width;
   return ceil_div(std::int64_t{1} << 16, std::max<std::int64_t>(row, 1));
 }
@@ -39,11 +39,11 @@ void spiking_max_pool2d_forward(const PoolShape& s, ConstView<T> input, View<T> 
     const T* in = input.data + n * input.stride.n + c * input.stride.c;
     T* out = output.data + n * output.stride.n + c * output.stride.c;
     std::int32_t* places = index + plane * s.out_height * s.out_width;
-    std::int64_t rest = patience(s);
+    std::int64_t rows_left = rows_per_stop_check(s);
     for (std::int64_t row = 0; row < s.out_height; ++row) {
-      if (--rest == 0) {
+      if (--rows_left == 0) {
         if (stop(worker)) return;
-        rest = patience(s);
+        rows_left = rows_per_stop_check(s);
       }
       const std::int64_t top = s.input_row(row, 0);
       const Range rows = inside(top, s.kernel_height, s.dilation_height, s.in_height);
@@ -80,11 +80,11 @@ void spiking_max_pool2d_backward(const PoolShape& s, ConstView<T> grad_output,
     const std::int32_t* places = index + plane * s.out_height * s.out_width;
     T* to = grad_input + plane * s.in_height * s.in_width;
     std::fill_n(to, s.in_height * s.in_width, T{0});
-    std::int64_t rest = patience(s);
+    std::int64_t rows_left = rows_per_stop_check(s);
     for (std::int64_t row = 0; row < s.out_height; ++row) {
-      if (--rest == 0) {
+      if (--rows_left == 0) {
         if (stop(worker)) return;
-        rest = patience(s);
+        rows_left = rows_per_stop_check(s);
       }
       for (std::int64_t column = 0; column < s.out_width; ++column) {
         const std::int64_t place = *places++;

@@ -1,5 +1,5 @@
-// Threads that share a loop: OpenMP's, or, for ThreadSanitizer, which takes the barriers of gcc's
-// OpenMP for races, ones of their own (the CMake variable TTFS_FAST_THREADS).
+// Threads that share a loop: OpenMP's, or std::thread (the CMake variable TTFS_FAST_THREADS) for
+// ThreadSanitizer, which reports the barriers of gcc's OpenMP as races.
 #pragma once
 
 #include <cstdint>

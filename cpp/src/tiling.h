@@ -1,5 +1,5 @@
-// How a forward pass divides its output. Up to kTilePixels neighbouring pixels form a *tile*: they
-// share the collecting and sorting of their events. Neighbouring tiles form a *tile row*. Tile rows
+// How a forward pass divides its output. Up to kTilePixels adjacent pixels form a *tile*: they
+// share the collecting and sorting of their events. Adjacent tiles form a *tile row*. Tile rows
 // whose events fit in the memory set aside for them form a *work block*: its events are collected,
 // then swept, one *slice* of tile rows after another.
 #pragma once
@@ -25,7 +25,7 @@ struct Axis {
   std::int64_t output_at(std::int64_t phase, std::int64_t i) const { return phase + i * phases; }
   /// First input that an output reads; it may lie outside.
   std::int64_t first_input(std::int64_t output) const { return output * full_stride - pad; }
-  /// Grid positions that `n` neighbouring outputs of a phase read.
+  /// Grid positions that `n` adjacent outputs of a phase read.
   std::int64_t span(std::int64_t n) const { return (n - 1) * stride + kernel; }
 
   std::int64_t out, kernel, dilation, phases, stride, full_stride, pad;
@@ -43,7 +43,7 @@ struct TileCosts {
   std::int64_t max_weight_rows;       // that its events may name
 };
 
-/// Neighbouring tiles of one image and group, side by side.
+/// Adjacent tiles of one image and group, side by side.
 struct TileRow {
   std::int64_t image, group;
   std::int64_t row_phase, column_phase;

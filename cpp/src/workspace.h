@@ -1,4 +1,4 @@
-// Scratch memory of one operator call, kept for the next call while it is small.
+// Scratch memory of one operator call. Small blocks are reused by the next call.
 #pragma once
 
 #include <cstddef>

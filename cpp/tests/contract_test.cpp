@@ -140,7 +140,7 @@ void test_bits() {
     std::vector<Result<T>> with_fma;
     for (const std::string& isa : ttfs::instruction_sets()) {
       ttfs::set_instruction_set(isa);
-      check(ttfs::instruction_set() == isa, "set_instruction_set is not honoured");
+      check(ttfs::instruction_set() == isa, "set_instruction_set has no effect");
       const Result<T> r = c.run(1);
       for (int threads : {1, 2, 3, 7})
         check(c.run(threads).same(r), isa + ": the bits depend on the number of threads");
@@ -229,7 +229,7 @@ void test_refused_input_writes_nothing() {
   }
 }
 
-/// Elements between those that the strides name are not looked at, nor written.
+/// Elements between those that the strides name are neither read nor written.
 template <class T>
 void test_strides_with_gaps() {
   std::mt19937 random(kSeed);

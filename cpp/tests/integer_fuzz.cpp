@@ -1,4 +1,4 @@
-// Files of integer networks, spoilt in every way: each must be refused with an error that says why,
+// Corrupted files of integer networks: each must be refused with an error that says why,
 // or load as a network that runs. To be built with sanitizers (the preset asan).
 //
 //     ttfs_integer_fuzz [tries] [seed]
@@ -90,7 +90,7 @@ Bytes small_network(int bits, int time_bits, bool bias, int encoders, bool horiz
   return network.serialize();
 }
 
-Bytes spoilt(Bytes file, Random& random) {
+Bytes corrupted(Bytes file, Random& random) {
   const std::uint64_t absurd[] = {
       0,          1,          0x7f,       0xff,        0xffff,
       0x10000,    0xffffff,   0x10000000, 0x7fffffff,  0x80000000,
@@ -116,15 +116,15 @@ Bytes spoilt(Bytes file, Random& random) {
         put(file, at, absurd[random.below(std::size(absurd))], 4);
       }
       break;
-    case 4: {  // a piece left out, or doubled
+    case 4: {  // a part left out, or doubled
       const auto begin = static_cast<std::ptrdiff_t>(random.below(file.size()));
       const auto end = begin + static_cast<std::ptrdiff_t>(
                                    random.below(file.size() - static_cast<std::size_t>(begin)));
       if (random.below(2) == 0) {
         file.erase(file.begin() + begin, file.begin() + end);
       } else {
-        const Bytes piece(file.begin() + begin, file.begin() + end);
-        file.insert(file.begin() + begin, piece.begin(), piece.end());
+        const Bytes part(file.begin() + begin, file.begin() + end);
+        file.insert(file.begin() + begin, part.begin(), part.end());
       }
       break;
     }
@@ -151,7 +151,7 @@ int main(int argc, char** argv) {
             files.push_back(small_network(bits, time_bits, bias, encoders, horizon));
   long loaded = 0, refused = 0;
   for (long i = 0; i < tries; ++i) {
-    const Bytes file = spoilt(files[random.below(files.size())], random);
+    const Bytes file = corrupted(files[random.below(files.size())], random);
     try {
       const Network network = Network::parse(file.data(), file.size());
       ++loaded;

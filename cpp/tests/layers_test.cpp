@@ -267,7 +267,7 @@ void test_random_layers(std::mt19937& random, double tolerance) {
 }
 
 /// Layers whose events and rows do not fit in the scratch memory at once: the forward pass takes
-/// several bundles, the backward pass several bands of rows that overlap.
+/// several work blocks, the backward pass several bands of rows that overlap.
 template <class T>
 void test_large_layer(std::mt19937& random, double tolerance, std::int64_t stride,
                       std::int64_t kernel, std::int64_t dilation) {
@@ -329,7 +329,7 @@ void test_nan() {
   const std::size_t bad = at(c.in.n + 4 * c.in.c + 3 * c.in.h + 2);
   c.input[bad] = std::numeric_limits<float>::quiet_NaN();
   const Result<float> r = run(c, 2);
-  std::vector<int> neighbours(c.input.size());  // inputs that share an output with the NaN
+  std::vector<int> neighbors(c.input.size());  // inputs that share an output with the NaN
   std::int64_t reached = 0, others = 0;
   each_output(c, [&](std::int64_t o, std::int64_t, std::int64_t, const auto& field) {
     const bool sees =
@@ -337,12 +337,12 @@ void test_nan() {
     check(std::isnan(r.output[at(o)]) == sees, "a NaN is where it should not be, or missing");
     (sees ? reached : others) += 1;
     for (std::int64_t i : field)
-      if (sees && i >= 0) neighbours[at(i)] = 1;
+      if (sees && i >= 0) neighbors[at(i)] = 1;
   });
   check(reached == 9 * 17 && others > 0, "the NaN case tests nothing");
   check(std::isnan(r.grad_input[bad]), "the gradient of a NaN input is NaN");
   for (std::size_t i = 0; i < c.input.size(); ++i)
-    if (!neighbours[i]) check(std::isfinite(r.grad_input[i]), "a NaN gradient went astray");
+    if (!neighbors[i]) check(std::isfinite(r.grad_input[i]), "a NaN gradient went astray");
   const std::size_t half = c.weight.size() / 2;  // the weights of the first group saw no NaN
   for (std::size_t i = 0; i < c.weight.size(); ++i) {
     const bool on_nan_channel = i >= half && i % 27 / 9 == 1;
@@ -470,7 +470,7 @@ int main() {
       std::printf("this processor does not run %s: nothing tested\n", wanted);
       return 77;
     }
-    check(ttfs::instruction_set() == wanted, "TTFS_FAST_ISA is not honoured");
+    check(ttfs::instruction_set() == wanted, "TTFS_FAST_ISA is ignored");
   }
   std::printf("instruction set %s, seed %u\n", ttfs::instruction_set().c_str(), kSeed);
   std::mt19937 random(kSeed);

@@ -16,8 +16,8 @@ namespace ttfs::integer {
 /// Inputs of one neuron, the bias not counted, at most.
 inline constexpr std::int64_t kMaxInputs = 65535;
 
-/// A neuron's weights of either sign, bias included, and its threshold beside the negative ones,
-/// sum to at most this. What follows from it is in docs/integer.md.
+/// The most that a neuron's weights of one sign may sum to, bias included; its threshold counts
+/// with the negative ones. docs/integer.md derives it.
 inline constexpr std::int64_t kMaxSum = std::int64_t{1} << 22;
 
 /// `Neurons::ratio` of a layer whose output codes count in the unit of its input codes.
@@ -41,15 +41,15 @@ struct Neurons {
   ConvShape shape;                   // its batch says nothing
   int bits = 8;                      // of a weight: 8, 4 or 2
   std::uint32_t ratio = kSameUnit;   // output code = round(spike time * ratio / 2^16)
-  std::uint16_t latest = 0;          // a spike with a later output code is none
+  std::uint16_t latest = 0;          // spikes with a later output code are treated as no spike
   std::uint16_t bias_code = 1;       // when the bias joins
   std::vector<std::int32_t> theta;   // threshold of every output
   std::vector<std::int32_t> bias;    // bias weight of every output, or empty
-  std::uint16_t reference_code = 0;  // the horizon of the inputs; 0: there is none
+  std::uint16_t reference_code = 0;  // the horizon of the inputs; 0: no horizon
   std::vector<std::int32_t> slope;   // of every output from the horizon on; empty without one
 };
 
-/// The integer weight that the sums use for a weight's code of so many bits.
+/// The integer weight that the sums use for a weight code of `bits` bits.
 constexpr int weight_of_code(int code, int bits) {
   return bits == 8 ? code : bits == 4 ? code * 16 : code * 64 + 32;
 }
@@ -58,7 +58,7 @@ class Network {
  public:
   /// A network without layers. A pixel makes a spike by each of the encoders, one or two: behind
   /// the channels of the image by the first come its channels by the second. `unit` is the spike
-  /// value exp(t) that one step of an input code stands for, kept for people and not used. Throws
+  /// value exp(t) that one step of an input code stands for, stored for information only. Throws
   /// std::invalid_argument like all that follows.
   Network(int time_bits, Size image, double unit, const std::vector<Encoder>& encoders);
   ~Network();
@@ -104,7 +104,7 @@ class Network {
   void run(const std::uint8_t* pixels, std::int64_t batch,
            const std::vector<std::uint16_t*>& outputs, int threads) const;
 
-  /// The output that spikes first, the lowest of several, -1 where none does.
+  /// The output that spikes first (the lowest of several), or -1 where all are silent.
   void classify(const std::uint8_t* pixels, std::int64_t batch, std::int32_t* classes,
                 int threads) const;
 

@@ -1,4 +1,4 @@
-// Stopping a call that takes long.
+// Stopping a long call.
 #pragma once
 
 #include <atomic>
@@ -7,15 +7,15 @@
 
 namespace ttfs {
 
-/// Thrown by a call that was stopped. What it has written is of no use.
+/// Thrown by a call that was stopped. Its outputs are incomplete.
 class Interrupted : public std::exception {
  public:
   const char* what() const noexcept override { return "ttfs: the call was stopped"; }
 };
 
-/// As long as it lives, the calls of the thread that made it ask `stop` some times a second, on
-/// that thread, and throw Interrupted once it says true. `stop` must not throw. Without one, calls
-/// run to their end.
+/// While it lives, calls of the thread that created it call `stop` on that thread several times a
+/// second, and throw Interrupted once it returns true. `stop` must not throw. Without an
+/// Interruptible, calls run to their end.
 class Interruptible {
  public:
   explicit Interruptible(bool (*stop)());

@@ -48,7 +48,7 @@ struct PoolShape : Window {
   std::int64_t out_height = 1, out_width = 1;
 };
 
-/// Distance in elements between neighbours along (batch, channel, row, column).
+/// Distance in elements between adjacent elements along (batch, channel, row, column).
 struct Strides4 {
   std::int64_t n = 0, c = 0, h = 0, w = 0;
 };
@@ -70,8 +70,9 @@ struct View {
 ///
 /// input (batch, in_channels, in_height, in_width), weight dense (out_channels, in_channels /
 /// groups, kernel_height, kernel_width), bias (out_channels) or null: the weight of one more input
-/// that spikes at z = 1. A spike later than t_max is none. Writes output and slope, the D of every
-/// output as a dense (batch, out_height, out_width, out_channels) array, 0 where silent.
+/// that spikes at z = 1. Spikes later than t_max are treated as no spike (inf). Writes output and
+/// slope, the D of every output as a dense (batch, out_height, out_width, out_channels) array, 0
+/// where silent.
 ///
 /// Throws std::invalid_argument for inconsistent sizes and for an input z <= 0 (nothing is
 /// written).

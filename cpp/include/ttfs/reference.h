@@ -1,4 +1,4 @@
-// The neuron, slow and obvious: what the kernels are held against.
+// The neuron, slow and obvious: tests compare the kernels with it.
 #pragma once
 
 #include <cstdint>
