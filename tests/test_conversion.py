@@ -9,7 +9,7 @@ from torch import nn
 from ttfs_fast.conversion import LeadEncoding, from_relu
 from ttfs_fast.data import load
 from ttfs_fast.horizon import fold_horizons_, horizon_layers
-from ttfs_fast.models import OnSpikeValues, relu_twin, vgg_stack
+from ttfs_fast.models import DecodeSpikes, relu_twin, vgg_stack
 from ttfs_fast.training import TrainConfig, train
 
 
@@ -122,7 +122,7 @@ def test_trained_network_converts_with_its_decisions(tmp_path: Path) -> None:
     )
     trained = train(config, tmp_path)
     adapter = trained.model
-    assert isinstance(adapter, OnSpikeValues)
+    assert isinstance(adapter, DecodeSpikes)
     train_images, test_images = (
         (load("digits", train=part).images_as_tensor() / 255 - adapter.mean) / adapter.deviation
         for part in (True, False)

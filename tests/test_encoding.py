@@ -421,11 +421,11 @@ def test_integer_networks_refuse_standardized_images() -> None:
 def test_spike_values_become_the_intensities_again(polarity: Any, seed: int) -> None:
     pixels = torch.rand(3, 1, 4, 4, dtype=torch.float64)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2).double())
-    adapter = models.OnSpikeValues(network, Encoding(2.0, polarity), 0.0, 1.0).double()
+    adapter = models.DecodeSpikes(network, Encoding(2.0, polarity), 0.0, 1.0).double()
     found = -adapter(adapter.encoding(pixels)).log()
     torch.testing.assert_close(found, network(pixels))
     with pytest.raises(ValueError, match="sees each pixel once"):
-        models.OnSpikeValues(network, Encoding(2.0, "both"))
+        models.DecodeSpikes(network, Encoding(2.0, "both"))
 
 
 def test_no_signature_passes_the_parts_of_an_encoding() -> None:

@@ -80,8 +80,8 @@ def test_diagnosis_has_a_row_for_each_place(seed: int) -> None:
     rows, expected = diagnose(model, batch).layers, diagnose(twin(model), batch).layers
     assert [row.name for row in rows] == LAYERS
     for row, other in zip(rows, expected, strict=True):
-        same = dataclasses.replace(row, weight_gradient=other.weight_gradient, complaints=())
-        assert same == dataclasses.replace(other, complaints=())
+        same = dataclasses.replace(row, weight_gradient=other.weight_gradient, issues=())
+        assert same == dataclasses.replace(other, issues=())
     assert rows[0].weight_gradient == rows[1].weight_gradient
 
 

@@ -121,8 +121,8 @@ def test_a_healthy_deep_network(batch: tuple[Tensor, Tensor], seed: int) -> None
     model = center_weights_(deep())
     found = diagnose(model, batch, scale=16.0)
     assert [layer.name for layer in found.layers] == [r.name for r in model.description.counts()]
-    assert found.sick is None
-    assert found.verdict == "all 17 layers are well"
+    assert found.first_problem is None
+    assert found.summary == "all 17 layers are well"
     assert all(layer.firing == 1.0 for layer in found.layers)
     spreads = [layer.spread_over_images for layer in found.layers]
     # s / m = 3 / 4 a layer, once all inputs are causal.
@@ -134,10 +134,10 @@ def test_a_healthy_deep_network(batch: tuple[Tensor, Tensor], seed: int) -> None
 def test_the_published_start_loses_the_image(batch: tuple[Tensor, Tensor], seed: int) -> None:
     """Uniform weights: what tells images apart is gone long before the last of 17 layers."""
     found = diagnose(deep(), batch, scale=16.0)
-    assert found.sick is not None
-    assert "drowns in rounding" in found.sick.complaints[0]
-    assert found.sick.name in found.verdict
-    assert "more below" in found.verdict
+    assert found.first_problem is not None
+    assert "drowns in rounding" in found.first_problem.issues[0]
+    assert found.first_problem.name in found.summary
+    assert "more below" in found.summary
 
 
 def test_silent_layer_is_named(batch: tuple[Tensor, Tensor], seed: int) -> None:
@@ -148,9 +148,9 @@ def test_silent_layer_is_named(batch: tuple[Tensor, Tensor], seed: int) -> None:
     with torch.no_grad():
         model.conv4.weight.mul_(0.1)
     found = diagnose(model, batch)
-    assert found.sick is not None
-    assert found.sick.name == "conv4"
-    assert "neurons spike" in found.sick.complaints[0]
+    assert found.first_problem is not None
+    assert found.first_problem.name == "conv4"
+    assert "neurons spike" in found.first_problem.issues[0]
 
 
 def test_steep_layer_is_named(batch: tuple[Tensor, Tensor], seed: int) -> None:
@@ -159,9 +159,9 @@ def test_steep_layer_is_named(batch: tuple[Tensor, Tensor], seed: int) -> None:
         weight = model.fc1.weight
         weight.div_(weight.sum(1, keepdim=True)).mul_(1.02)  # D = 0.02 once all have arrived
     found = diagnose(model, batch)
-    assert found.sick is not None
-    assert found.sick.name == "fc1"
-    assert any("D below 0.05" in complaint for complaint in found.sick.complaints)
+    assert found.first_problem is not None
+    assert found.first_problem.name == "fc1"
+    assert any("D below 0.05" in issue for issue in found.first_problem.issues)
 
 
 def test_not_finite_gradients_are_named(batch: tuple[Tensor, Tensor], seed: int) -> None:
@@ -169,7 +169,7 @@ def test_not_finite_gradients_are_named(batch: tuple[Tensor, Tensor], seed: int)
     with torch.no_grad():
         model.conv2.weight[0, 0, 0, 0] = math.nan
     found = diagnose(model, batch)
-    assert any("not finite" in c for layer in found.layers for c in layer.complaints)
+    assert any("not finite" in c for layer in found.layers for c in layer.issues)
 
 
 def test_nothing_is_left_behind(batch: tuple[Tensor, Tensor], seed: int) -> None:

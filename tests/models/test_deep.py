@@ -14,8 +14,8 @@ from ttfs_fast.encoding import Encoding
 from ttfs_fast.layers import predict
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import (
+    DecodeSpikes,
     Description,
-    OnSpikeValues,
     ReluNetwork,
     SpikingNetwork,
     cifar_scnn,
@@ -212,7 +212,7 @@ def test_a_twin_starts_with_spread_kept(seed: int) -> None:
 
 def test_adapter_is_the_network(seed: int) -> None:
     twin = relu_twin(cifar_scnn(width=0.2))
-    adapter = OnSpikeValues(twin, Encoding(1.5), mean=[0.4, 0.5, 0.6], deviation=[0.2, 0.3, 0.25])
+    adapter = DecodeSpikes(twin, Encoding(1.5), mean=[0.4, 0.5, 0.6], deviation=[0.2, 0.3, 0.25])
     pixels = torch.rand(16, 3, 32, 32)
     z = adapter(adapter.encoding(pixels))
     mean, deviation = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])

@@ -81,7 +81,7 @@ class LayerDiagnosis:
     delivered, causal_operations : float
         Synaptic operations an image, exactly: all that spikes deliver, and those before a neuron's
         own spike; see :mod:`ttfs_fast.analysis.operations`.
-    complaints : tuple of str
+    issues : tuple of str
         What is wrong with it, "symptom: remedy"; empty if nothing is.
     """
 
@@ -102,7 +102,7 @@ class LayerDiagnosis:
     time_gradient: float
     delivered: float
     causal_operations: float
-    complaints: tuple[str, ...] = ()
+    issues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,26 +124,27 @@ class Diagnosis:
     images: int
 
     @property
-    def sick(self) -> LayerDiagnosis | None:
+    def first_problem(self) -> LayerDiagnosis | None:
         """The first layer, from the input on, that something is wrong with; None if all is well.
 
         What is wrong further on often follows from it.
         """
-        return next((layer for layer in self.layers if layer.complaints), None)
+        return next((layer for layer in self.layers if layer.issues), None)
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """One sentence about the network."""
-        if self.sick is None:
+        first = self.first_problem
+        if first is None:
             return f"all {len(self.layers)} layers are well"
-        others = sum(bool(layer.complaints) for layer in self.layers) - 1
+        others = sum(bool(layer.issues) for layer in self.layers) - 1
         more = f" ({others} more below)" if others else ""
-        return f"{self.sick.name} is sick: {'; '.join(self.sick.complaints)}{more}"
+        return f"{first.name} has a problem: {'; '.join(first.issues)}{more}"
 
     def table(self) -> Any:
         """The layers as a rich.table.Table."""
         table = require("rich.table", "train").Table(
-            title=f"{self.images} images, loss {self.loss:.3f}", caption=self.verdict
+            title=f"{self.images} images, loss {self.loss:.3f}", caption=self.summary
         )
         heads = [
             ("layer", ""),
@@ -161,10 +162,10 @@ class Diagnosis:
             ("", "times"),
             ("operations", "delivered"),
             ("", "causal"),
-            ("complaint", ""),
+            ("issue", ""),
         ]
         for first, second in heads:
-            side = "left" if first in ("layer", "complaint") else "right"
+            side = "left" if first in ("layer", "issue") else "right"
             table.add_column(f"{first}\n{second}", justify=side)
         for layer in self.layers:
             table.add_row(
@@ -183,8 +184,8 @@ class Diagnosis:
                 f"{layer.time_gradient:.2g}",
                 f"{layer.delivered:,.0f}",
                 f"{layer.causal_operations:,.0f}",
-                "; ".join(complaint.partition(":")[0] for complaint in layer.complaints),
-                style="red" if layer.complaints else "",
+                "; ".join(issue.partition(":")[0] for issue in layer.issues),
+                style="red" if layer.issues else "",
             )
         return table
 
@@ -204,10 +205,10 @@ class Diagnosis:
             for layer in self.layers
         ]
         loss = self.loss if math.isfinite(self.loss) else None
-        return {"images": self.images, "loss": loss, "verdict": self.verdict, "layers": rows}
+        return {"images": self.images, "loss": loss, "summary": self.summary, "layers": rows}
 
     def plot(self) -> "Figure":
-        """Firing, spread, causal sets, D and gradients by layer; sick layers stand on red."""
+        """Firing, spread, causal sets, D and gradients by layer, problems on red."""
         figure = new_figure(9, 8, dpi=120, layout="constrained")
         axes = figure.subplots(5, 1, sharex=True)
         at = range(len(self.layers))
@@ -242,10 +243,10 @@ class Diagnosis:
             style_axes(panel, y=title, grid="y")
             add_legend(panel)
             for index, layer in enumerate(self.layers):
-                if layer.complaints:
+                if layer.issues:
                     panel.axvspan(index - 0.4, index + 0.4, color=DECISION, alpha=0.12)
         axes[-1].set_xticks(list(at), [layer.name for layer in self.layers], rotation=90)
-        axes[0].set_title(self.verdict, fontsize="medium", wrap=True)
+        axes[0].set_title(self.summary, fontsize="medium", wrap=True)
         return figure
 
 
@@ -275,7 +276,7 @@ def diagnose(
     Returns
     -------
     Diagnosis
-        Its ``sick`` is the first layer that something is wrong with; print it for a table,
+        Its ``first_problem`` is the first layer that something is wrong with; print it for a table,
         ``plot()`` draws it.
 
     Raises
@@ -333,7 +334,7 @@ def diagnose(
         _measure(name, layer, inputs, output, gradients[layer], source)
         for name, (layer, inputs, output) in seen.items()  # in the order in which they ran
     ]
-    return Diagnosis(_judged(rows), float(loss.detach()), len(values))
+    return Diagnosis(_with_issues(rows), float(loss.detach()), len(values))
 
 
 def _measure(
@@ -378,7 +379,7 @@ def _measure(
     )
 
 
-def _judged(rows: list[LayerDiagnosis]) -> tuple[LayerDiagnosis, ...]:
+def _with_issues(rows: list[LayerDiagnosis]) -> tuple[LayerDiagnosis, ...]:
     """The layers with what is wrong with each."""
     gradients = [row.time_gradient for row in rows]
     weakest = min(gradients) < WEAKEST_GRADIENT * max(gradients)
@@ -387,18 +388,18 @@ def _judged(rows: list[LayerDiagnosis]) -> tuple[LayerDiagnosis, ...]:
     culprit = lost.index(min(lost)) + 1 if weakest and lost else -1
     judged = []
     for index, row in enumerate(rows):
-        found = _complaints(row)
+        found = _issues(row)
         if index == culprit and row.firing >= FEWEST_FIRING:
             left = gradients[index - 1] / gradients[index]
             found.append(
                 f"gradient shrinks to {left:.0e} of itself on its way through: raise the deviation "
                 "of the weights against their mean"
             )
-        judged.append(replace(row, complaints=tuple(found)))
+        judged.append(replace(row, issues=tuple(found)))
     return tuple(judged)
 
 
-def _complaints(row: LayerDiagnosis) -> list[str]:
+def _issues(row: LayerDiagnosis) -> list[str]:
     found = []
     if not all(map(math.isfinite, (row.weight_gradient, row.time_gradient))):
         found.append("gradient not finite: look for NaN in its inputs or weights")

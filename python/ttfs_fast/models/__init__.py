@@ -1,6 +1,6 @@
 """Networks of the paper, and the ReLU networks of the same shapes."""
 
-from ttfs_fast.models.adapter import OnSpikeValues
+from ttfs_fast.models.adapter import DecodeSpikes
 from ttfs_fast.models.deep import (
     cifar_airbench,
     cifar_scnn,
@@ -14,11 +14,11 @@ from ttfs_fast.models.mnist import MnistSCNN, mnist_scnn
 from ttfs_fast.models.networks import HorizonNetwork, ReluNetwork, SpikingNetwork, relu_twin
 
 __all__ = [
+    "DecodeSpikes",
     "Description",
     "HorizonNetwork",
     "LayerCount",
     "MnistSCNN",
-    "OnSpikeValues",
     "ReluNetwork",
     "SpikingNetwork",
     "cifar_airbench",

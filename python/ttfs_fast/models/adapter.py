@@ -9,7 +9,7 @@ LARGEST_LOGIT = 60.0
 """exp(-60) is the least spike value that a logit is turned into; exp(-104) would be 0."""
 
 
-class OnSpikeValues(nn.Module):
+class DecodeSpikes(nn.Module):
     """Feeds a ReLU network with spike values, and returns its logits as spike values.
 
     The same encoding, loss, training and evaluation then serve spiking and ordinary networks: the

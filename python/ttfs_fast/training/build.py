@@ -11,8 +11,8 @@ from torch import nn
 from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
 from ttfs_fast.analysis.horizons import set_horizons_
 from ttfs_fast.models import (
+    DecodeSpikes,
     HorizonNetwork,
-    OnSpikeValues,
     SpikingNetwork,
     cifar_airbench,
     cifar_scnn,
@@ -125,7 +125,7 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True)
         return network if centered else network.fold_()
     if config.neuron != "spiking":
         assert isinstance(model, SpikingNetwork)
-        return OnSpikeValues(relu_twin(model, batch_norm=config.neuron == "relu-norm"), encoding)
+        return DecodeSpikes(relu_twin(model, batch_norm=config.neuron == "relu-norm"), encoding)
     if config.horizons:
         set_horizons_(model, config.horizons)
     if config.weight_sum and centered:
