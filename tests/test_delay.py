@@ -20,7 +20,7 @@ from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.optim.clipping import clip_gradient_
-from ttfs_fast.quantization import convert
+from ttfs_fast.quantization import convert, prepare_qat_
 
 INF = math.inf
 
@@ -197,6 +197,19 @@ def test_integers_refuse_delays_and_take_their_neurons(seed: int) -> None:
     error = np.log(codes[heard] * integers.time_scales[0]) - float_times[heard]
     assert abs(np.median(error)) < 0.02
     assert np.quantile(np.abs(error), 0.9) < 0.1
+
+
+def test_delays_train_beside_quantized_weights(seed: int) -> None:
+    model = prepare_qat_(network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    before = model[2].delay.detach().clone()
+    out = model(spikes(4, 2, 6, 6, silent=0))
+    out[out.isfinite()].log().sum().backward()
+    optimizer.step()
+    assert model[2].delay.grad.ne(0).any()
+    assert not torch.equal(model[2].delay, before)
+    with pytest.raises(TypeError, match="no Delay: put the neurons"):
+        convert(model, input_size=(2, 6, 6), encoding=Encoding(alpha=3.0, polarity="both"))
 
 
 def test_layers_with_horizons_fold_around_delays(seed: int) -> None:
