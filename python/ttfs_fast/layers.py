@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 Layer = SpikingLinear | SpikingConv2d
@@ -176,6 +176,41 @@ class SpikeCounter:
             name: self.spikes[name] / neurons if neurons else float("nan")
             for name, neurons in self.neurons.items()
         }
+
+
+class ForcedSpikeCounter:
+    """Counts the spikes that a network with horizons forces: a late neuron spikes at its horizon.
+
+    `SpikeCounter` leaves them out. They are the silent inputs of every
+    :class:`~ttfs_fast.horizon.ReferenceSpikes`, behind the pool of the layer before where there is
+    one. Padding and the reference inputs are not counted.
+
+    Attributes
+    ----------
+    spikes : int
+        Forced spikes so far.
+    """
+
+    def __init__(self) -> None:
+        self.spikes = 0
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Count inside the block, over all modules of ``model``."""
+
+        def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self.spikes += int(torch.isinf(inputs[0]).sum())
+
+        with ExitStack() as handles:
+            for module in model.modules():
+                if isinstance(module, ReferenceSpikes):
+                    handles.callback(module.register_forward_pre_hook(count).remove)
+            yield
+
+
+def has_reference_spikes(model: nn.Module) -> bool:
+    """Whether a network has horizons, in its folded form."""
+    return any(isinstance(module, ReferenceSpikes) for module in model.modules())
 
 
 class SpikeRecorder:

@@ -37,7 +37,7 @@ def units(context: Context) -> list[WorkUnit]:
             key = f"{network.stem}/undisturbed/{images}"
             found.append(WorkUnit(key, partial(_undisturbed, network, images)))
         images = _images(context, network, SNR)
-        for bits in BITS:
+        for bits in _rounded_bits(network):
             key = f"{network.stem}/rounded/{images}/{bits}"
             found.append(WorkUnit(key, partial(_rounded, network, images, bits)))
         for kind in levels:
@@ -61,7 +61,8 @@ def result(context: Context, values: Values) -> dict[str, Any]:
         own: dict[str, Any] = {
             "title": network.title,
             "rounded": {
-                str(bits): values[f"{network.stem}/rounded/{images}/{bits}"] for bits in BITS
+                str(bits): values[f"{network.stem}/rounded/{images}/{bits}"]
+                for bits in _rounded_bits(network)
             },
         }
         for kind, levels in _levels(context).items():
@@ -95,6 +96,11 @@ def _draws(context: Context, network: EvaluatedNetwork, kind: str) -> int:
         return 1
     draws = context.plan.draws if kind == SNR else context.plan.fewer_draws
     return draws if network.is_small else max(2, draws // 4)
+
+
+def _rounded_bits(network: EvaluatedNetwork) -> tuple[int, ...]:
+    """Bits to which its weights are rounded: none with horizons, whose weights keep their sum."""
+    return () if network.has_horizons else BITS
 
 
 def _circuit_levels(context: Context, network: EvaluatedNetwork) -> tuple[float, ...]:

@@ -39,6 +39,12 @@ KINDS: dict[str, tuple[str, str, Callable[[float], str]]] = {
 }
 """Disturbances beyond the paper: what, its unit in a picture, and how a level is written."""
 
+HORIZON_NOTE = (
+    " The network has horizons: each neuron's weights have a fixed sum, which noise changes, and "
+    "with it the time of its spikes by more than they lie apart. Rounding to few bits without "
+    "retraining (Q) is left out: float rounding changes the sum, too. Table 4 has its integers."
+)
+
 TOLERATED_LOSS = 0.005
 """Loss of accuracy up to which a disturbance counts as tolerated."""
 
@@ -60,8 +66,12 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         found.pictures.append(
             Picture(
                 f"{NAME}-{network.key}-weights",
-                f"{network.title}: accuracy against noise on the weights (N), beside rounding to "
-                "8, 4 and 2 bits without retraining (Q)",
+                f"{network.title}: accuracy against noise on the weights (N)"
+                + (
+                    ", beside rounding to 8, 4 and 2 bits without retraining (Q)"
+                    if own["rounded"]
+                    else ""
+                ),
                 pictures.noise_curve(
                     own[SNR]["rows"],
                     own[SNR]["undisturbed"],
@@ -184,7 +194,8 @@ def _noise_table(network: EvaluatedNetwork, own: dict[str, Any]) -> Table:
         f"{network.title}: Gaussian noise on the weights",
         columns,
         rows,
-        f"{own[SNR]['images']:,} test images; {percent()(own[SNR]['undisturbed'])} without noise.",
+        f"{own[SNR]['images']:,} test images; {percent()(own[SNR]['undisturbed'])} without noise."
+        + (HORIZON_NOTE if network.has_horizons else ""),
     )
 
 

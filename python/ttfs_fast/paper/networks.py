@@ -15,7 +15,7 @@ from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, lo
 from ttfs_fast.data.folders import center_square
 from ttfs_fast.data.sources import data_folders, folder_path
 from ttfs_fast.encoding import encoding_of
-from ttfs_fast.layers import spiking_layers
+from ttfs_fast.layers import has_reference_spikes, spiking_layers
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.models.shipped import ShippedName
 from ttfs_fast.paper.store import digest
@@ -41,6 +41,9 @@ PAPER_DATA = {"mnist": "mnist", "digits": "mnist", "cifar10": "cifar10", "folder
 """Data set of a network to that of the paper's tables which it is set beside."""
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "Digits", "folder": "Images"}
 IMAGENET_CLASSES = 1000
+
+CALIBRATION_IMAGES = 500
+"""Training images on which the conversion of a network with horizons measures its leads."""
 
 
 class NoNetworksError(FileNotFoundError):
@@ -170,6 +173,16 @@ class EvaluatedNetwork:
     def is_small(self) -> bool:
         """Whether it runs thousands of images a second."""
         return self.config.model == "mnist_scnn"
+
+    @property
+    def has_horizons(self) -> bool:
+        """Whether its layers have horizons, at which late neurons are made to spike."""
+        return has_reference_spikes(self.model)
+
+    def calibration_images(self) -> NDArray[np.uint8]:
+        """Training images on which a network with horizons is converted to integers."""
+        image_set = load(self.config.dataset, self.config.data_root, train=True)
+        return image_set.images[:CALIBRATION_IMAGES]
 
     @cached_property
     def stem(self) -> str:
@@ -360,7 +373,7 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> EvaluatedNe
             f"{run.weights.name}"
         )
     model, config = load_model(weights)
-    if config.neuron != "spiking":
+    if config.neuron not in ("spiking", "horizon"):
         raise ValueError(f"{path} holds a network of {config.neuron} neurons; these do not spike")
     name = path.name if path.is_dir() else path.stem
     log = run.log

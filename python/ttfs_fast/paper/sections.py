@@ -187,8 +187,8 @@ def joules(value: float) -> str:
 
 
 def tau(value: float) -> str:
-    """A time in units of tau."""
-    return f"{value:.2f}"
+    """A time in units of tau; with two digits where it is short."""
+    return f"{value:.2f}" if not 0 < abs(value) < 0.01 else f"{value:.2g}"
 
 
 def finite(value: float) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 from ttfs_fast.analysis import evaluate, spike_timing
 from ttfs_fast.analysis.plotting import spike_raster
 from ttfs_fast.data import ImageSet
+from ttfs_fast.layers import ForcedSpikeCounter
 from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.part import Context, ReportPart, Values
@@ -49,8 +50,12 @@ def units(context: Context) -> list[WorkUnit]:
 
 
 def _evaluate(network: EvaluatedNetwork) -> dict[str, Any]:
-    found = evaluate(network.model, network.test_set).to_dict()
+    forced = ForcedSpikeCounter()
+    with forced.watching(network.model):
+        found = evaluate(network.model, network.test_set).to_dict()
     del found["images_per_second"]  # a time, not a result
+    if network.has_horizons:
+        found["forced_spikes_per_image"] = forced.spikes / found["images"]
     found["classes"] = list(network.test_set.classes)
     if len(found["classes"]) > MOST_CLASSES:
         found["classes"] = found["confusion"] = None
@@ -104,6 +109,12 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         "given both ways: weights x sparsity x 10 pJ, as the paper counts, and 10 pJ for every "
         "neuron that spikes, as its circuit section defines it."
     )
+    if any(network.has_horizons for network in context.networks):
+        found.text.append(
+            "A network with horizons (docs/horizon.md) makes every neuron that has not spiked by "
+            "its layer's horizon spike then. These forced spikes are no spikes of the fraction and "
+            "the energies above; they are counted apart, behind the layers' pools."
+        )
     found.tables += [
         _accuracy(context, result),
         _sparsity(context, result),
@@ -258,6 +269,7 @@ def _energy(context: Context, result: dict[str, Any]) -> Table:
                 by_weights / claim.energy - 1 if claim and network.comparable else None,
                 own["energy_by_spikes_joule"],
                 own["spikes_per_image"],
+                own.get("forced_spikes_per_image"),
                 own["neurons"],
             ]
         )
@@ -268,6 +280,7 @@ def _energy(context: Context, result: dict[str, Any]) -> Table:
         Column("difference", relative),
         Column("by neuron spikes", joules),
         Column("spikes an image", whole),
+        Column("forced at horizons, an image", whole),
         Column("neurons", whole),
     ]
     return Table(f"{NAME}-energy", "Energy of an image", columns, rows)

@@ -91,8 +91,12 @@ def result(context: Context, values: Values) -> dict[str, Any]:
 
 def section(context: Context, result: dict[str, Any]) -> Section:
     found = Section(NAME, TITLE)
+    left_out = {network.title: _problem(network) for network in context.networks}
+    reasons = [f"{title} ({why})" for title, why in left_out.items() if why is not None]
+    if reasons:
+        found.text.append(f"Not turned into integers: {'; '.join(reasons)}.")
     if not result:
-        found.text.append("None of the networks can be turned into integers: see what is missing.")
+        found.text.append("No network can be turned into integers.")
         return found
     found.headline = _headline(context, result)
     found.tiles += _tiles(context, result)
@@ -131,27 +135,26 @@ def _retrained_key(context: Context, network: EvaluatedNetwork, bits: int) -> st
 
 
 def _suitable(context: Context) -> list[EvaluatedNetwork]:
-    """Networks that the integer engine can run: chains, with images in memory, not standardized."""
-    found = []
-    for network in context.networks:
-        if not isinstance(network.test_set, ImageSet) or network.encoding.standardize:
-            continue
-        if _can_convert(network):
-            found.append(network)
-    return found
+    """Networks that the integer engine can run."""
+    return [network for network in context.networks if _problem(network) is None]
 
 
 @functools.cache
-def _can_convert(network: EvaluatedNetwork) -> bool:
+def _problem(network: EvaluatedNetwork) -> str | None:
+    """Why a network cannot become integers; None if it can."""
+    if not isinstance(network.test_set, ImageSet):
+        return "its images are read from files as they are needed"
+    if network.encoding.standardize:
+        return "its images are standardized first"
     try:
         _convert(network, BITS[0])
-    except (TypeError, ValueError):
-        return False
-    return True
+    except (TypeError, ValueError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _retrained(context: Context) -> list[EvaluatedNetwork]:
-    """The network that is retrained: the first, if there is time for it."""
+    """The network that is retrained: the first, if it is small and there is time for it."""
     first = [network for network in _suitable(context)[:1] if network.is_small]
     return first if context.plan.retrain_epochs else []
 
@@ -160,6 +163,7 @@ def _images(context: Context, network: EvaluatedNetwork) -> int:
     return network.images if network.is_small else min(network.images, context.plan.deep_images)
 
 
+@functools.cache
 def _convert(network: EvaluatedNetwork, bits: int) -> IntegerNetwork:
     assert isinstance(network.test_set, ImageSet)
     channels, height, width = network.test_set.images.shape[1:]
@@ -167,6 +171,7 @@ def _convert(network: EvaluatedNetwork, bits: int) -> IntegerNetwork:
         network.model,
         bits,
         input_size=(channels, height, width),
+        images=network.calibration_images() if network.has_horizons else None,
     )
 
 
@@ -181,6 +186,8 @@ def _plain(network: EvaluatedNetwork, bits: int, images: int) -> dict[str, Any]:
 
 def _both_ways(network: EvaluatedNetwork, converted: IntegerNetwork, images: int) -> dict[str, Any]:
     """An integer network, and the float network with the same weights."""
+    if network.has_horizons:
+        return _integers_alone(network, converted, images)
     some = network.some(images)
     twin = float_twin(converted, network.model)
     simulated = evaluate(twin, some)
@@ -203,6 +210,31 @@ def _both_ways(network: EvaluatedNetwork, converted: IntegerNetwork, images: int
         "sparsity": integer.sparsity,
         "bytes": len(converted.to_bytes()),
         "weight_snr": finite(signal_to_noise(torch.cat(before), torch.cat(after))),
+    }
+
+
+def _integers_alone(
+    network: EvaluatedNetwork, converted: IntegerNetwork, images: int
+) -> dict[str, Any]:
+    """An integer network with horizons, beside the float network with its own weights."""
+    some, threads = network.some(images), torch.get_num_threads()
+    integer = quantization.evaluate(converted, some, threads=threads)
+    compared = quantization.compare(
+        network.model,
+        converted,
+        some,
+        threads=threads,
+    )
+    return {
+        "images": integer.images,
+        "float_correct": None,
+        "float_accuracy": None,
+        "integer_correct": integer.correct,
+        "integer_accuracy": integer.accuracy,
+        "same_answer": compared.agreement,
+        "sparsity": integer.sparsity,
+        "bytes": len(converted.to_bytes()),
+        "weight_snr": None,
     }
 
 
@@ -379,6 +411,12 @@ def _table(network: EvaluatedNetwork, own: dict[str, Any]) -> Table:
         f"reckons {numbers.DECIBEL_PER_BIT} dB a bit, 48, 24 and 12 dB: that is for a signal that "
         "fills the range evenly, which weights do not."
     )
+    if network.has_horizons:
+        note += (
+            " The network has horizons: its weights keep their sum when they are rounded to "
+            "integers, which neither retraining nor a float network with rounded weights does, so "
+            "that both are left out. Agreement is that with the exact weights in float."
+        )
     if own["settings"]:
         how, training = own["settings"], own["settings"]["training"]
         note += (
