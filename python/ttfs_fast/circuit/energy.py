@@ -40,13 +40,12 @@ def energy(
     """
     loop = np.asarray(loop_time, dtype=np.float64)
     membrane = np.asarray(membrane_time, dtype=np.float64)
-    middle = 0.5 * (parameters.low_frequency + parameters.high_frequency)
-    third = parameters.threshold_frequency or middle
     logic = parameters.logic_capacitance * parameters.supply**2
     loop_power = (
         parameters.ring_frequency * (2 * cycle_energy(parameters) + logic) + parameters.static_power
     )
-    membrane_power = (middle + third) * cycle_energy(parameters)
+    frequencies = parameters.middle_frequency + parameters.vco3_frequency
+    membrane_power = frequencies * cycle_energy(parameters)
     return loop * loop_power + membrane * membrane_power
 
 

@@ -96,6 +96,16 @@ class CircuitParameters:
         return 2 * (self.high_frequency - self.low_frequency)
 
     @property
+    def middle_frequency(self) -> float:
+        """VCO4 at rest, Hz: the middle between `low_frequency` and `high_frequency`."""
+        return 0.5 * (self.low_frequency + self.high_frequency)
+
+    @property
+    def vco3_frequency(self) -> float:
+        """`threshold_frequency`, or its default: the middle."""
+        return self.threshold_frequency or self.middle_frequency
+
+    @property
     def unit_phase(self) -> float:
         """Phase that VCO4 gains over VCO3 when the membrane of equation (1) rises by 1, rad."""
         return self.membrane_gain * self.phase_per_weight * self.tau
@@ -115,7 +125,6 @@ class CircuitParameters:
 
     def core(self) -> dict[str, float]:
         """What the simulator takes."""
-        middle = 0.5 * (self.low_frequency + self.high_frequency)
         return {
             "loop_gain": self.loop_gain,
             "loop_corner": self.loop_corner,
@@ -123,7 +132,7 @@ class CircuitParameters:
             "ring_frequency": self.ring_frequency,
             "low_frequency": self.low_frequency,
             "high_frequency": self.high_frequency,
-            "threshold_frequency": self.threshold_frequency or middle,
+            "threshold_frequency": self.vco3_frequency,
             "threshold_phase": self.threshold,
             "phase_range": float(self.phase_range),
         }

@@ -84,9 +84,7 @@ def default_step(parameters: CircuitParameters, model: Model = "averaged") -> fl
         if parameters.loop_corner < 4 * parameters.loop_gain:
             step = min(step, 0.25 / natural)
         return step
-    fastest = max(
-        parameters.ring_frequency, parameters.high_frequency, parameters.threshold_frequency or 0
-    )
+    fastest = max(parameters.ring_frequency, parameters.high_frequency, parameters.vco3_frequency)
     return min(1 / (STEPS_PER_PERIOD * fastest), 0.5 / parameters.loop_corner)
 
 

@@ -63,9 +63,7 @@ def netlist(
     points = points or [(0.0, phase)]
     corner = parameters.loop_corner * parameters.tau
     gain = parameters.membrane_gain * parameters.tau
-    middle = 0.5 * (parameters.low_frequency + parameters.high_frequency)
-    third = parameters.threshold_frequency or middle
-    leak = 2 * math.pi * (middle - third) * parameters.tau
+    leak = 2 * math.pi * (parameters.middle_frequency - parameters.vco3_frequency) * parameters.tau
     first = float(t[order[0]]) if order else end
     released = [(0.0, 0.0), (first - ramp / 2, 0.0), (first + ramp / 2, leak)]
     if first < ramp:
