@@ -105,6 +105,24 @@ def test_mirrored_borders_are_smaller_than_the_image() -> None:
         Augmentation((6, 5), crop=5, crop_padding="reflect")(pixels, generator)
 
 
+def test_cutout_erases_one_square_of_each_image(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.rand(400, 3, 9, 7, generator=generator)
+    changed = Augmentation((9, 7), cutout=4)(pixels, generator)
+    erased = changed != pixels
+    assert torch.equal(erased[:, 0], erased[:, 1])
+    assert torch.equal(erased[:, 0], erased[:, 2])
+    heights, widths = erased[:, 0].any(2).sum(1), erased[:, 0].any(1).sum(1)
+    assert torch.equal(erased[:, 0].sum((1, 2)), heights * widths)  # a rectangle
+    assert heights.max() == widths.max() == 4
+    assert (heights * widths == 16).float().mean() > 0.1
+    assert erased.any(0).all()  # every pixel is erased in some image
+    mean = pixels.mean((2, 3), keepdim=True).expand_as(pixels)
+    assert torch.allclose(changed[erased], mean[erased])
+    with pytest.raises(ValueError, match="cutout must be a number of pixels, 0 or more; got -1"):
+        Augmentation((9, 7), cutout=-1)
+
+
 def test_crop_flip_and_standardization_come_before_the_encoding() -> None:
     pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
     images = some_images(30)

@@ -1,5 +1,6 @@
 """Random changes of training images, by kornia, each decided by one explicit generator."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -12,7 +13,7 @@ CropPadding = Literal["black", "reflect"]
 
 
 class Augmentation:
-    """Crops, flips and rescales images at random.
+    """Crops, flips, rescales and erases parts of images at random.
 
     Parameters
     ----------
@@ -30,6 +31,10 @@ class Augmentation:
         GoogLeNet's augmentation, (0.08, 1).
     aspect : pair of float
         Least and largest ratio of the piece's width to its height, for ``resized_crop``.
+    cutout : int
+        Side in pixels of a square that takes the mean color of its image, centered at a random
+        pixel; what lies beyond the border is lost. 0 for none. Source: DeVries and Taylor,
+        "Improved regularization of convolutional neural networks with Cutout", arXiv 1708.04552.
 
     Notes
     -----
@@ -46,9 +51,11 @@ class Augmentation:
         flip: bool = False,
         resized_crop: tuple[float, float] | None = None,
         aspect: tuple[float, float] = (3 / 4, 4 / 3),
+        cutout: int = 0,
     ) -> None:
-        if crop < 0:
-            raise ValueError(f"crop must be a number of pixels, 0 or more; got {crop}")
+        for name, pixels in (("crop", crop), ("cutout", cutout)):
+            if pixels < 0:
+                raise ValueError(f"{name} must be a number of pixels, 0 or more; got {pixels}")
         if crop_padding not in get_args(CropPadding):
             raise ValueError(f'crop_padding must be "black" or "reflect"; got {crop_padding!r}')
         if crop and resized_crop is not None:
@@ -83,6 +90,8 @@ class Augmentation:
                 )
             if flip:
                 steps.append(kornia.RandomHorizontalFlip(p=0.5))
+        if cutout:
+            steps.append(functools.partial(_erase, side=cutout))
         self._steps = steps
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -126,3 +135,16 @@ class Augmentation:
             for step in self._steps:
                 pixels = step(pixels)
         return pixels.clamp(0, 1)  # the scaling rounds
+
+
+def _erase(pixels: Tensor, side: int) -> Tensor:
+    """Fill a square of each image with the image's mean color."""
+    count, _, rows, columns = pixels.shape
+
+    def inside(length: int) -> Tensor:
+        start = torch.randint(length, (count, 1)) - side // 2
+        place = torch.arange(length)
+        return (place >= start) & (place < start + side)
+
+    square = inside(rows)[:, None, :, None] & inside(columns)[:, None, None, :]
+    return torch.where(square, pixels.mean((2, 3), keepdim=True), pixels)

@@ -268,6 +268,12 @@ class TrainConfig:
         min=0,
         max=1,
     )
+    cutout: int = setting(
+        0,
+        "Side in pixels of a square that is erased from each training image; 0: none.",
+        group=AUGMENTATION,
+        min=0,
+    )
     jitter: float = setting(
         0.0,
         "Standard deviation of Gaussian noise on the input spike times in training, in units of "

@@ -84,7 +84,7 @@ def _stream(config: TrainConfig, rank: int) -> tuple[StreamedImages, StreamedIma
 
 
 def augmentation_of(config: TrainConfig, size: tuple[int, int]) -> Augmentation | None:
-    if not (config.crop or config.hflip or config.resized_crop):
+    if not (config.crop or config.hflip or config.resized_crop or config.cutout):
         return None
     piece = (config.resized_crop, 1.0) if config.resized_crop else None
     return Augmentation(
@@ -93,6 +93,7 @@ def augmentation_of(config: TrainConfig, size: tuple[int, int]) -> Augmentation 
         crop_padding=config.crop_padding,
         flip=config.hflip,
         resized_crop=piece,
+        cutout=config.cutout,
     )
 
 
