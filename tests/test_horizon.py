@@ -242,7 +242,10 @@ def test_renormalized_weights_have_deviation_one(seed: int) -> None:
     before = model.train()[0](z := spikes(8, 2, 8, 6))
     with torch.no_grad():
         model[0].weight.mul_(torch.linspace(0.5, 40, 8).double().view(-1, 1, 1, 1))
+        model[-1].weight.mul_(3)
+        last = model[-1].weight.clone()
     renormalize_horizons_(model)
+    assert torch.equal(model[-1].weight, last)  # its scale is that of the outputs
     norms = model[0].weight.flatten(1).square().mean(1)
     assert torch.allclose(norms, torch.ones_like(norms))
     assert torch.allclose(leads(model[0](z), 0), leads(before, 0), rtol=1e-9)

@@ -881,15 +881,14 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
 
 @torch.no_grad()
 def renormalize_horizons_(model: Model) -> Model:
-    """Bring the weights of each neuron in layers with a horizon back to deviation 1, in place.
+    """Bring the weights of each neuron that normalizes its outputs back to deviation 1, in place.
 
     With ``normalization="batch"`` their scale does not change the outputs, but a learning rate acts
-    on weights of one size only. With the other ones it does change them: training holds the weights
-    at this size, too. Not for layers that were given their weights, as by
-    `ttfs_fast.conversion.from_relu`. Called after each step of the optimizer.
+    on weights of one size only. With ``"mean"`` it does change them, and training holds it; layers
+    with ``"none"``, such as a last one, are left alone. Called after each step of the optimizer.
     """
     for layer in horizon_layers(model).values():
-        if layer.weight.requires_grad:
+        if layer.weight.requires_grad and layer.normalization != "none":
             flat = layer.weight.flatten(1)
             sizes = flat.norm(dim=1).clamp_(min=torch.finfo(flat.dtype).tiny)
             sizes.mul_(1 / math.sqrt(layer.fan_in))

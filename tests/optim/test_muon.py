@@ -43,6 +43,24 @@ def test_the_learning_rate_is_the_size_of_a_step(seed: int) -> None:
     assert decayed == pytest.approx(torch.full((2, 2), -0.05))
 
 
+def test_matrices_of_an_adam_group_get_adam_s_steps(seed: int) -> None:
+    torch.manual_seed(seed)
+    start = torch.randn(10, 50)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    hidden = nn.Parameter(start.clone())
+    muon = Muon([{"params": [hidden]}, {"params": [ours], "adam": True}], lr=0.01, beta2=0.99)
+    adam = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99))
+    for _ in range(3):
+        grad = torch.randn(10, 50)
+        for parameter in (hidden, ours, theirs):
+            parameter.grad = grad.clone()
+        muon.step()
+        adam.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert not torch.allclose(ours, start, atol=1e-2)
+    assert not torch.allclose(hidden, theirs, atol=1e-2)
+
+
 def test_a_centered_gradient_gives_a_centered_step(seed: int) -> None:
     torch.manual_seed(seed)
     grad = torch.randn(6, 40)

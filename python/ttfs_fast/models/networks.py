@@ -219,6 +219,9 @@ class HorizonNetwork(nn.Sequential):
                     normalization=normalization,
                     **options,
                 )
+                if after is None:
+                    # Answers that hardly differ: the loss of a new network is that of a guess.
+                    nn.init.normal_(made.weight, std=0.1)
             elif isinstance(layer, GlobalPool):
                 self.add_module(name, FirstSpike())
             elif isinstance(layer, Inception):

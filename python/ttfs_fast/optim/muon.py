@@ -48,12 +48,13 @@ class Muon(torch.optim.Optimizer):
     A step of a weight matrix, seen as (outputs, inputs), is its gradient's moving average with
     Nesterov's correction, with its singular values made equal, and scaled so that the root mean
     square of its elements is the learning rate. Parameters of fewer than two dimensions get
-    Adam's steps, whose elements are of that size, too.
+    Adam's steps, whose elements are of that size, too; so do the matrices of a parameter group with
+    ``adam=True``, such as the weights of a classifier.
 
     Parameters
     ----------
-    params : iterable of Tensor
-        What to train.
+    params : iterable of Tensor, or of dict
+        What to train, or groups of it.
     lr : float
         Learning rate: size of a step's elements.
     momentum : float
@@ -72,7 +73,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         *,
         momentum: float = 0.95,
@@ -81,7 +82,13 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(
             params,
-            {"lr": lr, "momentum": momentum, "beta2": beta2, "weight_decay": weight_decay},
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "beta2": beta2,
+                "weight_decay": weight_decay,
+                "adam": False,
+            },
         )
 
     @torch.no_grad()
@@ -97,7 +104,8 @@ class Muon(torch.optim.Optimizer):
                     continue
                 if group["weight_decay"]:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                step = self._matrix_step if parameter.dim() > 1 else self._vector_step
+                matrix = parameter.dim() > 1 and not group["adam"]
+                step = self._matrix_step if matrix else self._vector_step
                 step(parameter, group)
         return loss
 

@@ -27,6 +27,7 @@ from ttfs_fast.horizon import (
     HorizonConv2d,
     estimate_statistics_,
     fold_horizons_,
+    horizon_layers,
     renormalize_horizons_,
     whiten_,
 )
@@ -639,8 +640,16 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
             fused=True,
         )
     if config.optimizer == "muon":
+        # A classifier's rows are not directions of one space: it gets Adam's steps.
+        layers = horizon_layers(model).values()
+        classifiers = [layer.weight for layer in layers if layer.normalization == "none"]
+        apart = {id(parameter) for parameter in classifiers}
+        others = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if classifiers:
+            groups.append({"params": classifiers, "adam": True})
         return Muon(
-            model.parameters(),
+            groups,
             config.lr,
             momentum=config.momentum,
             beta2=config.adam_beta2,
