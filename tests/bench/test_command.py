@@ -26,8 +26,13 @@ def run(*arguments: str):  # type: ignore[no-untyped-def]
         torch.set_num_threads(before)
 
 
-def test_the_choices_are_the_groups() -> None:
-    assert [str(group) for group in cli.bench.BenchGroup] == list(GROUPS)
+def test_the_help_names_the_groups_and_others_are_refused(tmp_path: Path) -> None:
+    said = " ".join(run("--help").output.replace("\u2502", " ").split())
+    assert all(name in said for name in GROUPS)
+    done = run("--only", "layers,layer", "--out", str(tmp_path / "new"))
+    assert done.exit_code == 2
+    assert f"--only takes groups of {', '.join(GROUPS)}; got 'layer'" in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_chosen_groups_are_measured_printed_and_written(tmp_path: Path) -> None:
@@ -78,12 +83,12 @@ def test_a_narrow_terminal_cuts_nothing(name: str) -> None:
 
 
 def test_every_group_but_the_slow_one_is_the_default() -> None:
-    everything, group = list(GROUPS), cli.bench.BenchGroup
+    everything = list(GROUPS)
     assert cli.bench.chosen(None, plain=True, threads=2) == everything
     assert cli.bench.chosen(None, plain=False, threads=2) == [n for n in everything if n != "plain"]
     assert "threads" not in cli.bench.chosen(None, plain=True, threads=1)
-    assert cli.bench.chosen([group.VGG], plain=True, threads=2) == ["vgg", "plain"]
-    assert cli.bench.chosen([group.PLAIN], plain=True, threads=1) == ["plain"]
+    assert cli.bench.chosen("vgg", plain=True, threads=2) == ["vgg", "plain"]
+    assert cli.bench.chosen("plain", plain=True, threads=1) == ["plain"]
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:

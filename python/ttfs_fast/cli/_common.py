@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,15 +79,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Dataset(StrEnum):
-    """Data sets that the commands know."""
-
-    MNIST = "mnist"
-    DIGITS = "digits"
-    CIFAR10 = "cifar10"
-    FOLDER = "folder"
 
 
 def option(text: str, **more: Any) -> Any:

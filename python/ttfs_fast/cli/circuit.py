@@ -1,9 +1,8 @@
 """``ttfs-fast circuit``: the neuron as a circuit, simulated."""
 
 import dataclasses
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from ttfs_fast._csv import write_csv
 from ttfs_fast.cli._common import (
@@ -34,13 +33,7 @@ if TYPE_CHECKING:
 circuit = group("circuit", "Simulate the neuron circuit: ring oscillators and a phase-locked loop.")
 
 
-class ModelName(StrEnum):
-    """Models of the circuit."""
-
-    AVERAGED = "averaged"
-    SWITCHING = "switching"
-
-
+ModelName = Literal["averaged", "switching"]
 Model = Annotated[
     ModelName,
     option("averaged: mean phases, exact; switching: square waves, XOR, sampled flip-flop."),
@@ -83,7 +76,7 @@ def waveform(
         p, noise = _settings(settings)
         t = split_numbers(input_times, "--input-times")
         w = split_numbers(input_weights, "--input-weights")
-        chosen = [m.value for m in ModelName] if model == "both" else [model]
+        chosen = list(get_args(ModelName)) if model == "both" else [model]
         _announce(p, noise, f"{len(t)} inputs, {', '.join(chosen)}", seed)
         results = {}
         for name in chosen:
@@ -141,7 +134,7 @@ def waveform(
 def jitter(
     inputs: Annotated[str, option("Input jitter in %, a list.")] = "1,3,5,7,9",
     trials: Trials = 20_000,
-    model: Model = ModelName.AVERAGED,
+    model: Model = "averaged",
     settings: Settings = None,
     seed: Seed = 0,
     out: Table = None,
@@ -160,14 +153,14 @@ def jitter(
         p, noise = _settings(settings, OPERATING_POINT.noise)
         point = dataclasses.replace(OPERATING_POINT, noise=noise)
         values = split_numbers(inputs, "--inputs")
-        _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model.value}", seed)
+        _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model}", seed)
         with counting_bar(trials * len(values), show=True) as advance:
             points = jitter_sweep(
                 point,
                 values,
                 parameters=p,
                 trials=trials,
-                model=model.value,
+                model=model,
                 seed=seed,
                 progress=advance,
             )
@@ -178,7 +171,7 @@ def jitter(
 def quantization(
     bits: Annotated[str, option("Bits of the weights, a list.")] = "4,8,16,24,32",
     trials: Trials = 20_000,
-    model: Model = ModelName.AVERAGED,
+    model: Model = "averaged",
     settings: Settings = None,
     seed: Seed = 0,
     out: Table = None,
@@ -197,14 +190,14 @@ def quantization(
         p, noise = _settings(settings, OPERATING_POINT.noise)
         point = dataclasses.replace(OPERATING_POINT, noise=noise)
         values = [int(value) for value in split_numbers(bits, "--bits")]
-        _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model.value}", seed)
+        _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model}", seed)
         with counting_bar(trials * len(values), show=True) as advance:
             points = quantization_sweep(
                 point,
                 values,
                 parameters=p,
                 trials=trials,
-                model=model.value,
+                model=model,
                 seed=seed,
                 progress=advance,
             )
@@ -215,7 +208,7 @@ def quantization(
 def layer(
     images: Annotated[int, option("Test images to run through circuits.", min=1)] = 20,
     weights: Weights = Path("mnist_scnn"),
-    model: Model = ModelName.AVERAGED,
+    model: Model = "averaged",
     duration: Annotated[float, option("Time simulated in each layer, in units of tau.")] = 8.0,
     settings: Settings = None,
     seed: Seed = 0,
@@ -243,7 +236,7 @@ def layer(
         root = None if data_root is None else str(data_root)
         image_set = load(config.dataset, root, train=False)
         images = min(images, len(image_set))
-        what = f"{source} on {images:,} images of {image_set.name}, {model.value}"
+        what = f"{source} on {images:,} images of {image_set.name}, {model}"
         _announce(p, noise, what, seed)
         with counting_bar(images, show=True) as advance:
             result = simulate_network(
@@ -252,7 +245,7 @@ def layer(
                 p,
                 images=images,
                 noise=noise,
-                model=model.value,
+                model=model,
                 duration=duration,
                 seed=seed,
                 progress=advance,

@@ -3,11 +3,10 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ttfs_fast.cli._common import (
     DataRoot,
-    Dataset,
     Debug,
     Download,
     Threads,
@@ -29,13 +28,18 @@ from ttfs_fast.cli._results import (
     print_operations,
     print_result,
 )
+from ttfs_fast.data import DatasetName
+from ttfs_fast.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from ttfs_fast.data import StreamedImages
 
 
 @app.command(name="eval")
 def evaluate(
     weights: Weights = None,
     dataset: Annotated[
-        Dataset | None,
+        DatasetName | None,
         option(
             "Data set to test on. Default: what the weights were trained on; for an integer "
             "network, the one whose images have its size.",
@@ -96,7 +100,7 @@ def evaluate(
                 )
             evaluate_file(
                 weights,
-                None if dataset is None else str(dataset),
+                dataset,
                 None if data_root is None else str(data_root),
                 train_split=train_split,
                 batch_size=batch_size,
@@ -108,41 +112,22 @@ def evaluate(
 
         import ttfs_fast
         from ttfs_fast import analysis
-        from ttfs_fast.data import ImageFolder, ImageSet, StreamedImages, load
-        from ttfs_fast.training.datasets import check_shape
+        from ttfs_fast.data import ImageSet, load
 
         set_threads(threads)
         energy_models = analysis.read_energy_models(energy)
         model, config, source = choose_network(weights)
-        name = str(dataset or config.dataset)
+        name = dataset or config.dataset
         root = None if data_root is None else str(data_root)
         if download:
             download_data(name, root)
-        image_set: ImageSet | StreamedImages
-        if name == "folder":
-            if root is None:
-                raise ValueError("dataset folder needs --data-root: the folder or zip file")
-            assert weights is not None  # choose_network has refused it
-            shape, classes = images_of_network(weights)
-            if classes is None:
-                print(
-                    f"{source} does not name its classes: they are taken for the class folders, in "
-                    "the order of their names",
-                    file=sys.stderr,
-                )
-            image_set = StreamedImages(
-                ImageFolder(root, "train" if train_split else "val", classes),
-                batch_size,
-                shape.height,
-                workers=config.workers,
-                corrupt="skip",
-            )
-            check_shape(image_set, shape, source)
-            count = image_set.images
-        else:
-            assert weights is not None
-            image_set = fit_to_network(load(name, root, train=train_split), weights, source)
-            count = len(image_set)
+        assert weights is not None  # choose_network has refused it
+        image_set = (
+            _class_folders(weights, root, source, config, batch_size, train_split=train_split)
+            if name == "folder"
+            else fit_to_network(load(name, root, train=train_split), weights, source)
+        )
+        count = len(image_set) if isinstance(image_set, ImageSet) else image_set.images
         if not as_json:
             print(
                 f"testing {source} on {count:,} images of {image_set.name}: cpu, "
@@ -171,6 +156,39 @@ def evaluate(
                 print_operations(counts, energy_models)
             if len(image_set.classes) <= MOST_COLUMNS:
                 print_confusion(result, image_set.classes)
+
+
+def _class_folders(
+    weights: Path,
+    root: str | None,
+    source: str,
+    config: TrainConfig,
+    batch_size: int,
+    *,
+    train_split: bool,
+) -> "StreamedImages":
+    """The images of class folders, read while they are tested, as the network takes them."""
+    from ttfs_fast.data import ImageFolder, StreamedImages
+    from ttfs_fast.training.datasets import check_shape
+
+    if root is None:
+        raise ValueError("dataset folder needs --data-root: the folder or zip file")
+    shape, classes = images_of_network(weights)
+    if classes is None:
+        print(
+            f"{source} does not name its classes: they are taken for the class folders, in the "
+            "order of their names",
+            file=sys.stderr,
+        )
+    images = StreamedImages(
+        ImageFolder(root, "train" if train_split else "val", classes),
+        batch_size,
+        shape.height,
+        workers=config.workers,
+        corrupt="skip",
+    )
+    check_shape(images, shape, source)
+    return images
 
 
 DATASETS = {(1, 28, 28): "mnist", (3, 32, 32): "cifar10"}

@@ -15,6 +15,7 @@ from ttfs_fast.cli._common import (
 )
 from ttfs_fast.cli._options import Command, Given, settings_options
 from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.recipes import names
 
 
 @app.command(cls=Command)
@@ -24,8 +25,8 @@ def train(
     config: Annotated[
         str | None,
         option(
-            "Settings to start from: a recipe that comes with the package (mnist), or a .toml "
-            "file with fields of TrainConfig. Command-line options override it.",
+            f"Settings to start from, which options override: a .toml file, or a recipe that comes "
+            f"with the package: {', '.join(names())}.",
             show_default=False,
         ),
     ] = None,

@@ -318,7 +318,8 @@ class TrainConfig:
     )
     teacher: str | None = setting(
         None,
-        "Teacher for knowledge distillation: a weights file, or the name of a pretrained network.",
+        "Teacher for knowledge distillation: a weights file, the folder of a run, or the name of a "
+        "pretrained network.",
         group=TEACHER,
         path=True,
         decides=False,  # its weights are compared instead
@@ -350,8 +351,8 @@ class TrainConfig:
     )
     initial_checkpoint: str | None = setting(
         None,
-        "Weights to start from, of a network of the same shape: a weights file, or the name of a "
-        "pretrained network.",
+        "Weights to start from, of a network of the same shape: a weights file, the folder of a "
+        "run, or the name of a pretrained network.",
         basic=True,
         path=True,
         decides=False,  # the weights of a run are in its checkpoint
