@@ -9,7 +9,7 @@ from torch import nn
 from ttfs_fast.conversion import LeadEncoding, from_relu
 from ttfs_fast.data import load
 from ttfs_fast.horizon import fold_horizons_, horizon_layers
-from ttfs_fast.models import DecodeSpikes, relu_twin, vgg_stack
+from ttfs_fast.models import DecodeSpikes, relu_counterpart, vgg_stack
 from ttfs_fast.training import TrainConfig, train
 
 
@@ -97,7 +97,7 @@ def test_converted_networks_train(seed: int) -> None:
 
 
 def test_networks_of_the_package_convert(seed: int) -> None:
-    model = relu_twin(vgg_stack(4, width=0.25), batch_norm=True)
+    model = relu_counterpart(vgg_stack(4, width=0.25), batch_norm=True)
     images = torch.rand(64, 3, 32, 32)
     for _ in range(10):
         model(images)

@@ -293,14 +293,14 @@ def test_every_network_carries_its_encoding(make: Any) -> None:
 def test_pretrained_networks_carry_the_encoding_of_their_training(
     name: Any, expected: Encoding
 ) -> None:
-    from ttfs_fast.models.shipped import shipped_weights
+    from ttfs_fast.models.pretrained import pretrained_weights
     from ttfs_fast.training import load_model, load_pretrained
 
     assert getattr(models, name)(pretrained=True).encoding == expected
     assert load_model(name)[0].encoding == expected
     model, config = load_pretrained(name)
     assert model.encoding == config.encoding == expected
-    with shipped_weights(name) as path, safe_open(path, "pt") as file:
+    with pretrained_weights(name) as path, safe_open(path, "pt") as file:
         assert Encoding.from_json(file.metadata()["encoding"]) == expected
     assert getattr(models, name)(pretrained=True, encoding=ENCODING).encoding == ENCODING
 

@@ -22,7 +22,7 @@ from ttfs_fast.geometry import tap_shares
 from ttfs_fast.layers import SpikeCounter, watch_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import center_weights_
-from ttfs_fast.paper.table4 import float_twin
+from ttfs_fast.paper.table4 import dequantized_model
 
 LAYERS = ["0", "2", "5", "6", "7"]
 
@@ -38,7 +38,7 @@ def network() -> nn.Sequential:
     return model
 
 
-def twin(model: nn.Sequential) -> nn.Sequential:
+def counterpart(model: nn.Sequential) -> nn.Sequential:
     """The same network with a module of its own at each place."""
     apart = nn.Sequential(*map(copy.deepcopy, model))
     apart.encoding = model.encoding
@@ -57,7 +57,7 @@ def spikes(images: int = 6) -> Tensor:
 
 def test_evaluation_counts_both_places(image_set: ImageSet) -> None:
     model = network()
-    found, expected = (evaluate(m, image_set).to_dict() for m in (model, twin(model)))
+    found, expected = (evaluate(m, image_set).to_dict() for m in (model, counterpart(model)))
     del found["images_per_second"], expected["images_per_second"]
     assert list(found["sparsity_by_layer"]) == LAYERS
     assert found["neurons"] == 2 * 64 + 2 * 16 + 8 + 8 + 10
@@ -67,17 +67,19 @@ def test_evaluation_counts_both_places(image_set: ImageSet) -> None:
 
 def test_spike_timing_and_pictures_show_both_places(image_set: ImageSet) -> None:
     model = network()
-    found, expected = (dataclasses.asdict(spike_timing(m, image_set)) for m in (model, twin(model)))
+    found, expected = (
+        dataclasses.asdict(spike_timing(m, image_set)) for m in (model, counterpart(model))
+    )
     np.testing.assert_equal(found, expected)
     pixels = image_set.images[0]
-    drawn, wanted = (_record(m, pixels, m.encoding) for m in (model, twin(model)))
+    drawn, wanted = (_record(m, pixels, m.encoding) for m in (model, counterpart(model)))
     assert [name for name, _ in drawn] == ["input", *LAYERS]
     np.testing.assert_equal(drawn, wanted)
 
 
 def test_diagnosis_has_a_row_for_each_place(seed: int) -> None:
     model, batch = network(), (spikes(), torch.arange(6))
-    rows, expected = diagnose(model, batch).layers, diagnose(twin(model), batch).layers
+    rows, expected = diagnose(model, batch).layers, diagnose(counterpart(model), batch).layers
     assert [row.name for row in rows] == LAYERS
     for row, other in zip(rows, expected, strict=True):
         same = dataclasses.replace(row, weight_gradient=other.weight_gradient, issues=())
@@ -92,19 +94,23 @@ def test_integer_network_is_that_of_two_layers(image_set: ImageSet) -> None:
         model[0].bias.zero_()
     how = {"input_size": (2, 8, 8), "bits": 8}
     units = quantization.calibrate_time_scales(model, image_set.images, 8)
-    assert units == quantization.calibrate_time_scales(twin(model), image_set.images, 8)
+    assert units == quantization.calibrate_time_scales(counterpart(model), image_set.images, 8)
     assert len(set(units)) > 1  # so that it matters which layer has which
     net = quantization.convert(model, time_bits=8, time_scales=units, **how)  # type: ignore[arg-type]
-    other = quantization.convert(twin(model), time_bits=8, time_scales=units, **how)  # type: ignore[arg-type]
+    other = quantization.convert(counterpart(model), time_bits=8, time_scales=units, **how)  # type: ignore[arg-type]
     assert net.to_bytes() == other.to_bytes()
     assert (net(image_set.images) < net.silent).any()
     values = spikes()
-    assert torch.equal(float_twin(net, model)(values), float_twin(net, twin(model))(values))
+    assert torch.equal(
+        dequantized_model(net, model)(values), dequantized_model(net, counterpart(model))(values)
+    )
 
 
 def test_circuits_take_both_places_apart(image_set: ImageSet) -> None:
     model = network()
-    found, expected = (simulate_network(m, image_set, images=2) for m in (model, twin(model)))
+    found, expected = (
+        simulate_network(m, image_set, images=2) for m in (model, counterpart(model))
+    )
     assert list(found.layers) == LAYERS
     np.testing.assert_equal(dataclasses.asdict(found), dataclasses.asdict(expected))
 
@@ -119,7 +125,7 @@ def test_circuits_take_both_places_apart(image_set: ImageSet) -> None:
 def test_disturbances_meet_both_places(disturbance: Perturbation, seed: int) -> None:
     model, values = network(), spikes()
     outputs = []
-    for m in (model, twin(model)):
+    for m in (model, counterpart(model)):
         with torch.no_grad(), perturbed(m, disturbance, draw_generator(1, 2)):
             outputs.append(m(values))
     assert torch.equal(*outputs)

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 import ttfs_fast
 from ttfs_fast.encoding import Encoding, encode, standardize, values_to_times
 from ttfs_fast.loss import first_spike_cross_entropy
-from ttfs_fast.models import DecodeSpikes, relu_twin, spiking_googlenet, vgg_stack
+from ttfs_fast.models import DecodeSpikes, relu_counterpart, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.quantization import freeze_codes_, prepare_qat_
@@ -56,7 +56,7 @@ def deep() -> nn.Module:
 
 
 def relu() -> nn.Module:
-    return DecodeSpikes(relu_twin(vgg_stack(4, in_channels=2, width=0.1)), Encoding(1.0))
+    return DecodeSpikes(relu_counterpart(vgg_stack(4, in_channels=2, width=0.1)), Encoding(1.0))
 
 
 NETWORKS = (network, centered, quantized, held, deep, inception)

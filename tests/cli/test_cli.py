@@ -201,7 +201,7 @@ def test_eval_as_json_uses_the_settings_of_the_training(trained: Path) -> None:
     assert found["first_spike_time"] != other.first_spike_time
 
 
-def test_a_network_that_ships_goes_by_its_name(
+def test_a_pretrained_network_goes_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = np.random.default_rng(2)

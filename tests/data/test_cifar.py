@@ -198,7 +198,7 @@ def test_zip_of_something_else(tmp_path: Path) -> None:
 
 
 def test_real_images_zip(cifar10_zip: Path) -> None:
-    """The shipped zip file: its images, in the order that its conversion script gives them."""
+    """The pretrained zip file: its images, in the order that its conversion script gives them."""
     test = load_cifar10(cifar10_zip.parent, train=False)
     assert test.images.shape == (10_000, 3, 32, 32)
     assert np.array_equal(np.bincount(test.labels), [1000] * 10)

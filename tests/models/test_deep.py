@@ -20,13 +20,13 @@ from ttfs_fast.models import (
     SpikingNetwork,
     cifar_scnn,
     cifar_vgg,
-    relu_twin,
+    relu_counterpart,
     spiking_googlenet,
     spiking_vgg16,
     vgg_stack,
 )
 from ttfs_fast.models.description import Conv, Dense, GlobalPool, Inception, Pool
-from ttfs_fast.models.shipped import ShippedName, shipped_weights
+from ttfs_fast.models.pretrained import PretrainedName, pretrained_weights
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training import TrainConfig, load_pretrained, read_metadata, read_recipe
 
@@ -181,42 +181,44 @@ def test_synapses_against_counting(seed: int) -> None:
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_relu_twin_has_the_same_shape(name: str, batch_norm: bool, seed: int) -> None:
     model = MAKERS[name](width=0.2, image_size=40, classes=5)
-    twin = relu_twin(model, batch_norm=batch_norm)
-    assert isinstance(twin, ReluNetwork)
+    counterpart = relu_counterpart(model, batch_norm=batch_norm)
+    assert isinstance(counterpart, ReluNetwork)
     spiking = [m for m in model.modules() if isinstance(m, SpikingConv2d | SpikingLinear)]
-    dense = [m for m in twin.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    dense = [m for m in counterpart.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert [m.weight.shape for m in dense] == [m.weight.shape for m in spiking]
-    norms = [m for m in twin.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [m for m in counterpart.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert len(norms) == (len(dense) - 1 if batch_norm else 0)
-    logits = twin(torch.randn(4, 3, 40, 40))
+    logits = counterpart(torch.randn(4, 3, 40, 40))
     assert logits.shape == (4, 5)
-    last = twin[-1]
+    last = counterpart[-1]
     assert isinstance(last, nn.Linear)  # no ReLU after it
     logits.square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in twin.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in counterpart.parameters())
     shapes = {}
-    for network in (model, twin):
+    for network in (model, counterpart):
         x = torch.rand(1, 3, 40, 40).exp()
         for module in list(network)[:3]:
             x = module(x)
             shapes.setdefault(network, []).append(x.shape)
-    assert shapes[model] == shapes[twin]
+    assert shapes[model] == shapes[counterpart]
 
 
 def test_a_twin_starts_with_spread_kept(seed: int) -> None:
-    twin = relu_twin(vgg_stack(17))
+    counterpart = relu_counterpart(vgg_stack(17))
     with torch.no_grad():
-        deviation = twin(torch.randn(16, 3, 32, 32)).std()
+        deviation = counterpart(torch.randn(16, 3, 32, 32)).std()
     assert 0.1 < deviation < 10
 
 
 def test_adapter_is_the_network(seed: int) -> None:
-    twin = relu_twin(cifar_scnn(width=0.2))
-    adapter = DecodeSpikes(twin, Encoding(1.5), mean=[0.4, 0.5, 0.6], deviation=[0.2, 0.3, 0.25])
+    counterpart = relu_counterpart(cifar_scnn(width=0.2))
+    adapter = DecodeSpikes(
+        counterpart, Encoding(1.5), mean=[0.4, 0.5, 0.6], deviation=[0.2, 0.3, 0.25]
+    )
     pixels = torch.rand(16, 3, 32, 32)
     z = adapter(adapter.encoding(pixels))
     mean, deviation = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.25])
-    logits = twin((pixels - mean[:, None, None]) / deviation[:, None, None])
+    logits = counterpart((pixels - mean[:, None, None]) / deviation[:, None, None])
     assert torch.allclose(-z.log(), logits, atol=1e-4)
     assert torch.equal(predict(z), logits.argmax(1))
     target = torch.arange(16) % 10
@@ -267,14 +269,14 @@ def test_errors_say_what_to_do() -> None:
     ],
 )
 def test_trained_weights_that_ship(
-    name: ShippedName,
+    name: PretrainedName,
     make: Callable[..., SpikingNetwork],
     recipe: str,
     least: float,
     data_root: Path,
 ) -> None:
     """They come from the recipe, and classify as many test images as they say."""
-    with shipped_weights(name) as file:
+    with pretrained_weights(name) as file:
         assert file.stat().st_size < 5_000_000
         metadata = read_metadata(file)
     loaded, config = load_pretrained(name)
@@ -296,4 +298,4 @@ def test_trained_weights_fit_no_other_network() -> None:
     with pytest.raises(ValueError, match=r"6 channels \(both polarities\).*leave these arguments"):
         cifar_scnn(pretrained=True, in_channels=3)
     with pytest.raises(ValueError, match="no trained weights of 'vgg8' ship; there are mnist_scnn"):
-        shipped_weights("vgg8")  # type: ignore[arg-type]
+        pretrained_weights("vgg8")  # type: ignore[arg-type]

@@ -86,10 +86,10 @@ def test_authors_weights(data_root: Path, instruction_set: str) -> None:
         assert spikes.sum() / neurons.sum() == pytest.approx(0.883, abs=0.01)
 
 
-def test_shipped_weights(data_root: Path) -> None:
+def test_pretrained_weights(data_root: Path) -> None:
     """They classify as many test images as they say, and come from the recipe."""
-    shipped = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
-    with resources.as_file(shipped) as file:
+    pretrained = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
+    with resources.as_file(pretrained) as file:
         assert file.stat().st_size < 100_000
         config, metadata = read_config(file), read_metadata(file)
     assert config is not None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast.encoding import Encoding
-from ttfs_fast.models import mnist_scnn, relu_twin, spiking_googlenet, vgg_stack
+from ttfs_fast.models import mnist_scnn, relu_counterpart, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import center_weights_
 
@@ -167,7 +167,11 @@ def test_a_graph_is_valid_and_says_what_it_should(seed: int) -> None:
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
-        (relu_twin(vgg_stack(4)), (3, 32, 32), "conv1 is a Sequential, which a NIR graph cannot"),
+        (
+            relu_counterpart(vgg_stack(4)),
+            (3, 32, 32),
+            "conv1 is a Sequential, which a NIR graph cannot",
+        ),
         (
             spiking_googlenet(device="meta", width=0.1),
             (3, 224, 224),

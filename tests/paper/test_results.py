@@ -18,7 +18,7 @@ from ttfs_fast.paper.figure2_view import largest_tolerated
 from ttfs_fast.paper.sections import wilson
 from ttfs_fast.paper.table1 import descriptions
 from ttfs_fast.paper.table3 import OPERATING_POINT
-from ttfs_fast.paper.table4 import float_twin
+from ttfs_fast.paper.table4 import dequantized_model
 from ttfs_fast.quantization import convert, dequantize_, prepare_qat_
 
 KEY = "digits-demo"
@@ -89,16 +89,16 @@ def test_table_4_tests_the_same_weights_both_ways(report: Report, bits: int) -> 
     converted = convert(network.model, bits)
     assert own["integer_correct"] == quantization.evaluate(converted, digits).correct
     assert own["bytes"] == len(converted.to_bytes())
-    # The float twin: what quantization-aware training simulates (here in float64, as convert
+    # The float counterpart: what quantization-aware training simulates (here in float64, as convert
     # fits its thresholds), but for the rounded biases.
-    twin = float_twin(converted, network.model)
-    assert own["float_correct"] == evaluate(twin, digits).correct
+    counterpart = dequantized_model(converted, network.model)
+    assert own["float_correct"] == evaluate(counterpart, digits).correct
     simulated = mnist_scnn(dtype=torch.float64)
     simulated.load_state_dict(network.model.state_dict())
     dequantize_(prepare_qat_(simulated, bits), keep_quantized=True)
     for name in ("conv1", "conv2", "fc"):
         expected = simulated.get_submodule(name).weight.float()
-        found = twin.get_submodule(name).weight
+        found = counterpart.get_submodule(name).weight
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
     assert own["same_answer"] > 0.98
     assert {8: 30, 4: 12, 2: 4}[bits] < own["weight_snr"] < {8: 50, 4: 24, 2: 12}[bits]

@@ -92,9 +92,10 @@ def test_weights_that_are_computed_are_not_quantized(
 def test_a_quantized_weight_has_no_other_parametrization() -> None:
     model = prepare_qat_(two_layers())
     parametrize.register_parametrization(model[0], "weight", nn.Softplus())
+    how = {"input_size": (12, 1, 1), "encoding": Encoding()}
     for use in (prepare_qat_, recalibrate_, freeze_codes_, dequantize_, convert):
         with pytest.raises(ValueError, match="parametrized by FakeQuantize, Softplus"):
-            use(model, **({"input_size": (12, 1, 1)} if use is convert else {}))
+            use(model, **(how if use is convert else {}))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -337,7 +338,7 @@ def test_calibrated_time_scales_have_codes_for_the_spikes(time_bits: int) -> Non
     last = [float((net.layers(images)[-1] < net.silent).mean()) for net in (default, calibrated)]
     assert last[1] > 0.9
     assert (last[0] < 0.5) == (time_bits == 8)  # 8-bit codes end before most outputs spike
-    with pytest.raises(ValueError, match="share must be"):
+    with pytest.raises(ValueError, match="fraction must be"):
         quantization.calibrate_time_scales(model, images, fraction=0.0)
 
 

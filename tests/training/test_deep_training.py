@@ -550,9 +550,9 @@ def test_diagnose_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = ["diagnose", "--weights", "cifar_scnn", "--data-root", str(tmp_path)]
-    shipped = testing.CliRunner().invoke(cli.app, arguments)
-    assert shipped.exit_code == 2
-    assert "CIFAR-10's" in shipped.stderr  # what is not in that folder
+    pretrained = testing.CliRunner().invoke(cli.app, arguments)
+    assert pretrained.exit_code == 2
+    assert "CIFAR-10's" in pretrained.stderr  # what is not in that folder
     neither = testing.CliRunner().invoke(cli.app, ["diagnose"])
     assert neither.exit_code == 2
     assert "give one of --config RECIPE and --weights FILE" in neither.stderr

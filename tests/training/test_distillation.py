@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ttfs_fast.models.shipped import shipped_weights
+from ttfs_fast.models.pretrained import pretrained_weights
 from ttfs_fast.training import TrainConfig, TrainResult, load_pretrained, train
 from ttfs_fast.training.distillation import distillation_loss, load_teacher
 from ttfs_fast.training.export import weights_digest
@@ -106,8 +106,8 @@ def test_a_resumed_run_needs_the_teacher_it_began_with(
         train(changed, tmp_path / "run", resume=True)
 
 
-def test_a_network_that_ships_teaches_and_starts_by_its_name(tmp_path: Path) -> None:
-    shipped, settings = load_pretrained("mnist_scnn")
+def test_a_pretrained_network_teaches_and_starts_by_its_name(tmp_path: Path) -> None:
+    pretrained, settings = load_pretrained("mnist_scnn")
     config = dataclasses.replace(
         TAUGHT,
         alpha=settings.alpha,
@@ -120,16 +120,18 @@ def test_a_network_that_ships_teaches_and_starts_by_its_name(tmp_path: Path) -> 
     )
     teacher = load_teacher(config)
     assert teacher is not None
-    assert weights_digest(teacher.network) == weights_digest(shipped)
+    assert weights_digest(teacher.network) == weights_digest(pretrained)
     result = train(config, tmp_path / "run")
-    for name, value in shipped.state_dict().items():
+    for name, value in pretrained.state_dict().items():
         torch.testing.assert_close(result.model.state_dict()[name], value, atol=1e-6, rtol=0)
     train(config, tmp_path / "run", resume=True)
-    with shipped_weights("mnist_scnn") as file:
+    with pretrained_weights("mnist_scnn") as file:
         by_file = dataclasses.replace(config, initial_checkpoint=str(file), teacher=str(file))
         train(by_file, tmp_path / "run", resume=True)
     unknown = dataclasses.replace(config, initial_checkpoint="mnist_cnn")
-    with pytest.raises(FileNotFoundError, match=r"no weights at mnist_cnn: .*that ships: mnist_s"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights at mnist_cnn: .*pretrained network: mnist_s"
+    ):
         train(unknown, tmp_path / "other")
 
 

@@ -14,7 +14,7 @@ from ttfs_fast.data import load_digits
 from ttfs_fast.encoding import encode
 from ttfs_fast.layers import watch_layers
 from ttfs_fast.loss import SpikingLoss
-from ttfs_fast.models import mnist_scnn, relu_twin, spiking_vgg16
+from ttfs_fast.models import mnist_scnn, relu_counterpart, spiking_vgg16
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.step import StepLoss, StepResult, TrainingStep, equation_5
@@ -36,7 +36,7 @@ def vgg16(kind: Kind, width: float = 1.0) -> nn.Sequential:
     """
     if kind == "spiking":
         return spiking_vgg16(width=width, image_size=IMAGE_SIZE)
-    return relu_twin(spiking_vgg16(width=width, image_size=IMAGE_SIZE, device="meta"))
+    return relu_counterpart(spiking_vgg16(width=width, image_size=IMAGE_SIZE, device="meta"))
 
 
 def images(batch: int) -> Tensor:

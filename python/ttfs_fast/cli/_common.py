@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
     )
 
 from ttfs_fast import _terminal
-from ttfs_fast.models.shipped import SHIPPED, shipped_name, weights_file
+from ttfs_fast.models.pretrained import PRETRAINED, pretrained_name, weights_file
 from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def flag(name: str, text: str, **more: Any) -> Any:
 
 
 WEIGHTS_HELP = (
-    f"a pretrained network by its name ({', '.join(SHIPPED)}), a file such as "
+    f"a pretrained network by its name ({', '.join(PRETRAINED)}), a file such as "
     "model.safetensors, or the folder of a run"
 )
 Weights = Annotated[
@@ -116,7 +116,7 @@ def choose_network(weights: Path | None) -> tuple["nn.Module", TrainConfig, str]
 
     if _is_of_the_authors(weights):
         return mnist_scnn(weights=weights), TrainConfig(), str(weights)
-    if (name := shipped_name(weights)) is not None:
+    if (name := pretrained_name(weights)) is not None:
         return *training.load_pretrained(name), f"the pretrained {name}"
     return *training.load_model(weights), str(weights)
 

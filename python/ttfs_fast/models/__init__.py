@@ -11,7 +11,7 @@ from ttfs_fast.models.deep import (
 )
 from ttfs_fast.models.description import Description, LayerCount
 from ttfs_fast.models.mnist import MnistSCNN, mnist_scnn
-from ttfs_fast.models.networks import HorizonNetwork, ReluNetwork, SpikingNetwork, relu_twin
+from ttfs_fast.models.networks import HorizonNetwork, ReluNetwork, SpikingNetwork, relu_counterpart
 
 __all__ = [
     "DecodeSpikes",
@@ -25,7 +25,7 @@ __all__ = [
     "cifar_scnn",
     "cifar_vgg",
     "mnist_scnn",
-    "relu_twin",
+    "relu_counterpart",
     "spiking_googlenet",
     "spiking_vgg16",
     "vgg_stack",

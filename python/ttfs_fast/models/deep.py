@@ -20,7 +20,7 @@ from ttfs_fast.models.description import (
     numbered,
 )
 from ttfs_fast.models.networks import SpikingNetwork
-from ttfs_fast.models.shipped import ShippedName, pretrained_encoding, shipped_weights
+from ttfs_fast.models.pretrained import PretrainedName, pretrained_encoding, pretrained_weights
 
 Depth = Literal[4, 8, 13, 17]
 
@@ -218,7 +218,7 @@ def cifar_scnn(
     model = _network(
         "CIFAR SCNN", layers, width, channels, image_size, bias, t_max, own, device, dtype
     )
-    return _load_shipped(model, "cifar_scnn") if pretrained else model
+    return _load_pretrained(model, "cifar_scnn") if pretrained else model
 
 
 def cifar_vgg(
@@ -270,7 +270,7 @@ def cifar_vgg(
     model = _network(
         "CIFAR VGG", layers, width, channels, image_size, bias, t_max, own, device, dtype
     )
-    return _load_shipped(model, "cifar_vgg") if pretrained else model
+    return _load_pretrained(model, "cifar_vgg") if pretrained else model
 
 
 def cifar_airbench(
@@ -411,8 +411,8 @@ def _network(
     )
 
 
-def _load_shipped(model: SpikingNetwork, name: ShippedName) -> SpikingNetwork:
-    with shipped_weights(name) as file:
+def _load_pretrained(model: SpikingNetwork, name: PretrainedName) -> SpikingNetwork:
+    with pretrained_weights(name) as file:
         state = read_safetensors(file)
     try:
         model.load_state_dict(state)

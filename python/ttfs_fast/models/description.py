@@ -20,7 +20,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Pool:
-    """First spike of a window; the ReLU twin takes the largest value."""
+    """First spike of a window; the ReLU counterpart takes the largest value."""
 
     kernel: int
     stride: int
@@ -30,7 +30,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class GlobalPool:
-    """First spike of each channel's whole map; the ReLU twin takes the mean, as GoogLeNet does."""
+    """First spike of each channel's map; the ReLU counterpart takes the mean, as GoogLeNet does."""
 
 
 @dataclass(frozen=True)

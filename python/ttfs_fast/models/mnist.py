@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ttfs_fast._untrusted import parse_json, read_metadata, read_npy, read_safetensors
 from ttfs_fast.encoding import MNIST_ENCODING, Encoding
-from ttfs_fast.models.shipped import read_encoding, shipped_weights
+from ttfs_fast.models.pretrained import pretrained_weights, read_encoding
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
@@ -95,7 +95,7 @@ def mnist_scnn(
     state: dict[str, Tensor] = {}
     horizons, known = [math.inf] * 3, None
     if pretrained:
-        with shipped_weights() as file:
+        with pretrained_weights() as file:
             (state, horizons), known = _exported(file), read_encoding(file)
     elif path is not None and path.is_dir():
         state, horizons = _authors_state(path), [AUTHORS_LATEST] * 3
@@ -112,7 +112,9 @@ def mnist_scnn(
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path or 'the shipped weights'}: not this network: {error}") from error
+        raise ValueError(
+            f"{path or 'the pretrained weights'}: not this network: {error}"
+        ) from error
     return model
 
 

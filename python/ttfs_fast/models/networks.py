@@ -97,7 +97,7 @@ class ReluNetwork(nn.Sequential):
         _fill(self, description, _Relu(batch_norm, device, dtype))
 
 
-def relu_twin(
+def relu_counterpart(
     network: SpikingNetwork | Description,
     *,
     batch_norm: bool = False,
@@ -122,9 +122,9 @@ def relu_twin(
 
     Examples
     --------
-    >>> from ttfs_fast.models import relu_twin, vgg_stack
-    >>> twin = relu_twin(vgg_stack(8), batch_norm=True)
-    >>> twin(torch.randn(2, 3, 32, 32)).shape
+    >>> from ttfs_fast.models import relu_counterpart, vgg_stack
+    >>> counterpart = relu_counterpart(vgg_stack(8), batch_norm=True)
+    >>> counterpart(torch.randn(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
     description = network if isinstance(network, Description) else network.description

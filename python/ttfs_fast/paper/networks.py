@@ -17,7 +17,7 @@ from ttfs_fast.data.sources import data_folders, folder_path
 from ttfs_fast.encoding import encoding_of
 from ttfs_fast.layers import has_reference_spikes, spiking_layers
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.models.shipped import ShippedName
+from ttfs_fast.models.pretrained import PretrainedName
 from ttfs_fast.paper.store import digest
 from ttfs_fast.training import (
     TrainConfig,
@@ -303,22 +303,22 @@ def find_networks(
 
 
 def _mnist(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
-    """The network that ships with the package, and the authors', if MNIST is there."""
-    shipped = EvaluatedNetwork(
+    """The pretrained network of the package, and the authors', if MNIST is there."""
+    pretrained = EvaluatedNetwork(
         "mnist",
-        "MNIST (shipped network)",
+        "MNIST (pretrained network)",
         "mnist_scnn(pretrained=True)",
         *load_pretrained(),
         data_root,
     )
     try:
-        _ = shipped.test_set
+        _ = pretrained.test_set
     except FileNotFoundError as error:
         return [], [f"MNIST: {error}."]
     folders = [base / AUTHORS for base in data_folders(data_root)]
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
-        return [shipped], [
+        return [pretrained], [
             f"The authors' MNIST weights: there is no folder {AUTHORS} in the data folder; it "
             "would hold weight_scnn1.npy, weight_scnn2.npy and weight_scnn3.npy."
         ]
@@ -330,7 +330,7 @@ def _mnist(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
         TrainConfig(),
         data_root,
     )
-    return [shipped, authors], []
+    return [pretrained, authors], []
 
 
 def _distinct(networks: list[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
@@ -345,11 +345,11 @@ def _distinct(networks: list[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
 
 def _cifar(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
     """The networks for CIFAR-10 that ship with the package, if its images are there."""
-    names: tuple[ShippedName, ...] = ("cifar_scnn", "cifar_vgg")
+    names: tuple[PretrainedName, ...] = ("cifar_scnn", "cifar_vgg")
     networks = [
         EvaluatedNetwork(
-            f"shipped-{name.replace('_', '-')}",
-            f"CIFAR-10 (shipped {name})",
+            f"pretrained-{name.replace('_', '-')}",
+            f"CIFAR-10 (pretrained {name})",
             f"{name}(pretrained=True)",
             *load_pretrained(name),
             data_root,

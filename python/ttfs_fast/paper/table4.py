@@ -189,16 +189,18 @@ def _both_ways(network: EvaluatedNetwork, converted: IntegerNetwork, images: int
     if network.has_horizons:
         return _integers_alone(network, converted, images)
     some = network.some(images)
-    twin = float_twin(converted, network.model)
-    simulated = evaluate(twin, some)
+    counterpart = dequantized_model(converted, network.model)
+    simulated = evaluate(counterpart, some)
     integer = quantization.evaluate(converted, some, threads=torch.get_num_threads())
     compared = quantization.compare(
-        twin,
+        counterpart,
         converted,
         some,
         threads=torch.get_num_threads(),
     )
-    pairs = zip(spiking_layers(network.model).values(), spiking_layers(twin).values(), strict=True)
+    pairs = zip(
+        spiking_layers(network.model).values(), spiking_layers(counterpart).values(), strict=True
+    )
     before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
     return {
         "images": integer.images,
@@ -238,7 +240,7 @@ def _integers_alone(
     }
 
 
-def float_twin(network: IntegerNetwork, like: nn.Module) -> nn.Module:
+def dequantized_model(network: IntegerNetwork, like: nn.Module) -> nn.Module:
     """The float network whose weights are those of an integer network, W / theta.
 
     Parameters
@@ -253,10 +255,10 @@ def float_twin(network: IntegerNetwork, like: nn.Module) -> nn.Module:
     Module
         A copy of ``like`` with the rounded weights and biases.
     """
-    twin = copy.deepcopy(like)
+    counterpart = copy.deepcopy(like)
     infos = [(i, info) for i, info in enumerate(network.layer_infos()) if info.kind == "neurons"]
     with torch.no_grad():
-        for layer, (i, info) in zip(layer_places(twin).values(), infos, strict=True):
+        for layer, (i, info) in zip(layer_places(counterpart).values(), infos, strict=True):
             assert info.theta is not None
             theta = torch.from_numpy(info.theta).double()
             codes = torch.from_numpy(network.weight_codes(i)).double()
@@ -267,7 +269,7 @@ def float_twin(network: IntegerNetwork, like: nn.Module) -> nn.Module:
                 if info.bias is not None:
                     bias = torch.from_numpy(info.bias).double() / theta
                 layer.bias.copy_(bias)
-    return twin
+    return counterpart
 
 
 def _retraining(context: Context, network: EvaluatedNetwork) -> QuantizeConfig:

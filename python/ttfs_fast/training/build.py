@@ -18,16 +18,16 @@ from ttfs_fast.models import (
     cifar_scnn,
     cifar_vgg,
     mnist_scnn,
-    relu_twin,
+    relu_counterpart,
     spiking_googlenet,
     spiking_vgg16,
     vgg_stack,
 )
-from ttfs_fast.models.shipped import (
-    SHIPPED,
-    ShippedName,
+from ttfs_fast.models.pretrained import (
+    PRETRAINED,
+    PretrainedName,
+    pretrained_weights,
     read_encoding,
-    shipped_weights,
     weights_file,
 )
 from ttfs_fast.optim.centering import center_weights_
@@ -125,7 +125,9 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True)
         return network if centered else network.fold_()
     if config.neuron != "spiking":
         assert isinstance(model, SpikingNetwork)
-        return DecodeSpikes(relu_twin(model, batch_norm=config.neuron == "relu-norm"), encoding)
+        return DecodeSpikes(
+            relu_counterpart(model, batch_norm=config.neuron == "relu-norm"), encoding
+        )
     if config.horizons:
         set_horizons_(model, config.horizons)
     if config.weight_sum and centered:
@@ -143,8 +145,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
     """The network in a file that `train` exported, with the settings that made it.
 
     The network carries the encoding that the file names. A file without settings is taken for
-    weights of mnist_scnn, trained as the paper's (``Encoding()``). The name of a network that ships
-    trained, such as ``"cifar_vgg"``, means its file, where no other file has that name.
+    weights of mnist_scnn, trained as the paper's (``Encoding()``). The name of a pretrained
+    network, such as ``"cifar_vgg"``, means its file, where no other file has that name.
 
     Raises
     ------
@@ -158,8 +160,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
 def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: give a .safetensors file, or the name of a trained network "
-            f"that ships: {', '.join(SHIPPED)}"
+            f"no weights at {path}: give a .safetensors file, or the name of a pretrained "
+            f"network: {', '.join(PRETRAINED)}"
         )
     config, shape = read_config(path) or TrainConfig(), read_image_shape(path)
     state = read_safetensors(path)
@@ -196,9 +198,9 @@ def read_image_shape(path: str | Path) -> ImageShape:
         raise ValueError(f"{path}: its metadata name no shape of images: {error}") from error
 
 
-def load_pretrained(name: ShippedName = "mnist_scnn") -> tuple[nn.Module, TrainConfig]:
-    """A trained network that ships with the package, with the settings that made it."""
-    with shipped_weights(name) as path:
+def load_pretrained(name: PretrainedName = "mnist_scnn") -> tuple[nn.Module, TrainConfig]:
+    """A pretrained network of the package, with the settings that made it."""
+    with pretrained_weights(name) as path:
         return load_model(path)
 
 

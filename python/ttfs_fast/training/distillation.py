@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ttfs_fast.data.imageset import listed
 from ttfs_fast.loss import LATEST_TIME
-from ttfs_fast.models.shipped import SHIPPED, weights_file
+from ttfs_fast.models.pretrained import PRETRAINED, weights_file
 from ttfs_fast.training.build import load_model, read_image_shape
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.datasets import DataSet, check_shape
@@ -146,7 +146,7 @@ def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher 
         if not path.is_file():
             raise FileNotFoundError(
                 f"no teacher at {path}: train it first, and give its model.safetensors as "
-                f"teacher, or a trained network that ships: {', '.join(SHIPPED)}"
+                f"teacher, or a pretrained network: {', '.join(PRETRAINED)}"
             )
         network, settings = load_model(path)
         shape, known = read_image_shape(path), read_classes(path)

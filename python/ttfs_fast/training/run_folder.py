@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ttfs_fast._files import remove_folder, remove_partials
-from ttfs_fast.models.shipped import WEIGHTS
+from ttfs_fast.models.pretrained import WEIGHTS
 
 CHECKPOINT_WEIGHTS = "model.safetensors"
 CHECKPOINT_REST = "optimizer.safetensors"

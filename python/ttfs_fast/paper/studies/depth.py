@@ -29,7 +29,7 @@ from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import SpikingLoss
-from ttfs_fast.models import DecodeSpikes, relu_twin, vgg_stack
+from ttfs_fast.models import DecodeSpikes, relu_counterpart, vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.optim.centering import center_weights_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
@@ -364,9 +364,9 @@ def make_network(variant: VariantName, depth: Depth, width: float, images: Image
     )
     if variant.startswith("relu"):
         intensity = images.images_as_tensor()[:1000].float() / 255
-        twin = relu_twin(model, batch_norm=variant == "relu-norm")
+        counterpart = relu_counterpart(model, batch_norm=variant == "relu-norm")
         return DecodeSpikes(
-            twin,
+            counterpart,
             how.encoding,
             intensity.mean((0, 2, 3)).tolist(),
             intensity.std((0, 2, 3)).clamp(min=1e-3).tolist(),

@@ -23,7 +23,7 @@ from ttfs_fast.analysis.style import (
     series_color,
     style_axes,
 )
-from ttfs_fast.models.shipped import weights_file
+from ttfs_fast.models.pretrained import weights_file
 from ttfs_fast.training import TrainConfig, load_model
 from ttfs_fast.training.datasets import load_in_memory
 from ttfs_fast.training.trainer import ensure_trained

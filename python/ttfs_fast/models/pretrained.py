@@ -9,23 +9,23 @@ from typing import Literal, get_args
 from ttfs_fast._untrusted import parse_json, read_metadata
 from ttfs_fast.encoding import Encoding
 
-ShippedName = Literal["mnist_scnn", "cifar_scnn", "cifar_vgg"]
+PretrainedName = Literal["mnist_scnn", "cifar_scnn", "cifar_vgg"]
 
-SHIPPED: tuple[ShippedName, ...] = get_args(ShippedName)
+PRETRAINED: tuple[PretrainedName, ...] = get_args(PretrainedName)
 """The networks of `ttfs_fast.models` that have trained weights."""
 
 
-def shipped_weights(name: ShippedName = "mnist_scnn") -> AbstractContextManager[Path]:
+def pretrained_weights(name: PretrainedName = "mnist_scnn") -> AbstractContextManager[Path]:
     """The file of a network's trained weights, for the length of a ``with`` block."""
-    if name not in SHIPPED:
-        raise ValueError(f"no trained weights of {name!r} ship; there are {', '.join(SHIPPED)}")
+    if name not in PRETRAINED:
+        raise ValueError(f"no trained weights of {name!r} ship; there are {', '.join(PRETRAINED)}")
     file = resources.files("ttfs_fast.models") / "weights" / f"{name}.safetensors"
     return resources.as_file(file)
 
 
-def pretrained_encoding(name: ShippedName = "mnist_scnn") -> Encoding:
-    """How a network that ships trained sees images."""
-    with shipped_weights(name) as file:
+def pretrained_encoding(name: PretrainedName = "mnist_scnn") -> Encoding:
+    """How a pretrained network sees images."""
+    with pretrained_weights(name) as file:
         found = read_encoding(file)
     assert found is not None
     return found
@@ -59,9 +59,9 @@ def read_encoding(path: str | Path) -> Encoding | None:
         raise ValueError(f"{path}: its metadata hold no encoding: {error}") from error
 
 
-def shipped_name(path: Path) -> ShippedName | None:
+def pretrained_name(path: Path) -> PretrainedName | None:
     """The network that a path means: one of this name, where no file has it."""
-    names = {Path(name): name for name in SHIPPED}
+    names = {Path(name): name for name in PRETRAINED}
     return None if path.exists() else names.get(path)
 
 
@@ -75,10 +75,10 @@ def weights_file(path: str | Path) -> Iterator[Path]:
 
     A name of a pretrained network counts where no file or folder has it.
     """
-    name = shipped_name(Path(path))
+    name = pretrained_name(Path(path))
     if name is None:
         is_run = Path(path).is_dir() and (Path(path) / WEIGHTS).is_file()
         yield Path(path) / WEIGHTS if is_run else Path(path)
         return
-    with shipped_weights(name) as file:
+    with pretrained_weights(name) as file:
         yield file
