@@ -105,7 +105,7 @@ def test_the_checkpoint_of_another_training_run_is_not_continued(tmp_path: Path)
     weights = (tmp_path / "one" / "model.safetensors").read_bytes()
     with pytest.raises(
         ValueError,
-        match=r"with other settings than its checkpoint holds its config.json: "
+        match=r"is of a run with other settings than its config.json: "
         r"jitter was 0\.1, now 0\.0; seed was 5, now 0\. Start anew with overwrite=True",
     ):
         train(SMALL, tmp_path / "one", resume=True)

@@ -187,7 +187,7 @@ def test_right_inverse_accepts_plain_weights(seed: int) -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"outputs of conv1 at the corners.*44%.*stay silent"):
         center_weights_(vgg_stack(8), total=2.0)
-    with pytest.raises(ValueError, match="no SpikingLinear or SpikingConv2d"):
+    with pytest.raises(ValueError, match="no SpikingLinear and no SpikingConv2d"):
         center_weights_(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="norm is -1"):
         center_weights_(SpikingLinear(2, 2), norm=-1)

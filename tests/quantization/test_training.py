@@ -192,7 +192,7 @@ def test_gradient_goes_straight_through() -> None:
     torch.testing.assert_close(layer.weight.detach(), last)
     with pytest.raises(ValueError, match="not prepared"):
         recalibrate_(layer)
-    with pytest.raises(ValueError, match="no SpikingLinear"):
+    with pytest.raises(ValueError, match="no spiking layer, plain or with a horizon"):
         prepare_qat_(nn.ReLU())
     with pytest.raises(ValueError, match="8, 4 and 2"):
         prepare_qat_(two_layers(), 3)
@@ -728,7 +728,7 @@ def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
     assert "uint8" in run("predict", path, tmp_path / "wrong.npy", code=2)
-    assert "exactly one" in run("quantize", code=2)
+    assert "give a network with --weights" in run("quantize", code=2)
     (tmp_path / "other.toml").write_text("alpha = 2.0\n")
     told = run("quantize", *arguments, "--config", tmp_path / "other.toml", code=2)
     assert "the network was trained with alpha 3.0" in told

@@ -97,9 +97,7 @@ def test_a_centered_network_learns_and_folds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["cifar_scnn", "vgg8"])
 @pytest.mark.parametrize("neuron", ["spiking", "relu", "relu-norm"])
-def test_every_kind_of_network_trains(
-    model: str, neuron: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_kind_of_network_trains(model: str, neuron: str, tmp_path: Path) -> None:
     config = dataclasses.replace(
         DEEP,
         model=model,
@@ -111,10 +109,11 @@ def test_every_kind_of_network_trains(
         logit_scale=16.0 if neuron == "spiking" else 1.0,
         lr=0.01,
     )
-    result = train(config, tmp_path)
+    lines: list[str] = []
+    result = train(config, tmp_path, callback=LogLines(lines.append))
     assert result.records[-1].loss < result.records[0].loss
     assert (result.evaluation.neurons > 0) == (neuron == "spiking")
-    printed = capsys.readouterr().out
+    printed = "\n".join(lines)
     assert "epoch 2/2" in printed
     assert "nan" not in printed
     assert ("first spike" in printed) == (neuron == "spiking")
@@ -555,7 +554,7 @@ def test_diagnose_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "CIFAR-10's" in pretrained.stderr  # what is not in that folder
     neither = testing.CliRunner().invoke(cli.app, ["diagnose"])
     assert neither.exit_code == 2
-    assert "give one of --config RECIPE and --weights FILE" in neither.stderr
+    assert "give one of --config RECIPE and --weights WEIGHTS" in neither.stderr
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
@@ -585,9 +584,9 @@ def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) ->
     [
         ({"optimizer": "lion"}, "optimizer must be one of adam, muon, sgd"),
         ({"model": "resnet"}, "model must be one of mnist_scnn"),
-        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+        ({"momentum": 1.0}, "momentum must be finite and at least 0 and below 1"),
         ({"crop": 4, "resized_crop": 0.5}, "two ways to cut"),
-        ({"resized_crop": 1.5}, "resized_crop must be from 0 to 1"),
+        ({"resized_crop": 1.5}, "resized_crop must be finite and from 0 to 1"),
         ({"neuron": "relu", "polarity": "both"}, "sees each pixel once"),
         ({"neuron": "relu-norm", "processes": 2}, "batch normalisation counts on one process"),
         (

@@ -163,7 +163,13 @@ def test_a_run_that_cannot_begin_leaves_its_folder_as_it_was(
 
 def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
     config = dataclasses.replace(
-        SMALL, horizon_spread=0.2, alpha=0.5, scale=8.0, epochs=1, train_images=200, average=0.0
+        SMALL,
+        horizon_spread=0.2,
+        alpha=0.5,
+        logit_scale=8.0,
+        epochs=1,
+        train_images=200,
+        average=0.0,
     )
     shape = ImageShape(1, 28, 28, 10)
     model = make_model(config, shape)
@@ -177,7 +183,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"weight_sum": 0.0}, 'neuron="horizon" needs a weight_sum'),
-        ({"horizon_spread": 1.0}, "horizon_spread must be above 0 and below 1"),
+        ({"horizon_spread": 1.0}, "horizon_spread must be finite and above 0 and below 1"),
         ({"grad_accum_steps": 2}, "takes its statistics from whole batches"),
         ({"processes": 2}, "takes its statistics from whole batches"),
         ({"initial_checkpoint": "model.safetensors"}, "starts anew"),
@@ -190,7 +196,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"neuron": "spiking"}, 'horizon_spread is for neuron="horizon"; got 0.001'),
         ({"neuron": "spiking", "precision": "bfloat16"}, 'precision is for neuron="horizon"'),
         ({"neuron": "spiking", "whitening": True}, 'whitening is for neuron="horizon"'),
-        ({"label_smoothing": 1.0}, "label_smoothing must be at least 0 and below 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be finite and at least 0 and below 1"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"crop_padding": "white"}, "crop_padding must be one of black, reflect"),
     ],
@@ -208,7 +214,7 @@ def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> No
         to_graph(model, shape)
     with pytest.raises(ValueError, match="is calibrated on images"):
         quantization.convert(model, bits=8, input_size=shape)
-    with pytest.raises(ValueError, match=r"cannot be quantized while they train.*convert"):
+    with pytest.raises(ValueError, match=r"belongs to a folded layer.*unfold_horizons_"):
         quantization.prepare_qat_(copy.deepcopy(model))
     unfolded = make_model(SMALL, ImageShape(1, 28, 28, 10))
     for use in (spiking_layers, quantization.prepare_qat_):

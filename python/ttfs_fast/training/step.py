@@ -102,8 +102,8 @@ class TrainingStep:
     pieces : int
         Pieces in which a batch is run, their gradients added up.
     least_images : int
-        Batches of fewer images are not learned from: batch normalization needs two. With several
-        processes a share may be empty, and 0 must be allowed.
+        Batches of fewer images, over all processes, are not learned from: batch normalization needs
+        two. A process's share may be empty all the same: all must take part in a step.
     precision : {"float32", "bfloat16"}
         Of the products in the forward pass.
     fabric : Fabric, optional
@@ -147,7 +147,7 @@ class TrainingStep:
         watch : SpikeCounter, optional
             Counts the spikes of the forward pass.
         """
-        if len(batch.labels) < self._least_images:
+        if batch.whole < self._least_images:
             return StepResult(self._answer(batch), learned=False, skipped=True)
         if not self.model.training:
             self._runs.train()
