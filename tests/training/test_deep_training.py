@@ -586,7 +586,7 @@ def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) ->
         ({"model": "resnet"}, "model must be one of mnist_scnn"),
         ({"momentum": 1.0}, "momentum must be finite and at least 0 and below 1"),
         ({"crop": 4, "resized_crop": 0.5}, "two ways to cut"),
-        ({"resized_crop": 1.5}, "resized_crop must be finite and from 0 to 1"),
+        ({"resized_crop": 1.5}, "resized_crop must be finite and at least 0 and at most 1"),
         ({"neuron": "relu", "polarity": "both"}, "sees each pixel once"),
         ({"neuron": "relu-norm", "processes": 2}, "batch normalisation counts on one process"),
         (

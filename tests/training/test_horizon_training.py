@@ -169,7 +169,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         logit_scale=8.0,
         epochs=1,
         train_images=200,
-        average=0.0,
+        ema_decay=0.0,
     )
     shape = ImageShape(1, 28, 28, 10)
     model = make_model(config, shape)
@@ -217,9 +217,10 @@ def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> No
     with pytest.raises(ValueError, match=r"belongs to a folded layer.*unfold_horizons_"):
         quantization.prepare_qat_(copy.deepcopy(model))
     unfolded = make_model(SMALL, ImageShape(1, 28, 28, 10))
-    for use in (spiking_layers, quantization.prepare_qat_):
-        with pytest.raises(ValueError, match="layer with a horizon"):
-            use(unfolded)
+    with pytest.raises(ValueError, match="layer with a horizon"):
+        spiking_layers(unfolded)
+    with pytest.raises(ValueError, match="conv1 normalizes over batches"):
+        quantization.prepare_qat_(unfolded)
 
 
 @pytest.mark.parametrize(
