@@ -85,6 +85,7 @@ def _dense(config: TrainConfig) -> TrainConfig:
             neuron="relu-norm",
             horizon_spread=TrainConfig.horizon_spread,
             whitening=False,
+            dirac=False,
             precision="float32",
             weight_sum=0.0,
             logit_scale=1.0,
