@@ -14,7 +14,7 @@ from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingLinear
 
-matplotlib = pytest.importorskip("matplotlib")
+matplotlib = pytest.importorskip("matplotlib", reason="needs the extra ttfs_fast[plot]")
 
 
 def titles(figure: object) -> str:

@@ -6,39 +6,18 @@ from typing import Any
 import pytest
 from torch import nn
 
+from small_horizon import SMALL
 from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig, convert, training
-from ttfs_fast.training import TrainConfig, TrainResult, train
+from ttfs_fast.training import TrainResult, train
 
-FLOAT = TrainConfig(
-    dataset="digits",
-    model="vgg4",
-    neuron="horizon",
-    weight_sum=2.0,
-    horizon_spread=0.001,
-    width=0.5,
-    alpha=0.01,
-    logit_scale=1000.0,
-    optimizer="muon",
-    lr=0.05,
-    min_lr=1e-4,
-    schedule="cosine",
-    ema_decay=0.9,
-    weight_sum_cost=0.0,
-    l2_cost=0.0,
-    epochs=3,
-    batch_size=50,
-    train_images=600,
-    test_images=300,
-    threads=1,
-)
-SETTINGS = QuantizeConfig(bits=2, epochs=1, last_epochs=6, lr=2e-2, training=FLOAT)
+SETTINGS = QuantizeConfig(bits=2, epochs=1, last_epochs=6, lr=2e-2, training=SMALL)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return train(FLOAT, tmp_path_factory.mktemp("float"))
+    return train(SMALL, tmp_path_factory.mktemp("float"))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +44,7 @@ def test_training_with_few_bits_recovers_the_accuracy(
 ) -> None:
     images = load("digits").images[:300]
     size = images.shape[1:]
-    plain = convert(model, 2, input_size=size, encoding=FLOAT.encoding, images=images)
+    plain = convert(model, 2, input_size=size, encoding=SMALL.encoding, images=images)
     found = {bits: accuracy(quantization.load(run / f"model-{bits}bit.ttfs")) for bits in (8, 4, 2)}
     in_float = trained.evaluation.accuracy
     assert in_float > 0.85

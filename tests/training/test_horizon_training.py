@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from small_horizon import SMALL
 from ttfs_fast import quantization
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.diagnose import diagnose
@@ -19,34 +20,9 @@ from ttfs_fast.horizon import has_horizon_layers, horizon_layers
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.nir import to_graph
-from ttfs_fast.training import TrainConfig, TrainResult, train
+from ttfs_fast.training import TrainResult, train
 from ttfs_fast.training.build import ImageShape, load_model, make_model
 from ttfs_fast.training.trainer import _Session
-
-SMALL = TrainConfig(
-    dataset="digits",
-    model="vgg4",
-    neuron="horizon",
-    weight_sum=2.0,
-    horizon_spread=0.001,
-    width=0.5,
-    alpha=0.01,
-    logit_scale=1000.0,
-    label_smoothing=0.1,
-    optimizer="muon",
-    momentum=0.95,
-    lr=0.05,
-    min_lr=1e-4,
-    schedule="cosine",
-    ema_decay=0.9,
-    weight_sum_cost=0.0,
-    l2_cost=0.0,
-    epochs=3,
-    batch_size=50,
-    train_images=600,
-    test_images=300,
-    threads=1,
-)
 
 
 @pytest.fixture(scope="module")
