@@ -59,7 +59,7 @@ def test_evaluation_counts_both_places(image_set: ImageSet) -> None:
     model = network()
     found, expected = (evaluate(m, image_set).to_dict() for m in (model, counterpart(model)))
     del found["images_per_second"], expected["images_per_second"]
-    assert list(found["sparsity_by_layer"]) == LAYERS
+    assert list(found["spikes_per_neuron_by_layer"]) == LAYERS
     assert found["neurons"] == 2 * 64 + 2 * 16 + 8 + 8 + 10
     assert found["weights"] == 2 * 36 + 2 * 64 + 80
     assert found == expected

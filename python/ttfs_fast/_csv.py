@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +29,12 @@ def write_rows(path: str | Path, kind: type[Any], rows: Sequence[Any]) -> None:
     write_csv(path, [[field.name for field in fields(kind)], *map(astuple, rows)])
 
 
-def read_rows(path: str | Path, kind: type[Row], what: str = "a table of this study") -> list[Row]:
+def read_rows(
+    path: str | Path,
+    kind: type[Row],
+    what: str = "a table of this study",
+    renamed: Mapping[str, str] | None = None,
+) -> list[Row]:
     """Read what `write_rows` wrote.
 
     Parameters
@@ -40,6 +45,8 @@ def read_rows(path: str | Path, kind: type[Row], what: str = "a table of this st
         The dataclass, with fields of int, float and str.
     what : str
         What the file should be, for the message of an error.
+    renamed : mapping of str to str, optional
+        Former names of columns, and their names.
 
     Raises
     ------
@@ -55,6 +62,7 @@ def read_rows(path: str | Path, kind: type[Row], what: str = "a table of this st
     rows = []
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
+        reader.fieldnames = [(renamed or {}).get(name, name) for name in reader.fieldnames or ()]
         if reader.fieldnames != list(kinds):
             raise ValueError(f"{path} is not {what}: its first line names other columns")
         for line in reader:

@@ -164,14 +164,14 @@ class SpikeCounter:
         self.spikes[name] = self.spikes.get(name, 0) + spikes
 
     @property
-    def sparsity(self) -> float:
-        """Share of all neurons that spiked: the paper's use of the word."""
+    def spikes_per_neuron(self) -> float:
+        """Fraction of all neurons that spiked; the paper calls it sparsity."""
         neurons = sum(self.neurons.values())
         return sum(self.spikes.values()) / neurons if neurons else float("nan")
 
     @property
-    def sparsity_by_layer(self) -> dict[str, float]:
-        """Share of the neurons of each layer that spiked."""
+    def spikes_per_neuron_by_layer(self) -> dict[str, float]:
+        """Fraction of the neurons of each layer that spiked."""
         return {
             name: self.spikes[name] / neurons if neurons else float("nan")
             for name, neurons in self.neurons.items()

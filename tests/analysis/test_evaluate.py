@@ -45,7 +45,7 @@ def test_everything_by_hand() -> None:
     assert result.confusion.tolist() == [[1, 0, 0], [1, 2, 0]]
     assert (result.images, result.correct, result.accuracy) == (4, 3, 0.75)
     assert result.first_spike_time == pytest.approx(math.log(1.5), rel=1e-5)
-    assert (result.silent_images, result.sparsity) == (0, 1.0)
+    assert (result.silent_images, result.spikes_per_neuron) == (0, 1.0)
     assert (result.weights, result.neurons, result.spikes_per_image) == (4, 2, 2.0)
     assert result.energy_by_weights == pytest.approx(4 * 1.0 * 10e-12)
     assert result.energy_by_spikes == pytest.approx(2 * 10e-12)
@@ -63,8 +63,8 @@ def test_silent_neurons_and_silent_images() -> None:
     result = evaluate(model, images)
     assert result.confusion.tolist() == [[1, 0, 1], [1, 0, 1]]
     assert (result.correct, result.silent_images, result.silent_share) == (1, 2, 0.5)
-    assert result.sparsity == 0.25
-    assert result.sparsity_by_layer == {"1": 0.25}
+    assert result.spikes_per_neuron == 0.25
+    assert result.spikes_per_neuron_by_layer == {"1": 0.25}
     assert result.first_spike_time == pytest.approx(math.log(4 / 3), rel=1e-5)
     assert result.energy_by_weights == pytest.approx(4 * 0.25 * 10e-12)
     assert result.energy_by_spikes == pytest.approx(0.5 * 10e-12)
@@ -76,13 +76,13 @@ def test_a_network_without_spiking_layers_has_no_spike_times() -> None:
         model[1].weight.copy_(torch.eye(2))
     result = evaluate(model, pixel_pairs((255, 0, 0), (0, 255, 1)))
     assert (result.images, result.correct, result.silent_images) == (2, 2, 0)
-    assert math.isnan(result.sparsity)
+    assert math.isnan(result.spikes_per_neuron)
     assert math.isnan(result.first_spike_time)
 
 
 def test_nothing_spikes() -> None:
     result = evaluate(two_neurons([[0.1, 0.1], [0.1, 0.1]]), pixel_pairs((9, 9, 0), (1, 2, 1)))
-    assert (result.accuracy, result.sparsity, result.silent_share) == (0.0, 0.0, 1.0)
+    assert (result.accuracy, result.spikes_per_neuron, result.silent_share) == (0.0, 0.0, 1.0)
     assert math.isnan(result.first_spike_time)
     assert result.to_dict()["first_spike_time"] is None
 
@@ -128,9 +128,9 @@ def test_a_network_without_spikes_has_an_accuracy_only() -> None:
         with_encoding(nn.Sequential(nn.Flatten(), linear)), pixel_pairs((200, 100, 0))
     )
     assert result.correct == 1  # the earlier, brighter pixel has the smaller value
-    assert math.isnan(result.sparsity)
+    assert math.isnan(result.spikes_per_neuron)
     assert (result.weights, result.neurons) == (0, 0)
-    assert result.to_dict()["sparsity"] is None
+    assert result.to_dict()["spikes_per_neuron"] is None
 
 
 def test_standardized_images(seed: int) -> None:
@@ -169,7 +169,7 @@ def test_every_evaluation_counts_in_one_place(monkeypatch: pytest.MonkeyPatch) -
     assert integer.neurons == floating.neurons
     assert integer.weights == floating.weights
     assert abs(integer.correct - floating.correct) <= 2
-    assert integer.sparsity == pytest.approx(floating.sparsity, abs=0.02)
+    assert integer.spikes_per_neuron == pytest.approx(floating.spikes_per_neuron, abs=0.02)
     assert integer.first_spike_time == pytest.approx(floating.first_spike_time, abs=0.02)
     study = DepthStudy(depths=(4,), width=0.25, epochs=1, batch_size=10)
     train_one(study, "relu", 4, 0, colored, colored)

@@ -39,7 +39,7 @@ def shares(model: nn.Module, values: Tensor) -> dict[str, float]:
     counter = SpikeCounter()
     with torch.no_grad(), watch_layers(model, counter):
         model(values)
-    return counter.sparsity_by_layer
+    return counter.spikes_per_neuron_by_layer
 
 
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
@@ -97,7 +97,7 @@ def test_a_run_that_goes_on_from_another_with_horizons(tmp_path: Path) -> None:
     assert line.endswith(f"was trained with horizons (); this run goes on with {horizons}")
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    assert second.evaluation.sparsity < 0.8 < first.evaluation.sparsity
+    assert second.evaluation.spikes_per_neuron < 0.8 < first.evaluation.spikes_per_neuron
 
     again, config = load_model(second.weights_path)
     assert config.horizons == horizons

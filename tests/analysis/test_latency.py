@@ -49,7 +49,7 @@ def test_it_agrees_with_the_evaluation() -> None:
     neurons = {name: counts for name, counts in timing.histograms.items() if name != "input"}
     total = sum(int(counts.sum()) for counts in neurons.values())
     assert total == evaluation.spikes_per_image * 360 == timing.spikes
-    assert evaluation.sparsity > 0.9
+    assert evaluation.spikes_per_neuron > 0.9
     assert 0 < timing.spikes_by_decision < timing.spikes
     assert (timing.last >= timing.decision).all()
     assert (timing.margin >= 0).all()

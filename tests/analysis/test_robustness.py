@@ -58,7 +58,7 @@ def test_no_disturbance_changes_no_bit(small: nn.Module) -> None:
     disturbed = evaluate_perturbed(small, digits, Perturbation()).to_dict()
     for found in (plain, disturbed):
         del found["images_per_second"]
-    assert plain["sparsity"] > 0.9
+    assert plain["spikes_per_neuron"] > 0.9
     assert disturbed == plain
 
 
@@ -194,7 +194,7 @@ def test_the_seed_and_the_draw_decide(small: nn.Module) -> None:
     def confusion(seed: int, draw: int) -> list[list[int]]:
         disturbance = Perturbation(weight_snr=3.0)
         found = evaluate_perturbed(small, digits, disturbance, seed=seed, draw=draw)
-        assert found.sparsity > 0.5
+        assert found.spikes_per_neuron > 0.5
         return found.confusion.tolist()
 
     assert confusion(0, 0) == confusion(0, 0)

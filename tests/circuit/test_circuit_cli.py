@@ -133,7 +133,7 @@ def test_layer_encodes_images_as_in_training(standardize: bool, tmp_path: Path) 
         layer.both.sum() for layer in found.layers.values()
     ]
     shares = {name: np.isfinite(layer.ideal).mean() for name, layer in found.layers.items()}
-    assert shares["conv1"] == pytest.approx(expected.sparsity_by_layer["conv1"], abs=1e-4)
+    assert shares["conv1"] == pytest.approx(expected.spikes_per_neuron_by_layer["conv1"], abs=1e-4)
 
 
 def test_layer_takes_networks_by_name_and_the_authors_folder(data_root: Path) -> None:

@@ -173,7 +173,14 @@ def test_resume_with_other_settings_names_them(trained: Path) -> None:
 def test_eval_prints_every_measure(trained: Path) -> None:
     result = run("eval", "--weights", str(trained / "model.safetensors"))
     assert result.exit_code == 0, result.output
-    for text in ("accuracy", "sparsity", "conv1", "energy by weights", "silent", "360 images"):
+    for text in (
+        "accuracy",
+        "spikes_per_neuron",
+        "conv1",
+        "energy by weights",
+        "silent",
+        "360 images",
+    ):
         assert text in result.output
     assert "\x1b" not in result.output
 
@@ -186,12 +193,12 @@ def test_eval_as_json_uses_the_settings_of_the_training(trained: Path) -> None:
     assert found["images"] == 360
     assert found["weights"] == 21440
     assert found["neurons"] == 7066
-    assert found["sparsity"] > 0.5
+    assert found["spikes_per_neuron"] > 0.5
     assert len(found["confusion"]) == 10
     assert sum(map(sum, found["confusion"])) == 360
-    energy = 21440 * found["sparsity"] * 10e-12
+    energy = 21440 * found["spikes_per_neuron"] * 10e-12
     assert found["energy_by_weights_joule"] == pytest.approx(energy)
-    spikes = 7066 * found["sparsity"] * 10e-12
+    spikes = 7066 * found["spikes_per_neuron"] * 10e-12
     assert found["energy_by_spikes_joule"] == pytest.approx(spikes)
     model, digits = mnist_scnn(weights=weights), load("digits", train=False)
     expected = evaluate(model, digits)

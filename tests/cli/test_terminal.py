@@ -85,7 +85,7 @@ def test_the_bar_of_a_training_fits_every_terminal(
     shown.log("run in runs/é→\udcff")
     with shown.progress(total=10, done=0):
         for step in range(10):
-            shown.step("epoch 10/10", step, "loss 9.1978  accuracy 15.50%  sparsity 100.0%")
+            shown.step("epoch 10/10", step, "loss 9.1978  accuracy 15.50%  spikes/neuron 100.0%")
         assert shown._bars is not None
         shown._bars.refresh()
     assert "run in runs/" in terminal.text()

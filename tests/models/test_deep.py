@@ -291,7 +291,7 @@ def test_trained_weights_that_ship(
     )
     result = evaluate(model, some)
     assert result.accuracy == pytest.approx(float(metadata["test_accuracy"]), abs=0.03)
-    assert result.sparsity > 0.9
+    assert result.spikes_per_neuron > 0.9
 
 
 def test_trained_weights_fit_no_other_network() -> None:

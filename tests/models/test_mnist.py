@@ -102,7 +102,7 @@ def test_pretrained_weights(data_root: Path) -> None:
     assert abs(result.correct - round(10_000 * float(metadata["test_accuracy"]))) <= 3
     assert result.accuracy > 0.985
     assert result.silent_images == 0
-    assert result.sparsity > 0.5
+    assert result.spikes_per_neuron > 0.5
 
 
 def test_float32_on_the_authors_network(data_root: Path, instruction_set: str) -> None:

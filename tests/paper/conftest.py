@@ -36,7 +36,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     result = train(config, folder)
     assert result.evaluation.accuracy > 0.4
-    assert result.evaluation.sparsity > 0.3
+    assert result.evaluation.spikes_per_neuron > 0.3
     return folder
 
 

@@ -83,7 +83,7 @@ def test_a_network_of_a_folder_of_images(coloured: Path, tmp_path: Path) -> None
     own = results(out)
     evaluation = own["table2"][network.key]["evaluation"]
     assert evaluation["images"] == 24  # without the broken one
-    assert evaluation["sparsity"] > 0.5
+    assert evaluation["spikes_per_neuron"] > 0.5
     assert own["table4"] == {}  # both polarities: not for the integer engine
     sweep = own["figure2"][network.key]
     assert sweep["weight_snr"]["images"] == 10

@@ -66,7 +66,7 @@ def out(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_forced_spikes_are_counted_apart(run: Path, out: Path) -> None:
     own = results(out)["table2"][KEY]["evaluation"]
     assert own["accuracy"] > 0.5
-    assert 0.1 < own["sparsity"] < 0.9
+    assert 0.1 < own["spikes_per_neuron"] < 0.9
     # By hand: what every ReferenceSpikes receives as silent.
     model, config = load_model(run / "model.safetensors")
     digits = load("digits", train=False)

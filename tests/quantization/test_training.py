@@ -444,7 +444,7 @@ def test_retraining_with_both_polarities(tmp_path: Path) -> None:
     assert network.code_size == (2, 28, 28)
     again = quantization.load(tmp_path / "model-8bit.ttfs")
     result = quantization.evaluate(again, load("digits", train=False))
-    assert result.sparsity > 0.3
+    assert result.spikes_per_neuron > 0.3
     assert result.accuracy > 0.3
 
 

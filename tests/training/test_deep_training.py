@@ -80,7 +80,7 @@ def test_a_centered_network_learns_and_folds(tmp_path: Path) -> None:
     config = dataclasses.replace(DEEP, epochs=12, train_images=1000, test_images=300, width=0.5)
     result = train(config, tmp_path)
     assert result.evaluation.accuracy > 0.6
-    assert result.evaluation.sparsity > 0.9
+    assert result.evaluation.spikes_per_neuron > 0.9
     assert result.records[-1].loss < 0.7 * result.records[0].loss
     names = set(result.model.state_dict())
     assert "conv1.weight" in names
@@ -563,7 +563,7 @@ def test_the_spread_stays_while_training(optimizer: str, tmp_path: Path) -> None
     for hold in (False, True):
         config = dataclasses.replace(DEEP, optimizer=optimizer, lr=0.1, fixed_norm=hold)
         result = train(config, tmp_path / str(hold))
-        assert all(record.test_sparsity > 0.9 for record in result.records)
+        assert all(record.test_spikes_per_neuron > 0.9 for record in result.records)
         rows = result.model.fc1.weight.detach()
         norms[hold] = (rows - rows.mean(1, keepdim=True)).norm(dim=1)
     assert norms[True] == pytest.approx(torch.full_like(norms[True], DEEP.weight_norm), rel=1e-4)

@@ -33,7 +33,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 def test_network_learns_and_exports_plain_layers(result: TrainResult) -> None:
     assert result.evaluation.accuracy > 0.9
     # Late neurons stay silent in the plain network.
-    assert 0.2 < result.evaluation.sparsity < 0.8
+    assert 0.2 < result.evaluation.spikes_per_neuron < 0.8
     assert not has_horizon_layers(result.model)
     model, config = load_model(result.weights_path)
     assert config == dataclasses.replace(SMALL, processes=1)
@@ -42,13 +42,15 @@ def test_network_learns_and_exports_plain_layers(result: TrainResult) -> None:
     images = dataclasses.replace(images, images=images.images[:300], labels=images.labels[:300])
     again = evaluate(model, images)
     assert again.correct == result.evaluation.correct
-    assert again.sparsity_by_layer == result.evaluation.sparsity_by_layer
+    assert again.spikes_per_neuron_by_layer == result.evaluation.spikes_per_neuron_by_layer
 
 
 def test_exported_network_decides_as_the_trained_one(result: TrainResult) -> None:
     """Dense products in training, sorted spikes in the exported network: the same test accuracy."""
     assert abs(result.records[-1].test_accuracy - result.evaluation.accuracy) <= 1 / 300
-    assert abs(result.records[-1].test_sparsity - result.evaluation.sparsity) < 0.15
+    assert (
+        abs(result.records[-1].test_spikes_per_neuron - result.evaluation.spikes_per_neuron) < 0.15
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,8 +222,8 @@ def test_integer_network_decides_as_the_trained_one(
     record_property("agreement", compared.agreement)
     assert compared.agreement >= least
     # Late neurons are silent in both.
-    spikes = quantization.evaluate(net, images).sparsity
-    assert abs(spikes - result.evaluation.sparsity) < 0.05
+    spikes = quantization.evaluate(net, images).spikes_per_neuron
+    assert abs(spikes - result.evaluation.spikes_per_neuron) < 0.05
 
 
 def test_noise_and_diagnosis_take_the_exported_network(result: TrainResult) -> None:

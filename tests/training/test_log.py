@@ -25,6 +25,16 @@ def test_an_epoch_without_output_spikes_can_be_logged(tmp_path: Path) -> None:
     assert math.isnan(read_log(tmp_path / "log.csv")[0].first_spike_time)
 
 
+def test_log_of_version_0_1_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    write_log(path, [RECORD])
+    path.write_text(path.read_text().replace("spikes_per_neuron", "sparsity"))
+    assert read_log(path) == [RECORD]
+    row = dataclasses.asdict(RECORD)
+    row["test_sparsity"] = row.pop("test_spikes_per_neuron")
+    assert EpochRecord.from_dict(row) == RECORD
+
+
 def test_what_is_no_log_is_named(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")

@@ -74,8 +74,8 @@ def test_what_a_run_leaves(uninterrupted: TrainResult) -> None:
         assert record.learning_rate == SMALL.learning_rate(record.epoch - 1)
         total = record.loss_class + SMALL.weight_sum_cost * record.loss_weight_sum
         assert record.loss == pytest.approx(total + SMALL.l2_cost * record.loss_l2, rel=1e-4)
-        assert record.train_sparsity > 0.5
-        assert record.test_sparsity > 0.5
+        assert record.train_spikes_per_neuron > 0.5
+        assert record.test_spikes_per_neuron > 0.5
         assert record.skipped_steps == 0
 
 
@@ -282,7 +282,7 @@ def test_it_learns(tmp_path: Path) -> None:
     result = train(config, tmp_path / "run")
     assert math.isfinite(result.records[-1].loss)
     assert result.evaluation.accuracy > 0.5
-    assert result.evaluation.sparsity > 0.5
+    assert result.evaluation.spikes_per_neuron > 0.5
 
 
 def test_a_run_without_a_callback_is_silent(tmp_path: Path) -> None:

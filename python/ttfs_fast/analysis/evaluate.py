@@ -1,4 +1,4 @@
-"""Accuracy, sparsity, spike times and energy of a network on a data set."""
+"""Accuracy, spikes per neuron, spike times and energy of a network on a data set."""
 
 import math
 import time
@@ -33,10 +33,10 @@ class EvaluationResult:
     confusion : int64 array, shape (classes, classes + 1)
         Images of each true class (row) by predicted class (column); the last column holds the
         images without an output spike.
-    sparsity : float
-        Share of all neurons that spiked (the paper's use of the word), over all images; nan for a
-        network without spiking layers.
-    sparsity_by_layer : dict of str to float
+    spikes_per_neuron : float
+        Fraction of all neurons that spiked, over all images, since a neuron spikes at most once;
+        the paper calls it sparsity. It is nan for a network without spiking layers.
+    spikes_per_neuron_by_layer : dict of str to float
         The same for each layer.
     first_spike_time : float
         Mean time of the first output spike, in units of tau, over the images that have one; nan
@@ -58,8 +58,8 @@ class EvaluationResult:
     images: int
     correct: int
     confusion: NDArray[np.int64]
-    sparsity: float
-    sparsity_by_layer: dict[str, float]
+    spikes_per_neuron: float
+    spikes_per_neuron_by_layer: dict[str, float]
     first_spike_time: float
     silent_images: int
     weights: int
@@ -79,8 +79,8 @@ class EvaluationResult:
 
     @property
     def energy_by_weights(self) -> float:
-        """Energy of an image in joules, counted as the paper counts: weights x sparsity x 10 pJ."""
-        return self.weights * self.sparsity * JOULE_PER_SPIKE
+        """Joules an image, as the paper counts: weights x spikes per neuron x 10 pJ."""
+        return self.weights * self.spikes_per_neuron * JOULE_PER_SPIKE
 
     @property
     def energy_by_spikes(self) -> float:
@@ -90,15 +90,15 @@ class EvaluationResult:
     def to_dict(self) -> dict[str, Any]:
         """All results as JSON types; a time that does not exist is None."""
         no_time = math.isnan(self.first_spike_time)
-        spiking = not math.isnan(self.sparsity)
+        spiking = not math.isnan(self.spikes_per_neuron)
         return {
             "dataset": self.dataset,
             "images": self.images,
             "correct": self.correct,
             "accuracy": self.accuracy,
             "confusion": self.confusion.tolist(),
-            "sparsity": self.sparsity if spiking else None,
-            "sparsity_by_layer": self.sparsity_by_layer,
+            "spikes_per_neuron": self.spikes_per_neuron if spiking else None,
+            "spikes_per_neuron_by_layer": self.spikes_per_neuron_by_layer,
             "first_spike_time": None if no_time else self.first_spike_time,
             "silent_images": self.silent_images,
             "silent_share": self.silent_share,
@@ -178,8 +178,8 @@ class Tally:
             images=self.images,
             correct=int(np.trace(self._confusion)),
             confusion=self._confusion,
-            sparsity=counter.sparsity,
-            sparsity_by_layer=counter.sparsity_by_layer,
+            spikes_per_neuron=counter.spikes_per_neuron,
+            spikes_per_neuron_by_layer=counter.spikes_per_neuron_by_layer,
             first_spike_time=self._times / (self.images - silent) if timed else math.nan,
             silent_images=silent,
             weights=weights,

@@ -28,15 +28,19 @@ def print_result(result: "EvaluationResult") -> None:
         ("accuracy", f"{result.accuracy:.2%}", f"{result.correct:,} correct"),
         ("silent images", f"{result.silent_share:.2%}", "no output spike, counted as wrong"),
         ("first spike", f"{result.first_spike_time:.3f} tau", "mean time of the decision"),
-        ("sparsity", f"{result.sparsity:.1%}", f"share of {result.neurons:,} neurons that spike"),
+        (
+            "spikes per neuron",
+            f"{result.spikes_per_neuron:.1%}",
+            f"fraction of {result.neurons:,} neurons that spike",
+        ),
     ]
-    for name, share in result.sparsity_by_layer.items():
-        rows.append((f"  {name}", f"{share:.1%}", "the same in this layer"))
+    for name, fraction in result.spikes_per_neuron_by_layer.items():
+        rows.append((f"  {name}", f"{fraction:.1%}", "the same in this layer"))
     rows += [
         (
             "energy by weights",
             f"{result.energy_by_weights * 1e9:.1f} nJ",
-            f"an image: {result.weights:,} weights x sparsity x 10 pJ (the paper's count)",
+            f"an image: {result.weights:,} weights x spikes per neuron x 10 pJ (the paper's count)",
         ),
         (
             "energy by spikes",

@@ -81,7 +81,7 @@ def evaluate(
     as_json: Annotated[bool, flag("--json", "Print the results as JSON only.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Test a trained network: accuracy, confusion, sparsity, spike times, energy.
+    """Test a trained network: accuracy, confusion, spikes per neuron, spike times, energy.
 
     --weights also takes an integer network that ttfs-fast quantize wrote, such as model-4bit.ttfs.
     """

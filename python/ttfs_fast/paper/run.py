@@ -28,6 +28,9 @@ PARTS: dict[str, ReportPart] = {
     module.NAME: module.PART for module in (table1, table2, table3, table4, figure2)
 }
 RESULTS, UNITS, LOG = "results.json", "units", "run.json"
+FORMAT = 2
+"""Of the units' results; units of another format are computed again."""
+
 TITLE = "Temporal-coded deep spiking neural networks, reproduced"
 
 Progress = Callable[[str, int, int], None]
@@ -153,7 +156,11 @@ def _reproduce(
     sections: list[Section] = []
     missing = list(found.missing)
     for name, part in PARTS.items():
-        settings = {"version": str(ttfs_fast.__version__), **part.settings(context)}
+        settings = {
+            "version": str(ttfs_fast.__version__),
+            "format": FORMAT,
+            **part.settings(context),
+        }
         store = ResultStore(out / UNITS, name, settings)
         units = part.units(context)
         if not only or name in only:

@@ -1,4 +1,4 @@
-"""Table 2: accuracy, weights, sparsity and energy of trained networks, and when they decide."""
+"""Table 2: accuracy, weights, spikes, energy and time of decision of trained networks."""
 
 from functools import partial
 from typing import Any
@@ -30,7 +30,7 @@ from ttfs_fast.paper.sections import (
 from ttfs_fast.paper.store import WorkUnit
 from ttfs_fast.training.curve import training_curve
 
-NAME, TITLE = "table2", "Table 2: accuracy, sparsity, energy, latency"
+NAME, TITLE = "table2", "Table 2: accuracy, spikes per neuron, energy, latency"
 GRID = [round(0.05 * step, 2) for step in range(161)]
 """Times, in units of tau, at which the course of the decision is kept."""
 MOST_CLASSES = 20
@@ -105,9 +105,9 @@ def section(context: Context, result: dict[str, Any]) -> Section:
     found.tiles += _tiles(context, result)
     found.text.append(
         "The class is the output that spikes first; an image without an output spike counts as "
-        "wrong. Sparsity is the paper's word for the fraction of neurons that spike. Energy is "
-        "given both ways: weights x sparsity x 10 pJ, as the paper counts, and 10 pJ for every "
-        "neuron that spikes, as its circuit section defines it."
+        "wrong. Spikes per neuron are the fraction of neurons that spike; the paper calls them "
+        "sparsity. Energy is given both ways: weights x spikes per neuron x 10 pJ, as the paper "
+        "counts, and 10 pJ for every neuron that spikes, as its circuit section defines it."
     )
     if any(network.has_horizons for network in context.networks):
         found.text.append(
@@ -117,7 +117,7 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         )
     found.tables += [
         _accuracy(context, result),
-        _sparsity(context, result),
+        _spikes_per_neuron(context, result),
         _energy(context, result),
         _latency(context, result),
         _layers(context, result),
@@ -166,7 +166,9 @@ def _tiles(context: Context, result: dict[str, Any]) -> list[StatTile]:
             beside(percent()(claim.accuracy)),
         ),
         StatTile(
-            "neurons that spike", percent(1)(own["sparsity"]), beside(percent(0)(claim.sparsity))
+            "neurons that spike",
+            percent(1)(own["spikes_per_neuron"]),
+            beside(percent(0)(claim.sparsity)),
         ),
         StatTile(
             "energy an image, by weights",
@@ -228,7 +230,7 @@ def _accuracy(context: Context, result: dict[str, Any]) -> Table:
     return Table(f"{NAME}-accuracy", "Accuracy", columns, rows, note)
 
 
-def _sparsity(context: Context, result: dict[str, Any]) -> Table:
+def _spikes_per_neuron(context: Context, result: dict[str, Any]) -> Table:
     rows: list[list[Any]] = []
     for network in context.networks:
         own = result[network.key]["evaluation"]
@@ -238,9 +240,9 @@ def _sparsity(context: Context, result: dict[str, Any]) -> Table:
                 network.title,
                 own["weights"],
                 claim.weights if claim else None,
-                own["sparsity"],
+                own["spikes_per_neuron"],
                 claim.sparsity if claim else None,
-                own["sparsity"] - claim.sparsity if claim and network.comparable else None,
+                own["spikes_per_neuron"] - claim.sparsity if claim and network.comparable else None,
             ]
         )
     beside = _beside(context)
@@ -252,7 +254,7 @@ def _sparsity(context: Context, result: dict[str, Any]) -> Table:
         Column(beside, percent(0)),
         Column("difference (points)", points),
     ]
-    return Table(f"{NAME}-sparsity", "Weights and sparsity", columns, rows)
+    return Table(f"{NAME}-spikes", "Weights and spikes per neuron", columns, rows)
 
 
 def _energy(context: Context, result: dict[str, Any]) -> Table:
@@ -327,7 +329,7 @@ def _layers(context: Context, result: dict[str, Any]) -> Table:
     rows = [
         [network.title, name, share]
         for network in context.networks
-        for name, share in result[network.key]["evaluation"]["sparsity_by_layer"].items()
+        for name, share in result[network.key]["evaluation"]["spikes_per_neuron_by_layer"].items()
     ]
     columns = [
         Column("network", numeric=False),

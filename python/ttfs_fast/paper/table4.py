@@ -209,7 +209,7 @@ def _both_ways(network: EvaluatedNetwork, converted: IntegerNetwork, images: int
         "integer_correct": integer.correct,
         "integer_accuracy": integer.accuracy,
         "same_answer": compared.agreement,
-        "sparsity": integer.sparsity,
+        "spikes_per_neuron": integer.spikes_per_neuron,
         "bytes": len(converted.to_bytes()),
         "weight_snr": finite(signal_to_noise(torch.cat(before), torch.cat(after))),
     }
@@ -234,7 +234,7 @@ def _integers_alone(
         "integer_correct": integer.correct,
         "integer_accuracy": integer.accuracy,
         "same_answer": compared.agreement,
-        "sparsity": integer.sparsity,
+        "spikes_per_neuron": integer.spikes_per_neuron,
         "bytes": len(converted.to_bytes()),
         "weight_snr": None,
     }

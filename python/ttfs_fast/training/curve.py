@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def training_curve(log: str | Path) -> "Figure":
-    """Draw the course of a training run: loss, accuracy and sparsity by epoch.
+    """Draw the course of a training run: loss, accuracy and spikes per neuron by epoch.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def training_curve(log: str | Path) -> "Figure":
     middle.set_ylim(bottom=0)
 
     for name, color in (("train", FAINT), ("test", SERIES[2])):
-        fractions = [100 * getattr(r, f"{name}_sparsity") for r in records]
+        fractions = [100 * getattr(r, f"{name}_spikes_per_neuron") for r in records]
         right.plot(epochs, fractions, color=color, marker=marker, ms=3, label=name)
     right.set_title(f"Neurons that spike (%), at the end {fractions[-1]:.1f}")
 

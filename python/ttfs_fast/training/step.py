@@ -300,5 +300,5 @@ class StepTotals:
             "loss_weight_sum": weight_sum,
             "loss_l2": l2,
             "train_accuracy": float(self._reduced[4] / self._reduced[3].clamp(min=1)),
-            "train_sparsity": self.spikes.sparsity,
+            "train_spikes_per_neuron": self.spikes.spikes_per_neuron,
         }

@@ -359,7 +359,7 @@ class _Session:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)
-        self.records = [EpochRecord(**record) for record in checkpoint.facts["log"]]
+        self.records = [EpochRecord.from_dict(record) for record in checkpoint.facts["log"]]
         self.best = checkpoint.best
 
     def save(self) -> None:
@@ -412,7 +412,7 @@ class _Session:
                     epoch=epoch + 1,
                     learning_rate=config.learning_rate(epoch),
                     test_accuracy=evaluation.accuracy,
-                    test_sparsity=evaluation.sparsity,
+                    test_spikes_per_neuron=evaluation.spikes_per_neuron,
                     first_spike_time=evaluation.first_spike_time,
                     skipped_steps=totals.skipped,
                     seconds=time.perf_counter() - begin,
@@ -466,8 +466,8 @@ class _Session:
     def _report(self, epoch: int, totals: StepTotals) -> None:
         figures = totals.means()
         text = f"loss {figures['loss']:.3f}  accuracy {figures['train_accuracy']:.1%}"
-        if not math.isnan(figures["train_sparsity"]):
-            text += f"  sparsity {figures['train_sparsity']:.1%}"
+        if not math.isnan(figures["train_spikes_per_neuron"]):
+            text += f"  spikes/neuron {figures['train_spikes_per_neuron']:.1%}"
         self.callback.step(
             f"epoch {epoch + 1}/{self.config.epochs}",
             epoch * len(self.batches) + totals.steps,
@@ -491,8 +491,8 @@ class _Session:
             images=int(correct[1]),
             correct=int(correct[0]),
             confusion=np.zeros((self.shape.classes, self.shape.classes + 1), np.int64),
-            sparsity=nothing,
-            sparsity_by_layer={},
+            spikes_per_neuron=nothing,
+            spikes_per_neuron_by_layer={},
             first_spike_time=nothing,
             silent_images=0,
             weights=0,
@@ -527,12 +527,12 @@ class _Session:
         facts = {
             "accuracy": f"{evaluation.accuracy:.2%} "
             f"({evaluation.correct:,} of {evaluation.images:,} test images)",
-            "sparsity": f"{evaluation.sparsity:.1%} of the neurons spike",
+            "spikes per neuron": f"{evaluation.spikes_per_neuron:.1%} of the neurons spike",
             "weights": str(path),
             "log": str(log),
         }
-        if math.isnan(evaluation.sparsity):
-            del facts["sparsity"]
+        if math.isnan(evaluation.spikes_per_neuron):
+            del facts["spikes per neuron"]
         self.callback.log_facts(
             f"trained {len(self.records)} epochs in "
             f"{_duration(sum(record.seconds for record in self.records))}",
@@ -666,12 +666,13 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
 
 def _line(record: EpochRecord, epochs: int) -> str:
     spikes = (
-        f"sparsity {record.test_sparsity:6.1%}  first spike {record.first_spike_time:.2f} tau  "
+        f"spikes/neuron {record.test_spikes_per_neuron:6.1%}  "
+        f"first spike {record.first_spike_time:.2f} tau  "
     )
     return (
         f"epoch {record.epoch:>{len(str(epochs))}}/{epochs}  loss {record.loss:8.4f}  "
         f"train {record.train_accuracy:7.2%}  test {record.test_accuracy:7.2%}  "
-        f"{'' if math.isnan(record.test_sparsity) else spikes}{_duration(record.seconds)}"
+        f"{'' if math.isnan(record.test_spikes_per_neuron) else spikes}{_duration(record.seconds)}"
         f"{skipped_text(record.skipped_steps)}"
     )
 

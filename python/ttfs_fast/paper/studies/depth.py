@@ -345,7 +345,7 @@ def train_one(
         losses=_twentieths(losses),
         half_accuracy=half,
         accuracy=final.accuracy,
-        firing=final.sparsity,
+        firing=final.spikes_per_neuron,
         seconds=time.perf_counter() - begin,
     )
 

@@ -236,9 +236,9 @@ def _silence(
     return Silenced(
         settings=settings,
         fraction=fraction,
-        at_once=at_once.sparsity,
+        at_once=at_once.spikes_per_neuron,
         at_once_accuracy=at_once.accuracy,
-        firing=after.sparsity,
+        firing=after.spikes_per_neuron,
         accuracy=after.accuracy,
         first_spike_time=after.first_spike_time,
         spikes_per_image=after.spikes_per_image,
