@@ -40,7 +40,7 @@ def test_parameters_of_the_stub_are_those_of_the_function(name: str) -> None:
     found = re.findall(rf"^(?:\d+\. )?{last}\((.*)\) -> ", documented, re.MULTILINE)
     assert found, documented
     stub = functions()[name].args
-    wanted = [argument.arg for argument in stub.args]
+    wanted = [argument.arg for argument in stub.args + stub.kwonlyargs]
     for signature in found:
         names = re.findall(
             r"(?:^|, )(\w+): ", re.sub(r"\[[^\[\]]*(\[[^\]]*\])*[^\[\]]*\]", "", signature)

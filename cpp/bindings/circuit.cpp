@@ -7,11 +7,15 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <string>
+#include <type_traits>
+#include <variant>
 
 #include "bindings/arrays.h"
 #include "bindings/interrupt.h"
 #include "bindings/module.h"
 #include "kernels/table.h"
+#include "src/circuit_checks.h"
 
 namespace ttfs::bindings {
 namespace {
@@ -20,63 +24,39 @@ using py::literals::operator""_a;
 using Reals = Array<double>;
 using Rows = std::optional<Array<std::int64_t>>;
 
-/// Numbers by name, all of which must be there and no other.
-class Fields {
- public:
-  Fields(const py::dict& values, const char* what) : values_(values), what_(what) {}
-  template <class T>
-  void read(const char* name, T& to) {
-    if (!values_.contains(name)) throw std::invalid_argument(std::string(what_) + " lacks " + name);
-    to = values_[name].cast<T>();
-    ++read_;
+/// Numbers by name: all of the type's fields and no other.
+template <class T>
+T values_of(const py::dict& given, const std::string& what) {
+  T values;
+  for (const CircuitField<T>& field : circuit_fields<T>()) {
+    if (!given.contains(field.name)) throw std::invalid_argument(what + " lacks " + field.name);
+    double number = 0;
+    try {
+      number = given[field.name].template cast<double>();
+    } catch (const py::cast_error&) {
+      throw std::invalid_argument(std::string(field.name) + " must be a number");
+    }
+    std::visit(
+        [&](auto member) {
+          using Value = std::decay_t<decltype(values.*member)>;
+          if constexpr (std::is_same_v<Value, std::int64_t>)
+            if (!(number == std::floor(number) && std::abs(number) < 1e9))
+              throw std::invalid_argument(std::string(field.name) +
+                                          " must be a whole number; got " + std::to_string(number));
+          values.*member = static_cast<Value>(number);
+        },
+        field.member);
   }
-  void done() const {
-    if (read_ != values_.size())
-      throw std::invalid_argument(std::string(what_) + " has a field that is not known");
-  }
-
- private:
-  const py::dict& values_;
-  const char* what_;
-  std::size_t read_ = 0;
-};
-
-CircuitParameters parameters_of(const py::dict& values) {
-  CircuitParameters p;
-  Fields fields(values, "parameters");
-  fields.read("loop_gain", p.loop_gain);
-  fields.read("loop_corner", p.loop_corner);
-  fields.read("phase_per_weight", p.phase_per_weight);
-  fields.read("ring_frequency", p.ring_frequency);
-  fields.read("low_frequency", p.low_frequency);
-  fields.read("high_frequency", p.high_frequency);
-  fields.read("threshold_frequency", p.threshold_frequency);
-  fields.read("threshold_phase", p.threshold_phase);
-  fields.read("phase_range", p.phase_range);
-  fields.done();
-  return p;
+  if (given.size() != circuit_fields<T>().size())
+    throw std::invalid_argument(what + " has a field that is not known");
+  return values;
 }
 
-CircuitNoise noise_of(const py::dict& values) {
-  CircuitNoise n;
-  Fields fields(values, "noise");
-  fields.read("relative_jitter", n.relative_jitter);
-  fields.read("jitter", n.jitter);
-  fields.read("weight_bits", n.weight_bits);
-  fields.read("weight_full_scale", n.weight_full_scale);
-  fields.read("bank_offset", n.bank_offset);
-  fields.read("loop_diffusion", n.loop_diffusion);
-  fields.read("membrane_diffusion", n.membrane_diffusion);
-  fields.read("loop_gain_spread", n.loop_gain_spread);
-  fields.read("membrane_gain_spread", n.membrane_gain_spread);
-  fields.read("loop_frequency_spread", n.loop_frequency_spread);
-  fields.read("membrane_frequency_spread", n.membrane_frequency_spread);
-  fields.read("comparator_spread", n.comparator_spread);
-  fields.read("common_drift", n.common_drift);
-  fields.read("differential_drift", n.differential_drift);
-  fields.read("random_start", n.random_start);
-  fields.done();
-  return n;
+template <class T>
+py::tuple names() {
+  py::list found;
+  for (const CircuitField<T>& field : circuit_fields<T>()) found.append(field.name);
+  return py::tuple(found);
 }
 
 const std::int64_t* rows(const Rows& picked, std::int64_t trials, std::int64_t available,
@@ -95,59 +75,68 @@ const std::int64_t* rows(const Rows& picked, std::int64_t trials, std::int64_t a
   return data;
 }
 
-std::int64_t simulate(const std::string& model, const py::dict& parameters, const py::dict& noise,
-                      double step, double duration, std::uint64_t seed, std::int64_t first_trial,
-                      const Reals& times, const Reals& weights, const Rows& time_rows,
-                      const Rows& weight_rows, const Rows& chips, Reals& fire, Reals& peak,
-                      std::int64_t decimation, std::optional<Reals>& waveforms, int threads) {
-  CircuitTask task;
-  if (model == "switching")
-    task.model = CircuitModel::switching;
-  else if (model != "averaged")
-    throw std::invalid_argument("model must be \"averaged\" or \"switching\"; got \"" + model +
-                                "\"");
-  task.parameters = parameters_of(parameters);
-  task.noise = noise_of(noise);
-  task.step = step;
-  task.duration = duration;
-  task.seed = seed;
-  task.first_trial = first_trial;
-  if (times.ndim() != 2 || weights.ndim() != 2 || fire.ndim() != 1)
-    throw std::invalid_argument("times and weights must have 2 dimensions, fire 1");
-  task.trials = fire.shape(0);
-  task.inputs = times.shape(1);
-  require_dense(times, {times.shape(0), task.inputs}, "times");
-  require_dense(weights, {weights.shape(0), task.inputs}, "weights");
-  require_dense(fire, {task.trials}, "fire");
-  require_dense(peak, {task.trials}, "peak");
-  for (py::ssize_t i = 0; i < times.size(); ++i)
-    if (!(times.data()[i] >= 0))
-      throw std::invalid_argument("times must be 0 or above, +inf for a silent input; got " +
-                                  std::to_string(times.data()[i]));
-  for (py::ssize_t i = 0; i < weights.size(); ++i)
-    if (!std::isfinite(weights.data()[i]))
-      throw std::invalid_argument("weights must be finite; got " +
-                                  std::to_string(weights.data()[i]));
-  task.rows = times.shape(0);
-  task.times = times.data();
-  task.weights = weights.data();
-  task.time_rows = rows(time_rows, task.trials, times.shape(0), "time_rows");
-  task.weight_rows = rows(weight_rows, task.trials, weights.shape(0), "weight_rows");
-  task.chips = rows(chips, task.trials, std::numeric_limits<std::int64_t>::max(), "chips");
-  task.fire = fire.mutable_data();
-  task.peak = peak.mutable_data();
-  if (waveforms) {
-    task.decimation = decimation;
-    task.waveforms = waveforms->mutable_data();
-    if (decimation < 1)
-      throw std::invalid_argument("decimation must be at least 1; got " +
-                                  std::to_string(decimation));
-    if (!(step > 0 && duration > 0 && duration / step <= 1e9))
-      throw std::invalid_argument("step must be above 0 and duration at most 1e9 steps");
-    require_dense(*waveforms, {task.trials, circuit_samples(task), kCircuitChannels}, "waveforms");
+/// A circuit with its noise, step and duration, checked once; `run` simulates trials of it.
+class CircuitSimulator {
+ public:
+  CircuitSimulator(const std::string& model, const py::dict& parameters, const py::dict& noise,
+                   double step, double duration, std::uint64_t seed, std::int64_t record_every) {
+    if (model == "switching")
+      task_.model = CircuitModel::switching;
+    else if (model != "averaged")
+      throw std::invalid_argument("model must be \"averaged\" or \"switching\"; got \"" + model +
+                                  "\"");
+    task_.parameters = values_of<CircuitParameters>(parameters, "parameters");
+    task_.noise = values_of<CircuitNoise>(noise, "noise");
+    task_.step = step;
+    task_.duration = duration;
+    task_.seed = seed;
+    task_.record_every = record_every;
+    check(task_);
   }
-  return without_lock([&] { return simulate_circuit(task, threads); });
-}
+
+  std::int64_t samples() const { return circuit_samples(task_); }
+
+  std::int64_t run(const Reals& times, const Reals& weights, const Rows& time_rows,
+                   const Rows& weight_rows, const Rows& chips, std::int64_t first_trial,
+                   Reals& fire, Reals& peak, std::optional<Reals>& waveforms, int threads) const {
+    CircuitTask task = task_;
+    task.first_trial = first_trial;
+    if (times.ndim() != 2 || weights.ndim() != 2 || fire.ndim() != 1)
+      throw std::invalid_argument("times and weights must have 2 dimensions, fire 1");
+    task.trials = fire.shape(0);
+    task.inputs = times.shape(1);
+    require_dense(times, {times.shape(0), task.inputs}, "times");
+    require_dense(weights, {weights.shape(0), task.inputs}, "weights");
+    require_dense(fire, {task.trials}, "fire");
+    require_dense(peak, {task.trials}, "peak");
+    for (py::ssize_t i = 0; i < times.size(); ++i)
+      if (!(times.data()[i] >= 0))
+        throw std::invalid_argument("times must be 0 or above, +inf for a silent input; got " +
+                                    std::to_string(times.data()[i]));
+    for (py::ssize_t i = 0; i < weights.size(); ++i)
+      if (!std::isfinite(weights.data()[i]))
+        throw std::invalid_argument("weights must be finite; got " +
+                                    std::to_string(weights.data()[i]));
+    task.rows = times.shape(0);
+    task.times = times.data();
+    task.weights = weights.data();
+    task.time_rows = rows(time_rows, task.trials, times.shape(0), "time_rows");
+    task.weight_rows = rows(weight_rows, task.trials, weights.shape(0), "weight_rows");
+    task.chips = rows(chips, task.trials, std::numeric_limits<std::int64_t>::max(), "chips");
+    task.fire = fire.mutable_data();
+    task.peak = peak.mutable_data();
+    if (waveforms.has_value() != (samples() > 0))
+      throw std::invalid_argument("waveforms must be given where record_every is above 0 only");
+    if (waveforms) {
+      require_dense(*waveforms, {task.trials, samples(), kCircuitChannels}, "waveforms");
+      task.waveforms = waveforms->mutable_data();
+    }
+    return without_lock([&] { return simulate_circuit(task, threads); });
+  }
+
+ private:
+  CircuitTask task_;
+};
 
 /// Normals of the kernels in use, four a step: what drives the oscillators of a trial.
 Reals normals(std::uint64_t seed, std::uint64_t trial, std::int64_t first, std::int64_t count) {
@@ -160,11 +149,25 @@ Reals normals(std::uint64_t seed, std::uint64_t trial, std::int64_t first, std::
 }  // namespace
 
 void define_circuit(py::module_& m) {
-  m.def("simulate_circuit", &simulate, "model"_a, "parameters"_a, "noise"_a, "step"_a, "duration"_a,
-        "seed"_a, "first_trial"_a, "times"_a.noconvert(), "weights"_a.noconvert(),
-        "time_rows"_a.noconvert(), "weight_rows"_a.noconvert(), "chips"_a.noconvert(),
-        "fire"_a.noconvert(), "peak"_a.noconvert(), "decimation"_a, "waveforms"_a.noconvert(),
-        "threads"_a);
+  py::class_<CircuitSimulator>(m, "CircuitSimulator", py::module_local())
+      .def(py::init<const std::string&, const py::dict&, const py::dict&, double, double,
+                    std::uint64_t, std::int64_t>(),
+           py::kw_only(), "model"_a, "parameters"_a, "noise"_a, "step"_a, "duration"_a, "seed"_a,
+           "record_every"_a)
+      .def_property_readonly("samples", &CircuitSimulator::samples)
+      .def("run", &CircuitSimulator::run, py::kw_only(), "times"_a.noconvert(),
+           "weights"_a.noconvert(), "time_rows"_a.noconvert(), "weight_rows"_a.noconvert(),
+           "chips"_a.noconvert(), "first_trial"_a, "fire"_a.noconvert(), "peak"_a.noconvert(),
+           "waveforms"_a.noconvert(), "threads"_a);
+  m.def(
+      "check_circuit_parameters",
+      [](const py::dict& values) { check(values_of<CircuitParameters>(values, "parameters")); },
+      "values"_a);
+  m.def(
+      "check_circuit_noise",
+      [](const py::dict& values) { check(values_of<CircuitNoise>(values, "noise")); }, "values"_a);
+  m.attr("circuit_parameters") = names<CircuitParameters>();
+  m.attr("circuit_noise") = names<CircuitNoise>();
   m.def("circuit_normals", &normals, "seed"_a, "trial"_a, "first"_a, "count"_a);
   m.attr("circuit_channels") = kCircuitChannels;
 }

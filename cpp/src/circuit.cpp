@@ -229,7 +229,7 @@ class Group {
     std::int64_t stop = steps_;
     for (int lane = 0; lane < lanes_; ++lane)
       if (waits(lane) || recording()) stop = std::min(stop, next_step_[lane]);
-    if (recording()) stop = std::min(stop, (step / task_.decimation + 1) * task_.decimation);
+    if (recording()) stop = std::min(stop, (step / task_.record_every + 1) * task_.record_every);
     return stop;
   }
 
@@ -241,7 +241,8 @@ class Group {
 
   double* sample(int lane, std::int64_t step) const {
     return task_.waveforms +
-           ((first_ + lane) * circuit_samples(task_) + step / task_.decimation) * kCircuitChannels;
+           ((first_ + lane) * circuit_samples(task_) + step / task_.record_every) *
+               kCircuitChannels;
   }
 
   void finish() const {
@@ -323,7 +324,7 @@ class AveragedGroup : Group {
         else if (crossed >> lane & 1U)
           look_for_crossing(lane, step - 1);
       }
-      if (recording() && step % task_.decimation == 0) record(step);
+      if (recording() && step % task_.record_every == 0) record(step);
     }
     finish();
     return work;
@@ -488,7 +489,7 @@ class SwitchingGroup : Group {
         if (fired) fire_[lane] = s_.fire[lane] * task_.step;
       }
       step += count;
-      if (recording() && step % task_.decimation == 0) record(step);
+      if (recording() && step % task_.record_every == 0) record(step);
     }
     finish();
     return work;
@@ -619,7 +620,7 @@ std::int64_t circuit_steps(const CircuitTask& task) {
 }
 
 std::int64_t circuit_samples(const CircuitTask& task) {
-  return task.decimation > 0 ? circuit_steps(task) / task.decimation + 1 : 0;
+  return task.record_every > 0 ? circuit_steps(task) / task.record_every + 1 : 0;
 }
 
 std::int64_t simulate_circuit(const CircuitTask& task, int threads) {

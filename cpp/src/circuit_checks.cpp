@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <limits>
 #include <numbers>
 #include <stdexcept>
@@ -19,65 +20,54 @@ std::string text(double value) {
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
-void require_positive(double value, const char* name, const char* unit) {
-  if (!(value > 0 && std::isfinite(value)))
-    refuse(std::string(name) + " must be a finite number above 0 " + unit + "; got " + text(value));
+using P = CircuitParameters;
+constexpr CircuitField<P> kParameters[] = {
+    {"loop_gain", &P::loop_gain, Bound::positive, "1/s (the loop is unstable otherwise)"},
+    {"loop_corner", &P::loop_corner, Bound::positive, "rad/s (the loop is unstable otherwise)"},
+    {"phase_per_weight", &P::phase_per_weight, Bound::positive, "rad"},
+    {"ring_frequency", &P::ring_frequency, Bound::positive, "Hz"},
+    {"low_frequency", &P::low_frequency, Bound::positive, "Hz"},
+    {"high_frequency", &P::high_frequency, Bound::positive, "Hz"},
+    {"threshold_frequency", &P::threshold_frequency, Bound::positive, "Hz"},
+    {"threshold_phase", &P::threshold_phase, Bound::positive, "rad"},
+    {"phase_range", &P::phase_range, Bound::positive, "turns"},
+};
+static_assert(sizeof(P) == std::size(kParameters) * sizeof(double), "a parameter has no row");
+
+using N = CircuitNoise;
+constexpr CircuitField<N> kNoise[] = {
+    {"relative_jitter", &N::relative_jitter, Bound::not_negative, ""},
+    {"jitter", &N::jitter, Bound::not_negative, "s"},
+    {"weight_bits", &N::weight_bits, Bound::none, ""},
+    {"weight_full_scale", &N::weight_full_scale, Bound::not_negative, ""},
+    {"bank_offset", &N::bank_offset, Bound::none, ""},
+    {"loop_diffusion", &N::loop_diffusion, Bound::not_negative, "rad^2/s"},
+    {"membrane_diffusion", &N::membrane_diffusion, Bound::not_negative, "rad^2/s"},
+    {"loop_gain_spread", &N::loop_gain_spread, Bound::not_negative, ""},
+    {"membrane_gain_spread", &N::membrane_gain_spread, Bound::not_negative, ""},
+    {"loop_frequency_spread", &N::loop_frequency_spread, Bound::not_negative, "Hz"},
+    {"membrane_frequency_spread", &N::membrane_frequency_spread, Bound::not_negative, "Hz"},
+    {"comparator_spread", &N::comparator_spread, Bound::not_negative, "rad"},
+    {"common_drift", &N::common_drift, Bound::finite, "Hz"},
+    {"differential_drift", &N::differential_drift, Bound::finite, "Hz"},
+    {"random_start", &N::random_start, Bound::none, ""},
+};
+static_assert(sizeof(N) == std::size(kNoise) * sizeof(double), "a non-ideality has no row");
+
+void require(Bound bound, double value, const std::string& name, const std::string& unit) {
+  const bool holds = bound == Bound::positive ? value > 0 : bound == Bound::finite || value >= 0;
+  if (bound == Bound::none || (holds && std::isfinite(value))) return;
+  const char* allowed = bound == Bound::positive       ? "a finite number above 0"
+                        : bound == Bound::not_negative ? "0 or a finite number above"
+                                                       : "finite";
+  refuse(name + " must be " + allowed + (unit.empty() ? "" : " " + unit) + "; got " + text(value));
 }
 
-void require_not_negative(double value, const char* name) {
-  if (!(value >= 0 && std::isfinite(value)))
-    refuse(std::string(name) + " must be 0 or a finite number above; got " + text(value));
-}
-
-void require_finite(double value, const char* name) {
-  if (!std::isfinite(value)) refuse(std::string(name) + " must be finite; got " + text(value));
-}
-
-void check(const CircuitParameters& p) {
-  require_positive(p.loop_gain, "loop_gain (the loop is unstable otherwise)", "1/s");
-  require_positive(p.loop_corner, "loop_corner (the loop is unstable otherwise)", "rad/s");
-  require_positive(p.phase_per_weight, "phase_per_weight", "rad");
-  require_positive(p.ring_frequency, "ring_frequency", "Hz");
-  require_positive(p.low_frequency, "low_frequency", "Hz");
-  require_positive(p.high_frequency, "high_frequency", "Hz");
-  require_positive(p.threshold_frequency, "threshold_frequency", "Hz");
-  require_positive(p.threshold_phase, "threshold_phase", "rad");
-  if (!(p.phase_range >= 1 && std::isfinite(p.phase_range)) ||
-      p.phase_range != std::floor(p.phase_range))
-    refuse("phase_range must be a whole number of turns from 1 on; got " + text(p.phase_range));
-  if (!(p.low_frequency < p.high_frequency))
-    refuse(
-        "low_frequency must be below high_frequency (the membrane's gain is negative "
-        "otherwise); got " +
-        text(p.low_frequency) + " and " + text(p.high_frequency) + " Hz");
-  const double half_range = std::numbers::pi * p.phase_range;
-  if (!(p.threshold_phase < half_range))
-    refuse("threshold_phase must be below pi phase_range = " + text(half_range) +
-           " rad, half of what the flip-flop tells apart; got " + text(p.threshold_phase));
-  // The detector looks twice a period, and each look corrects the error by gain / (2 frequency):
-  // the loop is stable while that is below 2.
-  const double most = 4 * p.ring_frequency;
-  if (!(p.loop_gain < most))
-    refuse("the loop is unstable: loop_gain must be below 4 ring_frequency = " + text(most) +
-           " 1/s, since the detector compares two edges a period; got " + text(p.loop_gain));
-}
-
-void check(const CircuitNoise& n) {
-  require_not_negative(n.relative_jitter, "relative_jitter");
-  require_not_negative(n.jitter, "jitter");
-  require_not_negative(n.loop_diffusion, "loop_diffusion");
-  require_not_negative(n.membrane_diffusion, "membrane_diffusion");
-  require_not_negative(n.loop_gain_spread, "loop_gain_spread");
-  require_not_negative(n.membrane_gain_spread, "membrane_gain_spread");
-  require_not_negative(n.loop_frequency_spread, "loop_frequency_spread");
-  require_not_negative(n.membrane_frequency_spread, "membrane_frequency_spread");
-  require_not_negative(n.comparator_spread, "comparator_spread");
-  require_finite(n.common_drift, "common_drift");
-  require_finite(n.differential_drift, "differential_drift");
-  if (n.weight_bits < 0 || n.weight_bits > 52)
-    refuse("weight_bits must be from 1 to 52, or 0 for exact weights; got " +
-           std::to_string(n.weight_bits));
-  if (n.weight_bits > 0) require_positive(n.weight_full_scale, "weight_full_scale", "");
+template <class T>
+void check_fields(const T& values) {
+  for (const CircuitField<T>& field : circuit_fields<T>())
+    if (const auto* member = std::get_if<double T::*>(&field.member))
+      require(field.bound, values.*(*member), field.name, field.unit);
 }
 
 void check_step(const CircuitTask& task) {
@@ -119,19 +109,60 @@ void check_step(const CircuitTask& task) {
 
 }  // namespace
 
+template <>
+std::span<const CircuitField<CircuitParameters>> circuit_fields() {
+  return kParameters;
+}
+
+template <>
+std::span<const CircuitField<CircuitNoise>> circuit_fields() {
+  return kNoise;
+}
+
+void check(const CircuitParameters& p) {
+  // First, because defaults of others follow from the difference.
+  if (p.low_frequency >= p.high_frequency)
+    refuse(
+        "low_frequency must be below high_frequency (the membrane's gain is negative "
+        "otherwise); got " +
+        text(p.low_frequency) + " and " + text(p.high_frequency) + " Hz");
+  check_fields(p);
+  if (p.phase_range != std::floor(p.phase_range))
+    refuse("phase_range must be a whole number of turns from 1 on; got " + text(p.phase_range));
+  const double half_range = std::numbers::pi * p.phase_range;
+  if (!(p.threshold_phase < half_range))
+    refuse("threshold_phase must be below pi phase_range = " + text(half_range) +
+           " rad, half of what the flip-flop tells apart; got " + text(p.threshold_phase));
+  // The detector looks twice a period, and each look corrects the error by gain / (2 frequency):
+  // the loop is stable while that is below 2.
+  const double most = 4 * p.ring_frequency;
+  if (!(p.loop_gain < most))
+    refuse("the loop is unstable: loop_gain must be below 4 ring_frequency = " + text(most) +
+           " 1/s, since the detector compares two edges a period; got " + text(p.loop_gain));
+}
+
+void check(const CircuitNoise& n) {
+  check_fields(n);
+  if (n.weight_bits < 0 || n.weight_bits > 52)
+    refuse("weight_bits must be from 1 to 52, or 0 for exact weights; got " +
+           std::to_string(n.weight_bits));
+  if (n.weight_bits > 0) require(Bound::positive, n.weight_full_scale, "weight_full_scale", "");
+}
+
 void check(const CircuitTask& task) {
   check(task.parameters);
   check(task.noise);
-  require_positive(task.step, "step", "s");
-  require_positive(task.duration, "duration", "s");
+  require(Bound::positive, task.step, "step", "s");
+  require(Bound::positive, task.duration, "duration", "s");
   if (!(task.duration / task.step <= 1e9))
     refuse("duration must be at most 1e9 steps; got " + text(task.duration / task.step));
   check_step(task);
   if (task.trials < 0 || task.inputs < 0 || task.rows < 0 || task.first_trial < 0)
     refuse("trials, inputs, rows and first_trial must be 0 or above");
   if (task.inputs > std::numeric_limits<std::int32_t>::max()) refuse("there are too many inputs");
-  if (task.waveforms && task.decimation < 1)
-    refuse("decimation must be at least 1; got " + std::to_string(task.decimation));
+  if (task.record_every < (task.waveforms ? 1 : 0))
+    refuse(std::string("record_every must be ") + (task.waveforms ? "at least 1" : "0 or above") +
+           "; got " + std::to_string(task.record_every));
 }
 
 }  // namespace ttfs

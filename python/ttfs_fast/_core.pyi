@@ -122,26 +122,40 @@ def max_pool2d_backward(
 ) -> None: ...
 
 circuit_channels: int
+circuit_parameters: tuple[str, ...]
+circuit_noise: tuple[str, ...]
 
-def simulate_circuit(
-    model: str,
-    parameters: dict[str, float],
-    noise: dict[str, float | int | bool],
-    step: float,
-    duration: float,
-    seed: int,
-    first_trial: int,
-    times: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    time_rows: NDArray[np.int64] | None,
-    weight_rows: NDArray[np.int64] | None,
-    chips: NDArray[np.int64] | None,
-    fire: NDArray[np.float64],
-    peak: NDArray[np.float64],
-    decimation: int,
-    waveforms: NDArray[np.float64] | None,
-    threads: int,
-) -> int: ...
+class CircuitSimulator:
+    def __init__(
+        self,
+        *,
+        model: str,
+        parameters: dict[str, float],
+        noise: dict[str, float],
+        step: float,
+        duration: float,
+        seed: int,
+        record_every: int,
+    ) -> None: ...
+    @property
+    def samples(self) -> int: ...
+    def run(
+        self,
+        *,
+        times: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        time_rows: NDArray[np.int64] | None,
+        weight_rows: NDArray[np.int64] | None,
+        chips: NDArray[np.int64] | None,
+        first_trial: int,
+        fire: NDArray[np.float64],
+        peak: NDArray[np.float64],
+        waveforms: NDArray[np.float64] | None,
+        threads: int,
+    ) -> int: ...
+
+def check_circuit_parameters(values: dict[str, float]) -> None: ...
+def check_circuit_noise(values: dict[str, float]) -> None: ...
 def circuit_normals(seed: int, trial: int, first: int, count: int) -> NDArray[np.float64]: ...
 def instruction_set() -> str: ...
 def instruction_sets() -> list[str]: ...

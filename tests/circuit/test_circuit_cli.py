@@ -176,7 +176,7 @@ def test_layer(data_root: Path, tmp_path: Path) -> None:
         (("waveform", "--set", "bank_offset=1"), "true or false"),
         (("waveform", "--input-times", "1,x,3"), "--input-times must be numbers"),
         (("waveform", "--input-times", "1,2"), "as many inputs"),
-        (("waveform", "--model", "spice"), "model must be one of"),
+        (("waveform", "--model", "spice"), "'spice' is not one of"),
         (("waveform", "--set", "vco_gain=4e9"), "unstable"),
         (("jitter", "--inputs", "-1", "--trials", "10"), "relative_jitter"),
         (("quantization", "--bits", "99", "--trials", "10"), "weight_bits"),

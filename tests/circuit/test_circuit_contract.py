@@ -162,14 +162,15 @@ def test_bad_parameters_are_refused_by_name(name: str, value: float) -> None:
         ("phase_noise", np.nan),
         ("weight_bits", 53),
         ("weight_bits", -1),
+        ("weight_bits", 4.5),
         ("weight_full_scale", -1.0),
     ],
 )
 def test_bad_nonidealities_are_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         Nonidealities(**{name: value})
-    core = Nonidealities().core(P)
-    if name in core and name != "weight_full_scale":
+    core = Nonidealities().core(P.ring_frequency)
+    if name in core:
         core[name] = value
         with pytest.raises(ValueError, match=name):
             call_core(noise=core)
@@ -179,10 +180,11 @@ def call_core(**changed: Any) -> int:
     arguments: dict[str, Any] = {
         "model": "averaged",
         "parameters": P.core(),
-        "noise": Nonidealities().core(P),
+        "noise": Nonidealities().core(P.ring_frequency),
         "step": P.tau / 50,
         "duration": P.tau,
         "seed": 0,
+        "record_every": 0,
         "first_trial": 0,
         "times": np.zeros((1, 1)),
         "weights": np.ones((1, 1)),
@@ -191,11 +193,38 @@ def call_core(**changed: Any) -> int:
         "chips": None,
         "fire": np.empty(3),
         "peak": np.empty(3),
-        "decimation": 0,
         "waveforms": None,
         "threads": 1,
     }
-    return _core.simulate_circuit(**(arguments | changed))
+    arguments |= changed
+    circuit = ("model", "parameters", "noise", "step", "duration", "seed", "record_every")
+    simulator = _core.CircuitSimulator(**{name: arguments.pop(name) for name in circuit})
+    return simulator.run(**arguments)
+
+
+def test_parameters_are_those_of_the_core() -> None:
+    """One list of names: the core's; each has a value here, and none is left over."""
+    assert tuple(P.core()) == _core.circuit_parameters
+    assert tuple(EVERYTHING.core(1.0)) == _core.circuit_noise
+    own = {"supply", "vco_gain", "stages", "stage_capacitance", "logic_capacitance", "static_power"}
+    names = {field.name for field in dataclasses.fields(CircuitParameters)}
+    assert names - own == set(_core.circuit_parameters) - {"loop_gain"}
+    names = {field.name for field in dataclasses.fields(Nonidealities)}
+    assert names - {"phase_noise", "phase_noise_offset"} == {
+        name for name in _core.circuit_noise if not name.endswith("_diffusion")
+    }
+
+
+@pytest.mark.parametrize("kind", ["parameters", "noise"])
+def test_missing_and_unknown_fields_are_refused(kind: str) -> None:
+    whole: dict[str, Any] = P.core() if kind == "parameters" else EVERYTHING.core(1e9)
+    for name in whole:
+        with pytest.raises(ValueError, match=f"{kind} lacks {name}"):
+            call_core(**{kind: {k: v for k, v in whole.items() if k != name}})
+        with pytest.raises(ValueError, match=f"{name} must be a number"):
+            call_core(**{kind: whole | {name: "fast"}})
+    with pytest.raises(ValueError, match="a field that is not known"):
+        call_core(**{kind: whole | {"temperature": 300.0}})
 
 
 @pytest.mark.parametrize(
@@ -217,8 +246,10 @@ def call_core(**changed: Any) -> int:
         ({"weight_rows": np.array([0, -1, 0])}, "weight_rows holds -1"),
         ({"chips": np.array([0, -1, 0])}, "chips holds -1"),
         ({"times": np.zeros((0, 1))}, "times has no row|time_rows has no row"),
-        ({"waveforms": np.empty((3, 7, 4)), "decimation": 10}, "waveforms has shape"),
-        ({"waveforms": np.empty((3, 6, 4)), "decimation": 0}, "decimation"),
+        ({"waveforms": np.empty((3, 7, 4)), "record_every": 10}, "waveforms has shape"),
+        ({"waveforms": np.empty((3, 6, 4)), "record_every": 0}, "waveforms must be given"),
+        ({"record_every": 10}, "waveforms must be given"),
+        ({"record_every": -1}, "record_every must be 0 or above"),
         ({"first_trial": -1}, "first_trial"),
     ],
 )

@@ -63,8 +63,8 @@ struct CircuitTask {
   const std::int64_t* chips = nullptr;  // what a chip's draws depend on; null: the trial's number
   double* fire = nullptr;               // out: [trials] s, +inf where silent
   double* peak = nullptr;               // out: [trials] largest |phase error| after an input, rad
-  /// Every `decimation` steps, from time 0: [trials][samples][kCircuitChannels], or null.
-  std::int64_t decimation = 0;
+  /// Every `record_every` steps, from time 0: [trials][samples][kCircuitChannels], or null.
+  std::int64_t record_every = 0;
   double* waveforms = nullptr;
 };
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ttfs_fast import _core
+
 
 @dataclass(frozen=True)
 class CircuitParameters:
@@ -62,18 +64,14 @@ class CircuitParameters:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            value = getattr(self, entry.name)
-            if value is None:
+            if entry.name in _core.circuit_parameters:
                 continue
-            least = ">=" if entry.name in ("static_power", "logic_capacitance") else ">"
-            allowed = value >= 0 if least == ">=" else value > 0
-            if not (allowed and math.isfinite(value)):
+            value = getattr(self, entry.name)
+            may_be_0 = entry.name in ("static_power", "logic_capacitance")
+            if not ((value >= 0 if may_be_0 else value > 0) and math.isfinite(value)):
+                least = ">=" if may_be_0 else ">"
                 raise ValueError(f"{entry.name} must be finite and {least} 0; got {value}")
-        if self.low_frequency >= self.high_frequency:
-            raise ValueError(
-                "low_frequency must be below high_frequency (the membrane's gain is negative "
-                f"otherwise); got {self.low_frequency:g} and {self.high_frequency:g} Hz"
-            )
+        _core.check_circuit_parameters(self.core())
 
     @property
     def detector_gain(self) -> float:
@@ -103,7 +101,9 @@ class CircuitParameters:
     @property
     def vco3_frequency(self) -> float:
         """`threshold_frequency`, or its default: the middle."""
-        return self.threshold_frequency or self.middle_frequency
+        if self.threshold_frequency is None:
+            return self.middle_frequency
+        return self.threshold_frequency
 
     @property
     def unit_phase(self) -> float:
@@ -124,18 +124,12 @@ class CircuitParameters:
         return np.asarray(seconds, dtype=np.float64) / self.tau
 
     def core(self) -> dict[str, float]:
-        """What the simulator takes."""
-        return {
-            "loop_gain": self.loop_gain,
-            "loop_corner": self.loop_corner,
-            "phase_per_weight": self.phase_per_weight,
-            "ring_frequency": self.ring_frequency,
-            "low_frequency": self.low_frequency,
-            "high_frequency": self.high_frequency,
+        """What the simulator takes: `_core.circuit_parameters`."""
+        defaults = {
             "threshold_frequency": self.vco3_frequency,
             "threshold_phase": self.threshold,
-            "phase_range": float(self.phase_range),
         }
+        return {name: getattr(self, name) for name in _core.circuit_parameters} | defaults
 
 
 @dataclass(frozen=True)
@@ -195,16 +189,13 @@ class Nonidealities:
     random_start: bool = False
 
     def __post_init__(self) -> None:
-        signed = ("phase_noise", "common_drift", "differential_drift")
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if value is None or isinstance(value, bool):
-                continue
-            if not math.isfinite(value) or (entry.name not in signed and value < 0):
-                bound = "finite" if entry.name in signed else "finite and >= 0"
-                raise ValueError(f"{entry.name} must be {bound}; got {value}")
-        if self.weight_bits > 52 or self.weight_bits != int(self.weight_bits):
-            raise ValueError(f"weight_bits must be a whole number up to 52; got {self.weight_bits}")
+        if self.phase_noise is not None and not math.isfinite(self.phase_noise):
+            raise ValueError(f"phase_noise must be finite; got {self.phase_noise}")
+        if not (self.phase_noise_offset >= 0 and math.isfinite(self.phase_noise_offset)):
+            raise ValueError(
+                f"phase_noise_offset must be finite and >= 0; got {self.phase_noise_offset}"
+            )
+        _core.check_circuit_noise(self.core(1.0))
 
     @property
     def diffusion(self) -> float:
@@ -213,23 +204,18 @@ class Nonidealities:
             return 0.0
         return float(10 ** (self.phase_noise / 10) * (2 * math.pi * self.phase_noise_offset) ** 2)
 
-    def core(self, parameters: CircuitParameters) -> dict[str, float | int | bool]:
-        """What the simulator takes."""
-        ring = parameters.ring_frequency
+    def core(self, ring_frequency: float) -> dict[str, float]:
+        """What the simulator takes: `_core.circuit_noise`, with frequencies in Hz."""
+        in_hertz = {name: getattr(self, name) * ring_frequency for name in _RELATIVE_TO_THE_RING}
         return {
-            "relative_jitter": self.relative_jitter,
-            "jitter": self.jitter,
-            "weight_bits": int(self.weight_bits),
-            "weight_full_scale": self.weight_full_scale,
-            "bank_offset": self.bank_offset,
-            "loop_diffusion": self.diffusion,
-            "membrane_diffusion": self.diffusion,
-            "loop_gain_spread": self.loop_gain_spread,
-            "membrane_gain_spread": self.membrane_gain_spread,
-            "loop_frequency_spread": self.loop_frequency_spread * ring,
-            "membrane_frequency_spread": self.membrane_frequency_spread * ring,
-            "comparator_spread": self.comparator_spread,
-            "common_drift": self.common_drift * ring,
-            "differential_drift": self.differential_drift * ring,
-            "random_start": self.random_start,
-        }
+            name: self.diffusion if name.endswith("_diffusion") else getattr(self, name)
+            for name in _core.circuit_noise
+        } | in_hertz
+
+
+_RELATIVE_TO_THE_RING = (
+    "loop_frequency_spread",
+    "membrane_frequency_spread",
+    "common_drift",
+    "differential_drift",
+)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -158,8 +158,6 @@ def simulate(
     -----
     Zhou et al. (AAAI 2021), section 3.1; the equations are in docs/circuit.md.
     """
-    if model not in get_args(Model):
-        raise ValueError(f"model must be one of {', '.join(get_args(Model))}; got {model!r}")
     all_times, all_weights = _rows(times, "times"), _rows(weights, "weights")
     if all_times.shape[1] != all_weights.shape[1]:
         raise ValueError(
@@ -181,39 +179,37 @@ def simulate(
         duration = last + 5 * parameters.tau
     if step is None:
         step = default_step(parameters, model)
-    if not (step > 0 and math.isfinite(step) and duration > 0 and math.isfinite(duration)):
-        raise ValueError(f"step and duration must be finite and above 0; got {step}, {duration}")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must be from 0 to 2^64 - 1; got {seed}")
     noise = noise or Nonidealities()
+    simulator = _core.CircuitSimulator(
+        model=model,
+        parameters=parameters.core(),
+        noise=noise.core(parameters.ring_frequency),
+        step=step,
+        duration=duration,
+        seed=seed,
+        record_every=record_every,
+    )
     threads = torch.get_num_threads() if threads is None else threads
-    samples = 0
-    if record_every:
-        samples = math.ceil(duration / step * (1 - 1e-12)) // record_every + 1
+    samples = simulator.samples
     fire, peak = np.empty(trials), np.empty(trials)
-    waves = np.empty((trials, samples, _core.circuit_channels)) if record_every else None
+    waves = np.empty((trials, samples, _core.circuit_channels)) if samples else None
     work = 0
     for chunk in _chunks(trials, duration / step, all_times.shape[1], model, noise, threads):
         some_times, some_time_rows = _part(all_times, time_pick, chunk)
         some_weights, some_weight_rows = _part(all_weights, weight_pick, chunk)
-        work += _core.simulate_circuit(
-            model,
-            parameters.core(),
-            noise.core(parameters),
-            step,
-            duration,
-            seed,
-            first_trial + chunk.start,
-            some_times,
-            some_weights,
-            some_time_rows,
-            some_weight_rows,
-            None if chip_pick is None else chip_pick[chunk],
-            fire[chunk],
-            peak[chunk],
-            record_every,
-            None if waves is None else waves[chunk],
-            threads,
+        work += simulator.run(
+            times=some_times,
+            weights=some_weights,
+            time_rows=some_time_rows,
+            weight_rows=some_weight_rows,
+            chips=None if chip_pick is None else chip_pick[chunk],
+            first_trial=first_trial + chunk.start,
+            fire=fire[chunk],
+            peak=peak[chunk],
+            waveforms=None if waves is None else waves[chunk],
+            threads=threads,
         )
         if progress is not None:
             progress(chunk.stop)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ttfs_fast._csv import write_csv
 from ttfs_fast.cli._common import (
@@ -28,7 +28,7 @@ from ttfs_fast.cli._common import (
 )
 
 if TYPE_CHECKING:
-    from ttfs_fast.circuit import CircuitParameters, Nonidealities, SweepPoint
+    from ttfs_fast.circuit import CircuitParameters, Nonidealities, SimulationResult, SweepPoint
 
 circuit = group("circuit", "Simulate the neuron circuit: ring oscillators and a phase-locked loop.")
 
@@ -56,7 +56,9 @@ Settings = Annotated[
 def waveform(
     input_times: Annotated[str, option("Input spike times in units of tau.")] = "0.2,0.7,2.6",
     input_weights: Annotated[str, option("Their weights.")] = "0.8,0.7,0.6",
-    model: Annotated[str, option("averaged, switching, or both.", metavar="MODEL")] = "both",
+    model: Annotated[
+        Literal["averaged", "switching", "both"], option("Equations to solve.")
+    ] = "both",
     duration: Annotated[float, option("Time to simulate, in units of tau.", min=0.01)] = 4.0,
     settings: Settings = None,
     seed: Seed = 0,
@@ -76,17 +78,17 @@ def waveform(
         p, noise = _settings(settings)
         t = split_numbers(input_times, "--input-times")
         w = split_numbers(input_weights, "--input-weights")
-        chosen = list(get_args(ModelName)) if model == "both" else [model]
+        chosen: list[ModelName] = ["averaged", "switching"] if model == "both" else [model]
         _announce(p, noise, f"{len(t)} inputs, {', '.join(chosen)}", seed)
-        results = {}
-        for name in chosen:
-            step = min(default_step(p, name), p.tau * duration / 2000)  # type: ignore[arg-type]
-            results[name] = simulate(
+        results: dict[str, SimulationResult] = {}
+        for equations in chosen:
+            step = min(default_step(p, equations), p.tau * duration / 2000)
+            results[equations] = simulate(
                 p,
                 p.seconds(t),
                 w,
                 noise=noise,
-                model=name,  # type: ignore[arg-type]
+                model=equations,
                 duration=float(p.seconds(duration)),
                 step=step,
                 record_every=max(1, int(p.tau * duration / step / 4000)),
