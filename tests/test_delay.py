@@ -267,7 +267,7 @@ def test_delays_train_with_weights(centered: bool) -> None:
     if centered:
         center_weights_(model, (2, 6, 6))
     z, target = spikes(16, 2, 6, 6, silent=0), torch.arange(16) % 5
-    loss_of = SpikingLoss(K=1.0, scale=5.0, cost_reduction="mean")
+    loss_of = SpikingLoss(weight_sum_cost=1.0, scale=5.0, cost_reduction="mean")
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     before = [p.clone() for p in model.parameters() if p.dim() == 1]
     losses = []

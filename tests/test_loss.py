@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ttfs_fast.loss import (
-    LATEST_TIME,
+    MAX_TIME,
     SpikingLoss,
     first_spike_cross_entropy,
     l2_cost,
@@ -114,7 +114,7 @@ def test_silent_counts_as_a_spike_at_the_latest_time() -> None:
     silent = torch.tensor([[2.0, math.inf, 3.0]], requires_grad=True)
     stand_in = torch.tensor([[2.0, math.exp(4.0), 3.0]])
     for target in (torch.tensor([0]), torch.tensor([1])):
-        loss = first_spike_cross_entropy(silent, target, latest_time=4.0)
+        loss = first_spike_cross_entropy(silent, target, max_time=4.0)
         torch.testing.assert_close(loss, first_spike_cross_entropy(stand_in, target))
         (gradient,) = torch.autograd.grad(loss, silent)
         assert gradient[0, 1] == 0
@@ -126,14 +126,14 @@ def test_spikes_after_the_latest_time_count_as_silent() -> None:
     silent = torch.tensor([2.0, math.inf, 3.0])
     late = torch.tensor([2.0, math.exp(5.0), 3.0], requires_grad=True)
     target = torch.tensor(1)
-    loss = first_spike_cross_entropy(late, target, latest_time=4.0)
-    assert loss == first_spike_cross_entropy(silent, target, latest_time=4.0)
+    loss = first_spike_cross_entropy(late, target, max_time=4.0)
+    assert loss == first_spike_cross_entropy(silent, target, max_time=4.0)
     (gradient,) = torch.autograd.grad(loss, late)
     assert gradient[1] == 0
 
 
 def test_default_latest_time_is_that_of_the_published_codes() -> None:
-    assert math.exp(LATEST_TIME) == pytest.approx(1e5)
+    assert math.exp(MAX_TIME) == pytest.approx(1e5)
     target = torch.tensor(0)
     just_before = first_spike_cross_entropy(torch.tensor([0.99e5, 1.0]), target)
     at_infinity = first_spike_cross_entropy(torch.tensor([math.inf, 1.0]), target)
@@ -170,7 +170,7 @@ def test_compiles_without_a_graph_break() -> None:
         (lambda z, y: first_spike_cross_entropy(z, y - 100), ValueError, "got -"),
         (lambda z, y: first_spike_cross_entropy(z.log(), y), ValueError, "above 0"),
         (lambda z, y: first_spike_cross_entropy(z, y, scale=0.0), ValueError, "scale"),
-        (lambda z, y: first_spike_cross_entropy(z, y, latest_time=math.inf), ValueError, "latest"),
+        (lambda z, y: first_spike_cross_entropy(z, y, max_time=math.inf), ValueError, "max_time"),
         (lambda z, y: first_spike_cross_entropy(z, y, reduction="max"), ValueError, "'max'"),
         (
             lambda z, y: first_spike_cross_entropy(z[:, :1], y * 0, exclude_target=True),
@@ -253,7 +253,7 @@ def test_spiking_loss_adds_the_three_terms() -> None:
     z, target = outputs()
     z = z.float()
     model = small_model()
-    loss = SpikingLoss(K=7.0, lambda_=0.3, beta=1.2, scale=2.0, exclude_target=True)
+    loss = SpikingLoss(weight_sum_cost=7.0, l2_cost=0.3, beta=1.2, scale=2.0, exclude_target=True)
     terms = loss.terms(z, target, model)
     torch.testing.assert_close(
         terms.cross_entropy,
@@ -268,19 +268,24 @@ def test_spiking_loss_adds_the_three_terms() -> None:
 
 def test_spiking_loss_defaults_are_the_papers() -> None:
     loss = SpikingLoss()
-    assert (loss.K, loss.lambda_, loss.beta, loss.cost_reduction) == (100.0, 0.001, 1.0, "sum")
-    assert "K=100.0" in repr(loss)
+    assert (loss.weight_sum_cost, loss.l2_cost, loss.beta, loss.cost_reduction) == (
+        100.0,
+        0.001,
+        1.0,
+        "sum",
+    )
+    assert "weight_sum_cost=100.0" in repr(loss)
     assert list(loss.state_dict()) == []
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"K": -1.0},
-        {"lambda_": math.nan},
+        {"weight_sum_cost": -1.0},
+        {"l2_cost": math.nan},
         {"beta": math.inf},
         {"scale": -1.0},
-        {"latest_time": 1e999},
+        {"max_time": 1e999},
     ],
 )
 def test_spiking_loss_refuses_bad_options(options: dict[str, float]) -> None:

@@ -29,10 +29,10 @@ def test_every_case_has_its_rule() -> None:
     ]
     times, targets, expected = torch.tensor(cases, dtype=torch.float64).T
     z = times.exp().requires_grad_()
-    losses = first_spike_mse(z, targets, tolerance=0.5, latest_time=8, reduction="none")
+    losses = first_spike_mse(z, targets, tolerance=0.5, max_time=8, reduction="none")
     assert torch.allclose(losses, expected, atol=1e-12)
     for reduction in ("mean", "sum"):
-        whole = first_spike_mse(z, targets, tolerance=0.5, latest_time=8, reduction=reduction)
+        whole = first_spike_mse(z, targets, tolerance=0.5, max_time=8, reduction=reduction)
         assert torch.allclose(whole, getattr(losses, reduction)())
     (grad,) = torch.autograd.grad(losses.sum(), z)
     signs = torch.tensor([0, -1, 1, 1, 0, 0, -1, 0, 0, 0], dtype=torch.float64)
@@ -61,9 +61,9 @@ def test_gradients_of_the_squared_error(seed: int) -> None:
         ({"target": torch.zeros(2)}, r"one shape; got \(3,\) and \(2,\)"),
         ({"target": torch.full((3,), math.nan)}, "got nan"),
         ({"target": torch.full((3,), -INF)}, "got -inf"),
-        ({"target": torch.full((3,), 11.0)}, "up to latest_time=10.*got 11"),
+        ({"target": torch.full((3,), 11.0)}, "up to max_time=10.*got 11"),
         ({"tolerance": -1.0}, "tolerance must be"),
-        ({"latest_time": INF}, "latest_time must be finite"),
+        ({"max_time": INF}, "max_time must be finite"),
         ({"reduction": "median"}, "'mean', 'sum', 'none'; got 'median'"),
     ],
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ttfs_fast._overrides import overridable
 from ttfs_fast.encoding import check_spike_values, has_values
 
-LATEST_TIME = math.log(1e5)
+MAX_TIME = math.log(1e5)
 """Latest output spike that the loss tells from silence, in units of tau: z = 1e5."""
 
 CostReduction = Literal["sum", "mean"]
@@ -28,7 +28,7 @@ def first_spike_cross_entropy(
     scale: float = 1.0,
     exclude_target: bool = False,
     label_smoothing: float = 0.0,
-    latest_time: float = LATEST_TIME,
+    max_time: float = MAX_TIME,
     reduction: LossReduction = "mean",
 ) -> Tensor:
     """Cross-entropy that makes the target's output neuron spike first.
@@ -50,9 +50,9 @@ def first_spike_cross_entropy(
     label_smoothing : float
         Share of the target that is spread evenly over all classes, from 0 to below 1, as in
         :func:`torch.nn.functional.cross_entropy`.
-    latest_time : float
+    max_time : float
         Horizon of the loss, in units of tau; finite. An output that is silent, or that spikes
-        later than this, counts as spiking at ``latest_time`` and gets no gradient.
+        later than this, counts as spiking at ``max_time`` and gets no gradient.
     reduction : {"mean", "sum", "none"}
         Over the samples.
 
@@ -82,7 +82,7 @@ def first_spike_cross_entropy(
 
     NaN in ``z`` gives NaN.
     """
-    logits = _logits(z, target, scale, latest_time)
+    logits = _logits(z, target, scale, max_time)
     target_logit = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1)
     if exclude_target:
         if z.shape[-1] < 2:
@@ -185,13 +185,13 @@ class SpikingLoss(nn.Module):
 
     Parameters
     ----------
-    K : float
-        Coefficient of the weight-sum cost; 0 or above.
-    lambda_ : float
-        Coefficient of the L2 cost; 0 or above.
+    weight_sum_cost : float
+        Coefficient K of the weight-sum cost; 0 or above.
+    l2_cost : float
+        Coefficient lambda of the L2 cost; 0 or above.
     beta : float
         As for :func:`weight_sum_cost`.
-    scale, exclude_target, label_smoothing, latest_time
+    scale, exclude_target, label_smoothing, max_time
         As for :func:`first_spike_cross_entropy`.
     cost_reduction : {"sum", "mean"}
         Reduction of the two costs: the paper's sum or the published codes' mean.
@@ -214,31 +214,31 @@ class SpikingLoss(nn.Module):
 
     def __init__(
         self,
-        K: float = 100.0,
-        lambda_: float = 0.001,
+        weight_sum_cost: float = 100.0,
+        l2_cost: float = 0.001,
         beta: float = 1.0,
         *,
         scale: float = 1.0,
         exclude_target: bool = False,
         label_smoothing: float = 0.0,
-        latest_time: float = LATEST_TIME,
+        max_time: float = MAX_TIME,
         cost_reduction: CostReduction = "sum",
     ) -> None:
         super().__init__()
-        for name, coefficient in (("K", K), ("lambda_", lambda_)):
+        for name, coefficient in (("weight_sum_cost", weight_sum_cost), ("l2_cost", l2_cost)):
             if not (math.isfinite(coefficient) and coefficient >= 0):
                 raise ValueError(f"{name} must be 0 or a finite number above; got {coefficient}")
         if not math.isfinite(beta):
             raise ValueError(f"beta must be finite; got {beta}")
-        _check_scale_and_latest_time(scale, latest_time)
+        _check_scale_and_max_time(scale, max_time)
         _check_cost_reduction(cost_reduction)
-        self.K = K
-        self.lambda_ = lambda_
+        self.weight_sum_cost = weight_sum_cost
+        self.l2_cost = l2_cost
         self.beta = beta
         self.scale = scale
         self.exclude_target = exclude_target
         self.label_smoothing = label_smoothing
-        self.latest_time = latest_time
+        self.max_time = max_time
         self.cost_reduction: CostReduction = cost_reduction
 
     def forward(self, z: Tensor, target: Tensor, layers: Layers) -> Tensor:
@@ -266,22 +266,23 @@ class SpikingLoss(nn.Module):
             scale=self.scale,
             exclude_target=self.exclude_target,
             label_smoothing=self.label_smoothing,
-            latest_time=self.latest_time,
+            max_time=self.max_time,
         )
         weight_sum = l2 = cross_entropy.new_zeros(())
-        pairs = weights_and_biases(layers) if self.K or self.lambda_ else []
-        if self.K:
+        pairs = weights_and_biases(layers) if self.weight_sum_cost or self.l2_cost else []
+        if self.weight_sum_cost:
             weight_sum = weight_sum_cost(pairs, self.beta, self.cost_reduction)
-        if self.lambda_:
+        if self.l2_cost:
             l2 = l2_cost(pairs, self.cost_reduction)
-        total = cross_entropy + self.K * weight_sum + self.lambda_ * l2
+        total = cross_entropy + self.weight_sum_cost * weight_sum + self.l2_cost * l2
         return LossTerms(cross_entropy, weight_sum, l2, total)
 
     def extra_repr(self) -> str:
         return (
-            f"K={self.K}, lambda_={self.lambda_}, beta={self.beta}, scale={self.scale}, "
+            f"weight_sum_cost={self.weight_sum_cost}, l2_cost={self.l2_cost}, "
+            f"beta={self.beta}, scale={self.scale}, "
             f"exclude_target={self.exclude_target}, label_smoothing={self.label_smoothing}, "
-            f"latest_time={self.latest_time:g}, cost_reduction={self.cost_reduction!r}"
+            f"max_time={self.max_time:g}, cost_reduction={self.cost_reduction!r}"
         )
 
 
@@ -336,7 +337,7 @@ def _pair(layer: nn.Module | Tensor | WeightAndBias) -> WeightAndBias:
     return weight, bias
 
 
-def _logits(z: Tensor, target: Tensor, scale: float, latest_time: float) -> Tensor:
+def _logits(z: Tensor, target: Tensor, scale: float, max_time: float) -> Tensor:
     if not z.is_floating_point():
         raise TypeError(f"z must hold floating point spike values; got {z.dtype}")
     if target.dtype != torch.int64:
@@ -346,7 +347,7 @@ def _logits(z: Tensor, target: Tensor, scale: float, latest_time: float) -> Tens
             "z must be (N, C) with target (N,), or (C,) with target (), C above 0; got "
             f"{tuple(z.shape)} and {tuple(target.shape)}"
         )
-    _check_scale_and_latest_time(scale, latest_time)
+    _check_scale_and_max_time(scale, max_time)
     if has_values(z) and has_values(target) and target.numel() > 0:
         check_spike_values(z)
         low, high = (bound.item() for bound in target.aminmax())
@@ -355,14 +356,14 @@ def _logits(z: Tensor, target: Tensor, scale: float, latest_time: float) -> Tens
                 f"targets must be classes 0..{z.shape[-1] - 1}; got {low if low < 0 else high}"
             )
     # clamp passes no gradient to what it changes, and log's 0 / inf is 0 for silent outputs.
-    return z.log().clamp(max=latest_time) * -scale
+    return z.log().clamp(max=max_time) * -scale
 
 
-def _check_scale_and_latest_time(scale: float, latest_time: float) -> None:
+def _check_scale_and_max_time(scale: float, max_time: float) -> None:
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"scale must be a finite number above 0; got {scale}")
-    if not math.isfinite(latest_time):
-        raise ValueError(f"latest_time must be finite; got {latest_time}")
+    if not math.isfinite(max_time):
+        raise ValueError(f"max_time must be finite; got {max_time}")
 
 
 def _check_cost_reduction(reduction: str) -> None:

@@ -17,7 +17,7 @@ from ttfs_fast.encoding import check_spike_values, has_values
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
-LATEST_TIME = 10.0
+MAX_TIME = 10.0
 """Default time, in units of tau, that stands for silence."""
 
 Reduction = Literal["mean", "sum", "none"]
@@ -29,7 +29,7 @@ def first_spike_mse(
     target: Tensor,
     *,
     tolerance: float = 0.0,
-    latest_time: float = LATEST_TIME,
+    max_time: float = MAX_TIME,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Squared error of first-spike times against target times.
@@ -46,7 +46,7 @@ def first_spike_mse(
         stay silent.
     tolerance : float
         0 or above, in units of tau.
-    latest_time : float
+    max_time : float
         What stands for silence, in units of tau; finite. See the notes.
     reduction : {"mean", "sum", "none"}
         Over all outputs.
@@ -62,7 +62,7 @@ def first_spike_mse(
         If a tensor is not float32 or float64, or the types differ.
     ValueError
         If the shapes differ, a spike value is 0 or negative, a target is NaN, -inf, or finite and
-        later than `latest_time`, or an option is out of its range.
+        later than `max_time`, or an option is out of its range.
 
     Notes
     -----
@@ -70,13 +70,13 @@ def first_spike_mse(
     case                rule
     ==================  =====================================================================
     spike, target       ``max(0, abs(t - target) - tolerance) ** 2``
-    silent, target      counts as a spike at ``latest_time``: a loss, but no gradient, since a
+    silent, target      counts as a spike at ``max_time``: a loss, but no gradient, since a
                         silent neuron has no time that its weights could move
-    spike, no target    ``max(0, latest_time - tolerance - t) ** 2``: pushed later
+    spike, no target    ``max(0, max_time - tolerance - t) ** 2``: pushed later
     silent, no target   0
     ==================  =====================================================================
 
-    A spike later than ``latest_time`` keeps its own time and gradient, and may cost more than
+    A spike later than ``max_time`` keeps its own time and gradient, and may cost more than
     silence does. What makes silent outputs spike is :func:`silence_cost`, or the weight-sum cost of
     equation (5), :func:`ttfs_fast.loss.weight_sum_cost`.
 
@@ -101,26 +101,26 @@ def first_spike_mse(
         )
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be finite and 0 or above; got {tolerance}")
-    if not math.isfinite(latest_time):
-        raise ValueError(f"latest_time must be finite; got {latest_time}")
+    if not math.isfinite(max_time):
+        raise ValueError(f"max_time must be finite; got {max_time}")
     if reduction not in get_args(Reduction):
         names = ", ".join(repr(name) for name in get_args(Reduction))
         raise ValueError(f"reduction must be one of {names}; got {reduction!r}")
     if has_values(z) and has_values(target):
         check_spike_values(z)
-        late = target.isfinite() & (target > latest_time)
+        late = target.isfinite() & (target > max_time)
         if bool((target.isnan() | (target == -math.inf) | late).any()):
             raise ValueError(
-                f"targets must be times up to latest_time={latest_time:g}, or inf for an output "
+                f"targets must be times up to max_time={max_time:g}, or inf for an output "
                 "that is to stay silent; got "
                 f"{target[target.isnan() | (target == -math.inf) | late][0].item():g}"
             )
     silent, wanted = z == math.inf, target < math.inf
     # inf meets neither the logarithm nor the difference, whose gradients would be NaN.
     times = torch.where(silent, 1, z).log()
-    times = torch.where(silent, latest_time, times)
+    times = torch.where(silent, max_time, times)
     from_target = times - torch.where(wanted, target, 0)
-    error = torch.where(wanted, from_target.abs(), (latest_time - times).clamp(min=0))
+    error = torch.where(wanted, from_target.abs(), (max_time - times).clamp(min=0))
     losses = (error - tolerance).clamp(min=0).square()
     if reduction == "mean":
         return losses.mean()

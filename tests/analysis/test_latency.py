@@ -20,7 +20,7 @@ def test_times_by_hand() -> None:
     model = nn.Sequential(nn.Flatten(), layer)
     pixels = np.array([[[[255, 0]]], [[[0, 0]]]], np.uint8)
     images = ImageSet(pixels, np.array([0, 1]), "two", ("left", "right", "none"))
-    found = spike_timing(model, images, encoding=Encoding(2.0), latest=4.0, bins=4, batch_size=1)
+    found = spike_timing(model, images, encoding=Encoding(2.0), max_time=4.0, bins=4, batch_size=1)
     late = math.log(1.5)
     np.testing.assert_allclose(found.decision, [late, 2 + late], rtol=1e-6)
     np.testing.assert_allclose(found.margin, [2.0, 0.0], atol=1e-6)
@@ -68,7 +68,7 @@ def test_images_without_a_decision() -> None:
     assert found.decided(np.array([8.0])).tolist() == [0.0]
 
 
-@pytest.mark.parametrize("wrong", [{"bins": 0}, {"latest": 0.0}, {"latest": math.inf}])
+@pytest.mark.parametrize("wrong", [{"bins": 0}, {"max_time": 0.0}, {"max_time": math.inf}])
 def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         spike_timing(mnist_scnn(), load("digits", train=False), **wrong)  # type: ignore[arg-type]

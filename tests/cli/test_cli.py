@@ -175,7 +175,7 @@ def test_eval_prints_every_measure(trained: Path) -> None:
     assert result.exit_code == 0, result.output
     for text in (
         "accuracy",
-        "spikes_per_neuron",
+        "spikes per neuron",
         "conv1",
         "energy by weights",
         "silent",

@@ -222,7 +222,7 @@ def test_adapter_is_the_network(seed: int) -> None:
     assert torch.allclose(-z.log(), logits, atol=1e-4)
     assert torch.equal(predict(z), logits.argmax(1))
     target = torch.arange(16) % 10
-    ours = first_spike_cross_entropy(z, target, latest_time=50.0)
+    ours = first_spike_cross_entropy(z, target, max_time=50.0)
     assert ours.item() == pytest.approx(
         nn.functional.cross_entropy(logits, target).item(), rel=1e-4
     )

@@ -76,7 +76,7 @@ def spike_timing(
     *,
     encoding: Encoding | None = None,
     batch_size: int = 200,
-    latest: float = 8.0,
+    max_time: float = 8.0,
     bins: int = 80,
     on_progress: Callable[[int], None] | None = None,
 ) -> SpikeTiming:
@@ -86,7 +86,7 @@ def spike_timing(
     ----------
     model, image_set, encoding, batch_size, on_progress
         As for `ttfs_fast.analysis.evaluate`.
-    latest : float
+    max_time : float
         Upper bound of the histograms, in units of tau; their lower bound is 0.
     bins : int
         Bins of the histograms.
@@ -98,20 +98,20 @@ def spike_timing(
     Raises
     ------
     ValueError
-        If there are no images, or ``latest`` or ``bins`` is not above 0.
+        If there are no images, or ``max_time`` or ``bins`` is not above 0.
 
     Notes
     -----
     Zhou et al. (AAAI 2021), section 3.2: the class is decided at the first spike among the output
     neurons, so what would spike after it need not be computed.
     """
-    if bins < 1 or not (latest > 0 and math.isfinite(latest)) or batch_size < 1:
+    if bins < 1 or not (max_time > 0 and math.isfinite(max_time)) or batch_size < 1:
         raise ValueError(
-            "bins and batch_size must be at least 1, and latest finite and above 0; got "
-            f"{bins}, {batch_size} and {latest}"
+            "bins and batch_size must be at least 1, and max_time finite and above 0; got "
+            f"{bins}, {batch_size} and {max_time}"
         )
     encoding = encoding_of(model, encoding)
-    edges = np.linspace(0.0, latest, bins + 1)
+    edges = np.linspace(0.0, max_time, bins + 1)
     weight = next(model.parameters())
     histograms: dict[str, NDArray[np.int64]] = {}
     silent: dict[str, int] = {}

@@ -253,7 +253,7 @@ class _Run:
     def _loss(self, output: Tensor, batch: Batch) -> StepLoss:
         terms = self.loss.terms(output, batch.labels, self.model)
         if self.teacher is None:
-            costs = self.loss.K * terms.weight_sum + self.loss.lambda_ * terms.l2
+            costs = self.loss.weight_sum_cost * terms.weight_sum + self.loss.l2_cost * terms.l2
             return StepLoss(terms.cross_entropy, costs, terms.weight_sum, terms.l2)
         images = len(batch.labels)
         losses = terms.cross_entropy * images

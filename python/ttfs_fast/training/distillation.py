@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttfs_fast.data.imageset import listed
-from ttfs_fast.loss import LATEST_TIME
+from ttfs_fast.loss import MAX_TIME
 from ttfs_fast.models.pretrained import PRETRAINED, weights_file
 from ttfs_fast.training.build import load_model, read_image_shape
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.datasets import DataSet, check_shape
 from ttfs_fast.training.export import read_classes
 
-LATEST_TIME_OF_TEACHER = 60.0
+MAX_TIME_OF_TEACHER = 60.0
 """Latest output time of a teacher, in tau: beyond what a ReLU network's logits become."""
 
 
@@ -30,7 +30,7 @@ def distillation_loss(
     scale: float = 1.0,
     teacher_scale: float = 1.0,
     temperature: float = 2.0,
-    latest_time: float = LATEST_TIME,
+    max_time: float = MAX_TIME,
 ) -> Tensor:
     """Divergence of a network's answers from its teacher's, summed over the samples.
 
@@ -46,7 +46,7 @@ def distillation_loss(
         Factor on the times, above 0, as in `ttfs_fast.loss.first_spike_cross_entropy`.
     temperature : float
         T, above 0: larger shows more of the wrong answers.
-    latest_time : float
+    max_time : float
         Horizon of the network's own times, as in `ttfs_fast.loss.first_spike_cross_entropy`.
 
     Returns
@@ -58,9 +58,9 @@ def distillation_loss(
     -----
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
     """
-    own = functional.log_softmax(z.log().clamp(max=latest_time) * (-scale / temperature), dim=-1)
+    own = functional.log_softmax(z.log().clamp(max=max_time) * (-scale / temperature), dim=-1)
     wanted = functional.log_softmax(
-        teacher_z.detach().log().clamp(max=LATEST_TIME_OF_TEACHER) * (-teacher_scale / temperature),
+        teacher_z.detach().log().clamp(max=MAX_TIME_OF_TEACHER) * (-teacher_scale / temperature),
         dim=-1,
     )
     divergence = functional.kl_div(own, wanted, reduction="sum", log_target=True)
@@ -92,7 +92,7 @@ class Teacher:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def share_of(
-        self, losses: Tensor, output: Tensor, values: Tensor, config: TrainConfig, **latest: float
+        self, losses: Tensor, output: Tensor, values: Tensor, config: TrainConfig, **max_time: float
     ) -> Tensor:
         """The classification term, of which this teacher's answers make up their share.
 
@@ -106,8 +106,8 @@ class Teacher:
             The spike values of the images that both see.
         config : TrainConfig
             Says the share and the temperature.
-        latest : float
-            ``latest_time``, as for `distillation_loss`.
+        max_time : float
+            ``max_time``, as for `distillation_loss`.
         """
         with torch.no_grad():
             answers = self.network(values)
@@ -117,7 +117,7 @@ class Teacher:
             scale=config.logit_scale,
             teacher_scale=self.scale,
             temperature=config.kd_temperature,
-            **latest,
+            **max_time,
         )
         return torch.lerp(losses, taught, config.distill_weight)
 

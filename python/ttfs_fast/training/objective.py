@@ -11,7 +11,7 @@ from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.distillation import Teacher
 from ttfs_fast.training.step import StepLoss
 
-LATEST_LOGIT = 50.0
+MAX_LOGIT = 50.0
 """Latest output time, in tau, that a ReLU network's loss sees: its logits are no spike times."""
 
 
@@ -35,7 +35,7 @@ class TrainingLoss:
     def __init__(self, config: TrainConfig, model: nn.Module, teacher: Teacher | None) -> None:
         self._config, self._teacher = config, teacher
         self._layers = list(find_spiking_layers(model).values())
-        self._latest: dict[str, Any] = {} if self._layers else {"latest_time": LATEST_LOGIT}
+        self._max_time: dict[str, Any] = {} if self._layers else {"max_time": MAX_LOGIT}
 
     def __call__(self, output: Tensor, batch: Batch) -> StepLoss:
         """The loss of a piece of a batch."""
@@ -63,8 +63,8 @@ class TrainingLoss:
             exclude_target=config.exclude_target,
             label_smoothing=config.label_smoothing,
             reduction="sum",
-            **self._latest,
+            **self._max_time,
         )
         if self._teacher is not None:
-            losses = self._teacher.share_of(losses, output, batch.values, config, **self._latest)
+            losses = self._teacher.share_of(losses, output, batch.values, config, **self._max_time)
         return losses / batch.whole

@@ -48,7 +48,7 @@ def equation_5(loss: SpikingLoss, layers: Layers) -> LossFunction:
 
     def compute(output: Tensor, batch: Batch) -> StepLoss:
         terms = loss.terms(output, batch.labels, layers)
-        costs = loss.K * terms.weight_sum + loss.lambda_ * terms.l2
+        costs = loss.weight_sum_cost * terms.weight_sum + loss.l2_cost * terms.l2
         return StepLoss(terms.cross_entropy, costs, terms.weight_sum, terms.l2)
 
     return compute
@@ -226,7 +226,7 @@ class StepTotals:
 
     Parameters
     ----------
-    K, lambda_ : float
+    weight_sum_cost, l2_cost : float
         Coefficients of the costs of equation (5).
     fabric : Fabric, optional
         Of processes that train together.
@@ -239,8 +239,8 @@ class StepTotals:
         Of the forward passes that it watched.
     """
 
-    def __init__(self, K: float, lambda_: float, fabric: Any = None) -> None:
-        self._fabric, self._K, self._lambda = fabric, K, lambda_
+    def __init__(self, weight_sum_cost: float, l2_cost: float, fabric: Any = None) -> None:
+        self._fabric, self._weight_sum_cost, self._l2_cost = fabric, weight_sum_cost, l2_cost
         self._processes = 1 if fabric is None else int(fabric.world_size)
         self.steps = self.skipped = 0
         self.spikes = SpikeCounter()
@@ -295,7 +295,7 @@ class StepTotals:
         """The loss and its terms by step, accuracy by image, and the share of spikes."""
         data, weight_sum, l2 = (self._reduced[:3] / self.steps).tolist()
         return {
-            "loss": data + self._K * weight_sum + self._lambda * l2,
+            "loss": data + self._weight_sum_cost * weight_sum + self._l2_cost * l2,
             "loss_class": data,
             "loss_weight_sum": weight_sum,
             "loss_l2": l2,

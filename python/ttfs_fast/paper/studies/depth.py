@@ -302,7 +302,7 @@ def train_one(
     )
     steps = len(batches) * study.epochs
     loss = SpikingLoss(
-        how.weight_sum_cost, 0.0, scale=how.scale, latest_time=50.0, cost_reduction="mean"
+        how.weight_sum_cost, 0.0, scale=how.scale, max_time=50.0, cost_reduction="mean"
     )
     step = TrainingStep(
         model,
