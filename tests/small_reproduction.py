@@ -14,6 +14,7 @@ SMALL = Plan(
     retrain_epochs=1,
     retrain_images=60,
     sweep_images=120,
+    operation_images=4,
     weight_snr=(5.0, 25.0),
     disturbances={"dropped": (0.01, 0.5), "t_max": (1.0, 4.0)},
     phase_noise=(-95.0,),

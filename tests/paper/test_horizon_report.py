@@ -22,6 +22,7 @@ PLAN = Plan(
     draws=2,
     sweep_images=40,
     deep_images=40,
+    operation_images=4,
     weight_snr=(30.0, 60.0),
     disturbances={"dropped": (0.01, 0.5), "t_max": (1.0, 6.0)},
     phase_noise=(-95.0,),
@@ -66,6 +67,9 @@ def out(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_forced_spikes_are_counted_apart(run: Path, out: Path) -> None:
     own = results(out)["table2"][KEY]["evaluation"]
     assert own["accuracy"] > 0.5
+    operations = results(out)["table2"][KEY]["operations"]
+    assert 0 < operations["reference_causal_per_image"] < operations["per_image"]["causal"]
+    assert "of reference spikes, causal" in (out / "report.md").read_text()
     assert 0.1 < own["spikes_per_neuron"] < 0.9
     # By hand: what every ReferenceSpikes receives as silent.
     model, config = load_model(run / "model.safetensors")

@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 from small_reproduction import SMALL, Report
 from ttfs_fast import quantization
-from ttfs_fast.analysis import evaluate
+from ttfs_fast.analysis import count_operations, evaluate, read_energy_models
 from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed
 from ttfs_fast.circuit import jitter_sweep, quantization_sweep
 from ttfs_fast.data import load
@@ -50,6 +50,24 @@ def test_table_1_finds_what_contradicts(report: Report) -> None:
     lines = [line for line in page.splitlines() if "contradicts itself" in line]
     assert len(lines) == 1
     assert lines[0].startswith("| SpikingVGG16: weights | 34 million")
+
+
+def test_table_2_counts_operations_of_images_spread_over_all(report: Report) -> None:
+    network = report.found.evaluated[0]
+    own = report.results["table2"][KEY]["operations"]
+    digits = load("digits", train=False)
+    places = [0, len(digits) // 4, len(digits) // 2, 3 * len(digits) // 4]
+    images = torch.from_numpy(digits.images[places])
+    counts = count_operations(network.model, network.encoding(images))
+    assert own["images"] == 4
+    assert own["per_image"]["causal"] == counts.total("causal") > 10_000
+    assert own["per_image"]["delivered"] == counts.total("delivered")
+    models = read_energy_models()
+    assert own["energy_joule"] == {model.name: counts.energy(model) for model in models}
+    page = (report.folder / "report.md").read_text()
+    assert "**Operations of an image**" in page
+    assert f"{counts.total('causal'):,.0f}" in page
+    assert all(model.source in page for model in models)
 
 
 def test_table_2_is_the_evaluation(report: Report) -> None:

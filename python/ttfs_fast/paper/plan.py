@@ -43,6 +43,8 @@ class Plan:
         on all.
     deep_images : int
         The same for networks other than MNIST's, which take far longer; also for few bits.
+    operation_images : int
+        Test images on which synaptic operations are counted.
     weight_snr, disturbances, phase_noise
         The levels of Figure 2.
     """
@@ -55,6 +57,7 @@ class Plan:
     retrain_images: int | None = None
     sweep_images: int = 2000
     deep_images: int = 500
+    operation_images: int = 20
     weight_snr: tuple[float, ...] = WEIGHT_SNR
     disturbances: dict[str, tuple[float, ...]] = field(default_factory=lambda: dict(DISTURBANCES))
     phase_noise: tuple[float, ...] = PHASE_NOISE
@@ -66,6 +69,7 @@ class Plan:
             "circuit_images": 1,
             "sweep_images": 1,
             "deep_images": 1,
+            "operation_images": 1,
         }
         for name, bound in least.items():
             if getattr(self, name) < bound:

@@ -186,6 +186,11 @@ def joules(value: float) -> str:
     return f"{value / 1e-12:.3g} pJ"
 
 
+def kilobytes(value: float) -> str:
+    """Bytes in thousands."""
+    return f"{value / 1000:,.1f} kB"
+
+
 def tau(value: float) -> str:
     """A time in units of tau; with two digits where it is short."""
     return f"{value:.2f}" if not 0 < abs(value) < 0.01 else f"{value:.2g}"

@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from ttfs_fast.analysis import evaluate, spike_timing
+from ttfs_fast.analysis import (
+    count_on_images,
+    evaluate,
+    read_energy_models,
+    spike_timing,
+)
 from ttfs_fast.analysis.plotting import spike_raster
 from ttfs_fast.data import ImageSet
 from ttfs_fast.layers import ForcedSpikeCounter
@@ -20,6 +25,7 @@ from ttfs_fast.paper.sections import (
     Table,
     finite,
     joules,
+    kilobytes,
     percent,
     points,
     relative,
@@ -46,6 +52,10 @@ def units(context: Context) -> list[WorkUnit]:
     for network in context.networks:
         found.append(WorkUnit(f"{network.stem}/evaluation", partial(_evaluate, network)))
         found.append(WorkUnit(f"{network.stem}/timing", partial(_timing, network)))
+        images = context.plan.operation_images
+        found.append(
+            WorkUnit(f"{network.stem}/operations:{images}", partial(_count, network, images))
+        )
     return found
 
 
@@ -88,6 +98,17 @@ def _timing(network: EvaluatedNetwork) -> dict[str, Any]:
     }
 
 
+def _count(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
+    """Operations of an image, and its energy by each model, with the models' sources."""
+    models = read_energy_models()
+    counts = count_on_images(network.model, network.some(images), images)
+    return {
+        **counts.to_dict(models),
+        "reference_causal_per_image": counts.total("reference_causal"),
+        "sources": {model.name: model.source for model in models},
+    }
+
+
 def result(context: Context, values: Values) -> dict[str, Any]:
     return {
         network.key: {
@@ -95,6 +116,7 @@ def result(context: Context, values: Values) -> dict[str, Any]:
             "origin": network.origin,
             "evaluation": values[f"{network.stem}/evaluation"],
             "timing": values[f"{network.stem}/timing"],
+            "operations": values[f"{network.stem}/operations:{context.plan.operation_images}"],
         }
         for network in context.networks
     }
@@ -119,6 +141,8 @@ def section(context: Context, result: dict[str, Any]) -> Section:
         _accuracy(context, result),
         _spikes_per_neuron(context, result),
         _energy(context, result),
+        _operations(context, result),
+        _energy_models(context, result),
         _latency(context, result),
         _layers(context, result),
     ]
@@ -286,6 +310,59 @@ def _energy(context: Context, result: dict[str, Any]) -> Table:
         Column("neurons", whole),
     ]
     return Table(f"{NAME}-energy", "Energy of an image", columns, rows)
+
+
+def _operations(context: Context, result: dict[str, Any]) -> Table:
+    rows: list[list[Any]] = []
+    for network in context.networks:
+        own = result[network.key]["operations"]
+        each = own["per_image"]
+        rows.append(
+            [
+                network.title,
+                own["images"],
+                sum(layer["synapses"] for layer in own["layers"]),
+                each["spikes"],
+                each["delivered"],
+                each["causal"],
+                each["causal"] / each["delivered"] if each["delivered"] else None,
+                own["reference_causal_per_image"] if network.has_horizons else None,
+                each["updates"],
+                own["bytes_per_image"],
+            ]
+        )
+    columns = [
+        Column("network", numeric=False),
+        Column("images counted", whole),
+        Column("synapses", whole),
+        Column("spikes", whole),
+        Column("delivered operations", whole),
+        Column("causal operations", whole),
+        Column("causal of delivered", percent(0)),
+        Column("of reference spikes, causal", whole),
+        Column("neuron updates", whole),
+        Column("memory traffic", kilobytes),
+    ]
+    note = (
+        "Exact counts, mean of an image. Delivered: every spike reaches all its synapses. Causal: "
+        "a neuron takes nothing in after its own spike. Memory: 4 bytes a weight, 8 a state, 8 an "
+        "event (docs/hardware.md)."
+    )
+    return Table(f"{NAME}-operations", "Operations of an image", columns, rows, note)
+
+
+def _energy_models(context: Context, result: dict[str, Any]) -> Table:
+    sources: dict[str, str] = {}
+    for network in context.networks:
+        sources |= result[network.key]["operations"]["sources"]
+    rows = [
+        [network.title, *(result[network.key]["operations"]["energy_joule"][n] for n in sources)]
+        for network in context.networks
+    ]
+    columns = [Column("network", numeric=False), *(Column(name, joules) for name in sources)]
+    note = " ".join(f"{name}: {source}." for name, source in sources.items())
+    note += " Figures of different models are no comparison of chips."
+    return Table(f"{NAME}-energy-models", "Energy of an image by model", columns, rows, note)
 
 
 def _latency(context: Context, result: dict[str, Any]) -> Table:
