@@ -227,6 +227,44 @@ def test_unfolded_layers_are_the_folded_ones(spread: float, seed: int) -> None:
         assert torch.allclose(value, plain[name], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("spread", [0.001, 0.3])
+def test_groups_are_layers_side_by_side(spread: float, seed: int) -> None:
+    """Each half of the channels by itself; forward, gradients, fallback, folded and unfolded."""
+    options = {"spread": spread, "weight_sum": 2.0, "dtype": torch.float64}
+    geometry = (3, 2, (1, 0), (1, 2))
+    grouped = HorizonConv2d(4, 6, *geometry, groups=2, t_in=T_IN, **options)
+    halves = [HorizonConv2d(2, 3, *geometry, t_in=T_IN, **options) for _ in range(2)]
+    with torch.no_grad():
+        for half, own in zip(halves, grouped.weight.chunk(2), strict=True):
+            half.weight.copy_(own)
+    z = spikes(8, 4, 9, 8)
+    for train in (True, False):
+        grouped.train(train)
+        out = grouped(z)
+        expected = torch.cat(
+            [half.train(train)(some) for half, some in zip(halves, z.chunk(2, 1), strict=True)], 1
+        )
+        assert torch.allclose(out, expected, rtol=1e-12)
+        (gradient,) = torch.autograd.grad(out.log().square().sum(), grouped.weight)
+        theirs = torch.autograd.grad(expected.log().square().sum(), [h.weight for h in halves])
+        assert torch.allclose(gradient, torch.cat(theirs), rtol=1e-6)
+    assert (grouped.fallbacks > 0) == (spread == 0.3)
+    bounds = [half.early_bound(some) for half, some in zip(halves, z.chunk(2, 1), strict=True)]
+    assert max(bounds) <= grouped.early_bound(z) <= 1.5 * max(bounds)
+    folded = fold_horizons_(nn.Sequential(copy.deepcopy(grouped)))
+    assert folded[0][1].weight.shape == (6, 3, 3, 3)  # two channels and a reference
+    last = math.exp(grouped.t_out)
+    assert torch.allclose(folded(z).clamp(max=last), out.clamp(max=last), rtol=1e-9)
+    again = unfold_horizons_(folded, spread).eval()
+    assert again[0].groups == 2
+    assert torch.allclose(again(z), out, rtol=1e-9)
+    with pytest.raises(ValueError, match="divisible by groups"):
+        HorizonConv2d(4, 6, 3, groups=3, t_in=T_IN)
+    for refusing in (dirac_, lambda layer: whiten_(layer, torch.rand(4, 4, 8, 8))):
+        with pytest.raises(ValueError, match="one group; this one has 2"):
+            refusing(HorizonConv2d(4, 6, 3, groups=2, t_in=T_IN))
+
+
 def test_unfolding_says_what_it_cannot_unfold(seed: int) -> None:
     with pytest.raises(ValueError, match="SpikingLinear has no layer that fold_horizons_ made"):
         unfold_horizons_(SpikingLinear(3, 2))

@@ -56,6 +56,9 @@ class ReferenceSpikes(nn.Module):
         The time, in units of tau.
     padding : int or pair of int
         Rows and columns on either side of a map.
+    groups : int
+        Of the convolution that follows: each group of channels gets a reference channel of its own,
+        behind its last one.
 
     Attributes
     ----------
@@ -64,8 +67,8 @@ class ReferenceSpikes(nn.Module):
 
     Notes
     -----
-    Input (N, C, H, W) gives (N, C + 1, H + 2 p, W + 2 q); input (N, F) gives (N, F + 1). NaN stays
-    NaN.
+    Input (N, C, H, W) gives (N, C + groups, H + 2 p, W + 2 q); input (N, F) gives (N, F + 1). NaN
+    stays NaN.
 
     Examples
     --------
@@ -77,7 +80,7 @@ class ReferenceSpikes(nn.Module):
 
     reference: Tensor
 
-    def __init__(self, t: float, padding: IntPair = 0) -> None:
+    def __init__(self, t: float, padding: IntPair = 0, groups: int = 1) -> None:
         super().__init__()
         if not (math.isfinite(t) and t < _LATEST[torch.float64]):
             raise ValueError(
@@ -87,6 +90,9 @@ class ReferenceSpikes(nn.Module):
         self.padding = pair(padding)
         if min(self.padding) < 0:
             raise ValueError(f"padding must not be negative; got {padding}")
+        if groups < 1:
+            raise ValueError(f"groups must be at least 1; got {groups}")
+        self.groups = groups
         self.register_buffer("reference", torch.tensor(math.exp(t), dtype=torch.float64))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -96,14 +102,19 @@ class ReferenceSpikes(nn.Module):
         else:
             rows, columns = self.padding
             sides = (columns, columns, rows, rows, 0, 1)
-            padded = F.pad(input, sides, value=math.inf)
+            if self.groups == 1:
+                padded = F.pad(input, sides, value=math.inf)
+            else:
+                each = torch.unflatten(input, 1, (self.groups, -1))
+                padded = F.pad(each, sides, value=math.inf).flatten(1, 2)
         reference = self.reference.to(padded.dtype)
         # Not torch.minimum: an input at the very time of the reference gets no gradient.
         return torch.where(padded >= reference, reference, padded)
 
     def extra_repr(self) -> str:
         text = f"t={math.log(self.reference.item()):g}" if not self.reference.is_meta else ""
-        return text + (f", padding={self.padding}" if self.padding != (0, 0) else "")
+        text += f", padding={self.padding}" if self.padding != (0, 0) else ""
+        return text + (f", groups={self.groups}" if self.groups != 1 else "")
 
 
 class _HorizonLayer(nn.Module):
@@ -256,8 +267,13 @@ class _HorizonLayer(nn.Module):
             return self._sweep(input, gain, offset)
         return values
 
+    @property
+    def _inputs(self) -> int:
+        """Channels or features that the layer takes."""
+        return self.weight.shape[1]
+
     def _check_input(self, input: Tensor) -> None:
-        name, inputs = type(self).__name__, self.weight.shape[1]
+        name, inputs = type(self).__name__, self._inputs
         if input.dtype != self.weight.dtype:
             raise TypeError(
                 f"{name}: input is {input.dtype} and weight is {self.weight.dtype}; convert one of "
@@ -514,14 +530,16 @@ class HorizonConv2d(_HorizonLayer):
     momentum, eps
         As :class:`torch.nn.BatchNorm2d`; but the first batch in training sets the running
         statistics.
+    groups
+        As :class:`torch.nn.Conv2d`; each group has a reference input of its own.
     device, dtype
         As :class:`torch.nn.Conv2d`.
 
     Attributes
     ----------
     weight : Parameter
-        v, shape (out_channels, in_channels, kernel height, kernel width); its scale does not matter
-        with ``normalization="batch"``.
+        v, shape (out_channels, in_channels / groups, kernel height, kernel width); its scale does
+        not matter with ``normalization="batch"``.
     shift : Parameter
         Shape (out_channels,), in units of ``spread``.
     t_out : float
@@ -556,6 +574,7 @@ class HorizonConv2d(_HorizonLayer):
         stride: IntPair = 1,
         padding: IntPair = 0,
         dilation: IntPair = 1,
+        groups: int = 1,
         *,
         pool: IntPair = 1,
         t_in: float,
@@ -570,8 +589,14 @@ class HorizonConv2d(_HorizonLayer):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride = pair(kernel_size), pair(stride)
         self.padding, self.dilation, self.pool = pair(padding), pair(dilation), pair(pool)
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"in_channels ({in_channels}) and out_channels ({out_channels}) must be divisible "
+                f"by groups ({groups})"
+            )
+        self.groups = groups
         super().__init__(
-            (out_channels, in_channels, *self.kernel_size),
+            (out_channels, in_channels // groups, *self.kernel_size),
             t_in,
             weight_sum,
             spread,
@@ -583,12 +608,22 @@ class HorizonConv2d(_HorizonLayer):
         )
 
     def _product(self, lead: Tensor, weight: Tensor) -> Tensor:
-        product = F.conv2d(lead, weight, None, self.stride, self.padding, self.dilation)
+        product = F.conv2d(
+            lead, weight, None, self.stride, self.padding, self.dilation, self.groups
+        )
         # Its largest value is its first spike: every gain is positive.
         return product if self.pool == (1, 1) else F.max_pool2d(product, self.pool)
 
+    @property
+    def _inputs(self) -> int:
+        return self.in_channels
+
     def _largest_norm(self, lead: Tensor) -> Tensor:
-        squares = torch.linalg.vector_norm(lead, dim=1, keepdim=True).square_()
+        if self.groups == 1:
+            squares = torch.linalg.vector_norm(lead, dim=1, keepdim=True).square_()
+        else:
+            each = torch.unflatten(lead, 1, (self.groups, -1))
+            squares = torch.linalg.vector_norm(each, dim=2).square_()
         area = math.prod(self.kernel_size)
         if self.dilation == (1, 1):
             # A window never leaves the padded map by more than the kernel's half, as pools demand.
@@ -601,25 +636,27 @@ class HorizonConv2d(_HorizonLayer):
 
     def _sweep(self, input: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
         weight, bias = self._plain(gain, offset)
-        prepared = ReferenceSpikes(self.t_in, self.padding).to(input.device)(input)
-        values = spiking_conv2d(prepared, weight, bias, self.stride, 0, self.dilation)
+        reference = ReferenceSpikes(self.t_in, self.padding, self.groups)
+        prepared = reference.to(input.device)(input)
+        values = spiking_conv2d(prepared, weight, bias, self.stride, 0, self.dilation, self.groups)
         return values if self.pool == (1, 1) else spiking_max_pool2d(values, self.pool)
 
     def to_plain(self, *, last: bool = False) -> nn.Sequential:
         weight, bias = self.plain_weights()
         layer = SpikingConv2d(
-            self.in_channels + 1,
+            self.in_channels + self.groups,
             self.out_channels,
             self.kernel_size,
             self.stride,
             0,
             self.dilation,
+            self.groups,
             t_max=math.inf if last else self.t_out,
             device=weight.device,
             dtype=weight.dtype,
         )
         _fill(layer, weight, bias)
-        reference = ReferenceSpikes(self.t_in, self.padding).to(weight.device)
+        reference = ReferenceSpikes(self.t_in, self.padding, self.groups).to(weight.device)
         pools = [] if self.pool == (1, 1) else [SpikingMaxPool2d(self.pool)]
         return nn.Sequential(reference, layer, *pools)
 
@@ -628,6 +665,8 @@ class HorizonConv2d(_HorizonLayer):
         text += f", stride={self.stride}, padding={self.padding}"
         if self.dilation != (1, 1):
             text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
         if self.pool != (1, 1):
             text += f", pool={self.pool}"
         return f"{text}, {self._describe()}"
@@ -862,12 +901,13 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
                 return None
             pool = pair(window.kernel_size)
         layer = HorizonConv2d(
-            plain.in_channels - 1,
+            plain.in_channels - plain.groups,
             plain.out_channels,
             plain.kernel_size,
             plain.stride,
             reference.padding,
             plain.dilation,
+            plain.groups,
             pool=pool,
             **options,
         )
@@ -970,6 +1010,8 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
             f"images must be intensities in [0, 1] of shape (N, C, H, W); got {images.dtype} of "
             f"shape {tuple(images.shape)}"
         )
+    if layer.groups != 1:
+        raise ValueError(f"whiten_ is for a convolution of one group; this one has {layer.groups}")
     outputs, channels, *kernel = layer.weight.shape
     values = channels * math.prod(kernel)
     if outputs != 2 * values or images.shape[1] != channels:
@@ -1019,7 +1061,7 @@ def dirac_(layer: HorizonConv2d) -> HorizonConv2d:
     Raises
     ------
     ValueError
-        If the kernel has no middle: it must be odd in both directions.
+        If the kernel has no middle: it must be odd in both directions; or if it has groups.
 
     Notes
     -----
@@ -1031,6 +1073,8 @@ def dirac_(layer: HorizonConv2d) -> HorizonConv2d:
             f"dirac_ needs a kernel that is odd in both directions; this one is "
             f"{layer.kernel_size[0]} x {layer.kernel_size[1]}"
         )
+    if layer.groups != 1:
+        raise ValueError(f"dirac_ is for a convolution of one group; this one has {layer.groups}")
     identity = layer.weight[: layer.in_channels]
     nn.init.dirac_(identity)
     identity.mul_(math.sqrt(layer.fan_in))
