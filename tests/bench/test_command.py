@@ -62,11 +62,10 @@ def test_chosen_groups_are_measured_printed_and_written(tmp_path: Path) -> None:
 def test_numbers_are_printed_whole(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Where output goes to a file; the layers and times are those of the committed results."""
     group = load(Path(__file__).parents[2] / "bench/results/avx512")[name]
-    show_table(cli.bench._table(group))
+    table = GROUPS[name].table(group.rows)
+    show_table(table)
     lines = capsys.readouterr().out.splitlines()
-    columns = GROUPS[name].filled(group.rows)
-    for row in group.rows:
-        cells = [column.text(row) for column in columns]
+    for cells in table.cells("-"):
         found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
         assert cells in found
 
@@ -76,7 +75,7 @@ def test_a_narrow_terminal_cuts_nothing(name: str) -> None:
     console = pytest.importorskip("rich.console", reason="needs the extra ttfs_fast[train]")
     terminal = console.Console(width=80, force_terminal=True, file=io.StringIO())
     group = load(Path(__file__).parents[2] / "bench/results/avx512")[name]
-    terminal.print(cli.bench._table(group))
+    terminal.print(GROUPS[name].table(group.rows).rich())
     text = terminal.file.getvalue()
     assert str(group.rows[0]["layer"]) in text
     assert "\N{HORIZONTAL ELLIPSIS}" not in text

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from small_reproduction import Report
+from ttfs_fast._tables import Column, Table
 from ttfs_fast.paper import numbers, render
 from ttfs_fast.paper.run import PARTS, duration
-from ttfs_fast.paper.sections import Column, Table, joules, percent, points, signed
+from ttfs_fast.paper.sections import joules, percent, points, signed
 
 VOID = {
     "meta",

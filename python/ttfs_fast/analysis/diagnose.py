@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttfs_fast._extras import require
+from ttfs_fast._tables import Column, Table, as_text
 from ttfs_fast.analysis.operations import layer_operations
 from ttfs_fast.analysis.style import DECISION, add_legend, new_figure, series_color, style_axes
 from ttfs_fast.geometry import conv_axis
@@ -143,57 +143,41 @@ class Diagnosis:
 
     def table(self) -> Any:
         """The layers as a rich.table.Table."""
-        table = require("rich.table", "train").Table(
-            title=f"{self.images} images, loss {self.loss:.3f}", caption=self.summary
-        )
-        heads = [
-            ("layer", ""),
-            ("neurons", ""),
-            ("firing", "share"),
-            ("t", "mean"),
-            ("", "shift"),
-            ("spread", "images"),
-            ("", "neurons"),
-            ("causal set", "inputs"),
-            ("", "share"),
-            ("D", "median"),
-            ("", "< 0.05"),
-            ("gradient", "weights"),
-            ("", "times"),
-            ("operations", "delivered"),
-            ("", "causal"),
-            ("issue", ""),
-        ]
-        for first, second in heads:
-            side = "left" if first in ("layer", "issue") else "right"
-            table.add_column(f"{first}\n{second}", justify=side)
-        for layer in self.layers:
-            table.add_row(
-                layer.name,
-                f"{layer.neurons:,}",
-                f"{layer.firing:.1%}",
-                f"{layer.time:.2f}",
-                f"{layer.shift:.2g}",
-                f"{layer.spread_over_images:.2g}",
-                f"{layer.spread_over_neurons:.2g}",
-                f"{layer.causal:.0f}",
-                f"{layer.causal_share:.0%}",
-                f"{layer.slope_median:.2g}",
-                f"{layer.steep:.1%}",
-                f"{layer.weight_gradient:.2g}",
-                f"{layer.time_gradient:.2g}",
-                f"{layer.delivered:,.0f}",
-                f"{layer.causal_operations:,.0f}",
-                "; ".join(issue.partition(":")[0] for issue in layer.issues),
-                style="red" if layer.issues else "",
-            )
-        return table
+        shown = {
+            "neurons": ("neurons\n", "{:,}"),
+            "firing": ("firing\nshare", "{:.1%}"),
+            "time": ("t\nmean", "{:.2f}"),
+            "shift": ("\nshift", "{:.2g}"),
+            "spread_over_images": ("spread\nimages", "{:.2g}"),
+            "spread_over_neurons": ("\nneurons", "{:.2g}"),
+            "causal": ("causal set\ninputs", "{:.0f}"),
+            "causal_share": ("\nshare", "{:.0%}"),
+            "slope_median": ("D\nmedian", "{:.2g}"),
+            "steep": ("\n< 0.05", "{:.1%}"),
+            "weight_gradient": ("gradient\nweights", "{:.2g}"),
+            "time_gradient": ("\ntimes", "{:.2g}"),
+            "delivered": ("operations\ndelivered", "{:,.0f}"),
+            "causal_operations": ("\ncausal", "{:,.0f}"),
+        }
+        issues = ["; ".join(i.partition(":")[0] for i in layer.issues) for layer in self.layers]
+        return Table(
+            "diagnosis",
+            f"{self.images} images, loss {self.loss:.3f}",
+            [
+                Column("layer\n", numeric=False),
+                *(Column(title, form.format) for title, form in shown.values()),
+                Column("issue\n", numeric=False),
+            ],
+            [
+                [layer.name, *(getattr(layer, name) for name in shown), issue]
+                for layer, issue in zip(self.layers, issues, strict=True)
+            ],
+            self.summary,
+            red=[number for number, layer in enumerate(self.layers) if layer.issues],
+        ).rich()
 
     def __str__(self) -> str:
-        console = require("rich.console", "train").Console(width=170)
-        with console.capture() as capture:
-            console.print(self.table())
-        return str(capture.get())
+        return as_text(self.table(), width=170)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON types; what is not finite is None."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast._extras import require
+from ttfs_fast._tables import Column, Table, as_text
 from ttfs_fast.analysis.operations import fan_in, fan_out
 from ttfs_fast.geometry import pair
 from ttfs_fast.horizon import fold_horizons_, has_horizon_layers
@@ -189,23 +189,20 @@ class LimitsCheck:
 
     def table(self) -> Any:
         """The layers as a rich.table.Table, those that do not fit in red."""
-        columns = ["fan_in", "fan_out", "neurons", "weights", "synapses", "cores"]
-        table = require("rich.table", "train").Table(title="what the layers take")
-        table.add_column("layer")
-        for column in columns:
-            table.add_column(column.replace("_", "-"), justify="right")
+        names = ["fan_in", "fan_out", "neurons", "weights", "synapses", "cores"]
+        columns = [Column(name.replace("_", "-"), "{:,}".format) for name in names]
         bad = {excess.layer for excess in self.excesses}
-        for layer in self.layers:
-            cells = (f"{getattr(layer, column):,}" for column in columns)
-            table.add_row(layer.name, *cells, style="red" if layer.name in bad else "")
-        return table
+        return Table(
+            "limits",
+            "what the layers take",
+            [Column("layer", numeric=False), *columns],
+            [[layer.name, *(getattr(layer, name) for name in names)] for layer in self.layers],
+            red=[number for number, layer in enumerate(self.layers) if layer.name in bad],
+        ).rich()
 
     def __str__(self) -> str:
-        console = require("rich.console", "train").Console(width=120)
-        with console.capture() as capture:
-            console.print(self.table())
         told = [str(excess) for excess in self.excesses] or ["every layer fits"]
-        return "\n".join([str(capture.get()), *told])
+        return "\n".join([as_text(self.table()), *told])
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON types."""

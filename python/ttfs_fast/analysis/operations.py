@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttfs_fast._extras import require
+from ttfs_fast._tables import Column, Table, as_text
 from ttfs_fast.analysis.energy import EnergyModel
 from ttfs_fast.analysis.evaluate import encoded_batches
 from ttfs_fast.data import ImageSet, StreamedImages
@@ -179,48 +179,35 @@ class OperationCounts:
 
     def table(self) -> Any:
         """The layers, for one image on average, as a rich.table.Table."""
-        table = require("rich.table", "train").Table(
-            title=f"operations for an image, mean of {self.images:,}"
-        )
-        for head in ("layer", "neurons", "synapses", "spikes in", "spikes out"):
-            table.add_column(head, justify="left" if head == "layer" else "right")
-        for head in ("delivered", "causal", "share", "updates", "kB"):
-            table.add_column(head, justify="right")
-        for layer in self.layers:
-            table.add_row(layer.name, *_cells(self._row(layer)))
-        sums = {key: self.total(key) for key in ("input_spikes", "spikes", "delivered", "causal")}
-        table.add_section()
-        table.add_row(
-            "all",
-            *_cells(
-                [
-                    sum(layer.neurons for layer in self.layers),
-                    sum(layer.synapses for layer in self.layers),
-                    sums["input_spikes"],
-                    sums["spikes"],
-                    sums["delivered"],
-                    sums["causal"],
-                    self.total("updates"),
-                    sum(layer.bytes() for layer in self.layers) / self.images,
-                ]
-            ),
-        )
+        whole = "{:,.0f}".format
+        heads = ("neurons", "synapses", "spikes in", "spikes out", "delivered", "causal")
+        columns = [Column("layer", numeric=False), *(Column(head, whole) for head in heads)]
+        columns += [
+            Column("share", "{:.0%}".format),
+            Column("updates", whole),
+            Column("kB", lambda size: f"{size / 1000:,.1f}"),
+        ]
+        sizes = [
+            (
+                *(layer.neurons, layer.synapses, layer.input_spikes, layer.spikes),
+                *(layer.delivered, layer.causal, layer.updates, layer.bytes()),
+            )
+            for layer in self.layers
+        ]
+        names = [*(layer.name for layer in self.layers), "all"]
+        rows = []
+        for name, row in zip(names, [*sizes, [*map(sum, zip(*sizes, strict=True))]], strict=True):
+            spikes_in, spikes, delivered, causal, updates, size = (n / self.images for n in row[2:])
+            share = causal / delivered if delivered else None
+            counts = [spikes_in, spikes, delivered, causal, share, updates, size]
+            rows.append([name, *row[:2], *counts])
+        title = f"operations for an image, mean of {self.images:,}"
+        table = Table("operations", title, columns, rows).rich()
+        table.rows[-2].end_section = True
         return table
 
-    def _row(self, layer: LayerOperations) -> list[float]:
-        sums = (layer.input_spikes, layer.spikes, layer.delivered, layer.causal, layer.updates)
-        return [
-            layer.neurons,
-            layer.synapses,
-            *(count / self.images for count in sums),
-            layer.bytes() / self.images,
-        ]
-
     def __str__(self) -> str:
-        console = require("rich.console", "train").Console(width=120)
-        with console.capture() as capture:
-            console.print(self.table())
-        return str(capture.get())
+        return as_text(self.table())
 
     def to_dict(self, models: Iterable[EnergyModel] = ()) -> dict[str, Any]:
         """All counts as JSON types, with the energy of an image by each of some models."""
@@ -236,13 +223,6 @@ class OperationCounts:
             "energy_joule": {model.name: self.energy(model) for model in models},
         }
         return found
-
-
-def _cells(numbers: list[float]) -> list[str]:
-    neurons, synapses, spikes_in, spikes, delivered, causal, updates, size = numbers
-    share = f"{causal / delivered:.0%}" if delivered else "-"
-    whole = [f"{n:,.0f}" for n in (neurons, synapses, spikes_in, spikes, delivered, causal)]
-    return [*whole, share, f"{updates:,.0f}", f"{size / 1000:,.1f}"]
 
 
 def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> OperationCounts:

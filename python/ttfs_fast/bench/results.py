@@ -136,11 +136,8 @@ def markdown(results: list[GroupResult], picture: bool) -> str:
         parts.append(f"![Ratios, times and speed-ups]({PICTURE})\n")
     for result in results:
         group = GROUPS[result.name]
-        columns = group.filled(result.rows)
         parts += [f"## {group.title}\n", group.note + "\n", f"{described(result.measured_on)}\n"]
-        lines = [[column.heading for column in columns], ["---"] * len(columns)]
-        lines += [[column.text(row) for column in columns] for row in result.rows]
-        parts.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+        parts.append(group.table(result.rows).markdown() + "\n")
     return "\n".join(parts)
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ttfs_fast._tables import Column, Table
+
 if TYPE_CHECKING:
     from ttfs_fast.bench.measure import Settings
 
@@ -19,34 +21,6 @@ def number(row: Row, key: str) -> float:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of a group's table: what it holds, and how a number of it is written.
-
-    Attributes
-    ----------
-    key, heading : str
-        In the rows, and above the table.
-    unit : float
-        What numbers are divided by.
-    form : str
-        Format of the quotient.
-    """
-
-    key: str
-    heading: str
-    unit: float = 1.0
-    form: str = ".2f"
-
-    def text(self, row: Row) -> str:
-        """The row's value, or nothing if it has none."""
-        value = row.get(self.key)
-        if value is None or isinstance(value, str):
-            return value or ""
-        numbers = value if isinstance(value, list) else [value]
-        return " ".join(format(number / self.unit, self.form) for number in numbers)
-
-
-@dataclass(frozen=True)
 class Group:
     """Rows that belong together.
 
@@ -54,25 +28,36 @@ class Group:
     ----------
     title, note : str
         Heading of the table, and how to read it.
-    columns : tuple of Column
-        Of the table; rows may hold more.
+    columns : dict of str to Column
+        Of the table, by the keys of rows; rows may hold more.
     rows : callable
         Measures, row by row.
     """
 
     title: str
     note: str
-    columns: tuple[Column, ...]
+    columns: dict[str, Column]
     rows: Callable[["Settings"], Iterator[Row]]
 
-    def filled(self, rows: Sequence[Row]) -> list[Column]:
-        """The columns of which some row has a value."""
-        return [c for c in self.columns if any(row.get(c.key) is not None for row in rows)]
+    def table(self, rows: Sequence[Row]) -> Table:
+        """What was measured."""
+        values = [[row.get(key) for key in self.columns] for row in rows]
+        return Table(self.title, self.title, list(self.columns.values()), values, self.note)
 
 
-def milliseconds(key: str, heading: str) -> Column:
-    return Column(key, f"{heading}, ms", 1e-3)
+def numbers(title: str, unit: float = 1.0, form: str = ".2f") -> Column:
+    """A column of numbers, or of lists of them, in a unit."""
+
+    def show(value: float | list[float]) -> str:
+        listed = value if isinstance(value, list) else [value]
+        return " ".join(format(one / unit, form) for one in listed)
+
+    return Column(title, show)
 
 
-def mebibytes(key: str, heading: str) -> Column:
-    return Column(key, f"{heading}, MiB", 2**20, ".0f")
+def milliseconds(title: str) -> Column:
+    return numbers(f"{title}, ms", 1e-3)
+
+
+def mebibytes(title: str) -> Column:
+    return numbers(f"{title}, MiB", 2**20, ".0f")

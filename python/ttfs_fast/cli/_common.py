@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:
     )
 
 from ttfs_fast import _terminal
+from ttfs_fast._tables import Table
 from ttfs_fast.models.pretrained import PRETRAINED, pretrained_name, weights_file
 from ttfs_fast.training.config import TrainConfig
 
@@ -262,6 +263,8 @@ def console() -> Any:
 
 def show_table(table: Any) -> None:
     """Print a table, where no terminal sets the width as wide as it needs, up to 160 columns."""
+    if isinstance(table, Table):
+        table = table.rich()
     terminal = console()
     if not terminal.is_terminal:
         terminal.width = 160

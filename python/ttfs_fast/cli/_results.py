@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ttfs_fast.cli._common import rich, show_table
+from ttfs_fast._tables import Column, Table
+from ttfs_fast.cli._common import show_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,10 +21,6 @@ MOST_CHARACTERS = 4
 
 
 def print_result(result: "EvaluationResult") -> None:
-    table = rich("table").Table(title=f"{result.dataset}: {result.images:,} images")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    table.add_column("meaning", overflow="fold")
     rows = [
         ("accuracy", f"{result.accuracy:.2%}", f"{result.correct:,} correct"),
         ("silent images", f"{result.silent_share:.2%}", "no output spike, counted as wrong"),
@@ -49,23 +46,21 @@ def print_result(result: "EvaluationResult") -> None:
         ),
         ("speed", f"{result.images_per_second:,.0f} /s", "images, encoding included"),
     ]
-    for row in rows:
-        table.add_row(*row)
-    show_table(table)
+    columns = [Column("measure", numeric=False), Column("value"), Column("meaning", numeric=False)]
+    show_table(Table("result", f"{result.dataset}: {result.images:,} images", columns, rows))
 
 
 def print_operations(counts: "OperationCounts", models: "Sequence[EnergyModel]") -> None:
     """What hardware would do, layer by layer, and its energy by each model."""
     show_table(counts.table())
-    table = rich("table").Table(title="energy of these operations, an image")
-    table.add_column("model")
-    table.add_column("energy", justify="right")
-    table.add_column("operations")
-    table.add_column("source", overflow="fold")
-    for model in models:
-        joules = f"{counts.energy(model) * 1e9:,.1f} nJ"
-        table.add_row(model.name, joules, model.operations, model.source)
-    show_table(table)
+    columns = [
+        Column("model", numeric=False),
+        Column("energy", lambda joules: f"{joules * 1e9:,.1f} nJ"),
+        Column("operations", numeric=False),
+        Column("source", numeric=False),
+    ]
+    rows = [[model.name, counts.energy(model), model.operations, model.source] for model in models]
+    show_table(Table("energy", "energy of these operations, an image", columns, rows))
 
 
 def print_confusion(result: "EvaluationResult", classes: tuple[str, ...]) -> None:
@@ -81,13 +76,10 @@ def print_counts(
     if max(map(len, columns[:-1])) > MOST_CHARACTERS:
         rows = [f"{number} {name}" for number, name in enumerate(rows)]
         columns = [*map(str, range(len(columns) - 1)), columns[-1]]
-    table = rich("table").Table(title=title)
-    table.add_column("", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, row in zip(rows, counts.tolist(), strict=True):
-        table.add_row(name, *(str(count) if count else "." for count in row))
-    show_table(table)
+    heads = [Column("", numeric=False, wrap=False)]
+    heads += [Column(name, lambda count: str(count or "."), wrap=False) for name in columns]
+    cells = [[name, *row] for name, row in zip(rows, counts.tolist(), strict=True)]
+    show_table(Table("counts", title, heads, cells))
 
 
 def print_comparison(comparison: "Comparison", classes: tuple[str, ...]) -> None:

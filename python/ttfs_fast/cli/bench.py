@@ -12,7 +12,6 @@ from ttfs_fast.cli._common import (
     flag,
     friendly_errors,
     option,
-    rich,
     show_table,
     split_list,
 )
@@ -83,7 +82,7 @@ def bench(
         for name in names:
             result = _measured(name, settings, terminal)
             written = benchmarks.write([result], out)
-            show_table(_table(result))
+            show_table(benchmarks.GROUPS[name].table(result.rows))
         print(f"Written: {', '.join(map(str, written))}")
 
 
@@ -118,23 +117,3 @@ def _measured(name: str, settings: "Settings", terminal: Any) -> "GroupResult":
                 print_line(line)
 
         return run(name, settings, show)
-
-
-def _table(result: "GroupResult") -> Any:
-    from ttfs_fast.bench import GROUPS
-
-    group = GROUPS[result.name]
-    columns = group.filled(result.rows)
-    table = rich("table").Table(title=group.title, caption=group.note)
-    for column in columns:
-        named = column.key in ("layer", "series")
-        # In a narrow terminal numbers go on in the next line.
-        table.add_column(
-            column.heading.replace(", ", ",\n"),
-            no_wrap=named,
-            overflow="fold",
-            justify="left" if named else "right",
-        )
-    for row in result.rows:
-        table.add_row(*(column.text(row) for column in columns))
-    return table

@@ -1,10 +1,12 @@
 """``ttfs-fast circuit``: the neuron as a circuit, simulated."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ttfs_fast._csv import write_csv
+from ttfs_fast._tables import Column, Table
 from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
@@ -20,7 +22,6 @@ from ttfs_fast.cli._common import (
     friendly_errors,
     group,
     option,
-    rich,
     set_threads,
     show_table,
     split_list,
@@ -40,7 +41,7 @@ Model = Annotated[
 ]
 Trials = Annotated[int, option("Trials at each point.", min=2)]
 Seed = Annotated[int, option("With a trial's number, decides its noise.", min=0)]
-Table = Annotated[Path | None, option("File to write: the table, as CSV.", show_default=False)]
+TableFile = Annotated[Path | None, option("File to write: the table, as CSV.", show_default=False)]
 Settings = Annotated[
     str | None,
     flag(
@@ -62,7 +63,7 @@ def waveform(
     duration: Annotated[float, option("Time to simulate, in units of tau.", min=0.01)] = 4.0,
     settings: Settings = None,
     seed: Seed = 0,
-    out: Table = None,
+    out: TableFile = None,
     plot: Picture = None,
     threads: Threads = None,
     debug: Debug = False,
@@ -94,28 +95,23 @@ def waveform(
                 record_every=max(1, int(p.tau * duration / step / 4000)),
                 seed=seed,
             )
-        table = _table(
-            "one neuron",
-            ("model", "fires (ns)", "(tau)", "ideal (tau)", "pJ", "steps"),
-        )
+        shown: list[tuple[str, ...]] = [
+            ("model", "fires (ns)", "(tau)", "ideal (tau)", "pJ", "steps")
+        ]
         first = float(np.min(p.seconds(t)))
         for name, result in results.items():
             fire = result.fire_times[0]
             span = min(fire, result.duration) - first
-            table.add_row(
-                name,
-                f"{fire * 1e9:.3f}",
-                f"{float(p.network_time(fire)):.6f}",
-                f"{closed_form(t, w)[0]:.6f}",
-                f"{float(energy(p, span, span)) * 1e12:.2f}",
-                f"{result.neuron_steps:,}",
-            )
+            joules = float(energy(p, span, span))
+            times = (float(p.network_time(fire)), float(closed_form(t, w)[0]))
+            cells = (f"{fire * 1e9:.3f}", *(f"{time:.6f}" for time in times))
+            shown.append((name, *cells, f"{joules * 1e12:.2f}", f"{result.neuron_steps:,}"))
             if result.peak_error[0] > np.pi / 2:
                 console().print(
                     f"{name}: the loop's phase error reaches {result.peak_error[0]:.2f} rad, "
                     "beyond the detector's pi / 2; lower phase_per_weight"
                 )
-        show_table(table)
+        _show("one neuron", shown)
         if out is not None:
             rows: list[tuple[str, ...]] = [
                 ("model", "time_s", "phase_error_rad", "duty", "membrane_phase_rad")
@@ -139,7 +135,7 @@ def jitter(
     model: Model = "averaged",
     settings: Settings = None,
     seed: Seed = 0,
-    out: Table = None,
+    out: TableFile = None,
     plot: Picture = None,
     threads: Threads = None,
     debug: Debug = False,
@@ -176,7 +172,7 @@ def quantization(
     model: Model = "averaged",
     settings: Settings = None,
     seed: Seed = 0,
-    out: Table = None,
+    out: TableFile = None,
     plot: Picture = None,
     threads: Threads = None,
     debug: Debug = False,
@@ -215,7 +211,7 @@ def layer(
     settings: Settings = None,
     seed: Seed = 0,
     data_root: DataRoot = None,
-    out: Table = None,
+    out: TableFile = None,
     plot: Picture = None,
     threads: Threads = None,
     debug: Debug = False,
@@ -263,9 +259,6 @@ def layer(
             "99 %",
             "pJ",
         )
-        table = _table(
-            "circuits against the closed form; deviations in tau, energy of a spike", header
-        )
         rows: list[tuple[str, ...]] = [header]
         for name, found in result.layers.items():
             sizes = np.abs(found.deviations) if len(found.deviations) else np.array([np.nan])
@@ -280,16 +273,15 @@ def layer(
                 f"{np.quantile(sizes, 0.99):.3g}",
                 f"{found.energy.per_spike * 1e12:.2f}",
             )
-            table.add_row(*row)
-            rows.append(tuple(cell.replace(",", "") for cell in row))
-        show_table(table)
+            rows.append(row)
+        _show("circuits against the closed form; deviations in tau, energy of a spike", rows)
         print(
             f"accuracy on {result.images:,} images: closed form {result.accuracy_ideal:.2%}, "
             f"circuits {result.accuracy_circuit:.2%}; same answer for {result.same_answer:,}"
         )
         print(f"energy: {result.energy_per_image * 1e9:.1f} nJ an image, silent neurons included")
         if out is not None:
-            _write_csv(out, rows)
+            _write_csv(out, [tuple(cell.replace(",", "") for cell in row) for row in rows])
         if plot is not None:
             from ttfs_fast.circuit.plots import layer_figure
 
@@ -299,7 +291,7 @@ def layer(
 @circuit.command()
 def convergence(
     seed: Seed = 0,
-    out: Table = None,
+    out: TableFile = None,
     plot: Picture = None,
     threads: Threads = None,
     debug: Debug = False,
@@ -314,18 +306,16 @@ def convergence(
         _announce(p, noise, "random neurons of 2 to 64 inputs", seed)
         median, high = limits.loop_convergence(p, seed=seed)
         mean, ring_high = limits.ring_convergence(p, seed=seed)
-        table = _table(
-            "error of the spike time, in tau", ("limit", "value", "middle", "90 % below")
-        )
+        shown = [("limit", "value", "middle", "90 % below")]
         rows: list[tuple[str, ...]] = [("limit", "value", "middle_tau", "high_tau")]
         for name, values, middle, upper in (
             ("averaged to closed form: w_lf / k", limits.RATIOS, median, high),
             ("switching to averaged: ring (Hz)", limits.FREQUENCIES, mean, ring_high),
         ):
             for value, a, b in zip(values, middle, upper, strict=True):
-                table.add_row(name, f"{value:.0e}", f"{a:.3e}", f"{b:.3e}")
+                shown.append((name, f"{value:.0e}", f"{a:.3e}", f"{b:.3e}"))
                 rows.append((name, f"{value:g}", repr(float(a)), repr(float(b))))
-        show_table(table)
+        _show("error of the spike time, in tau", shown)
         print(
             f"order: {limits.order(limits.RATIOS, median):.3f} in k / w_lf, "
             f"{limits.order(limits.FREQUENCIES, mean):.3f} in 1 / frequency"
@@ -427,10 +417,7 @@ def _report(
 ) -> None:
     from ttfs_fast.circuit import is_monotone
 
-    table = _table(
-        "output jitter: mean of |t - t0| / t0",
-        (quantity, "mean (%)", "95 % from", "to", "paper", "ratio", "silent"),
-    )
+    shown = [(quantity, "mean (%)", "95 % from", "to", "paper", "ratio", "silent")]
     rows: list[tuple[str, ...]] = [
         (quantity, "jitter_percent", "low_95", "high_95", "paper_percent", "trials", "silent")
     ]
@@ -439,10 +426,10 @@ def _report(
         paper = "" if figure is None else f"{figure:g}"
         ratio = "" if figure is None else f"{point.jitter / figure:.2f}"
         cells = (f"{point.jitter:.4f}", f"{point.low:.4f}", f"{point.high:.4f}")
-        table.add_row(f"{point.value:g}", *cells, paper, ratio, str(point.silent))
+        shown.append((f"{point.value:g}", *cells, paper, ratio, str(point.silent)))
         exact = (repr(point.jitter), repr(point.low), repr(point.high))
         rows.append((f"{point.value:g}", *exact, paper, str(point.trials), str(point.silent)))
-    show_table(table)
+    _show("output jitter: mean of |t - t0| / t0", shown)
     compared = [point for point in points if point.value in published]
     if compared:
         within = sum(0.5 <= p.jitter / published[p.value] <= 2 for p in compared)
@@ -457,11 +444,11 @@ def _report(
         draw(plot, sweep_figure(points, quantity, published, "paper, Table 3"))
 
 
-def _table(title: str, columns: tuple[str, ...]) -> Any:
-    table = rich("table").Table(title=title)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="left" if number == 0 else "right")
-    return table
+def _show(title: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows of text, the first with the headings."""
+    heads, *cells = rows
+    columns = [Column(head, numeric=number > 0) for number, head in enumerate(heads)]
+    show_table(Table(title, title, columns, cells))
 
 
 def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from ttfs_fast._tables import Column, Table
 from ttfs_fast._terminal import print_line
 from ttfs_fast.cli._common import (
     WEIGHTS_HELP,
@@ -13,7 +14,6 @@ from ttfs_fast.cli._common import (
     friendly_errors,
     group,
     option,
-    rich,
     set_threads,
     show_table,
     split_list,
@@ -66,21 +66,21 @@ def depth(
         )
         root = None if data_root is None else str(data_root)
         runs = depth_study(chosen, out, data_root=root, threads=threads, log=print_line)
-        table = rich("table").Table(title="test accuracy: mean and deviation over the seeds")
-        table.add_column("network")
-        columns = sorted({run.depth for run in runs})
-        for column in columns:
-            table.add_column(f"{column} layers", justify="right")
-        rows = list(study_of.summary(runs))
-        for variant, how in study_of.VARIANTS.items():
-            cells = {
-                row[1]: f"{row[2]:.1%}" + (f" +- {row[3]:.1%}" if row[4] > 1 else "")
-                for row in rows
-                if row[0] == variant
-            }
-            if cells:
-                table.add_row(how.label, *(cells.get(column, "") for column in columns))
-        show_table(table)
+        found = {(row[0], row[1]): row[2:] for row in study_of.summary(runs)}
+        layers = sorted({run.depth for run in runs})
+        heads = [Column("network", numeric=False)]
+        heads += [Column(f"{depth} layers", _mean_and_deviation) for depth in layers]
+        rows = [
+            [how.label, *(found.get((variant, depth)) for depth in layers)]
+            for variant, how in study_of.VARIANTS.items()
+            if any(variant == named for named, _ in found)
+        ]
+        show_table(Table("depth", "test accuracy: mean and deviation over the seeds", heads, rows))
+
+
+def _mean_and_deviation(found: tuple[float, float, int]) -> str:
+    mean, deviation, runs = found
+    return f"{mean:.1%}" + (f" +- {deviation:.1%}" if runs > 1 else "")
 
 
 @study.command()
@@ -128,19 +128,17 @@ def silence(
             threads=threads,
             log=print_line,
         )
-        table = rich("table").Table(title="accuracy against spikes per neuron")
-        for head in ("may spike", "spike", "accuracy", "not trained: spike", "accuracy", "answer"):
-            table.add_column(head, justify="right")
-        for row in rows:
-            table.add_row(
-                f"{row.fraction:.0%}",
-                f"{row.firing:.1%}",
-                f"{row.accuracy:.2%}",
-                f"{row.at_once:.1%}",
-                f"{row.at_once_accuracy:.2%}",
-                f"{row.first_spike_time:.2f} tau",
-            )
-        show_table(table)
+        shown = {
+            "may spike": "{0.fraction:.0%}",
+            "spike": "{0.firing:.1%}",
+            "accuracy": "{0.accuracy:.2%}",
+            "not trained: spike": "{0.at_once:.1%}",
+            "accuracy, not trained": "{0.at_once_accuracy:.2%}",
+            "answer": "{0.first_spike_time:.2f} tau",
+        }
+        columns = [Column(title, form.format) for title, form in shown.items()]
+        cells = [[row] * len(columns) for row in rows]
+        show_table(Table("silence", "accuracy against spikes per neuron", columns, cells))
 
 
 @study.command()
@@ -165,11 +163,15 @@ def start(
             spreads=split_numbers(spreads, "--spreads"),
             data_root=None if data_root is None else str(data_root),
         )
-        table = rich("table").Table(title="untrained networks, last layer")
-        for head in ("start", "spread in tau", "noise / spread", "gradient, first layer / last"):
-            table.add_column(head, justify="right")
+        cells = []
         for name in dict.fromkeys(row.start for row in rows):
             own = [row for row in rows if row.start == name]
             ratio = own[0].gradient / own[-1].gradient
-            table.add_row(name, f"{own[-1].spread:.1e}", f"{own[-1].noise:.2g}", f"{ratio:.1e}")
-        show_table(table)
+            cells.append([name, own[-1].spread, own[-1].noise, ratio])
+        columns = [
+            Column("start"),
+            Column("spread in tau", "{:.1e}".format),
+            Column("noise / spread", "{:.2g}".format),
+            Column("gradient, first layer / last", "{:.1e}".format),
+        ]
+        show_table(Table("start", "untrained networks, last layer", columns, cells))

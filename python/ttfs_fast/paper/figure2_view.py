@@ -4,19 +4,11 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ttfs_fast._tables import Column, Table
 from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.part import Context
-from ttfs_fast.paper.sections import (
-    Column,
-    Picture,
-    Section,
-    StatTile,
-    Table,
-    percent,
-    points,
-    whole,
-)
+from ttfs_fast.paper.sections import Picture, Section, StatTile, percent, points, whole
 
 NAME, TITLE = "figure2", "Figure 2: accuracy against noise"
 SNR = "weight_snr"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ttfs_fast._csv import csv_text
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
+from ttfs_fast._tables import Column, Table
 from ttfs_fast.analysis import style
 from ttfs_fast.paper import numbers
-from ttfs_fast.paper.sections import Column, Picture, Section, StatTile, Table
+from ttfs_fast.paper.sections import Picture, Section, StatTile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,13 +151,13 @@ def as_markdown(report: Report) -> str:
             if table.folded:
                 parts.append(f"{table.caption}: [{table.name}.csv]({TABLES}/{table.name}.csv)")
                 continue
-            parts += [f"**{table.caption}**", _markdown_table(table)]
+            parts += [f"**{table.caption}**", table.markdown()]
             if table.note:
                 parts.append(table.note)
         parts += [f"![{p.caption}]({PICTURES}/{p.name}.png)" for p in section.pictures]
     parts.append("## How this was made")
     for table in report.made:
-        parts += [f"**{table.caption}**", _markdown_table(table)]
+        parts += [f"**{table.caption}**", table.markdown()]
     if report.missing:
         parts += ["**What is missing, and why**", "\n".join(f"- {text}" for text in report.missing)]
     parts.append(f"The paper: [{numbers.CITATION}]({numbers.LINK}).")
@@ -197,15 +198,6 @@ def _kind(column: Column) -> str:
     if column.title.startswith("difference"):
         kinds.append("difference")
     return " ".join(kinds)
-
-
-def _markdown_table(table: Table) -> str:
-    def line(cells: list[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-    rule = ["---:" if column.numeric else "---" for column in table.shown]
-    heads = [column.title for column in table.shown]
-    return "\n".join(map(line, [heads, rule, *table.cells()]))
 
 
 def table_of(name: str, caption: str, facts: dict[str, Any]) -> Table:

@@ -13,13 +13,14 @@ import torch
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
+from ttfs_fast._tables import Column, Table
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.bench.timing import environment
 from ttfs_fast.paper import figure2, render, table1, table2, table3, table4
 from ttfs_fast.paper.networks import Networks
 from ttfs_fast.paper.part import Context, ReportPart
 from ttfs_fast.paper.plan import Plan
-from ttfs_fast.paper.sections import Column, Section, Table
+from ttfs_fast.paper.sections import Section
 from ttfs_fast.paper.store import ResultStore, WorkUnit, clear_partials
 
 logger = logging.getLogger(__name__)

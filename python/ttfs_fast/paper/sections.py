@@ -3,79 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ttfs_fast._tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-NOTHING = "\N{EN DASH}"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes
-    ----------
-    title : str
-        Its heading.
-    show : callable
-        A value of it as people read it.
-    numeric : bool
-        Whether to align it to the right.
-    """
-
-    title: str
-    show: Callable[[Any], str] = str
-    numeric: bool = True
-
-    def text(self, value: Any) -> str:
-        """The cell for a value; a dash where there is none."""
-        return NOTHING if value is None else self.show(value)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of values with what they mean.
-
-    Attributes
-    ----------
-    name : str
-        For the file of values.
-    caption : str
-        One line above it.
-    columns : list of Column
-    rows : list of list
-        Values as they are, unrounded; None where there is none.
-    note : str
-        What to know about it, below.
-    folded : bool
-        Whether the page shows it only when asked.
-    """
-
-    name: str
-    caption: str
-    columns: list[Column]
-    rows: list[list[Any]]
-    note: str = ""
-    folded: bool = False
-
-    @property
-    def shown(self) -> list[Column]:
-        """The columns that hold a value in some row."""
-        return [self.columns[place] for place in self._places()]
-
-    def cells(self) -> list[list[str]]:
-        """The rows of these columns as people read them."""
-        places = self._places()
-        return [[self.columns[place].text(row[place]) for place in places] for row in self.rows]
-
-    def _places(self) -> list[int]:
-        return [
-            place
-            for place in range(len(self.columns))
-            if any(row[place] is not None for row in self.rows)
-        ]
 
 
 @dataclass(frozen=True)

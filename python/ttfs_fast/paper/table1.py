@@ -4,11 +4,12 @@ import dataclasses
 from functools import partial
 from typing import Any
 
+from ttfs_fast._tables import Column, Table
 from ttfs_fast.models import spiking_googlenet, spiking_vgg16
 from ttfs_fast.models.description import Conv, Dense, Description, numbered
 from ttfs_fast.paper import numbers
 from ttfs_fast.paper.part import Context, ReportPart, Values
-from ttfs_fast.paper.sections import Column, Section, Table, joules, percent, relative, whole
+from ttfs_fast.paper.sections import Section, joules, percent, relative, whole
 from ttfs_fast.paper.store import WorkUnit
 
 NAME, TITLE = "table1", "Table 1: the networks"

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ttfs_fast._tables import Column, Table
 from ttfs_fast.analysis import (
     count_on_images,
     evaluate,
@@ -18,11 +19,9 @@ from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.part import Context, ReportPart, Values
 from ttfs_fast.paper.sections import (
-    Column,
     Picture,
     Section,
     StatTile,
-    Table,
     finite,
     joules,
     kilobytes,

@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any
 
+from ttfs_fast._tables import Column, Table
 from ttfs_fast.circuit import (
     CircuitParameters,
     Nonidealities,
@@ -16,16 +17,7 @@ from ttfs_fast.circuit import (
 from ttfs_fast.circuit.energy import SPIKE_TIME
 from ttfs_fast.paper import numbers
 from ttfs_fast.paper.part import Context, ReportPart, Values
-from ttfs_fast.paper.sections import (
-    Column,
-    Picture,
-    Section,
-    StatTile,
-    Table,
-    percent,
-    signed,
-    whole,
-)
+from ttfs_fast.paper.sections import Picture, Section, StatTile, percent, signed, whole
 from ttfs_fast.paper.store import WorkUnit
 
 NAME, TITLE = "table3", "Table 3: the neuron's circuit"

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ttfs_fast import quantization
+from ttfs_fast._tables import Column, Table
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.robustness import signal_to_noise
 from ttfs_fast.data import ImageSet
@@ -18,17 +19,7 @@ from ttfs_fast.layers import layer_places, spiking_layers
 from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.part import Context, ReportPart, Values
-from ttfs_fast.paper.sections import (
-    Column,
-    Picture,
-    Section,
-    StatTile,
-    Table,
-    finite,
-    percent,
-    points,
-    whole,
-)
+from ttfs_fast.paper.sections import Picture, Section, StatTile, finite, percent, points, whole
 from ttfs_fast.paper.store import WorkUnit, digest
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig
 from ttfs_fast.quantization.config import BITS
