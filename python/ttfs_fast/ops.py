@@ -4,17 +4,20 @@ For each operator, side by side: the allocation of its results and the call into
 version (shapes and strides only, for torch.compile and torch.export), its backward, and its rules
 for autocast and vmap. What users call is in :mod:`ttfs_fast.functional`, which checks arguments.
 
-CPU tensors run through the compiled core; tensors on any other device run through
-:mod:`ttfs_fast.reference` in chunks of bounded memory.
+CPU tensors run through the compiled core, those on a GPU through the Triton kernels of
+:mod:`ttfs_fast.gpu`; tensors on any other device run through :mod:`ttfs_fast.reference` in chunks
+of bounded memory.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ttfs_fast import _core, reference
+from ttfs_fast.gpu import dispatch
 
 Size = Sequence[int]
 
@@ -382,10 +385,7 @@ def max_pool2d_backward(
     """Gradient of the input: each output's, at the input that spiked first."""
     grad_input = _pool_gradient(grad, input_size)
     if grad.device.type != "cpu":
-        y, x = _window_position(grad.shape[2:], kernel, stride, padding, dilation, index.long())
-        flat = torch.where(index >= 0, y * input_size[1] + x, 0).flatten(2)
-        passed = torch.where(index >= 0, grad, 0).flatten(2)
-        return grad_input.zero_().flatten(2).scatter_add_(2, flat, passed).reshape_as(grad_input)
+        return _pool_reference_backward(grad, index, kernel, stride, padding, dilation, input_size)
     _core.max_pool2d_backward(
         _array(grad),
         _array(index),
@@ -397,6 +397,22 @@ def max_pool2d_backward(
         torch.get_num_threads(),
     )
     return grad_input
+
+
+def _pool_reference_backward(
+    grad: Tensor,
+    index: Tensor,
+    kernel: Size,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    input_size: Size,
+) -> Tensor:
+    grad_input = _pool_gradient(grad, input_size)
+    y, x = _window_position(grad.shape[2:], kernel, stride, padding, dilation, index.long())
+    flat = torch.where(index >= 0, y * input_size[1] + x, 0).flatten(2)
+    passed = torch.where(index >= 0, grad, 0).flatten(2)
+    return grad_input.zero_().flatten(2).scatter_add_(2, flat, passed).reshape_as(grad_input)
 
 
 def _pool_gradient(grad: Tensor, input_size: Size) -> Tensor:
@@ -431,6 +447,117 @@ def _pool_backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Ten
 
 
 max_pool2d.register_autograd(_pool_backward, setup_context=_pool_setup)
+
+
+# --- GPUs ----------------------------------------------------------------------------------------
+
+
+def _conv2d_on_gpu(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+    t_max: float,
+    output_size: Size,
+) -> tuple[Tensor, Tensor]:
+    z, slope = _conv2d_outputs(input, weight, output_size)
+    dispatch.conv2d_forward(input, weight, bias, stride, padding, dilation, groups, t_max, z, slope)
+    return z, slope
+
+
+def _conv2d_backward_on_gpu(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    z: Tensor,
+    slope: Tensor,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+    need_input: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grads = _gradients(input, weight, need_input, need_weight)
+    needed = _needed(grads, need_input, need_weight)
+    dispatch.conv2d_backward(
+        grad, input, weight, z, slope, stride, padding, dilation, groups, needed
+    )
+    return grads
+
+
+def _linear_on_gpu(
+    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
+) -> tuple[Tensor, Tensor]:
+    z, slope = _linear_outputs(input, weight)
+    dispatch.linear_forward(input, weight, bias, t_max, z, slope)
+    return z, slope
+
+
+def _linear_backward_on_gpu(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    z: Tensor,
+    slope: Tensor,
+    need_input: bool,
+    need_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grads = _gradients(input, weight, need_input, need_weight)
+    needed = _needed(grads, need_input, need_weight)
+    dispatch.linear_backward(grad, input, weight, z, slope, needed)
+    return grads
+
+
+def _needed(
+    grads: tuple[Tensor, Tensor, Tensor], need_input: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    kept = (need_input, need_weight, need_weight)
+    a, b, c = (g if k else None for g, k in zip(grads, kept, strict=True))
+    return a, b, c
+
+
+def _max_pool2d_on_gpu(
+    input: Tensor, kernel: Size, stride: Size, padding: Size, dilation: Size, output_size: Size
+) -> tuple[Tensor, Tensor]:
+    z, index = _pool_outputs(input, output_size)
+    walk = (kernel, stride, padding, dilation)
+    plain = partial(_pool_reference, input, *walk, output_size)
+    dispatch.max_pool2d_forward(input, *walk, z, index, plain)
+    return z, index
+
+
+def _max_pool2d_backward_on_gpu(
+    grad: Tensor,
+    index: Tensor,
+    kernel: Size,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    input_size: Size,
+) -> Tensor:
+    grad_input = _pool_gradient(grad, input_size)
+    walk = (kernel, stride, padding, dilation)
+    plain = partial(_pool_reference_backward, grad, index, *walk, input_size)
+    dispatch.max_pool2d_backward(grad, index, *walk, grad_input, plain)
+    return grad_input
+
+
+GPU_IMPLEMENTATIONS = (
+    (conv2d, _conv2d_on_gpu),
+    (conv2d_backward, _conv2d_backward_on_gpu),
+    (linear, _linear_on_gpu),
+    (linear_backward, _linear_backward_on_gpu),
+    (max_pool2d, _max_pool2d_on_gpu),
+    (max_pool2d_backward, _max_pool2d_backward_on_gpu),
+)
+"""Each operator and what runs it on a GPU: the Triton kernels, or the reference without them."""
+
+for _operator, _implementation in GPU_IMPLEMENTATIONS:
+    _operator.register_kernel("cuda")(_implementation)
 
 
 # --- rules that all share ------------------------------------------------------------------------

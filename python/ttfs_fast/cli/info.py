@@ -2,6 +2,7 @@
 
 import os
 import platform
+from importlib import metadata
 from pathlib import Path
 
 from ttfs_fast.cli._common import DataRoot, Debug, app, friendly_errors
@@ -12,7 +13,7 @@ def info(
     data_root: DataRoot = None,
     debug: Debug = False,
 ) -> None:
-    """Show what runs here: versions, instruction set, threads, OpenMP runtime, data."""
+    """Show what runs here: versions, instruction set, threads, OpenMP runtime, GPUs, data."""
     with friendly_errors(debug):
         import numpy
         import torch
@@ -30,11 +31,34 @@ def info(
             "available": ", ".join(ttfs_fast.instruction_sets()),
             "threads": f"{torch.get_num_threads()} (of {os.cpu_count()} processors)",
             "OpenMP runtime": "\n".join(openmp_runtimes()) or "none found in this process",
+            "GPU": "\n".join(gpus()),
             "data": _data_found(data_root),
         }
         for name, value in rows.items():
             for number, line in enumerate(value.splitlines()):
                 print(f"{'' if number else name:<16} {line}")
+
+
+def gpus() -> list[str]:
+    """Each GPU and what serves spiking layers there, found by running one; Triton's version."""
+    import torch
+
+    from ttfs_fast.gpu.dispatch import kernels_in_use
+
+    try:
+        triton = f"Triton {metadata.version('triton')}"
+    except metadata.PackageNotFoundError:
+        triton = 'Triton is not installed (pip install "ttfs_fast[gpu]")'
+    if not torch.cuda.is_available():
+        return [f"none found by torch; {triton}"]
+    found = []
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        found.append(
+            f"cuda:{index}: {torch.cuda.get_device_name(index)}, compute capability "
+            f"{major}.{minor}; layers run on {kernels_in_use(torch.device('cuda', index))}"
+        )
+    return [*found, triton]
 
 
 def openmp_runtimes() -> list[str]:
