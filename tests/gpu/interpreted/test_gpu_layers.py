@@ -50,8 +50,12 @@ def assert_agrees(ours: Tensor, expected: Tensor, tolerance: float) -> None:
     assert off.double().mean() <= 0.01, (off.sum().item(), ours.numel())
 
 
-@each_dtype
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    # The test of ties, below, is in float64 for all of them.
+    [pytest.param(*s.values, torch.float32, id=s.id) for s in SHAPES]
+    + [pytest.param(*SHAPES[1].values, torch.float64, id="float64")],
+)
 def test_convolution_against_the_reference(
     shape: Any, dtype: torch.dtype, seed: int, launched: list[str]
 ) -> None:
