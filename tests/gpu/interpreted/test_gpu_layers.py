@@ -36,7 +36,7 @@ def tensors(
     b = torch.randn(outputs, dtype=torch.float64) * 0.4
     if grid:
         x = torch.randint(1, 9, x.shape).double() / 2
-        w, b = (torch.randint(-8, 30, t.shape).double() / 16 for t in (w, b))
+        w, b = (torch.randint(-8, 14 if fan_in > 8 else 40, t.shape).double() / 16 for t in (w, b))
     x[torch.rand(x.shape) < 0.3] = INF
     return x.to(dtype), w.to(dtype), b.to(dtype) if bias else None
 
