@@ -261,11 +261,11 @@ def sweep(
 
     # Lane by lane, in the order of the weights: the events before the spike value that was found.
     unsolved = odd & (lanes < 0)
-    todo = odd
-    while tl.max(todo.to(tl.int32), axis=0) > 0:
-        lane = tl.min(tl.where(todo, lanes, LANES), axis=0)
+    remaining = odd
+    while tl.max(remaining.to(tl.int32), axis=0) > 0:
+        lane = tl.min(tl.where(remaining, lanes, LANES), axis=0)
         here = lanes == lane
-        todo = todo & (lanes > lane)
+        remaining = remaining & (lanes > lane)
         found = tl.sum(tl.where(here, value, 0.0), axis=0).to(tl.float64)
         which = (group * outputs + first_output + block * LANES + lane).to(tl.int64)
         sum_slope = tl.zeros((BLOCK,), tl.float64)
