@@ -27,10 +27,9 @@ z = ttfs_fast.spiking_max_pool2d(ttfs_fast.spiking_conv2d(x, w), 2)
 z[z.isfinite()].sum().backward()
 ttfs_fast.spiking_linear(torch.ones(1, 2), torch.ones(3, 2))
 assert x.grad.abs().sum() > 0
-loaded = [m for m in sys.modules if m.split(".")[0] == "triton"]
-assert before or not loaded, loaded
 assert not before, "importing ttfs_fast brought Triton"
-assert "ttfs_fast.gpu.kernels" not in sys.modules
+# torch itself imports an installed Triton when it first calls an operator written in Python.
+assert not {"ttfs_fast.gpu.kernels", "ttfs_fast.gpu.layers"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
