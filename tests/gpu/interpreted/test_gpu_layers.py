@@ -11,14 +11,15 @@ from ttfs_fast import ops, reference, spiking_conv2d, spiking_linear
 from ttfs_fast.gpu import layers, plan
 
 INF, NAN = math.inf, math.nan
+GPU_UNROLL = 16
 DTYPES = [torch.float32, torch.float64]
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 # batch, inputs, outputs, (height, width), kernel, stride, padding, dilation, groups, bias, t_max
 SHAPES = [
-    pytest.param((2, 3, 5, (5, 4), (3, 3), (1, 1), (1, 1), (1, 1), 1, True, INF), id="same"),
+    pytest.param((1, 3, 40, (4, 4), (3, 3), (1, 1), (1, 1), (1, 1), 1, True, INF), id="same"),
     pytest.param((1, 4, 6, (6, 5), (2, 3), (2, 1), (0, 1), (1, 1), 2, False, INF), id="groups"),
-    pytest.param((1, 2, 40, (5, 7), (3, 2), (1, 1), (2, 0), (2, 3), 1, True, INF), id="dilated"),
+    pytest.param((1, 2, 12, (3, 5), (3, 2), (1, 1), (2, 0), (2, 3), 1, True, INF), id="dilated"),
     pytest.param((2, 1, 3, (7, 5), (3, 3), (2, 3), (1, 2), (2, 2), 1, True, 1.2), id="horizon"),
     pytest.param((1, 3, 3, (5, 5), (2, 2), (3, 3), (1, 1), (1, 1), 3, True, INF), id="depthwise"),
 ]
@@ -42,12 +43,12 @@ def tensors(
 
 
 def assert_agrees(ours: Tensor, expected: Tensor, tolerance: float) -> None:
-    """Equal silence, and equal spike values to within a tolerance, for all but 1 in 100."""
+    """Equal silence, and equal spike values to within a tolerance, for all but 1 in 100, or one."""
     assert ours.shape == expected.shape
     off = (ours.isinf() != expected.isinf()) | (ours.isnan() != expected.isnan())
     both = ours.isfinite() & expected.isfinite()
     off |= both & ((ours - expected).abs() > tolerance * expected.abs())
-    assert off.double().mean() <= 0.01, (off.sum().item(), ours.numel())
+    assert off.sum() <= max(1, ours.numel() // 100), (off.sum().item(), ours.numel())
 
 
 @pytest.mark.parametrize(
@@ -92,8 +93,12 @@ def test_ties_with_exact_sums_leave_no_room(shape: Any, seed: int) -> None:
 
 
 @each_dtype
-def test_linear_against_the_reference(dtype: torch.dtype, seed: int) -> None:
-    shape = (5, 70, 37, (1, 1), (1, 1), None, None, None, 1, True, INF)
+def test_linear_against_the_reference(
+    dtype: torch.dtype, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blocks of outputs, and as many events at a time as on a GPU."""
+    monkeypatch.setattr(plan, "UNROLL", GPU_UNROLL)
+    shape = (3, 70, 131, (1, 1), (1, 1), None, None, None, 1, True, INF)
     x, w, b = (t.flatten(1) if t.dim() > 1 else t for t in tensors(shape, dtype))
     leaves = [t.requires_grad_() for t in (x, w, b)]
     z, slope = ops.linear(x, w, b, INF)
@@ -122,7 +127,7 @@ def test_channels_last_and_other_strides(seed: int) -> None:
     assert torch.equal(spiking_conv2d(wide, w, b, padding=1), expected)
     assert torch.equal(spiking_conv2d(x, w.contiguous(memory_format=last), b, padding=1), expected)
     grads = []
-    for values in (x, x.contiguous(memory_format=last), wide):
+    for values in (x, wide.contiguous(memory_format=last)):
         leaf = values.detach().requires_grad_()
         out = spiking_conv2d(leaf, w, b, padding=1)
         # An expanded gradient, as sum gives it.
@@ -133,7 +138,7 @@ def test_channels_last_and_other_strides(seed: int) -> None:
 
 def test_flat_slopes_are_summed_again_in_double(seed: int) -> None:
     """Weights whose sum is barely above 1: float32 sums alone are off by far more than 1e-5."""
-    x = (torch.rand(4, 300, dtype=torch.float64) * 2).exp().float()
+    x = (torch.rand(1, 300, dtype=torch.float64) * 2).exp().float()
     w = torch.randn(40, 300, dtype=torch.float64)
     w += (1.0005 - w.sum(1, keepdim=True)) / 300
     w = w.float()
@@ -151,7 +156,7 @@ def test_flat_slopes_are_summed_again_in_double(seed: int) -> None:
 def test_chunks_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One tile, one output, one image at a time: the same bits forward, the same sums backward."""
     shape = SHAPES[1].values[0]
-    x, w, _ = tensors((3, *shape[1:]), torch.float64)
+    x, w, _ = tensors((3, *shape[1:3], (3, 4), *shape[4:]), torch.float64)
     stride, padding, dilation, groups = shape[5:9]
 
     def run() -> list[Tensor]:
@@ -170,12 +175,12 @@ def test_chunks_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_shares_of_the_pixels_add_up(seed: int, launched: list[str]) -> None:
-    x, w, b = tensors((4, 1, 2, (9, 9), (2, 2), 1, 1, 1, 1, True, INF), torch.float64)
-    z, slope = ops.conv2d(x, w, b, (1, 1), (1, 1), (1, 1), 1, INF, (10, 10))
-    geometry = layers.geometry_of(x, w, (1, 1), (1, 1), (1, 1), 1, (10, 10))
+    x, w, b = tensors((2, 1, 2, (7, 8), (2, 2), 1, 1, 1, 1, True, INF), torch.float64)
+    walk = ((1, 1), (1, 1), (1, 1), 1)
+    z, slope = reference.conv2d_forward(x, w, b, *walk, INF, (8, 9))
+    geometry = layers.geometry_of(x, w, *walk, (8, 9))
     assert plan.backward(geometry, 8).splits > 1
     upstream = torch.randn_like(z)
-    walk = ((1, 1), (1, 1), (1, 1), 1)
     found = ops.conv2d_backward(upstream, x, w, z, slope, *walk, True, True)
     expected = reference.conv2d_backward(upstream, x, w, z, slope, *walk)
     for ours, theirs in zip(found, expected, strict=True):
@@ -191,21 +196,39 @@ def test_shares_of_the_pixels_add_up(seed: int, launched: list[str]) -> None:
 
 
 def test_gradcheck_and_opcheck(seed: int) -> None:
-    x = (torch.rand(1, 2, 3, 3, dtype=torch.float64) * 2).exp().requires_grad_()
-    w = (torch.rand(2, 2, 2, 2, dtype=torch.float64) * 0.6 + 0.2).requires_grad_()
+    x = (torch.rand(1, 1, 2, 3, dtype=torch.float64) * 2).exp().requires_grad_()
+    w = (torch.rand(2, 1, 2, 2, dtype=torch.float64) * 0.8 + 0.4).requires_grad_()
     b = (torch.rand(2, dtype=torch.float64) * 0.3).requires_grad_()
+    assert spiking_conv2d(x, w, b).isfinite().all()
     assert torch.autograd.gradcheck(lambda *a: spiking_conv2d(*a), (x, w, b), eps=1e-7)
     pairs = ((1, 1), (0, 0), (1, 1))
-    torch.library.opcheck(ops.conv2d, (x, w, b, *pairs, 1, INF, (2, 2)))
-    torch.library.opcheck(
-        ops.linear, (x.flatten(2)[0], w.flatten(1)[:, :9].repeat(1, 2)[:, :9], None, 1.5)
-    )
+    torch.library.opcheck(ops.conv2d, (x, w, b, *pairs, 1, INF, (1, 2)))
+    torch.library.opcheck(ops.linear, (x[0, 0], w[0, 0].repeat(3, 2)[:, :3], None, 1.5))
 
 
-def test_compiled_by_torch_gives_the_same(seed: int) -> None:
-    x, w, b = tensors(SHAPES[0].values[0], torch.float32)
+def test_compiled_and_exported_by_torch_gives_the_same(seed: int) -> None:
+    x, w, b = tensors((1, 2, 5, (3, 3), *SHAPES[0].values[0][4:]), torch.float32)
 
-    def layer(x: Tensor) -> Tensor:
-        return spiking_conv2d(x, w, b, padding=1).clamp(max=9.0) * 2
+    class Layer(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return spiking_conv2d(x, w, b, padding=1).clamp(max=9.0) * 2
 
-    assert torch.equal(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), layer(x))
+    layer = Layer()
+    expected = layer(x)
+    assert (expected < 18).any()
+    assert torch.equal(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), expected)
+    assert torch.equal(torch.export.export(layer, (x,)).module()(x), expected)
+
+
+@each_dtype
+def test_the_same_bits_from_run_to_run(dtype: torch.dtype, seed: int) -> None:
+    x, w, b = tensors((1, 2, 5, (3, 3), *SHAPES[0].values[0][4:]), dtype)
+
+    def run() -> list[Tensor]:
+        leaves = [t.detach().requires_grad_() for t in (x, w, b)]
+        z = spiking_conv2d(*leaves, padding=1)
+        return [z.detach(), *torch.autograd.grad(z, leaves, torch.ones_like(z))]
+
+    first, again = run(), run()
+    assert first[1].abs().max() > 0
+    assert all(map(torch.equal, first, again))
