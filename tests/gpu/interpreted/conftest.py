@@ -13,7 +13,6 @@ from ttfs_fast import ops
 from ttfs_fast.gpu import layers, plan
 
 
-
 def patch_language_once() -> None:
     """Spare Triton's interpreter a third of its time, which goes into preparing `triton.language`.
 
