@@ -186,7 +186,7 @@ def _npy(content: bytes, folder: Path) -> None:
 
 def _authors(content: bytes, folder: Path) -> None:
     from ttfs_fast.models import mnist_scnn
-    from ttfs_fast.models.mnist import AUTHORS_FILES
+    from ttfs_fast.models.authors import AUTHORS_FILES
 
     for name in AUTHORS_FILES:
         (folder / name).write_bytes(content)

@@ -21,7 +21,8 @@ except ModuleNotFoundError as error:
 
 from ttfs_fast import _terminal
 from ttfs_fast._tables import Table
-from ttfs_fast.models.pretrained import PRETRAINED, pretrained_name, weights_file
+from ttfs_fast.models.authors import AUTHORS_CIFAR_FILES, AUTHORS_FILES
+from ttfs_fast.models.pretrained import PRETRAINED, PretrainedName, pretrained_name, weights_file
 from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -113,17 +114,25 @@ def choose_network(weights: Path | None) -> tuple["nn.Module", TrainConfig, str]
     if weights is None:
         raise ValueError(f"give a network with --weights: {WEIGHTS_HELP}")
     from ttfs_fast import training
-    from ttfs_fast.models import mnist_scnn
+    from ttfs_fast.models import cifar_scnn, mnist_scnn
 
-    if _is_of_the_authors(weights):
+    authors = _network_of_the_authors(weights)
+    if authors == "mnist_scnn":
         return mnist_scnn(weights=weights), TrainConfig(), str(weights)
+    if authors == "cifar_scnn":
+        model = cifar_scnn(weights=weights)
+        config = TrainConfig(dataset="cifar10", model="cifar_scnn", t_max=model.t_max)
+        return model, config.with_encoding(model.encoding), str(weights)
     if (name := pretrained_name(weights)) is not None:
         return *training.load_pretrained(name), f"the pretrained {name}"
     return *training.load_model(weights), str(weights)
 
 
-def _is_of_the_authors(weights: Path) -> bool:
-    return (weights / "weight_scnn1.npy").is_file()
+def _network_of_the_authors(weights: Path) -> PretrainedName | None:
+    """Which of the authors' networks a folder holds the arrays of; one file of them decides."""
+    if any((weights / file).is_file() for file in AUTHORS_FILES):
+        return "mnist_scnn"
+    return "cifar_scnn" if any((weights / f).is_file() for f in AUTHORS_CIFAR_FILES) else None
 
 
 def images_of_network(weights: Path) -> tuple["ImageShape", tuple[str, ...] | None]:
@@ -131,7 +140,7 @@ def images_of_network(weights: Path) -> tuple["ImageShape", tuple[str, ...] | No
     from ttfs_fast.training import read_classes
     from ttfs_fast.training.build import read_image_shape
 
-    with weights_file("mnist_scnn" if _is_of_the_authors(weights) else weights) as path:
+    with weights_file(_network_of_the_authors(weights) or weights) as path:
         return read_image_shape(path), read_classes(path)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -9,6 +10,13 @@ import torch
 from ttfs_fast._untrusted import read_safetensors
 from ttfs_fast.encoding import MNIST_ENCODING, Encoding
 from ttfs_fast.geometry import IntPair, pair
+from ttfs_fast.models.authors import (
+    AUTHORS_CIFAR_ENCODING,
+    AUTHORS_CIFAR_FILES,
+    AUTHORS_LATEST,
+    CIFAR_SHAPES,
+    read_authors,
+)
 from ttfs_fast.models.description import (
     Conv,
     Dense,
@@ -174,12 +182,13 @@ def vgg_stack(
 def cifar_scnn(
     *,
     pretrained: bool = False,
+    weights: str | Path | None = None,
     width: float = 1.0,
     in_channels: int | None = None,
     image_size: IntPair = 32,
     classes: int = 10,
     bias: bool = True,
-    t_max: float = math.inf,
+    t_max: float | None = None,
     encoding: Encoding | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -193,19 +202,34 @@ def cifar_scnn(
     pretrained : bool
         Load the weights that ship with the package, trained on CIFAR-10 from both polarities of the
         pixels (docs/results/deep.md says how).
+    weights : path, optional
+        The folder of the weights that the authors published, ``weight_CFAR1.npy`` to
+        ``weight_CFAR5.npy``.
     in_channels : int, optional
         Channels of the images: by default 3, with `pretrained` 6.
+    t_max : float, optional
+        The horizon of every layer: by default none; for the authors' weights ln 1e5, as in their
+        code.
     encoding : Encoding, optional
         How it sees images: by default as :func:`spiking_vgg16`, with `pretrained` as the weights
-        were trained, ``Encoding(alpha=1.0, polarity="both")``.
-    width, image_size, classes, bias, t_max, device, dtype
+        were trained, ``Encoding(alpha=1.0, polarity="both")``; for the authors' weights as their
+        code shows them, t = 3 p, ``Encoding(alpha=3.0, polarity="dark-first")``.
+    width, image_size, classes, bias, device, dtype
         As :func:`spiking_vgg16`; any image size will do.
 
     Returns
     -------
     SpikingNetwork
         From spike values (N, in_channels, H, W) to spike values (N, classes).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If `weights` is no folder with the authors' five arrays, or the weights are for other
+        arguments.
     """
+    if pretrained and weights is not None:
+        raise ValueError("give either pretrained=True or weights, not both")
     layers: list[Layer] = [
         Conv(5, 64, 2),
         Conv(5, 32, 2),
@@ -214,10 +238,18 @@ def cifar_scnn(
         Dense(classes),
     ]
     channels = (6 if pretrained else 3) if in_channels is None else in_channels
-    own = encoding or (pretrained_encoding("cifar_scnn") if pretrained else MNIST_ENCODING)
+    own, latest = encoding or MNIST_ENCODING, math.inf
+    if pretrained:
+        own = encoding or pretrained_encoding("cifar_scnn")
+    if weights is not None:
+        own, latest = encoding or AUTHORS_CIFAR_ENCODING, AUTHORS_LATEST
+    if t_max is not None:
+        latest = t_max
     model = _network(
-        "CIFAR SCNN", layers, width, channels, image_size, bias, t_max, own, device, dtype
+        "CIFAR SCNN", layers, width, channels, image_size, bias, latest, own, device, dtype
     )
+    if weights is not None:
+        return _load_authors(model, Path(weights))
     return _load_pretrained(model, "cifar_scnn") if pretrained else model
 
 
@@ -421,6 +453,24 @@ def _load_pretrained(model: SpikingNetwork, name: PretrainedName) -> SpikingNetw
             f"the trained weights of {name} are for width 1, 6 channels (both polarities), images "
             "of 32 x 32, 10 classes and a bias; leave these arguments out with pretrained=True: "
             f"{error}"
+        ) from error
+    return model
+
+
+def _load_authors(model: SpikingNetwork, folder: Path) -> SpikingNetwork:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder} of the authors' weights, which would hold "
+            f"{', '.join(AUTHORS_CIFAR_FILES)}; ttfs_fast.training.load_model reads a .safetensors "
+            "file"
+        )
+    state = read_authors(folder, AUTHORS_CIFAR_FILES, CIFAR_SHAPES)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the authors' weights in {folder} are for width 1, 3 channels, images of 32 x 32, 10 "
+            f"classes and a bias; leave these arguments out with weights: {error}"
         ) from error
     return model
 

@@ -3,18 +3,14 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast._untrusted import parse_json, read_metadata, read_npy, read_safetensors
+from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
 from ttfs_fast.encoding import MNIST_ENCODING, Encoding
+from ttfs_fast.models.authors import AUTHORS_FILES, AUTHORS_LATEST, MNIST_SHAPES, read_authors
 from ttfs_fast.models.pretrained import pretrained_weights, read_encoding
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
-
-AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
-AUTHORS_LATEST = math.log(1e5)
-"""The authors' network takes a spike later than z = 1e5 for none."""
 
 
 class MnistSCNN(nn.Sequential):
@@ -98,7 +94,8 @@ def mnist_scnn(
         with pretrained_weights() as file:
             (state, horizons), known = _exported(file), read_encoding(file)
     elif path is not None and path.is_dir():
-        state, horizons = _authors_state(path), [AUTHORS_LATEST] * 3
+        state = read_authors(path, AUTHORS_FILES, MNIST_SHAPES)
+        horizons = [AUTHORS_LATEST] * 3
     elif path is not None:
         (state, horizons), known = _exported(path), read_encoding(path)
     if t_max is not None:
@@ -130,31 +127,3 @@ def _exported(path: Path) -> tuple[dict[str, Tensor], list[float]]:
     if len(horizons) not in (0, 3):
         raise ValueError(f"{path}: the network has 3 layers, its settings {len(horizons)} horizons")
     return state, horizons or [t_max] * 3
-
-
-def _authors_state(folder: Path) -> dict[str, Tensor]:
-    """The authors' arrays of shape (inputs + 1, outputs); the last row is the bias neuron.
-
-    A convolution's inputs are ordered (kernel row, kernel column, channel), the last layer's (row,
-    column, channel).
-    """
-    shapes = {"conv1": (5, 5, 1, 32), "conv2": (5, 5, 32, 16), "fc": (7, 7, 16, 10)}
-    state = {}
-    for file, (layer, shape) in zip(AUTHORS_FILES, shapes.items(), strict=True):
-        path = folder / file
-        try:
-            array = read_npy(path)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{path} is missing; the folder must hold {', '.join(AUTHORS_FILES)}"
-            ) from error
-        expected = (math.prod(shape[:3]) + 1, shape[3])
-        if array.shape != expected or array.dtype.kind != "f":
-            raise ValueError(
-                f"{path} holds a {array.dtype} array of shape {array.shape}; "
-                f"expected floats of shape {expected}"
-            )
-        weight = torch.from_numpy(array[:-1].astype(np.float32)).reshape(shape).permute(3, 2, 0, 1)
-        state[f"{layer}.weight"] = (weight.flatten(1) if layer == "fc" else weight).contiguous()
-        state[f"{layer}.bias"] = torch.from_numpy(array[-1].astype(np.float32))
-    return state
