@@ -204,6 +204,8 @@ void define_integer(py::module_& m) {
       .def_property_readonly("input_size", [](const Network& n) { return triple(n.input()); })
       .def_property_readonly("output_size", [](const Network& n) { return triple(n.output()); })
       .def_property_readonly("encoders", &encoders)
+      .def_property_readonly("classes", &Network::classes)
+      .def("set_classes", &Network::set_classes, "names"_a)
       .def_property_readonly("layer_count", &Network::layer_count)
       .def_property_readonly("weight_bytes", &Network::weight_bytes)
       .def("layer", &describe, "layer"_a)

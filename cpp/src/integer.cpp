@@ -190,8 +190,56 @@ void append(Network::State& state, const PoolShape& pooling) {
   state.layers.push_back(std::move(layer));
 }
 
+namespace {
+
+/// Length of the UTF-8 character (RFC 3629) that begins at `at`; 0 if none does.
+std::size_t utf8_length(const std::string& text, std::size_t at) {
+  const auto byte = [&](std::size_t i) {
+    return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0U;
+  };
+  const unsigned first = byte(0);
+  if (first < 0x80) return 1;
+  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  if (first < 0xc2 || first > 0xf4) return 0;
+  for (std::size_t i = 1; i < length; ++i)
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  const bool overlong = (first == 0xe0 && byte(1) < 0xa0) || (first == 0xf0 && byte(1) < 0x90);
+  const bool surrogate = first == 0xed && byte(1) > 0x9f;
+  const bool too_large = first == 0xf4 && byte(1) > 0x8f;
+  return overlong || surrogate || too_large ? 0 : length;
+}
+
+bool is_utf8(const std::string& text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t length = utf8_length(text, at);
+    if (length == 0) return false;
+    at += length;
+  }
+  return true;
+}
+
+void require_no_names(const Network::State& state) {
+  if (!state.classes.empty()) refuse("name the classes once all layers are there");
+}
+
+}  // namespace
+
+void name_classes(Network::State& state, std::vector<std::string> names) {
+  const std::int64_t outputs = state.last().channels;
+  if (!names.empty() && static_cast<std::int64_t>(names.size()) != outputs)
+    refuse("a network of " + std::to_string(outputs) + " outputs needs a name for each class; " +
+           "there are " + std::to_string(names.size()));
+  std::vector<std::string> sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end())
+    refuse("two classes have the same name");
+  for (const std::string& name : names)
+    if (name.empty() || !is_utf8(name)) refuse("a class name is empty or no UTF-8");
+  state.classes = std::move(names);
+}
+
 Network::Network(int time_bits, Size image, double unit, const std::vector<Encoder>& encoders)
-    : state_(std::make_unique<State>(State{time_bits, image, unit, encoders, {}})) {
+    : state_(std::make_unique<State>(State{time_bits, image, unit, encoders, {}, {}})) {
   check_header(*state_);
 }
 Network::Network(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -200,6 +248,7 @@ Network::Network(Network&&) noexcept = default;
 Network& Network::operator=(Network&&) noexcept = default;
 
 void Network::add(const Neurons& n, const std::int8_t* codes) {
+  require_no_names(*state_);
   check_geometry(*state_, n);
   // From (output, channel, kernel row, kernel column) to the order of the file.
   const ConvShape& s = n.shape;
@@ -227,7 +276,13 @@ void Network::add(const Neurons& n, const std::int8_t* codes) {
   });
 }
 
-void Network::add(const PoolShape& pooling) { append(*state_, pooling); }
+void Network::add(const PoolShape& pooling) {
+  require_no_names(*state_);
+  append(*state_, pooling);
+}
+void Network::set_classes(std::vector<std::string> names) {
+  name_classes(*state_, std::move(names));
+}
 
 int Network::time_bits() const { return state_->time_bits; }
 std::uint16_t Network::silent() const { return state_->silent(); }
@@ -236,6 +291,7 @@ Size Network::image() const { return state_->image; }
 Size Network::input() const { return state_->input(); }
 Size Network::output() const { return state_->last(); }
 const std::vector<Encoder>& Network::encoders() const { return state_->encoders; }
+const std::vector<std::string>& Network::classes() const { return state_->classes; }
 std::int64_t Network::layer_count() const {
   return static_cast<std::int64_t>(state_->layers.size());
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "src/packing.h"
@@ -32,6 +33,7 @@ struct Network::State {
   double unit;
   std::vector<Encoder> encoders;
   std::vector<Layer> layers;
+  std::vector<std::string> classes;
 
   std::uint16_t silent() const { return static_cast<std::uint16_t>((1 << time_bits) - 1); }
   Size input() const {
@@ -50,6 +52,9 @@ void append(Network::State& state, const PoolShape& pooling);
 /// Throws std::invalid_argument where the description itself is not allowed.
 void check_header(const Network::State& state);
 void check_geometry(const Network::State& state, const Neurons& neurons);
+
+/// Names the output channels: none of them, or each, in UTF-8 and no name twice.
+void name_classes(Network::State& state, std::vector<std::string> names);
 
 /// Runs one layer, channels last: in (batch, height, width, channels), and so out.
 void run_layer(const Layer& layer, std::uint16_t silent, std::int64_t batch,

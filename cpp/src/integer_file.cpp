@@ -20,7 +20,8 @@ namespace {
 constexpr char kMagic[8] = {'T', 'T', 'F', 'S', 'I', 'N', 'T', '\n'};
 constexpr std::uint32_t kOneEncoder = 1;  // the version without their number
 constexpr std::uint32_t kNoHorizon = 2;   // the version without layers with a horizon
-constexpr std::uint32_t kVersion = 3;
+constexpr std::uint32_t kNoNames = 3;     // the version without names of the classes
+constexpr std::uint32_t kVersion = 4;
 constexpr std::int64_t kHeaderBytes = 8 + 4 + 8;  // magic, version, size of the file
 constexpr std::int64_t kChecksumBytes = 4;
 constexpr std::uint32_t kNeurons = 1, kPooling = 2, kHorizon = 3;
@@ -215,6 +216,20 @@ void read_layer(Reader& in, std::uint32_t version, Network::State& state) {
   });
 }
 
+std::vector<std::string> read_names(Reader& in) {
+  const std::int64_t count = in.size();
+  if (count == 0) bad("it is of the version with names of the classes, and holds none");
+  in.expect(count, 32);
+  std::vector<std::string> names(static_cast<std::size_t>(count));
+  for (std::string& name : names) {
+    const std::int64_t bytes = in.size();
+    in.expect(bytes, 8);
+    name.reserve(static_cast<std::size_t>(bytes));
+    for (std::int64_t i = 0; i < bytes; ++i) name.push_back(static_cast<char>(in.byte()));
+  }
+  return names;
+}
+
 std::unique_ptr<Network::State> read(Source& source) {
   const std::int64_t size = source.size();
   std::uint8_t start[kHeaderBytes];
@@ -260,12 +275,13 @@ std::unique_ptr<Network::State> read(Source& source) {
   for (Encoder& encoder : encoders)
     for (std::uint16_t& code : encoder) code = in.number<std::uint16_t>();
   auto state = std::make_unique<Network::State>(
-      Network::State{time_bits, image, unit, std::move(encoders), {}});
+      Network::State{time_bits, image, unit, std::move(encoders), {}, {}});
   check_header(*state);
   const auto layers = in.number<std::uint32_t>();
   if (layers > kMaxLayers) bad("it announces " + std::to_string(layers) + " layers");
   const auto version = static_cast<std::uint32_t>(fields[0]);
   for (std::uint32_t l = 0; l < layers; ++l) read_layer(in, version, *state);
+  if (version > kNoNames) name_classes(*state, read_names(in));
   if (in.left() != 0) bad("it holds more than its layers");
   return state;
 }
@@ -334,11 +350,12 @@ void write_pooling(Writer& out, const PoolShape& s) {
 std::vector<std::uint8_t> Network::serialize() const {
   Writer out;
   for (const char c : kMagic) out.number(static_cast<std::uint8_t>(c));
-  // Programs from before horizons read all files without one.
+  // Programs from before horizons, or before names, read all files without.
   const bool horizons = std::any_of(
       state_->layers.begin(), state_->layers.end(),
       [](const Layer& layer) { return layer.neurons && layer.neurons->reference_code > 0; });
-  out.number(horizons ? kVersion : kNoHorizon);
+  const std::uint32_t plain = horizons ? kNoNames : kNoHorizon;
+  out.number(state_->classes.empty() ? plain : kVersion);
   out.number(std::uint64_t{0});  // the size, once it is known
   out.number(static_cast<std::uint32_t>(state_->time_bits));
   out.number(std::bit_cast<std::uint64_t>(state_->unit));
@@ -353,6 +370,13 @@ std::vector<std::uint8_t> Network::serialize() const {
       write_pooling(out, *layer.pooling);
     else
       write_neurons(out, layer);
+  }
+  if (!state_->classes.empty()) {
+    out.size(static_cast<std::int64_t>(state_->classes.size()));
+    for (const std::string& name : state_->classes) {
+      out.size(static_cast<std::int64_t>(name.size()));
+      for (const char c : name) out.number(static_cast<std::uint8_t>(c));
+    }
   }
   const std::uint64_t size = out.bytes.size() + static_cast<std::uint64_t>(kChecksumBytes);
   for (std::size_t i = 0; i < 8; ++i)

@@ -50,7 +50,7 @@ void seal(Bytes& file) {
 
 constexpr std::size_t kEncoders = 48;  // where they begin
 
-Bytes small_network(int bits, int time_bits, bool bias, int encoders, bool horizon) {
+Bytes small_network(int bits, int time_bits, bool bias, int encoders, bool horizon, bool names) {
   ttfs::integer::Encoder encoder{};
   for (std::size_t i = 0; i < encoder.size(); ++i)
     encoder[i] = static_cast<std::uint16_t>(1 + i % 254);
@@ -87,6 +87,7 @@ Bytes small_network(int bits, int time_bits, bool bias, int encoders, bool horiz
   if (horizon) n.slope.assign(3, 60);
   const std::vector<std::int8_t> last(3 * 6 * 4, 1);
   network.add(n, last.data());
+  if (names) network.set_classes({"cat", "dog", "\xc3\xa9l\xc3\xa9phant"});
   return network.serialize();
 }
 
@@ -148,7 +149,8 @@ int main(int argc, char** argv) {
       for (const bool bias : {false, true})
         for (const int encoders : {1, 2})
           for (const bool horizon : {false, true})
-            files.push_back(small_network(bits, time_bits, bias, encoders, horizon));
+            for (const bool names : {false, true})
+              files.push_back(small_network(bits, time_bits, bias, encoders, horizon, names));
   long loaded = 0, refused = 0;
   for (long i = 0; i < tries; ++i) {
     const Bytes file = corrupted(files[random.below(files.size())], random);

@@ -151,6 +151,87 @@ def test_files_without_a_horizon_are_of_version_2(net: IntegerNetwork) -> None:
     assert IntegerNetwork.from_bytes(newer).to_bytes() == content
 
 
+NAMES = ("cat", "éléphant", "日本", "a b", "\U0001f40d")
+
+
+def test_names_of_classes_in_a_file(net: IntegerNetwork, tmp_path: Path) -> None:
+    plain = net.to_bytes()
+    assert net.classes is None
+    net.set_classes(NAMES)
+    content = net.to_bytes()
+    assert struct.unpack_from("<I", content, 8) == (4,)
+    names = b"".join(struct.pack("<I", len(n.encode())) + n.encode() for n in NAMES)
+    assert content[20:-4] == plain[20:-4] + struct.pack("<I", 5) + names  # as docs/integer.md says
+    again = load(net.save(tmp_path / "net.ttfs"))
+    assert again.classes == copy.deepcopy(again).classes == NAMES
+    assert again.to_bytes() == content
+    for a, b in zip(again.layers(images(net)), net.layers(images(net)), strict=True):
+        assert np.array_equal(a, b)
+    net.set_classes(None)
+    assert net.to_bytes() == plain
+
+
+def test_convert_names_classes_of_a_network_with_horizons() -> None:
+    core = _core.IntegerNetwork(16, (1, 4, 4), 0.5, np.arange(1, 257, dtype=np.uint16)[None])
+    theta, slope = np.full(2, 90, np.int32), np.full(2, 200, np.int32)
+    weights = np.ones((2, 1, 4, 4), np.int8)
+    window = ((1, 1), (0, 0), (1, 1), 1, (1, 1))
+    core.add_neurons(weights, 8, theta, None, 7, 1 << 16, 60000, *window, 300, slope)
+    net = IntegerNetwork(core)
+    net.set_classes(["yes", "no"])
+    again = IntegerNetwork.from_bytes(net.to_bytes())
+    assert again.classes == ("yes", "no")
+    assert again.layer_infos()[0].reference_code == 300
+    with pytest.raises(ValueError, match="name the classes once all layers are there"):
+        core.add_pooling((1, 1), (1, 1), (0, 0), (1, 1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (NAMES[:4], "5 outputs needs a name for each class; there are 4"),
+        (("a", "b", "c", "d", "a"), "two classes have the same name"),
+        (("a", "b", "c", "d", ""), "empty or no UTF-8"),
+        ((1, 2, 3, 4, 5), "class names must be text that UTF-8 can write"),
+        (("a", "b", "c", "d", "\udcff"), "UTF-8"),
+    ],
+)
+def test_wrong_names_are_refused(net: IntegerNetwork, names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        net.set_classes(names)
+    assert net.classes is None
+
+
+def test_damaged_names_are_refused(net: IntegerNetwork) -> None:
+    plain = net.to_bytes()
+    start = plain[:8] + struct.pack("<I", 4) + plain[12:-4]
+
+    def named(*names: bytes, count: int = 5) -> bytes:
+        parts = b"".join(struct.pack("<I", len(name)) + name for name in names)
+        return sealed(start + struct.pack("<I", count) + parts + b"    ")
+
+    good = named(b"a", b"b", b"c", b"d", b"e")
+    assert IntegerNetwork.from_bytes(good).classes == tuple("abcde")
+    wrong = [
+        named(b"a", b"b", b"c", b"d", b"\xff"),
+        named(b"a", b"b", b"c", b"d", b"\xc0\xaf"),  # an overlong "/"
+        named(b"a", b"b", b"c", b"d", b"\xed\xa0\x80"),  # half of a surrogate pair
+        named(b"a", b"b", b"c", b"d", b"\xf4\x90\x80\x80"),  # behind the last character
+        named(b"a", b"b", b"c", b"d", b"\xe6\x97"),
+        named(b"a", b"b", b"c", b"d", b"d"),
+        named(b"a", b"b", b"c", b"d", b""),
+        named(b"a", b"b", b"c", b"d"),
+        named(b"a", b"b", b"c", b"d", b"e", b"f"),
+        named(b"a", b"b", b"c", b"d", count=4),
+        named(count=0),
+        named(b"a", count=(1 << 32) - 1),
+        sealed(good[:-9] + struct.pack("<I", (1 << 32) - 1) + good[-5:]),
+    ]
+    for content in wrong:
+        with pytest.raises(ValueError, match="not an integer network that can be used"):
+            IntegerNetwork.from_bytes(content)
+
+
 def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
     content = net.to_bytes()
     assert sealed(content) == content  # CRC-32 as zlib computes it
@@ -166,8 +247,8 @@ def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
         altered[place] ^= 16
         with pytest.raises(ValueError, match="checksum"):
             IntegerNetwork.from_bytes(bytes(altered))
-    with pytest.raises(ValueError, match=r"version 4.*reads versions 1 to 3"):
-        IntegerNetwork.from_bytes(sealed(content[:8] + struct.pack("<I", 4) + content[12:]))
+    with pytest.raises(ValueError, match=r"version 5.*reads versions 1 to 4"):
+        IntegerNetwork.from_bytes(sealed(content[:8] + struct.pack("<I", 5) + content[12:]))
     with pytest.raises(ValueError, match="begin"):
         IntegerNetwork.from_bytes(b"x" * 1000)
     with pytest.raises(FileNotFoundError, match=r"nothing.ttfs"):

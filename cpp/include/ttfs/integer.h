@@ -71,6 +71,10 @@ class Network {
   /// Appends first-spike pooling.
   void add(const PoolShape& pooling);
 
+  /// Names the classes, one for each channel of the output, in UTF-8; none takes the names away.
+  /// Layers cannot be added to a network whose classes have names.
+  void set_classes(std::vector<std::string> names);
+
   /// Reads a file that `serialize` wrote, or one of version 1. Throws std::runtime_error where the
   /// file cannot be read, is cut short, was altered, or is of another version.
   static Network load(const std::string& path);
@@ -84,6 +88,7 @@ class Network {
   Size input() const;  ///< spike codes of an image
   Size output() const;
   const std::vector<Encoder>& encoders() const;
+  const std::vector<std::string>& classes() const;  ///< their names; empty if they have none
 
   std::int64_t layer_count() const;
   Size output(std::int64_t layer) const;

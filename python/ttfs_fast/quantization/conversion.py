@@ -39,6 +39,15 @@ from ttfs_fast.quantization.window import Window, integers, window_of
 
 LATEST_PIXEL = {16: 1 << 13, 8: 1 << 7}
 """The latest pixel's code is at most this, unless time scales are given."""
+_LAYERS: tuple[type[nn.Module], ...] = (
+    SpikingConv2d,
+    SpikingMaxPool2d,
+    FirstSpike,
+    nn.Flatten,
+    SpikingLinear,
+    ReferenceSpikes,
+)
+"""Modules that have an integer form."""
 MAX_RATIO = 1 << 23
 MAX_SUM = 1 << 22
 """What the integer weights of one sign of a channel may sum to, bias and threshold included."""
@@ -54,6 +63,7 @@ def convert(
     time_scales: float | Sequence[float] | None = None,
     images: NDArray[np.uint8] | None = None,
     widening: float | Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
 ) -> IntegerNetwork:
     """Make an integer network of a trained one, with or without quantization-aware training.
 
@@ -89,6 +99,8 @@ def convert(
         them: one factor, or one for the input and one for the outputs of every layer of neurons.
         By default those that bring the leads' root mean square to 0.01 of the horizon, with 8-bit
         codes to 0.1.
+    classes : sequence of str, optional
+        Names of the classes, one an output: the network and its file hold them.
 
     Returns
     -------
@@ -179,7 +191,10 @@ def convert(
                 window = window_of(module, size, 0 if is_linear else module.padding)
                 _add_neurons(network, module, window, bits, before, behind, silent)
             flat = flat and is_linear
-    return IntegerNetwork(network)
+    made = IntegerNetwork(network)
+    if classes is not None:
+        made.set_classes(classes)
+    return made
 
 
 def calibrate_time_scales(
@@ -258,36 +273,51 @@ def _some_images(images: NDArray[np.uint8], size: tuple[int, int, int]) -> NDArr
     return np.ascontiguousarray(images)
 
 
-def _chain(model: nn.Module) -> list[Any]:
-    """The layers in the order in which they run."""
+def _chain(model: nn.Module, name: str = "") -> list[Any]:
+    """The layers in the order in which they run; ``name`` is that of the module within its network.
+
+    Raises
+    ------
+    TypeError
+        If what a module computes does not follow from its layers, or has no integer form; names it.
+    """
+    kind = f"{name or 'the network itself'}, a {type(model).__name__},"
     if isinstance(model, nn.Identity | nn.Dropout):
         return []
     if isinstance(model, HorizonConv2d | HorizonLinear):
         raise TypeError(
-            f"an integer network is made of a network's plain form; this one has a "
-            f"{type(model).__name__}: call ttfs_fast.horizon.fold_horizons_ on the network first"
+            f"an integer network is made of a network's plain form; {kind} is a layer with a "
+            "horizon in its training form: call ttfs_fast.horizon.fold_horizons_ on the network "
+            "first"
         )
     if isinstance(model, Delay):
         raise TypeError(
             "an integer network has no Delay: put the neurons in its place that delay as much, "
-            "Delay.to_neurons, before the conversion"
+            f"Delay.to_neurons, before the conversion ({name or 'the network itself'})"
         )
-    if isinstance(
-        model,
-        SpikingConv2d
-        | SpikingLinear
-        | SpikingMaxPool2d
-        | FirstSpike
-        | ReferenceSpikes
-        | nn.Flatten,
-    ):
-        return [model]
-    if isinstance(model, nn.Sequential):
-        return [layer for child in model for layer in _chain(child)]
+    known: Any
+    for known in (nn.Sequential, *_LAYERS):
+        if not isinstance(model, known):
+            continue
+        if type(model).forward is not known.forward or "forward" in vars(model):
+            raise TypeError(
+                f"{kind} has a forward method of its own: what it computes does not follow from "
+                f"its being a {known.__name__}. Give a network whose modules run one after the "
+                "other, nn.Sequential, possibly nested"
+            )
+        if known is not nn.Sequential:
+            return [model]
+        prefix = f"{name}." if name else ""
+        return [
+            layer
+            for place, child in model._modules.items()
+            if child is not None
+            for layer in _chain(child, f"{prefix}{place}")
+        ]
     raise TypeError(
-        f"an integer network is a chain of SpikingConv2d, SpikingMaxPool2d, FirstSpike, "
-        f"nn.Flatten, SpikingLinear and ReferenceSpikes in nn.Sequential; got "
-        f"{type(model).__name__}"
+        f"an integer network is a chain of {', '.join(layer.__name__ for layer in _LAYERS)} in "
+        f"nn.Sequential, possibly nested; {kind} is none of these, and how its forward method uses "
+        "its modules cannot be followed"
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -234,6 +235,32 @@ class IntegerNetwork:
     def encoders(self) -> Codes:
         """Spike code of each pixel intensity, shape (1, 256), or (2, 256) with polarity "both"."""
         return self._core.encoders
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes, in the order of the outputs; None if the network has none."""
+        return tuple(self._core.classes) or None
+
+    def set_classes(self, names: Sequence[str] | None) -> None:
+        """Name the classes, in place: a file that is saved from then on holds the names.
+
+        Parameters
+        ----------
+        names : sequence of str or None
+            A name for each channel of the output, in their order; None takes the names away.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer names than outputs, one is empty, or two are the same.
+        """
+        given = [] if names is None else list(names)
+        try:
+            self._core.set_classes(given)
+        except TypeError:
+            raise ValueError(
+                f"class names must be text that UTF-8 can write; got {given}"
+            ) from None
 
     @property
     def weight_bytes(self) -> int:

@@ -288,6 +288,7 @@ class _Run:
             self.config.time_bits,
             input_size=self.test_set.images.shape[1:],
             encoding=encoding,
+            classes=self.test_set.classes,
             **calibrated,
         )
 
