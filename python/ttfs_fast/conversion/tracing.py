@@ -61,7 +61,7 @@ class Recorder(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        depends = n.op == "placeholder" or any(one in self.shapes for one in n.all_input_nodes)
+        depends = _is_input(n) or any(one in self.shapes for one in n.all_input_nodes)
         if isinstance(result, Tensor) and result.is_floating_point() and depends:
             self.shapes[n] = tuple(result.shape[1:])
             if result.numel():
@@ -71,6 +71,11 @@ class Recorder(fx.Interpreter):
         elif n not in self.values:
             self.values[n] = result
         return result
+
+
+def _is_input(node: fx.Node) -> bool:
+    others = ("call_function", "call_method", "call_module", "get_attr", "output")
+    return node.op not in others
 
 
 def trace(model: nn.Module) -> fx.GraphModule:
@@ -91,7 +96,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
                 f"torch.fx cannot follow {type(model).__name__}: {error}. Its steps must not "
                 "depend on the values of the images; or give a torch.fx.GraphModule that you traced"
             ) from error
-    inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    inputs = [node for node in graph_module.graph.nodes if _is_input(node)]
     used = [node for node in inputs if node.users or node is inputs[0]]
     if len(used) != 1:
         raise ValueError(
@@ -146,7 +151,7 @@ def plan_of(graph_module: fx.GraphModule, recorder: Recorder, low: float, high: 
         return fx.node.map_arg(argument, held)
 
     for node in graph_module.graph.nodes:
-        if node.op == "placeholder":
+        if _is_input(node):
             if node in recorder.shapes:
                 signals[node] = (plan.input(recorder.shapes[node]),)
             continue
