@@ -60,7 +60,7 @@ ifneq ($(wildcard bench/CMakeLists.txt),)
 endif
 
 .PHONY: compile
-compile: $(VENV)/.tools ## Everything in C++, optimised; warnings are errors
+compile: $(VENV)/.tools ## Everything in C++, optimized; warnings are errors
 	$(IN_VENV) && cmake --preset lint --log-level=WARNING \
 	  -D TTFS_FAST_TESTS=$(CXX_TESTS) -D TTFS_FAST_EXAMPLES=$(CXX_EXAMPLES) \
 	  -D Python_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
@@ -82,7 +82,7 @@ docs: $(VENV)/.installed-dev ## The documentation as a site, in build/site; warn
 	@echo "build/site/index.html"
 
 .PHONY: sanitize
-sanitize: $(VENV)/.installed-dev ## The kernels under sanitizers: memory, undefined behaviour, races
+sanitize: $(VENV)/.installed-dev ## The kernels under sanitizers: memory, undefined behavior, races
 	scripts/sanitize.sh $(BIN)/python
 
 .PHONY: wheel

@@ -12,7 +12,7 @@ VERSION = re.search(r'TTFS_VERSION "(.+)"', (ROOT / "cpp/include/ttfs/version.h"
 
 project = "ttfs_fast"
 author = "ttfs_fast developers"
-project_copyright = "ttfs_fast developers, MIT licence"
+project_copyright = "ttfs_fast developers, MIT license"
 version = release = VERSION[1] if VERSION else ""
 
 extensions = [

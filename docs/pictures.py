@@ -82,8 +82,8 @@ def neuron() -> Figure:
         axis.plot(t[before], values[before], color=INK, lw=2)
         axis.plot(t[~before], values[~before], color=LATE, lw=1.5, ls=":")
         for time, weight in zip(times, weights, strict=True):
-            colour = LATE if time > spike else EXCITING if weight > 0 else INHIBITING
-            axis.axvline(time, color=colour, lw=1, ls="--", zorder=0)
+            color = LATE if time > spike else EXCITING if weight > 0 else INHIBITING
+            axis.axvline(time, color=color, lw=1, ls="--", zorder=0)
         axis.axvline(spike, color=SPIKE, lw=1.5)
         axis.set_xlim(0, END)
         plain(axis, title, "time t (units of tau)", "")
@@ -128,8 +128,8 @@ def neuron() -> Figure:
     axis.plot(z[z <= at], f[z <= at], color=INK, lw=2)
     axis.plot(z[z > at], f[z > at], color=LATE, lw=1.5, ls=":")
     for value, weight in zip(z_in, weights, strict=True):
-        colour = LATE if value > at else EXCITING if weight > 0 else INHIBITING
-        axis.axvline(value, color=colour, lw=1, ls="--", zorder=0)
+        color = LATE if value > at else EXCITING if weight > 0 else INHIBITING
+        axis.axvline(value, color=color, lw=1, ls="--", zorder=0)
     axis.axhline(0, color=FAINT, lw=1)
     axis.plot(at, 0, "*", color=SPIKE, ms=14)
     axis.axvline(at, color=SPIKE, lw=1.5)
@@ -147,7 +147,7 @@ def horizon() -> Figure:
     next_horizon = horizon_in * total / (total - 1)
     leads = np.array([0.32, 0.2, 0.09])
     z = np.linspace(0.6, 2.6, 1500)
-    for weights, colour, name in (
+    for weights, color, name in (
         ((0.9, 0.7, -0.4), EXCITING, "early"),
         ((-0.2, 0.2, 0.4), INK, "at the horizon"),
         ((-0.9, -0.5, 0.8), INHIBITING, "late: made to spike at T'"),
@@ -158,8 +158,8 @@ def horizon() -> Figure:
         spike = float(
             ttfs_fast.spiking_linear(torch.from_numpy(times), torch.from_numpy(every)[None])
         )
-        left.plot(z[z <= spike], f[z <= spike], color=colour, lw=2, label=name)
-        left.plot(spike, 0, "*", color=colour, ms=12, zorder=3)
+        left.plot(z[z <= spike], f[z <= spike], color=color, lw=2, label=name)
+        left.plot(spike, 0, "*", color=color, ms=12, zorder=3)
     for at, text in ((horizon_in, "T"), (next_horizon, "T'")):
         left.axvline(at, color=FAINT, lw=1, ls="--", zorder=0)
         left.text(at + 0.02, 0.1, text, color=INK, fontsize=12)
@@ -171,7 +171,7 @@ def horizon() -> Figure:
     plain(left, "Behind T every slope is m - 1", "spike value z", "F(z), threshold at 0")
 
     generator = torch.Generator().manual_seed(0)
-    for spread, colour, size in ((0.4, INHIBITING, 9), (0.001, EXCITING, 9)):
+    for spread, color, size in ((0.4, INHIBITING, 9), (0.001, EXCITING, 9)):
         layer = HorizonLinear(
             64, 400, t_in=0.1, weight_sum=total, spread=spread, normalization="none"
         ).double()
@@ -183,7 +183,7 @@ def horizon() -> Figure:
             out = plain_layer(math.exp(0.1) * (1 - x))
             lead = (1 - out / math.exp(layer.t_out)).clamp(min=0) / spread
             drive = (x @ layer.weight.T) * math.sqrt(2 / 64) / spread
-        right.plot(drive[0], lead[0], ".", color=colour, ms=size, alpha=0.6, label=f"{spread:g}")
+        right.plot(drive[0], lead[0], ".", color=color, ms=size, alpha=0.6, label=f"{spread:g}")
     right.plot([-3, 0, 3], [0, 0, 3], color=INK, lw=1, zorder=0)
     right.set_xlim(-2.5, 2.5)
     right.set_ylim(-0.2, 3)
@@ -249,7 +249,7 @@ def layers() -> Figure:
         output = model.fc(times[-1].flatten(1))[0].log()
     shown = [times[0][0].log(), times[1][0, :12].log(), times[2][0, :12].log()]
 
-    colours: Colormap = colormaps["viridis_r"].with_extremes(bad="#f2d7d5")
+    colors: Colormap = colormaps["viridis_r"].with_extremes(bad="#f2d7d5")
     figure = new_figure(9.5, 2.9)
     widths = [3.4, 0.25, *[1] * 4, 0.25, *[1] * 4, 0.6, 2.6]
     place = {"left": 0.01, "right": 0.985, "top": 0.9, "bottom": 0.19, "wspace": 0.12}
@@ -265,19 +265,19 @@ def layers() -> Figure:
             maps.append((axis, channel))
     for axis, channel in maps:
         values = np.ma.masked_invalid(channel.numpy())
-        drawn = axis.imshow(values, cmap=colours, vmin=0, vmax=5)
+        drawn = axis.imshow(values, cmap=colors, vmin=0, vmax=5)
         axis.set_xticks([])
         axis.set_yticks([])
     axis = figure.add_subplot(grid[:, 12])
     winner = int(output.argmin())
     for digit, time in enumerate(output.tolist()):
-        colour = SPIKE if digit == winner else FAINT
-        axis.plot([0, time], [digit, digit], color=colour, lw=1.2)
+        color = SPIKE if digit == winner else FAINT
+        axis.plot([0, time], [digit, digit], color=color, lw=1.2)
         axis.plot(
             time,
             digit,
             "*" if digit == winner else "o",
-            color=colour,
+            color=color,
             ms=9 if digit == winner else 4,
         )
     axis.invert_yaxis()

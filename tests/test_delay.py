@@ -149,7 +149,7 @@ def test_delays_of_single_inputs_are_no_weights() -> None:
         return float(ttfs_fast.spiking_linear(ttfs_fast.spiking_delay(z, shift), w))
 
     alone, both = run([0.0, 5.0]), run([0.0, 0.1])
-    # The first input alone fixes v_1 = w_1. Both together then give v_2 one way by the share of
+    # The first input alone fixes v_1 = w_1. Both together then give v_2 one way by the fraction of
     # the second input, another way by that of the first.
     assert alone == pytest.approx(1.5 / 0.5)
     slope = (run([0.0, 0.11]) - both) / (math.exp(0.11) - math.exp(0.1))

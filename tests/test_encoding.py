@@ -200,8 +200,8 @@ def test_standardize_by_channel() -> None:
 
 def test_encoding_of_the_meta_device_has_shapes_only() -> None:
     pixels = torch.empty(2, 3, 4, 4, device="meta")
-    colours = torch.empty(3, device="meta")
-    z = encode(standardize(standardize(pixels, colours, colours)), polarity="both")
+    colors = torch.empty(3, device="meta")
+    z = encode(standardize(standardize(pixels, colors, colors)), polarity="both")
     assert z.is_meta
     assert values_to_times(z).shape == (2, 6, 4, 4)
     assert times_to_values(z).shape == (2, 6, 4, 4)

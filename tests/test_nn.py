@@ -108,7 +108,7 @@ def test_reset_parameters_is_the_documented_start(seed: int) -> None:
 
 
 @pytest.mark.parametrize("inputs", [25, 64, 1000])
-def test_initialised_neurons_fire(seed: int, inputs: int) -> None:
+def test_initialized_neurons_fire(seed: int, inputs: int) -> None:
     weight = torch.empty(200, inputs)
     assert uniform_firing_(weight) is weight
     everything = ttfs_fast.spiking_linear(spikes(20, inputs, silent=0), weight)
@@ -117,7 +117,7 @@ def test_initialised_neurons_fire(seed: int, inputs: int) -> None:
     assert half.isfinite().float().mean() > 0.6
 
 
-def test_initialisation_refuses_a_total_that_is_not_positive() -> None:
+def test_initialization_refuses_a_total_that_is_not_positive() -> None:
     for total in (0.0, -1.0, INF, math.nan):
         with pytest.raises(ValueError, match=r"total is .*positive and finite"):
             uniform_firing_(torch.empty(2, 2), total)
@@ -162,15 +162,15 @@ def test_a_small_network_learns_to_spike_at_given_times(seed: int) -> None:
     )
     images = spikes(32, 1, 8, 8, silent=0.2)
     wanted = net(images).detach().log().mean(0) * torch.tensor([0.8, 0.7, 0.9])
-    optimiser = torch.optim.Adam(net.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     losses = []
     for _ in range(30):
         out = net(images)
         assert out.isfinite().float().mean() > 0.9
         loss = (out.log().clamp(max=5) - wanted).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
 

@@ -18,7 +18,7 @@ from ttfs_fast.analysis.robustness import Perturbation, draw_generator, perturbe
 from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Encoding
-from ttfs_fast.geometry import tap_shares
+from ttfs_fast.geometry import tap_fractions
 from ttfs_fast.layers import SpikeCounter, watch_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import center_weights_
@@ -179,7 +179,7 @@ def test_horizons_of_a_layer_that_runs_twice_are_refused(seed: int) -> None:
 def test_centered_weights_know_the_borders_of_both_places() -> None:
     conv = SpikingConv2d(2, 2, 3, padding=1)
     center_weights_(nn.Sequential(conv, SpikingMaxPool2d(2), conv), (2, 8, 8), total=4.0)
-    (wide, _), (narrow, _) = (tap_shares((size, size), 3, padding=1) for size in (8, 4))
+    (wide, _), (narrow, _) = (tap_fractions((size, size), 3, padding=1) for size in (8, 4))
     share = (64 * wide + 16 * narrow) / 80
     assert conv.weight.sum((1, 2, 3)).tolist() == pytest.approx([4 / share] * 2)
 

@@ -116,7 +116,7 @@ void add_pooling(Random& random, Network& network) {
   network.add(s);
 }
 
-/// Returns the share of the neurons that spike.
+/// Returns the fraction of the neurons that spike.
 double test_network(std::uint64_t seed) {
   Random random(seed);
   const int time_bits = random.pick<int>({8, 16});

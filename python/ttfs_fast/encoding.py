@@ -274,7 +274,7 @@ def standardize(
     if mean is None or deviation is None:
         inside = (-3, -2, -1)
         mean = intensity.mean(inside, keepdim=True)
-        # An image of one colour has no deviation; it becomes a uniform 0.5.
+        # An image of one color has no deviation; it becomes a uniform 0.5.
         least = 1 / 255
         deviation = intensity.std(inside, unbiased=False, keepdim=True).clamp(min=least)
     else:

@@ -132,14 +132,14 @@ def taps_inside(
     ]
 
 
-def tap_shares(
+def tap_fractions(
     size: Sequence[int],
     kernel: IntPair,
     stride: IntPair = 1,
     padding: IntPair | str = 0,
     dilation: IntPair = 1,
 ) -> tuple[float, float]:
-    """Share of a convolution's taps that lie on an input: mean over the outputs, and least.
+    """Fraction of a convolution's taps that lie on an input: mean over the outputs, and least.
 
     The others lie on padding, which is silent.
 

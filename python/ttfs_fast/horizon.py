@@ -981,7 +981,7 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
     Parameters
     ----------
     layer : HorizonConv2d
-        With twice as many output channels as a patch has values: 24 for 2 x 2 patches of a colour
+        With twice as many output channels as a patch has values: 24 for 2 x 2 patches of a color
         image.
     images : Tensor
         Training images, intensities in [0, 1], shape (N, C, H, W).

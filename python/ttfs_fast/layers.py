@@ -128,14 +128,14 @@ def hook_runs(
 
 
 @contextmanager
-def watch_layers(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Call ``see(layer name, output spike values)`` after each spiking layer, inside the block.
+def watch_layers(model: nn.Module, callback: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call ``callback(name, spike values)`` after each spiking layer, inside the block.
 
     A layer that runs at several places of the model has the name of each place in turn.
     """
 
     def hook(name: str, layer: Neurons, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        see(name, output.detach())
+        callback(name, output.detach())
 
     with hook_runs(model, hook):
         yield

@@ -14,7 +14,7 @@ from ttfs_fast.geometry import IntPair, pair, whole_numbers
 
 
 def uniform_firing_(weight: Tensor, total: float = 8.0) -> Tensor:
-    """Fills a weight, in place, uniformly from [0, total / fan_in]: the authors' initialisation.
+    """Fills a weight, in place, uniformly from [0, total / fan_in]: the authors' initialization.
 
     A neuron whose inputs all spike then has weights that sum to about ``total / 2``. It fires once
     the weights of the inputs so far sum to more than 1, so with the default even a neuron half of

@@ -51,7 +51,7 @@ def test_figures_of_one_layer(seed: int) -> None:
     assert found.spread_over_images == pytest.approx(rest.std(0).mean().item())
     causal = z[:, None, :] < out[:, :3, None]
     assert found.causal == pytest.approx(causal.sum(2).double().mean().item())
-    assert found.causal_share == pytest.approx(causal.double().mean().item())
+    assert found.causal_fraction == pytest.approx(causal.double().mean().item())
     slopes = (causal * layer[0].weight[:3]).sum(2) + 0.05 - 1
     assert found.slope_least == pytest.approx(slopes.min().item())
     assert found.steep == pytest.approx((slopes < 0.05).double().mean().item())

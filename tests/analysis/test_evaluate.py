@@ -62,7 +62,7 @@ def test_silent_neurons_and_silent_images() -> None:
     images = pixel_pairs((255, 255, 0), (255, 255, 1), (0, 0, 0), (0, 0, 1))
     result = evaluate(model, images)
     assert result.confusion.tolist() == [[1, 0, 1], [1, 0, 1]]
-    assert (result.correct, result.silent_images, result.silent_share) == (1, 2, 0.5)
+    assert (result.correct, result.silent_images, result.silent_fraction) == (1, 2, 0.5)
     assert result.spikes_per_neuron == 0.25
     assert result.spikes_per_neuron_by_layer == {"1": 0.25}
     assert result.first_spike_time == pytest.approx(math.log(4 / 3), rel=1e-5)
@@ -82,7 +82,7 @@ def test_a_network_without_spiking_layers_has_no_spike_times() -> None:
 
 def test_nothing_spikes() -> None:
     result = evaluate(two_neurons([[0.1, 0.1], [0.1, 0.1]]), pixel_pairs((9, 9, 0), (1, 2, 1)))
-    assert (result.accuracy, result.spikes_per_neuron, result.silent_share) == (0.0, 0.0, 1.0)
+    assert (result.accuracy, result.spikes_per_neuron, result.silent_fraction) == (0.0, 0.0, 1.0)
     assert math.isnan(result.first_spike_time)
     assert result.to_dict()["first_spike_time"] is None
 

@@ -42,15 +42,15 @@ def shares(model: nn.Module, values: Tensor) -> dict[str, float]:
     return counter.spikes_per_neuron_by_layer
 
 
-@pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
-def test_each_layer_spikes_as_often_as_wanted(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.9, 0.5, 0.2])
+def test_each_layer_spikes_as_often_as_wanted(fraction: float) -> None:
     model = network()
     before = model(images())
-    horizons = find_horizons(model, images(), share)
+    horizons = find_horizons(model, images(), fraction)
     assert torch.equal(model(images()), before)  # left as it is
     set_horizons_(model, horizons)
     *inner, last = shares(model, images()).values()
-    assert inner == pytest.approx([share] * len(inner), abs=0.01)
+    assert inner == pytest.approx([fraction] * len(inner), abs=0.01)
     assert last > 0.5
     assert math.isinf(horizons[-1])
     other = list(shares(model, images(9)).values())[:-1]
@@ -64,9 +64,9 @@ def test_a_share_of_1_changes_nothing() -> None:
 
 def test_what_cannot_be() -> None:
     model = network()
-    for share in (0.0, 1.5, math.nan):
-        with pytest.raises(ValueError, match="share must be above 0"):
-            find_horizons(model, images(), share)
+    for fraction in (0.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match="fraction must be above 0"):
+            find_horizons(model, images(), fraction)
     with pytest.raises(ValueError, match=r"4 spiking layers .*got 2 horizons"):
         set_horizons_(model, [1.0, 2.0])
     with pytest.raises(ValueError, match="no output spikes"):

@@ -31,7 +31,7 @@ def test_times_by_hand() -> None:
     assert found.histograms["1"].tolist() == [1, 0, 3, 0]
     assert found.silent == {"input": 0, "1": 2}
     assert (found.spikes, found.spikes_by_decision) == (4, 3)
-    assert found.share_by_decision == 0.75
+    assert found.fraction_by_decision == 0.75
     grid = np.array([0.0, 0.5, 2.0, 3.0])
     assert found.decided(grid).tolist() == [0.0, 0.5, 0.5, 1.0]
     assert found.decided_right(grid).tolist() == [0.0, 0.5, 0.5, 0.5]
@@ -64,7 +64,7 @@ def test_images_without_a_decision() -> None:
     assert (found.decision == math.inf).all()
     assert (found.last == -math.inf).all()
     assert not found.correct.any()
-    assert math.isnan(found.share_by_decision)
+    assert math.isnan(found.fraction_by_decision)
     assert found.decided(np.array([8.0])).tolist() == [0.0]
 
 

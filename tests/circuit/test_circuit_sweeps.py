@@ -50,7 +50,7 @@ def test_without_noise_and_jitter_nothing_moves() -> None:
     assert quantization_sweep(quiet, (52,), trials=50)[0].jitter < 1e-9
 
 
-def test_the_switching_model_of_the_same_sweep_is_quantised() -> None:
+def test_the_switching_model_of_the_same_sweep_is_quantized() -> None:
     """With 1 GHz rings the flip-flop's clock hides what is small and adds to what is large."""
     points = jitter_sweep(POINT, (3.0, 9.0), trials=2000, model="switching")
     assert 0 < points[0].jitter < points[1].jitter < 5

@@ -72,15 +72,15 @@ def test_class_folders(tmp_path: Path, zipped: bool) -> None:
 def test_folder_without_split_and_grey_images(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        grey = pillow.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
-        grey.save(tmp_path / name / "1.png")
+        gray = pillow.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+        gray.save(tmp_path / name / "1.png")
     images = load_images(ImageFolder(tmp_path))
     assert images.images.shape == (2, 3, 3, 4)
     assert np.array_equal(images.images[0, 0], images.images[0, 2])
 
 
 def tiff(bits: int, photometric: int, width: int, content: bytes) -> bytes:
-    """A grey TIFF of one row."""
+    """A gray TIFF of one row."""
     entries = [(256, width), (257, 1), (258, bits), (259, 1), (262, photometric), (273, 122)]
     entries += [(277, 1), (278, 1), (279, len(content))]
     header = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
@@ -127,10 +127,10 @@ def test_grey_of_12_bits_and_of_dark_zeros(tmp_path: Path) -> None:
 
 
 def test_each_mode_of_pillow_keeps_its_shades(tmp_path: Path) -> None:
-    grey = pillow.fromarray(np.array([SHADES], np.uint8))
+    gray = pillow.fromarray(np.array([SHADES], np.uint8))
     for mode in ("L", "LA", "P", "RGB", "RGBA"):
-        assert stored(tmp_path, grey.convert(mode)).tolist() == [[SHADES]] * 3, mode
-    black = grey.point(lambda shade: 255 * (shade > 127), "1")
+        assert stored(tmp_path, gray.convert(mode)).tolist() == [[SHADES]] * 3, mode
+    black = gray.point(lambda shade: 255 * (shade > 127), "1")
     assert stored(tmp_path, black).tolist() == [[[0, 0, 0, 255, 255, 255]]] * 3
     # Alpha is left out; inks are mixed as Pillow mixes them, without a color profile.
     clear = pillow.fromarray(np.array([[[10, 20, 30, 0], [40, 50, 60, 255]]], np.uint8))

@@ -19,7 +19,7 @@ pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> ImageFolder:
-    """Twenty images of different sizes in two classes; the number of each is its colour."""
+    """Twenty images of different sizes in two classes; the number of each is its color."""
     root = tmp_path_factory.mktemp("images")
     for number in range(20):
         pixels = np.full((20 + number, 30, 3), 10 * number, np.uint8)
@@ -233,7 +233,7 @@ def test_wrong_settings(folder: ImageFolder) -> None:
     for settings, message in (
         ({"crop": -1}, "crop must be"),
         ({"crop": 1, "resized_crop": (0.1, 1.0)}, "two ways to cut"),
-        ({"resized_crop": (0.0, 1.0)}, "two shares of the area"),
+        ({"resized_crop": (0.0, 1.0)}, "two fractions of the area"),
         ({"resized_crop": (0.5, 1.0), "aspect": (2.0, 1.0)}, "aspect must be"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def _import_everything() -> None:
-    """Before the limit on memory, which the libraries' threads and caches would count towards."""
+    """Before the limit on memory, which the libraries' threads and caches would count toward."""
     command_words()
 
 

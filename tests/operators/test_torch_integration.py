@@ -128,12 +128,12 @@ def test_compiled_training_step_is_the_eager_one() -> None:
     for wrap in (lambda f: f, lambda f: torch.compile(f, backend="aot_eager")):
         model = mnist_scnn()
         model.load_state_dict(start)
-        optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
         run = wrap(model)
         for _ in range(2):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(-run(x).log(), torch.arange(8)).backward()
-            optimiser.step()
+            optimizer.step()
         ends.append(model.state_dict())
     for key, before in start.items():
         assert torch.equal(ends[0][key], ends[1][key])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ttfs_fast import spiking_linear
-from ttfs_fast.geometry import tap_shares
+from ttfs_fast.geometry import tap_fractions
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import cifar_scnn, mnist_scnn, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
@@ -198,7 +198,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="image_shape must be"):
         center_weights_(mnist_scnn(), (28, 28))
     model = center_weights_(SpikingLinear(4, 2))
-    with pytest.raises(ValueError, match="parametrised already"):
+    with pytest.raises(ValueError, match="parametrized already"):
         center_weights_(model)
     odd = nn.Sequential(SpikingConv2d(1, 2, 3, padding=1))
     odd.unused = SpikingConv2d(1, 2, 3, padding=1)
@@ -207,14 +207,14 @@ def test_what_is_refused() -> None:
         center_weights_(odd, (1, 5, 5))
 
 
-def test_fold_leaves_foreign_parametrisations(seed: int) -> None:
+def test_fold_leaves_foreign_parametrizations(seed: int) -> None:
     layer = SpikingLinear(4, 2)
     parametrize.register_parametrization(layer, "weight", nn.Softplus())
     fold_(layer)
     assert parametrize.is_parametrized(layer, "weight")
 
 
-def test_tap_shares_against_a_convolution_of_ones() -> None:
+def test_tap_fractions_against_a_convolution_of_ones() -> None:
     generator = torch.Generator().manual_seed(0)
     compared = 0
     for _ in range(60):
@@ -225,15 +225,15 @@ def test_tap_shares_against_a_convolution_of_ones() -> None:
         ones, kernel = torch.ones(1, 1, n, n + 1), torch.ones(1, 1, k, k)
         if n + 2 * p < d * (k - 1) + 1:
             with pytest.raises(ValueError, match="has no output"):
-                tap_shares((n, n + 1), k, s, p, d)
+                tap_fractions((n, n + 1), k, s, p, d)
             continue
         taps = nn.functional.conv2d(ones, kernel, stride=s, padding=p, dilation=d) / k**2
-        assert tap_shares((n, n + 1), k, s, p, d) == pytest.approx(
+        assert tap_fractions((n, n + 1), k, s, p, d) == pytest.approx(
             (taps.mean().item(), taps.min().item())
         )
         compared += 1
     assert compared > 20
-    assert tap_shares((28, 28), 5, 2, "same")[0] < 1 == tap_shares((28, 28), 5, 2)[0]
+    assert tap_fractions((28, 28), 5, 2, "same")[0] < 1 == tap_fractions((28, 28), 5, 2)[0]
 
 
 def test_spread_and_gradient_travel_as_derived(seed: int) -> None:

@@ -16,8 +16,8 @@ pillow = pytest.importorskip("PIL.Image")
 
 
 @pytest.fixture(scope="module")
-def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of three colours in class folders, and one file that is none."""
+def colored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of three colors in class folders, and one file that is none."""
     root = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     for split, count in (("train", 20), ("val", 8)):
@@ -33,10 +33,10 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be read")
-def test_a_network_of_a_folder_of_images(coloured: Path, tmp_path: Path) -> None:
+def test_a_network_of_a_folder_of_images(colored: Path, tmp_path: Path) -> None:
     config = TrainConfig(
         dataset="folder",
-        data_root=str(coloured),
+        data_root=str(colored),
         model="vgg4",
         width=0.25,
         image_size=16,
@@ -54,23 +54,23 @@ def test_a_network_of_a_folder_of_images(coloured: Path, tmp_path: Path) -> None
         workers=0,
         threads=1,
     )
-    run, out = tmp_path / "colours", tmp_path / "report"
+    run, out = tmp_path / "colors", tmp_path / "report"
     train(config, run)
     # An empty folder of data: no MNIST, so that this is the only network.
     found = find_networks(
-        quick=False, out=out, seed=0, data_root=tmp_path, runs=(run,), images=coloured
+        quick=False, out=out, seed=0, data_root=tmp_path, runs=(run,), images=colored
     )
     (network,) = [s for s in found.evaluated if s.config.dataset == "folder"]
     found = dataclasses.replace(found, evaluated=[network])
     assert isinstance(network.test_set, StreamedImages)
     assert set(network.test_set.folder.labels.tolist()) == {0, 1, 2}
     # Classes of other folders are found by their names.
-    shutil.copytree(coloured / "val" / "green", tmp_path / "other" / "val" / "green")
+    shutil.copytree(colored / "val" / "green", tmp_path / "other" / "val" / "green")
     how = {"quick": False, "out": out, "seed": 0, "data_root": tmp_path, "runs": (run,)}
     test_set = find_networks(**how, images=tmp_path / "other").evaluated[-1].test_set
     assert isinstance(test_set, StreamedImages)
     assert set(test_set.folder.labels.tolist()) == {1}
-    shutil.copytree(coloured / "val" / "red", tmp_path / "other" / "val" / "white")
+    shutil.copytree(colored / "val" / "red", tmp_path / "other" / "val" / "white")
     with pytest.raises(FileNotFoundError, match="the classes white are not among the 3"):
         find_networks(**how, images=tmp_path / "other")
     assert not network.comparable  # three classes, not a thousand

@@ -27,8 +27,8 @@ SMALL = DepthStudy(
 )
 
 
-def coloured(name: str, root: str | None = None, train: bool = True) -> ImageSet:
-    """Images whose class is their colour: anything that learns, learns this."""
+def colored(name: str, root: str | None = None, train: bool = True) -> ImageSet:
+    """Images whose class is their color: anything that learns, learns this."""
     generator = np.random.default_rng(train)
     labels = np.arange(200, dtype=np.int64) % 10
     shades = np.random.default_rng(5).integers(0, 256, (10, 3, 1, 1))
@@ -39,7 +39,7 @@ def coloured(name: str, root: str | None = None, train: bool = True) -> ImageSet
 
 @pytest.fixture(autouse=True)
 def small_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "load", coloured)
+    monkeypatch.setattr(module, "load", colored)
 
 
 def test_table_plot_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_networks_learn(tmp_path: Path) -> None:
 
 
 def test_variants_are_what_their_names_promise() -> None:
-    images = coloured("x")
+    images = colored("x")
     networks = {variant: make_network(variant, 8, 0.5, images) for variant in VARIANTS}
     assert is_centered(networks["centered"])
     assert is_centered(networks["centered-muon"])
@@ -143,7 +143,7 @@ def test_start_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half the spread, and the image is gone sooner; twice the spread, and noise takes over."""
     from ttfs_fast.paper.studies import start
 
-    monkeypatch.setattr(start, "load", coloured)
+    monkeypatch.setattr(start, "load", colored)
     rows = start.start_study(tmp_path, depth=13, spreads=(2.0, 5.0), images=8)
     assert len(rows) == 3 * 13
     last = {row.start: row for row in rows if row.number == 13}
@@ -188,7 +188,7 @@ def test_steps_without_a_finite_gradient_are_told(
         depth_study(study, tmp_path, threads=1, log=lambda text: None)
 
 
-def test_a_single_image_over_is_refused_with_batch_normalisation(tmp_path: Path) -> None:
+def test_a_single_image_over_is_refused_with_batch_normalization(tmp_path: Path) -> None:
     study = dataclasses.replace(SMALL, train_images=65)
     with pytest.raises(ValueError, match="65 images in batches of 16 leave one over"):
         depth_study(study, tmp_path / "run", log=lambda text: None)

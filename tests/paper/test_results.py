@@ -88,7 +88,7 @@ def test_table_2_is_the_evaluation(report: Report) -> None:
     assert timing["decision"]["mean"] == pytest.approx(expected["first_spike_time"])
     assert list(timing["histograms"]) == ["input", "conv1", "conv2", "fc"]
     assert timing["decided_right"][-1] == pytest.approx(expected["accuracy"], abs=0.02)
-    assert 0 < timing["share_by_decision"] < 1
+    assert 0 < timing["fraction_by_decision"] < 1
 
 
 def test_table_3_is_the_sweep(report: Report) -> None:

@@ -49,7 +49,7 @@ def centered() -> nn.Module:
     return center_weights_(two_layers())
 
 
-def normalised() -> nn.Module:
+def normalized() -> nn.Module:
     """A weight computed from two tensors."""
     model = two_layers()
     weight_norm(model[1])
@@ -67,7 +67,7 @@ def pruned() -> nn.Module:
     ("make", "message"),
     [
         (centered, r"weight of 0 is computed by CenteredWeight: .*fold_"),
-        (normalised, r"weight of 1 is computed by _WeightNorm: .*remove_parametrizations"),
+        (normalized, r"weight of 1 is computed by _WeightNorm: .*remove_parametrizations"),
         (pruned, r"weight of 1 is computed by a hook: .*prune.remove"),
     ],
 )

@@ -30,7 +30,7 @@ def test_every_image_once_and_with_its_label(count: int, size: int) -> None:
     for chunk in batches.epoch():
         assert torch.equal(torch.cat([batch.labels for batch in chunk.batches]), chunk.labels)
         for batch in chunk.batches:
-            assert len(batch.values) == len(batch.labels) == batch.whole <= size
+            assert len(batch.values) == len(batch.labels) == batch.global_batch_size <= size
             values.append(batch.values)
             labels.append(batch.labels)
     assert len(values) == len(batches)
@@ -91,7 +91,7 @@ def test_processes_share_every_batch() -> None:
     )
     for index, batch in enumerate(whole[0].batches):
         parts = [share[0].batches[index] for share in shares]
-        assert {part.whole for part in parts} == {len(batch.labels)}
+        assert {part.global_batch_size for part in parts} == {len(batch.labels)}
         for rank, part in enumerate(parts):
             assert torch.equal(part.values, batch.values[rank::3])
             assert torch.equal(part.labels, batch.labels[rank::3])

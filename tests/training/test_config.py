@@ -46,7 +46,7 @@ def test_cosine_schedule() -> None:
     assert config.learning_rate(1, 0.5) == pytest.approx(
         0.0002 + (0.01 - 0.0002) * (1 + math.cos(math.pi * 1.5 / 8)) / 2
     )
-    rates = [config.learning_rate(epoch, share) for epoch in range(8) for share in (0.5, 1.0)]
+    rates = [config.learning_rate(epoch, fraction) for epoch in range(8) for fraction in (0.5, 1.0)]
     assert rates == sorted(rates, reverse=True)
 
 
@@ -54,9 +54,9 @@ def test_cosine_schedule() -> None:
 def test_warmup_rises_from_zero_to_the_schedule(schedule: Schedule) -> None:
     plain = TrainConfig(epochs=10, schedule=schedule)
     config = dataclasses.replace(plain, warmup_epochs=2.0)
-    for epoch, share, factor in ((0, 0.01, 0.005), (0, 1.0, 0.5), (1, 0.5, 0.75), (1, 1.0, 1.0)):
-        expected = factor * plain.learning_rate(epoch, share)
-        assert config.learning_rate(epoch, share) == pytest.approx(expected)
+    for epoch, fraction, factor in ((0, 0.01, 0.005), (0, 1.0, 0.5), (1, 0.5, 0.75), (1, 1.0, 1.0)):
+        expected = factor * plain.learning_rate(epoch, fraction)
+        assert config.learning_rate(epoch, fraction) == pytest.approx(expected)
     assert config.learning_rate(5, 0.3) == plain.learning_rate(5, 0.3)
 
 

@@ -121,7 +121,7 @@ def test_every_kind_of_network_trains(model: str, neuron: str, tmp_path: Path) -
     assert evaluate(network, load("digits", train=False)).accuracy >= 0
 
 
-def test_a_single_image_is_left_out_with_batch_normalisation(tmp_path: Path) -> None:
+def test_a_single_image_is_left_out_with_batch_normalization(tmp_path: Path) -> None:
     """The last batch of an epoch; its answer counts, and nothing is learned from it."""
     config = dataclasses.replace(
         DEEP,
@@ -267,7 +267,7 @@ def test_tensorboard_refuses_paths_it_cannot_write_to_before_a_run_is_replaced(
 
 @pytest.fixture(scope="module")
 def class_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images whose class is their colour, in class folders."""
+    """Images whose class is their color, in class folders."""
     pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
     root = tmp_path_factory.mktemp("folders")
     generator = np.random.default_rng(3)
@@ -425,10 +425,10 @@ def test_a_teacher_of_other_classes_or_images_is_refused(
 ) -> None:
     config = folder_config(class_folders, teacher=str(colors.weights_path))
     assert load_teacher(config, load_data(config)[0]) is not None
-    root = copied(class_folders, tmp_path / "images", blue="blue", green="grey", red="red")
+    root = copied(class_folders, tmp_path / "images", blue="blue", green="gray", red="red")
     shutil.copytree(root / "val", root / "train")
     other = dataclasses.replace(config, data_root=str(root))
-    with pytest.raises(ValueError, match=r"knows the classes blue, green, red, and .* blue, grey"):
+    with pytest.raises(ValueError, match=r"knows the classes blue, green, red, and .* blue, gray"):
         train(other, tmp_path / "run")
     smaller = dataclasses.replace(config, image_size=16)
     with pytest.raises(ValueError, match=r"teacher .* takes images of 3 x 32 x 32 .* 3 x 16 x 16"):
@@ -456,9 +456,9 @@ def test_eval_brings_a_folder_to_the_size_of_the_network(tmp_path: Path) -> None
     assert rows == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     (tmp_path / "val" / "truck").rename(tmp_path / "val" / "1")
     (tmp_path / "val" / "airplane").rename(tmp_path / "val" / "0")
-    grey = commands(*test, "--weights", "mnist_scnn")
-    assert grey.exit_code == 2
-    assert "takes images of 1 x 28 x 28 (channels, rows, columns), and those of" in grey.stderr
+    gray = commands(*test, "--weights", "mnist_scnn")
+    assert gray.exit_code == 2
+    assert "takes images of 1 x 28 x 28 (channels, rows, columns), and those of" in gray.stderr
 
 
 @pytest.mark.parametrize(
@@ -588,7 +588,7 @@ def test_folder_settings_that_do_not_fit(class_folders: Path, tmp_path: Path) ->
         ({"crop": 4, "resized_crop": 0.5}, "two ways to cut"),
         ({"resized_crop": 1.5}, "resized_crop must be finite and at least 0 and at most 1"),
         ({"neuron": "relu", "polarity": "both"}, "sees each pixel once"),
-        ({"neuron": "relu-norm", "processes": 2}, "batch normalisation counts on one process"),
+        ({"neuron": "relu-norm", "processes": 2}, "batch normalization counts on one process"),
         (
             {"neuron": "relu-norm", "grad_accum_steps": 2},
             "over whole batches; grad_accum_steps must be 1",

@@ -169,7 +169,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"relative_lr": True}, 'relative_lr is for neuron="spiking"; got True'),
         ({"weight_norm": 3.0}, "weight_norm is for neuron=.*: give horizon_spread"),
         ({"polarity": "both"}, 'neuron="horizon" sees each pixel once'),
-        ({"batch_size": 1}, "batch normalisation needs a batch_size of at least 2"),
+        ({"batch_size": 1}, "batch normalization needs a batch_size of at least 2"),
         ({"exclude_target": True}, "label_smoothing and exclude_target contradict each other"),
         ({"neuron": "spiking"}, 'horizon_spread is for neuron="horizon"; got 0.001'),
         ({"neuron": "spiking", "precision": "bfloat16"}, 'precision is for neuron="horizon"'),

@@ -29,9 +29,9 @@ CONFIG = TrainConfig(
 )
 
 
-def colours() -> ImageSet:
+def colors() -> ImageSet:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32)).astype(np.uint8)
-    return ImageSet(pixels, np.arange(20) % 10, "colours", tuple("abcdefghij"))
+    return ImageSet(pixels, np.arange(20) % 10, "colors", tuple("abcdefghij"))
 
 
 def by_float_training(folder: Path) -> None:
@@ -45,7 +45,7 @@ def by_quantization(folder: Path) -> None:
 
 def by_the_depth_study(folder: Path) -> None:
     study = DepthStudy(depths=(4,), width=0.25, epochs=1, batch_size=10)
-    train_one(study, "relu", 4, 0, colours(), colours())
+    train_one(study, "relu", 4, 0, colors(), colors())
 
 
 def by_the_benchmark(folder: Path) -> None:

@@ -26,7 +26,7 @@ struct CircuitParameters {
 /// What real circuits add; 0 switches each off. Spreads are standard deviations of Gaussians drawn
 /// once a chip; jitter, once an input and trial; diffusion acts all along.
 struct CircuitNoise {
-  double relative_jitter = 0;            // of an input's time, as a share of it
+  double relative_jitter = 0;            // of an input's time, as a fraction of it
   double jitter = 0;                     // of an input's time, s
   std::int64_t weight_bits = 0;          // bits of the resistor bank, sign apart; 0: exact weights
   double weight_full_scale = 0;          // largest weight of the bank

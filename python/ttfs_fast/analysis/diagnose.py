@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEWEST_FIRING = 0.05
-"""A layer in which a smaller share of neurons spikes is called nearly silent."""
+"""A layer in which a smaller fraction of neurons spikes is called nearly silent."""
 
 SMALL_SLOPE = 0.05
 """D below which a gradient, which holds 1 / D, is called steep."""
 
 MOST_STEEP = 0.05
-"""A layer in which a larger share of spikes has a small D is called unstable."""
+"""A layer in which a larger fraction of spikes has a small D is called unstable."""
 
 LEAST_SPREAD = 1e-5
 """Spread of spike times, in units of tau, that float32's rounding begins to drown."""
@@ -36,7 +36,7 @@ STEEPEST_GRADIENT = 10.0
 """The paper's limit of a weight gradient's norm over its rows."""
 
 WEAKEST_GRADIENT = 1e-6
-"""Least share of the network's strongest gradient by spike times that a layer should get."""
+"""Least fraction of the network's strongest gradient by spike times that a layer should get."""
 
 _FIELDS, _OUTPUTS = 64, 64
 
@@ -67,8 +67,8 @@ class LayerDiagnosis:
         Deviation of spike times over the neurons of an image, mean over the images.
     causal : float
         Inputs that spike before the neuron does, its causal set; mean over neurons that spike.
-    causal_share : float
-        The same as a share of the inputs of its receptive field that spike at all.
+    causal_fraction : float
+        The same as a fraction of the inputs of its receptive field that spike at all.
     slope_median, slope_least : float
         D, the sum of the causal set's weights less one; median and least over neurons that spike.
     steep : float
@@ -94,7 +94,7 @@ class LayerDiagnosis:
     spread_over_images: float
     spread_over_neurons: float
     causal: float
-    causal_share: float
+    causal_fraction: float
     slope_median: float
     slope_least: float
     steep: float
@@ -145,13 +145,13 @@ class Diagnosis:
         """The layers as a rich.table.Table."""
         shown = {
             "neurons": ("neurons\n", "{:,}"),
-            "firing": ("firing\nshare", "{:.1%}"),
+            "firing": ("firing\nfraction", "{:.1%}"),
             "time": ("t\nmean", "{:.2f}"),
             "shift": ("\nshift", "{:.2g}"),
             "spread_over_images": ("spread\nimages", "{:.2g}"),
             "spread_over_neurons": ("\nneurons", "{:.2g}"),
             "causal": ("causal set\ninputs", "{:.0f}"),
-            "causal_share": ("\nshare", "{:.0%}"),
+            "causal_fraction": ("\nfraction", "{:.0%}"),
             "slope_median": ("D\nmedian", "{:.2g}"),
             "steep": ("\n< 0.05", "{:.1%}"),
             "weight_gradient": ("gradient\nweights", "{:.2g}"),
@@ -197,7 +197,7 @@ class Diagnosis:
         axes = figure.subplots(5, 1, sharex=True)
         at = range(len(self.layers))
         panels: list[tuple[str, dict[str, str], str]] = [
-            ("share of outputs", {"firing": "spike", "silent_neurons": "never spike"}, "linear"),
+            ("fraction of outputs", {"firing": "spike", "silent_neurons": "never spike"}, "linear"),
             (
                 "spread of t in tau",
                 {
@@ -207,7 +207,7 @@ class Diagnosis:
                 },
                 "log",
             ),
-            ("causal set", {"causal_share": "share of the inputs that spike"}, "linear"),
+            ("causal set", {"causal_fraction": "fraction of the inputs that spike"}, "linear"),
             ("D", {"slope_median": "median", "slope_least": "least"}, "log"),
             (
                 "gradient",
@@ -332,7 +332,7 @@ def _measure(
     z = output.detach()
     spiked = z.isfinite()
     times = torch.where(spiked, z, 1).log().double()
-    causal, share, slopes = _causal_sets(layer, inputs, z, generator)
+    causal, fraction, slopes = _causal_sets(layer, inputs, z, generator)
     grad = output.grad if output.grad is not None else torch.zeros_like(z)
     by_time = torch.where(spiked, grad * torch.where(spiked, z, 0), 0).double()
     flat, fired = times.flatten(1), spiked.flatten(1)
@@ -352,7 +352,7 @@ def _measure(
         spread_over_images=_spread(flat - means, fired, 0),
         spread_over_neurons=_spread(flat, fired, 1),
         causal=causal,
-        causal_share=share,
+        causal_fraction=fraction,
         slope_median=float(slopes.median()) if len(slopes) else math.nan,
         slope_least=float(slopes.min()) if len(slopes) else math.nan,
         steep=float((slopes < SMALL_SLOPE).double().mean()) if len(slopes) else 0.0,
@@ -421,7 +421,7 @@ def _spread(times: Tensor, spiked: Tensor, dim: int) -> float:
 def _causal_sets(
     layer: SpikingLinear | SpikingConv2d, inputs: Tensor, z: Tensor, generator: torch.Generator
 ) -> tuple[float, float, Tensor]:
-    """Mean causal set, as inputs and as a share of those that spike, and D; of some neurons."""
+    """Mean causal set, as inputs and as a fraction of those that spike, and D; of some neurons."""
     weight = layer.weight.detach().flatten(1)
     if isinstance(layer, SpikingConv2d):
         fields, outs = _receptive_fields(layer, inputs, z, generator)

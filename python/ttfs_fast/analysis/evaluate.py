@@ -73,7 +73,7 @@ class EvaluationResult:
         return self.correct / self.images
 
     @property
-    def silent_share(self) -> float:
+    def silent_fraction(self) -> float:
         """Share of the images without an output spike."""
         return self.silent_images / self.images
 
@@ -101,7 +101,7 @@ class EvaluationResult:
             "spikes_per_neuron_by_layer": self.spikes_per_neuron_by_layer,
             "first_spike_time": None if no_time else self.first_spike_time,
             "silent_images": self.silent_images,
-            "silent_share": self.silent_share,
+            "silent_fraction": self.silent_fraction,
             "weights": self.weights,
             "neurons": self.neurons,
             "spikes_per_image": self.spikes_per_image,
@@ -229,7 +229,7 @@ def evaluate(
     Notes
     -----
     Source: Zhou et al. (AAAI 2021), section 4.1. Its energies count 10 pJ for each weight times
-    the share of neurons that spike; its circuit section defines 10 pJ as the energy of one
+    the fraction of neurons that spike; its circuit section defines 10 pJ as the energy of one
     neuron's spike, which gives far less. Both are reported.
     """
     if batch_size < 1:

@@ -1,4 +1,4 @@
-"""Horizons that leave a network the share of its spikes that is wanted.
+"""Horizons that leave a network the fraction of its spikes that is wanted.
 
 A neuron that spikes late says little: most of what its successors do is settled before, and of the
 four under a pooling window only the first counts. With a horizon t_max for each layer, such neurons
@@ -39,8 +39,8 @@ def set_horizons_(model: nn.Module, horizons: Sequence[float]) -> None:
         layer.t_max = float(horizon)
 
 
-def find_horizons(model: nn.Module, values: Tensor, share: float) -> list[float]:
-    """Horizons with which a share of the neurons of each layer spikes.
+def find_horizons(model: nn.Module, values: Tensor, fraction: float) -> list[float]:
+    """Horizons with which a fraction of the neurons of each layer spikes.
 
     Layer by layer, on what the layers before it still let through. The last layer, whose first
     spike is the answer, keeps its own.
@@ -51,21 +51,21 @@ def find_horizons(model: nn.Module, values: Tensor, share: float) -> list[float]
         Holds spiking layers, each used once; left as it is.
     values : Tensor
         Spike values of some hundred images, the input of ``model``.
-    share : float
-        Largest share of the outputs of a layer that is to spike, above 0 and at most 1.
+    fraction : float
+        Largest fraction of the outputs of a layer that is to spike, above 0 and at most 1.
 
     Returns
     -------
     horizons : list of float
-        For `set_horizons_`; a layer in which no more than ``share`` spikes keeps its own.
+        For `set_horizons_`; a layer in which no more than ``fraction`` spikes keeps its own.
 
     Raises
     ------
     ValueError
-        If ``share`` is outside its range, a layer runs more than once, or no output spikes.
+        If ``fraction`` is outside its range, a layer runs more than once, or no output spikes.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1; got {share}")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be above 0 and at most 1; got {fraction}")
     layers = spiking_layers(model)
     names = list(layers)
     horizons = [layer.t_max for layer in layers.values()]
@@ -81,7 +81,7 @@ def find_horizons(model: nn.Module, values: Tensor, share: float) -> list[float]
         place = names.index(name)
         if place == len(names) - 1:
             return output
-        keep = int(share * output.numel())
+        keep = int(fraction * output.numel())
         spikes = output[output.isfinite()]
         if len(spikes) <= keep:
             return output
@@ -92,5 +92,5 @@ def find_horizons(model: nn.Module, values: Tensor, share: float) -> list[float]
     with torch.no_grad(), hook_runs(model, limit):
         output = model(values)
     if not output.isfinite().any():
-        raise ValueError(f"with a share of {share} no output spikes; take a larger one")
+        raise ValueError(f"with a fraction of {fraction} no output spikes; take a larger one")
     return horizons

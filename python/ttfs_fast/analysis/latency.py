@@ -55,7 +55,7 @@ class SpikeTiming:
     spikes_by_decision: int
 
     @property
-    def share_by_decision(self) -> float:
+    def fraction_by_decision(self) -> float:
         """Share of a decided image's spikes that come no later than the decision; nan if none."""
         return self.spikes_by_decision / self.spikes if self.spikes else math.nan
 

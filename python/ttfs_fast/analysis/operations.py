@@ -183,7 +183,7 @@ class OperationCounts:
         heads = ("neurons", "synapses", "spikes in", "spikes out", "delivered", "causal")
         columns = [Column("layer", numeric=False), *(Column(head, whole) for head in heads)]
         columns += [
-            Column("share", "{:.0%}".format),
+            Column("fraction", "{:.0%}".format),
             Column("updates", whole),
             Column("kB", lambda size: f"{size / 1000:,.1f}"),
         ]
@@ -198,8 +198,8 @@ class OperationCounts:
         rows = []
         for name, row in zip(names, [*sizes, [*map(sum, zip(*sizes, strict=True))]], strict=True):
             spikes_in, spikes, delivered, causal, updates, size = (n / self.images for n in row[2:])
-            share = causal / delivered if delivered else None
-            counts = [spikes_in, spikes, delivered, causal, share, updates, size]
+            fraction = causal / delivered if delivered else None
+            counts = [spikes_in, spikes, delivered, causal, fraction, updates, size]
             rows.append([name, *row[:2], *counts])
         title = f"operations for an image, mean of {self.images:,}"
         table = Table("operations", title, columns, rows).rich()

@@ -35,7 +35,7 @@ class Perturbation:
     input_jitter : float
         Standard deviation of Gaussian noise on the times of the input spikes, in units of tau.
     output_jitter : float
-        Standard deviation of Gaussian noise on the time of every neuron's spike, as a share of
+        Standard deviation of Gaussian noise on the time of every neuron's spike, as a fraction of
         that time. The paper's measure of jitter, the mean of |t - t0| / t0, is sqrt(2 / pi) = 0.80
         of it. A spike that comes to lie behind its layer's horizon is none.
     dropped : float
@@ -79,7 +79,7 @@ class Perturbation:
                 raise ValueError(f"{name} must be from 0 to 1; got {value}")
         if self.stuck_silent + self.stuck_early > 1:
             raise ValueError(
-                "stuck_silent and stuck_early must leave a share of neurons that is not below 0; "
+                "stuck_silent and stuck_early must add up to at most 1; "
                 f"got {self.stuck_silent} and {self.stuck_early}"
             )
 
@@ -289,8 +289,8 @@ def _normal(values: Tensor, generator: torch.Generator) -> Tensor:
     return noise.to(values.device)
 
 
-def _drop(values: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    if not share:
+def _drop(values: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    if not fraction:
         return values
-    lost = torch.rand(values.shape, generator=generator) < share
+    lost = torch.rand(values.shape, generator=generator) < fraction
     return values.masked_fill(lost.to(values.device), math.inf)

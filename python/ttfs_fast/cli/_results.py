@@ -23,7 +23,7 @@ MOST_CHARACTERS = 4
 def print_result(result: "EvaluationResult") -> None:
     rows = [
         ("accuracy", f"{result.accuracy:.2%}", f"{result.correct:,} correct"),
-        ("silent images", f"{result.silent_share:.2%}", "no output spike, counted as wrong"),
+        ("silent images", f"{result.silent_fraction:.2%}", "no output spike, counted as wrong"),
         ("first spike", f"{result.first_spike_time:.3f} tau", "mean time of the decision"),
         (
             "spikes per neuron",

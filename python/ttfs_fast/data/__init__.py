@@ -1,4 +1,4 @@
-"""Labelled images to train and test on.
+"""Labeled images to train and test on.
 
 :func:`load_digits` is embedded in the package; :func:`load_mnist` and :func:`load_cifar10` read
 the published files from a folder, and can fetch them; :class:`ImageFolder` reads class folders.

@@ -27,7 +27,7 @@ class Augmentation:
     flip : bool
         Mirror half of the images, left to right.
     resized_crop : pair of float, optional
-        Least and largest share of the image's area that is cut out and scaled to ``size``:
+        Least and largest fraction of the image's area that is cut out and scaled to ``size``:
         GoogLeNet's augmentation, (0.08, 1).
     aspect : pair of float
         Least and largest ratio of the piece's width to its height, for ``resized_crop``.
@@ -62,7 +62,7 @@ class Augmentation:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if resized_crop is not None and not 0 < resized_crop[0] <= resized_crop[1] <= 1:
             raise ValueError(
-                f"resized_crop must be two shares of the area, 0 < least <= largest <= 1; got "
+                f"resized_crop must be two fractions of the area, 0 < least <= largest <= 1; got "
                 f"{resized_crop}"
             )
         if not 0 < aspect[0] <= aspect[1]:

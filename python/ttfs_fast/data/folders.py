@@ -141,7 +141,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         ), label
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """One image as (3, height, width), red, green and blue; grey ones are repeated.
+        """One image as (3, height, width), red, green and blue; gray ones are repeated.
 
         Raises
         ------
@@ -380,8 +380,8 @@ def _orientation(picture: Any) -> int:
         return 1
 
 
-def _bytes_of(grey: NDArray[Any], picture: Any) -> NDArray[np.uint8]:
-    """Grey of more than 8 bits, scaled by its own range, as (height, width, 3)."""
+def _bytes_of(gray: NDArray[Any], picture: Any) -> NDArray[np.uint8]:
+    """Gray of more than 8 bits, scaled by its own range, as (height, width, 3)."""
     # Pillow reads 16 bits of a PGM, and older versions those of a PNG, into 32.
     if picture.mode == "F" or (picture.mode == "I" and picture.format not in ("PNG", "PPM")):
         raise ValueError(
@@ -390,7 +390,7 @@ def _bytes_of(grey: NDArray[Any], picture: Any) -> NDArray[np.uint8]:
         )
     tags = picture.tag_v2 if picture.format == "TIFF" else {}
     largest = 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
-    scaled = (grey.astype(np.uint32) * 255 + largest // 2) // largest
+    scaled = (gray.astype(np.uint32) * 255 + largest // 2) // largest
     if tags.get(PHOTOMETRIC) == 0:  # 0 is white, and Pillow leaves that to its callers
         scaled = 255 - scaled
     return np.repeat(scaled.astype(np.uint8)[:, :, None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""Labelled images in memory."""
+"""Labeled images in memory."""
 
 import dataclasses
 import operator

@@ -83,7 +83,7 @@ def spiking_vgg16(
     width : float
         Factor on the channels of all layers but the last.
     in_channels : int
-        Channels of the images; 6 with both polarities of a colour image.
+        Channels of the images; 6 with both polarities of a color image.
     image_size : int or pair of int
         Height and width of the images; at least 32, because five pools halve them.
     classes : int
@@ -367,7 +367,7 @@ def spiking_googlenet(
 
     Inception modules join their branches along the channels, which needs nothing new: spike times
     stand side by side. Pools take the first spike. Left out are what has no counterpart in spike
-    times: the two local response normalisations, the dropout, and the two auxiliary classifiers
+    times: the two local response normalizations, the dropout, and the two auxiliary classifiers
     (they are not part of GoogLeNet's 6.8 million weights either).
 
     Parameters

@@ -72,14 +72,14 @@ class ReluNetwork(nn.Sequential):
     """The ordinary network of the same shape: convolutions, ReLU, max-pooling.
 
     Input: images, shape (N, in_channels, height, width). Output: logits, shape (N, classes).
-    He's initialisation, bias 0.
+    He's initialization, bias 0.
 
     Parameters
     ----------
     description : Description
         Its layers.
     batch_norm : bool
-        Normalise each layer but the last over the batch, before its ReLU.
+        Normalize each layer but the last over the batch, before its ReLU.
     device, dtype
         Of the parameters.
     """
@@ -104,14 +104,14 @@ def relu_counterpart(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> ReluNetwork:
-    """The ReLU network of the same shape as a spiking network, newly initialised.
+    """The ReLU network of the same shape as a spiking network, newly initialized.
 
     Parameters
     ----------
     network : SpikingNetwork or Description
         As the functions of :mod:`ttfs_fast.models` make it.
     batch_norm : bool
-        Normalise each layer but the last over the batch, before its ReLU.
+        Normalize each layer but the last over the batch, before its ReLU.
     device, dtype
         Of the parameters.
 

@@ -12,7 +12,7 @@ neuron CubaLIF (current-based, leaky integrate-and-fire):
 * First-spike pooling is a neuron for each window, which any of its inputs fires.
 * A delay is NIR's own node, Delay, in seconds.
 
-A simulator counts time in steps, so its spikes come about a step off; and it must honour the reset.
+A simulator counts time in steps, so its spikes come about a step off; and it must honor the reset.
 docs/nir.md says which do. What nodes do not say (padding, pools, how pixels become spikes) is in
 the graph's metadata, so that :func:`from_graph` gives the network back, bit for bit.
 

@@ -1,4 +1,4 @@
-"""Weights with a fixed sum: the reparametrisation that lets deep networks train.
+"""Weights with a fixed sum: the reparametrization that lets deep networks train.
 
 For every input that spikes before neuron j, the derivative of its spike value by the weight,
 (z_i - z_j) / D_j, is negative. What all weights of a neuron share therefore outweighs what tells
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ttfs_fast import ops
-from ttfs_fast.geometry import tap_shares
+from ttfs_fast.geometry import tap_fractions
 from ttfs_fast.layers import find_spiking_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
 
@@ -93,7 +93,7 @@ class ScaledBias(nn.Module):
 
 
 class _Centered(torch.autograd.Function):
-    """gain center(v) + share in two passes over v, and its gradient in two.
+    """gain center(v) + mean in two passes over v, and its gradient in two.
 
     Weights outnumber all else in a deep network: written with torch's operators, this would be a
     quarter of a training step of SpikingVGG16 in batches of 32.
@@ -102,9 +102,9 @@ class _Centered(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(v: Tensor, gain: Tensor, share: Tensor) -> Tensor:
+    def forward(v: Tensor, gain: Tensor, mean: Tensor) -> Tensor:
         means = _means(v)
-        return torch.mul(v, gain).add_(means.mul_(-gain).add_(share))
+        return torch.mul(v, gain).add_(means.mul_(-gain).add_(mean))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -120,8 +120,8 @@ class _Centered(torch.autograd.Function):
 
 def centered(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:
     """gain center(v) + total / N, for N inputs of each neuron."""
-    share = total / max(math.prod(v.shape[1:]), 1)
-    weight: Tensor = _Centered.apply(v, gain, share)  # type: ignore[no-untyped-call]
+    mean = total / max(math.prod(v.shape[1:]), 1)
+    weight: Tensor = _Centered.apply(v, gain, mean)  # type: ignore[no-untyped-call]
     return weight
 
 
@@ -159,7 +159,7 @@ def center_weights_(
 ) -> Model:
     """Start a network anew with weights of a fixed sum, and keep the sum while it trains.
 
-    Each spiking layer gets the parametrisation ``w = g center(v) + m / N`` of
+    Each spiking layer gets the parametrization ``w = g center(v) + m / N`` of
     :class:`CenteredWeight`. ``v`` starts as independent normal values, centered, each neuron's
     scaled so that ``g v`` has the norm ``norm``; biases start at 0.
 
@@ -172,10 +172,10 @@ def center_weights_(
         :mod:`ttfs_fast.models` that carry a description know it.
     total : float
         Sum m of each neuron's weights. Where padding leaves taps of a convolution without input,
-        m is divided by the share of the taps that have one, on average over the layer's outputs.
+        m is divided by the fraction of the taps that have one, on average over the layer's outputs.
     norm : float
         Norm s of what is left of a neuron's weights without their mean, divided likewise by the
-        root of that share. The spread of spike times over the neurons of a layer is about s / m
+        root of that fraction. The spread of spike times over the neurons of a layer is about s / m
         times that of its inputs.
     relative : bool
         With true, g = s / sqrt(N), so that v starts with deviation 1: the learning rate of Adam
@@ -192,8 +192,8 @@ def center_weights_(
     Raises
     ------
     ValueError
-        If the model has no spiking layer, has parametrised ones already, a number is out of its
-        range, or the corners of a layer would be silent: there ``total`` times the share of the
+        If the model has no spiking layer, has parametrized ones already, a number is out of its
+        range, or the corners of a layer would be silent: there ``total`` times the fraction of the
         taps that have an input must exceed 1.
 
     Notes
@@ -214,10 +214,10 @@ def center_weights_(
     """
     _check_positive("norm", norm)
     layers = _plain_layers(model)
-    shares = _shares(model, layers, image_shape)
+    fractions = _tap_fractions(model, layers, image_shape)
     totals = {}
     for name in layers:
-        mean, least = shares[name]
+        mean, least = fractions[name]
         totals[name] = total / mean
         if not totals[name] * least > 1:
             raise ValueError(
@@ -226,7 +226,7 @@ def center_weights_(
             )
     for name, layer in layers.items():
         inputs = max(math.prod(layer.weight.shape[1:]), 1)
-        own_norm = norm / math.sqrt(shares[name][0])
+        own_norm = norm / math.sqrt(fractions[name][0])
         gain = own_norm / math.sqrt(inputs) if relative else 1.0
         module = CenteredWeight(totals[name], gain, own_norm)
         start = center(
@@ -261,7 +261,7 @@ def renormalize_weights_(model: Model) -> Model:
     Parameters
     ----------
     model : Module
-        As :func:`center_weights_` made it; layers without a parametrisation are left alone.
+        As :func:`center_weights_` made it; layers without a parametrization are left alone.
 
     Returns
     -------
@@ -299,7 +299,7 @@ def fold_(model: Model) -> Model:
     Parameters
     ----------
     model : Module
-        As :func:`center_weights_` made it; layers without a parametrisation are left alone.
+        As :func:`center_weights_` made it; layers without a parametrization are left alone.
 
     Returns
     -------
@@ -334,39 +334,39 @@ def _plain_layers(model: nn.Module) -> dict[str, SpikingConv2d | SpikingLinear]:
     layers = find_spiking_layers(model, required=True)
     for name, layer in layers.items():
         if is_computed(layer, "weight") or is_computed(layer, "bias"):
-            raise ValueError(f"the weights of {name} are parametrised already; call fold_ first")
+            raise ValueError(f"the weights of {name} are parametrized already; call fold_ first")
     return layers
 
 
-def _shares(
+def _tap_fractions(
     model: nn.Module,
     layers: dict[str, SpikingConv2d | SpikingLinear],
     image_shape: Sequence[int] | None,
 ) -> dict[str, tuple[float, float]]:
-    """For each layer, the share of its taps that have an input: mean and least."""
+    """For each layer, the fraction of its taps that have an input: mean and least."""
     convolutions = {n: layer for n, layer in layers.items() if isinstance(layer, SpikingConv2d)}
-    shares = dict.fromkeys(layers, (1.0, 1.0))
+    fractions = dict.fromkeys(layers, (1.0, 1.0))
     padded = [layer for layer in convolutions.values() if layer.padding not in ((0, 0), "valid")]
     if not padded:
-        return shares
+        return fractions
     sizes = _input_sizes(model, convolutions, image_shape)
     for name, layer in convolutions.items():
         if name not in sizes:
             raise ValueError(f"{name} is not used when the model runs; its borders are not known")
-        shares[name] = _share(layer, sizes[name])
-    return shares
+        fractions[name] = _tap_fraction(layer, sizes[name])
+    return fractions
 
 
-def _share(layer: SpikingConv2d, sizes: dict[tuple[int, int], int]) -> tuple[float, float]:
+def _tap_fraction(layer: SpikingConv2d, sizes: dict[tuple[int, int], int]) -> tuple[float, float]:
     """Share of the taps that have an input, over the outputs at all places of a convolution."""
     found = {
-        size: tap_shares(size, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        size: tap_fractions(size, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         for size in sizes
     }
-    least = min(share[1] for share in found.values())
+    least = min(fraction[1] for fraction in found.values())
     if len(found) == 1:
         return next(iter(found.values()))[0], least
-    means = sum(sizes[size] * share[0] for size, share in found.items())
+    means = sum(sizes[size] * fraction[0] for size, fraction in found.items())
     return means / sum(sizes.values()), least
 
 

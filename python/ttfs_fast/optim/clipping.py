@@ -16,7 +16,7 @@ def clip_gradient_(
     *,
     error_if_nonfinite: bool = True,
 ) -> float:
-    """Keep each weight matrix's row-normalised gradient norm at or below a limit, in place.
+    """Keep each weight matrix's row-normalized gradient norm at or below a limit, in place.
 
     The gradient of a weight matrix, seen as (out, inputs), is scaled down as a whole if its
     Frobenius norm divided by its number of rows, the output neurons, exceeds ``max_norm``. Call
@@ -38,7 +38,7 @@ def clip_gradient_(
     Returns
     -------
     largest : float
-        Largest row-normalised norm before clipping; NaN or infinity if a gradient held one; 0
+        Largest row-normalized norm before clipping; NaN or infinity if a gradient held one; 0
         if there was no gradient.
 
     Raises
@@ -64,7 +64,7 @@ def clip_gradient_(
     if not groups:
         return 0.0
     largest = 0.0
-    ratios = _row_normalised_norms(groups)
+    ratios = _row_normalized_norms(groups)
     nonfinite = [ratio for ratio in ratios if not math.isfinite(ratio)]
     if nonfinite and error_if_nonfinite:
         shapes = ", ".join(
@@ -117,7 +117,7 @@ def _norm(grad: Tensor) -> Tensor:
     return whole
 
 
-def _row_normalised_norms(groups: list[list[Tensor]]) -> list[float]:
+def _row_normalized_norms(groups: list[list[Tensor]]) -> list[float]:
     norms = [_norm(g) for grads in groups for g in grads]
     values = iter(torch.stack([norm.to(norms[0].device) for norm in norms]).tolist())
     ratios = []

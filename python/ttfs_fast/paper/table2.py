@@ -88,7 +88,7 @@ def _timing(network: EvaluatedNetwork) -> dict[str, Any]:
         "decision": quantiles(decision),
         "margin": quantiles(margin),
         "last_spike": quantiles(last),
-        "share_by_decision": finite(timing.share_by_decision),
+        "fraction_by_decision": finite(timing.fraction_by_decision),
         "decided": timing.decided(grid).tolist(),
         "decided_right": timing.decided_right(grid).tolist(),
         "edges": timing.edges.tolist(),
@@ -168,7 +168,7 @@ def _headline(context: Context, result: dict[str, Any]) -> str:
     if timing["decision"]["mean"] is not None:
         text += (
             f". The decision falls after {timing['decision']['mean']:.2f} tau on average, when "
-            f"{percent(0)(timing['share_by_decision'])} of the spikes have come"
+            f"{percent(0)(timing['fraction_by_decision'])} of the spikes have come"
         )
     return f"{text}."
 
@@ -377,8 +377,8 @@ def _latency(context: Context, result: dict[str, Any]) -> Table:
                 timing["decision"]["q95"],
                 timing["margin"]["median"],
                 timing["last_spike"]["mean"],
-                timing["share_by_decision"],
-                own["silent_share"],
+                timing["fraction_by_decision"],
+                own["silent_fraction"],
             ]
         )
     columns = [
@@ -403,9 +403,11 @@ def _latency(context: Context, result: dict[str, Any]) -> Table:
 
 def _layers(context: Context, result: dict[str, Any]) -> Table:
     rows = [
-        [network.title, name, share]
+        [network.title, name, fraction]
         for network in context.networks
-        for name, share in result[network.key]["evaluation"]["spikes_per_neuron_by_layer"].items()
+        for name, fraction in result[network.key]["evaluation"][
+            "spikes_per_neuron_by_layer"
+        ].items()
     ]
     columns = [
         Column("network", numeric=False),

@@ -150,7 +150,7 @@ def measure_leads(steps: list[HorizonStep], model: nn.Module, values: Tensor) ->
     sizes = [_size(1 - values.double() / steps[0].horizon)]
     means: list[Tensor] = []
 
-    def see(name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def measure(name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         step = steps[len(means)]
         means.append(1 - inputs[0][:, :-1].double().mean(0, keepdim=True) / step.horizon)
         leads = 1 - output.double() / step.horizon_out
@@ -159,7 +159,7 @@ def measure_leads(steps: list[HorizonStep], model: nn.Module, values: Tensor) ->
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), hook_runs(model, see):
+        with torch.no_grad(), hook_runs(model, measure):
             model(values)
     finally:
         model.train(training)

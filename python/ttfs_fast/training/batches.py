@@ -24,13 +24,13 @@ class Batch:
         Spike values, float32. With several processes b may be 0.
     labels : int64 Tensor, shape (b,)
         Classes of the images.
-    whole : int
+    global_batch_size : int
         Images in the whole batch, of all processes.
     """
 
     values: Tensor
     labels: Tensor
-    whole: int
+    global_batch_size: int
 
 
 @dataclass(frozen=True)

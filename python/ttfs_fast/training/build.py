@@ -65,7 +65,7 @@ MNIST_SHAPE = ImageShape(1, 28, 28, 10)
 
 
 def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True) -> nn.Module:
-    """A new network, initialised by torch's global generator.
+    """A new network, initialized by torch's global generator.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True)
     shape : ImageShape
         The images it is for.
     centered : bool
-        With false, leave out the parametrisation of ``weight_sum`` and fold layers with a horizon,
+        With false, leave out the parametrization of ``weight_sum`` and fold layers with a horizon,
         to load folded weights.
 
     Returns

@@ -418,14 +418,14 @@ class TrainConfig:
         if self.label_smoothing and self.exclude_target:
             raise ValueError("label_smoothing and exclude_target contradict each other; give one")
         if self.neuron == "relu-norm" and self.processes > 1:
-            raise ValueError("batch normalisation counts on one process; train it with one")
+            raise ValueError("batch normalization counts on one process; train it with one")
         if self.neuron == "relu-norm" and self.grad_accum_steps > 1:
             raise ValueError(
                 f"batch normalization counts over whole batches; grad_accum_steps must be 1 with "
                 f"neuron relu-norm, got {self.grad_accum_steps}"
             )
         if self.normalizes and self.batch_size == 1:
-            raise ValueError("batch normalisation needs a batch_size of at least 2; got 1")
+            raise ValueError("batch normalization needs a batch_size of at least 2; got 1")
         if self.horizons and not math.isinf(self.t_max):
             raise ValueError("horizons replace t_max; give one of the two")
         if self.horizons and self.neuron != "spiking":
@@ -474,21 +474,21 @@ class TrainConfig:
         """Whether layers of the network take their statistics from the batch."""
         return self.neuron in ("horizon", "relu-norm")
 
-    def learning_rate(self, epoch: int, share: float = 1.0) -> float:
+    def learning_rate(self, epoch: int, fraction: float = 1.0) -> float:
         """Learning rate of a step.
 
         Parameters
         ----------
         epoch : int
             The epoch, counted from 0.
-        share : float
-            Share of the epoch that is done after the step; 1 for its last step.
+        fraction : float
+            Fraction of the epoch that is done after the step; 1 for its last step.
 
         Notes
         -----
         The paper's section 4.1, if the schedule is linear.
         """
-        position = epoch + share
+        position = epoch + fraction
         if self.schedule == "linear":
             rate = self.lr + epoch * ((self.min_lr - self.lr) / self.epochs)
         else:

@@ -67,4 +67,4 @@ class TrainingLoss:
         )
         if self._teacher is not None:
             losses = self._teacher.share_of(losses, output, batch.values, config, **self._max_time)
-        return losses / batch.whole
+        return losses / batch.global_batch_size

@@ -22,8 +22,8 @@ def make_fabric() -> Any:
     return fabric
 
 
-def leave(fabric: Any) -> None:
-    """Part in good order: gloo's threads abort a process that ends while they run."""
+def close(fabric: Any) -> None:
+    """End the process group: otherwise gloo's threads abort a process that ends."""
     if fabric.world_size > 1:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

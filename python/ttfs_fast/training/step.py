@@ -147,7 +147,7 @@ class TrainingStep:
         watch : SpikeCounter, optional
             Counts the spikes of the forward pass.
         """
-        if batch.whole < self._least_images:
+        if batch.global_batch_size < self._least_images:
             return StepResult(self._answer(batch), learned=False, skipped=True)
         if not self.model.training:
             self._runs.train()
@@ -192,7 +192,7 @@ class TrainingStep:
                 watched = nullcontext() if watch is None else watch_layers(self.model, watch)
                 with self._autocast, watched:
                     output = self._runs(values)
-                last = self.loss(output, Batch(values, labels, batch.whole))
+                last = self.loss(output, Batch(values, labels, batch.global_batch_size))
                 # DistributedDataParallel takes the mean over the processes. The data term must be
                 # their sum; the costs are the same in all, and count with the last piece.
                 total = last.data * self._processes
@@ -292,7 +292,7 @@ class StepTotals:
             )
 
     def means(self) -> dict[str, float]:
-        """The loss and its terms by step, accuracy by image, and the share of spikes."""
+        """The loss and its terms by step, accuracy by image, and the fraction of spikes."""
         data, weight_sum, l2 = (self._reduced[:3] / self.steps).tolist()
         return {
             "loss": data + self._weight_sum_cost * weight_sum + self._l2_cost * l2,

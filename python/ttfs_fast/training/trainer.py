@@ -49,7 +49,7 @@ from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
 from ttfs_fast.training.objective import TrainingLoss
-from ttfs_fast.training.processes import leave, lost_connection, make_fabric
+from ttfs_fast.training.processes import close, lost_connection, make_fabric
 from ttfs_fast.training.run_folder import RunFolder
 from ttfs_fast.training.step import StepTotals, TrainingStep
 from ttfs_fast.training.tensorboard import Scalars
@@ -146,10 +146,10 @@ def train(
     refuse_in_starting_worker()
     run = Path(out_dir)
     fabric = make_fabric()
-    leads = fabric.global_rank == 0
+    is_main_process = fabric.global_rank == 0
     config = dataclasses.replace(config, processes=fabric.world_size)
-    with use_folder(run) if leads else nullcontext():
-        told = callback if callback is not None and leads else Callback()
+    with use_folder(run) if is_main_process else nullcontext():
+        told = callback if callback is not None and is_main_process else Callback()
         return _train(config, run, fabric, resume, overwrite, told, tensorboard)
 
 
@@ -163,10 +163,12 @@ def _train(
     tensorboard: bool,
 ) -> TrainResult:
     """`train`, in a folder that is this run's alone."""
-    leads = fabric.global_rank == 0
-    curves = Scalars(run, write=tensorboard and leads)  # refuses before anything is replaced
+    is_main_process = fabric.global_rank == 0
+    curves = Scalars(
+        run, write=tensorboard and is_main_process
+    )  # refuses before anything is replaced
     saved = None
-    if leads or resume:
+    if is_main_process or resume:
         saved = _saved_config(run, resume=resume, overwrite=overwrite)
     if config.threads is None:
         threads = torch.get_num_threads() if saved is None else saved.threads
@@ -202,18 +204,18 @@ def _train(
         )
         if checkpoint is not None:
             session.restore(checkpoint)
-            if leads:
+            if is_main_process:
                 remove_older(run, checkpoint.epoch)
         elif config.initial_checkpoint is not None:
             session.start_from(config.initial_checkpoint)
-        if saved is None and leads:
+        if saved is None and is_main_process:
             # Now that nothing in the settings has turned out not to fit the data or each other.
             RunFolder(run).remove_training()
             replace_file(RunFolder(run).config, f"{config.to_json()}\n".encode())
         session.announce()
         try:
             result = session.run_to_end()
-            leave(fabric)
+            close(fabric)
             return result
         except KeyboardInterrupt:
             callback.log(
@@ -396,8 +398,8 @@ class _Session:
         )
         steps = len(self.batches)
         done = len(self.records)
-        leads = self.fabric.global_rank == 0
-        if done and leads:
+        is_main_process = self.fabric.global_rank == 0
+        if done and is_main_process:
             write_log(RunFolder(self.run).log, self.records)
             self.scalars.write(self.records)
         evaluation: EvaluationResult | None = None
@@ -422,7 +424,7 @@ class _Session:
                 if config.patience_epochs and self._best_epoch() == len(self.records) - 1:
                     state = self.network.state_dict()
                     self.best = {name: value.clone() for name, value in state.items()}
-                if leads:
+                if is_main_process:
                     self.save()
                     self.scalars.write(self.records)
                 self.callback.log(_line(record, config.epochs))

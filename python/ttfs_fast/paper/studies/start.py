@@ -130,7 +130,7 @@ def _followed(
                 layer.spread_over_images,
                 noise,
                 layer.time_gradient,
-                layer.causal_share,
+                layer.causal_fraction,
             )
         )
     return rows
