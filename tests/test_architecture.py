@@ -1,4 +1,4 @@
-"""The order of imports that CONTRIBUTING.md draws, and what has one home."""
+"""The order of imports that CONTRIBUTING.md draws, and ideas that have one place."""
 
 import ast
 import re
@@ -222,8 +222,8 @@ def test_spiking_layers_are_looked_up_in_one_place() -> None:
         for place in look_ups(name, ast.parse(path.read_text("utf-8")))
     ]
     assert found == []
-    home = ast.parse(modules()["layers"].read_text("utf-8"))
-    names = [node.name for node in ast.walk(home) if isinstance(node, ast.FunctionDef)]
+    source = ast.parse(modules()["layers"].read_text("utf-8"))
+    names = [node.name for node in ast.walk(source) if isinstance(node, ast.FunctionDef)]
     assert "find_spiking_layers" in names
 
 

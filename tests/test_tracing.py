@@ -43,7 +43,7 @@ def quantized() -> nn.Module:
     return prepare_qat_(network(), 4)
 
 
-def held() -> nn.Module:
+def frozen() -> nn.Module:
     return freeze_codes_(quantized())
 
 
@@ -59,7 +59,7 @@ def relu() -> nn.Module:
     return DecodeSpikes(relu_counterpart(vgg_stack(4, in_channels=2, width=0.1)), Encoding(1.0))
 
 
-NETWORKS = (network, centered, quantized, held, deep, inception)
+NETWORKS = (network, centered, quantized, frozen, deep, inception)
 
 
 def images(count: int, make: Callable[[], nn.Module], seed: int) -> Tensor:

@@ -138,8 +138,8 @@ def test_networks_of_all_kinds_are_measured() -> None:
     net = spiking_googlenet(width=0.05, in_channels=2, image_size=64, classes=5).train()
     check = check_limits(net, (2, 64, 64), NONE)
     assert net.training
-    held = sum(p.numel() for p in net.parameters())
-    assert sum(layer.weights for layer in check.layers if layer.kind == "neurons") == held
+    expected = sum(p.numel() for p in net.parameters())
+    assert sum(layer.weights for layer in check.layers if layer.kind == "neurons") == expected
     first = HorizonConv2d(1, 3, 3, padding=1, t_in=0.3)
     model = nn.Sequential(first, nn.Flatten(), HorizonLinear(48, 4, t_in=first.t_out))
     conv, dense = check_limits(model, (1, 4, 4), NONE).layers

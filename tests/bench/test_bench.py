@@ -180,17 +180,17 @@ def test_the_dense_mnist_network_has_the_same_shapes() -> None:
 
 
 def test_the_peak_of_a_process_counts_what_it_held() -> None:
-    # In one of its own: in this one, what earlier tests held counts.
+    # In one of its own: in this one, the memory of earlier tests counts.
     program = """
 import torch
 from ttfs_fast.bench.memory import peak_bytes
 
 before = peak_bytes()
 block = torch.ones(2**26)  # 256 MiB
-held = before + 0.5 * block.nbytes
-assert peak_bytes() >= held
+peak = before + 0.5 * block.nbytes
+assert peak_bytes() >= peak
 del block
-assert peak_bytes() >= held
+assert peak_bytes() >= peak
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

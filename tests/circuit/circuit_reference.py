@@ -1,4 +1,4 @@
-"""The circuit again, slow and plain: what the simulator is held against."""
+"""The circuit again, slow and plain: what the simulator is compared with."""
 
 import math
 
@@ -21,7 +21,7 @@ def integrate(p: CircuitParameters, times, weights, end, *, detuning=0.0, leak=0
     order = [i for i in order if times[i] < end and weights[i] != 0]
     if not order:
         return math.inf
-    # Before the first input the loop is in lock and the membrane is held.
+    # Before the first input the loop is in lock and the membrane is reset.
     state = np.array([detuning, detuning, 0.0])
 
     def slope(_, y):

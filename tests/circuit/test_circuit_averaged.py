@@ -139,7 +139,7 @@ def test_a_crossing_that_would_be_undone_within_the_step_counts() -> None:
     assert 0.05 < expected < 0.15
     assert p.network_time(found) == pytest.approx(expected, abs=1e-8)
     # With little damping the membrane swings over its end value: its peak is above the threshold,
-    # where it rests is below.
+    # where it settles is below.
     p = with_corner(0.25)
     rising = simulate(p, [0.0], [0.95], duration=20 * p.tau, step=p.tau / 4)
     assert p.network_time(rising.fire_times[0]) == pytest.approx(

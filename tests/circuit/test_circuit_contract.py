@@ -339,7 +339,7 @@ def beside() -> Iterator[list[int]]:
 
 
 def test_the_interpreter_runs_on_meanwhile(beside: list[int]) -> None:
-    """One call into the core: with the lock held, the other thread would stand still."""
+    """One call into the core: if it kept the lock, the other thread would wait."""
     before = beside[0]
     call_core(
         fire=np.empty(4000),

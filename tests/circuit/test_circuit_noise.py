@@ -29,7 +29,7 @@ def threefry(key: tuple[int, int], counter: tuple[int, int]) -> tuple[int, int]:
 
 
 def test_threefry_known_answers() -> None:
-    """The published vectors, for the plain version that the kernels are held against."""
+    """The published vectors, for the plain version that the kernels are compared with."""
     assert threefry((0, 0), (0, 0)) == (0xC2B6E3A8C2C69865, 0x6F81ED42F350084D)
     assert threefry((MASK, MASK), (MASK, MASK)) == (0xE02CB7C4D95D277A, 0xD06633D0893B8B68)
     assert threefry(
@@ -60,8 +60,8 @@ def test_the_normals_are_normal() -> None:
 
 
 def test_phase_noise_has_its_stationary_error_and_its_random_walk() -> None:
-    """Var e = q (1 / k + 1 / w_lf) / 2 with q = 2 D, all along; without input the membrane is held,
-    and after one its phase walks with 2 D t more than the integrated error's variance."""
+    """Var e = q (1 / k + 1 / w_lf) / 2 with q = 2 D, all along. Without input the membrane is
+    reset, and after one its phase walks with 2 D t more than the integrated error's variance."""
     noise = Nonidealities(phase_noise=-105.0)
     diffusion = noise.diffusion
     assert diffusion == pytest.approx(10**-10.5 * (2 * math.pi * 1e6) ** 2)

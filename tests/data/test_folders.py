@@ -300,7 +300,7 @@ def test_a_class_none_of_whose_images_can_be_read_is_an_error(tmp_path: Path) ->
     tree(tmp_path)
     for name in ("0.png", "1.JPEG"):
         (tmp_path / "val" / "bee" / name).write_bytes(b"no image")
-    with pytest.raises(ImageError, match="no image of the classes bee can be read: mend them"):
+    with pytest.raises(ImageError, match="no image of the classes bee can be read: replace them"):
         load_images(ImageFolder(tmp_path, "val"), corrupt="skip")
 
 

@@ -2,7 +2,7 @@
 
 Every input is a spoilt copy of a file in tests/fuzz/corpus. The same seed gives the same inputs. An
 input that makes a parser do what it does not document is kept in build/fuzz, and the exit status is
-1: mend the parser, and add the input to the corpus, which the tests go through.
+1: fix the parser, and add the input to the corpus, which the tests go through.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def fuzz(target: Target, count: int, seed: int, folder: Path, found: Path, most:
     place = folder / target.name
     place.mkdir()
     for number in range(count):
-        if number < len(corpus):  # first the corpus as it is: what was found once stays mended
+        if number < len(corpus):  # first the corpus as it is: what was fixed once stays fixed
             content = corpus[number]
         elif words:
             content = "\n".join(mutated_arguments(chance, lines, words)).encode(errors="replace")

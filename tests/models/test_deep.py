@@ -297,5 +297,5 @@ def test_trained_weights_that_ship(
 def test_trained_weights_fit_no_other_network() -> None:
     with pytest.raises(ValueError, match=r"6 channels \(both polarities\).*leave these arguments"):
         cifar_scnn(pretrained=True, in_channels=3)
-    with pytest.raises(ValueError, match="no trained weights of 'vgg8' ship; there are mnist_scnn"):
+    with pytest.raises(ValueError, match="no trained weights of 'vgg8'; choose one of mnist_scnn"):
         pretrained_weights("vgg8")  # type: ignore[arg-type]

@@ -4,7 +4,7 @@
 
 Each neuron has random inputs and weights of a random family; each instruction set computes it in
 float32 and float64, and a float64 evaluation of the definition (`ttfs_fast.reference`) is what it
-is held against; where float64 differs, which rounds as much itself, one in rational numbers.
+is compared with; where float64 differs, which rounds as much itself, one in rational numbers.
 float32 is to agree within 1e-5 and float64 within 1e-12; whatever differs by more is one of
 
 - *near tie*: the membrane condition F comes so close to 0 at some input spike that the rounding of
@@ -97,14 +97,14 @@ def touching(z: Tensor, weights: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Counts:
     """What became of a draw's neurons, by kind, and how many spike."""
 
     counts: Counter[str]
     spiking: int
 
 
-def judge(draw: Draw, dtype: torch.dtype) -> Verdict:
+def judge(draw: Draw, dtype: torch.dtype) -> Counts:
     """Compare the kernels, on the instruction set in use, with the definition."""
     inputs, weights = draw.inputs.to(dtype), draw.weights.to(dtype)
     got = spiking_linear(inputs, weights, t_max=draw.t_max)
@@ -124,7 +124,7 @@ def judge(draw: Draw, dtype: torch.dtype) -> Verdict:
                 counts["agree"] += 1
                 continue
         counts[kind(one, neuron, got[r, j], z, d, eps, draw.t_max)] += 1
-    return Verdict(counts, int(exact.isfinite().sum()))
+    return Counts(counts, int(exact.isfinite().sum()))
 
 
 def double(value: float | Fraction) -> Tensor:
@@ -167,7 +167,7 @@ def kind(
     return "unexplained"
 
 
-def run(neurons: int, seed: int) -> dict[tuple[str, torch.dtype], Verdict]:
+def run(neurons: int, seed: int) -> dict[tuple[str, torch.dtype], Counts]:
     """Every instruction set, in float32 and float64, on the same neurons."""
     before = ttfs_fast.instruction_set()
     results = {}
@@ -179,10 +179,10 @@ def run(neurons: int, seed: int) -> dict[tuple[str, torch.dtype], Verdict]:
                 spiking = 0
                 given = draws(seed)
                 for _ in range(math.ceil(neurons / NEURONS)):
-                    verdict = judge(next(given), dtype)
-                    counts += verdict.counts
-                    spiking += verdict.spiking
-                results[isa, dtype] = Verdict(counts, spiking)
+                    found = judge(next(given), dtype)
+                    counts += found.counts
+                    spiking += found.spiking
+                results[isa, dtype] = Counts(counts, spiking)
     finally:
         ttfs_fast.set_instruction_set(before)
     return results
@@ -196,12 +196,12 @@ def main() -> int:
     torch.set_num_threads(1)
     begin = time.perf_counter()
     bad = 0
-    for (isa, dtype), verdict in run(given.neurons, given.seed).items():
-        counts = verdict.counts
+    for (isa, dtype), found in run(given.neurons, given.seed).items():
+        counts = found.counts
         bad += counts["unexplained"]
         print(
             f"{isa} {str(dtype).removeprefix('torch.')}: {counts.total():,} neurons, "
-            f"{verdict.spiking:,} spike; within {TOLERANCE[dtype]:g}: {counts['agree']:,}, "
+            f"{found.spiking:,} spike; within {TOLERANCE[dtype]:g}: {counts['agree']:,}, "
             f"near tie: {counts['near tie']}, small D: {counts['small D']}, "
             f"unexplained: {counts['unexplained']}",
             flush=True,

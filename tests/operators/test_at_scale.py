@@ -14,10 +14,10 @@ def test_every_disagreement_is_explained(seed: int) -> None:
     count = len(FAMILIES) * NEURONS
     results = run(count, seed)
     assert {isa for isa, _ in results} == set(ttfs_fast.instruction_sets())
-    for verdict in results.values():
-        assert verdict.counts.total() == count
-        assert verdict.counts["unexplained"] == 0, verdict
-        assert 0.25 * count < verdict.spiking < count
+    for found in results.values():
+        assert found.counts.total() == count
+        assert found.counts["unexplained"] == 0, found
+        assert 0.25 * count < found.spiking < count
 
 
 def test_neurons_at_the_threshold_are_told_from_wrong_ones() -> None:

@@ -93,10 +93,10 @@ def test_the_norm_is_restored(relative: bool, seed: int) -> None:
     sums = {n: m.weight.detach().flatten(1).sum(1) for n, m in layers_of(model).items()}
     assert renormalize_weights_(model) is model
     for name, layer in layers_of(model).items():
-        held = deviations(layer)
+        renormalized = deviations(layer)
         assert (moved[name].norm(dim=1) / before[name] - 1).abs().mean() > 0.02, name
-        assert torch.allclose(held.norm(dim=1), before[name], rtol=1e-5), name
-        assert nn.functional.cosine_similarity(held, moved[name]).min() > 1 - 1e-5, name
+        assert torch.allclose(renormalized.norm(dim=1), before[name], rtol=1e-5), name
+        assert nn.functional.cosine_similarity(renormalized, moved[name]).min() > 1 - 1e-5, name
         assert torch.allclose(layer.weight.detach().flatten(1).sum(1), sums[name], atol=1e-5), name
         v = layer.parametrizations.weight.original
         assert torch.allclose(v, center(v), atol=1e-5), name

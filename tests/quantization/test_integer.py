@@ -398,7 +398,7 @@ def test_every_layer_on_mnist(
     images = load_mnist(data_root, train=False).images
     codes = net.encode(images)
     expected = []
-    with ThreadPoolExecutor(2) as halves:  # the reference is slow, and lets go of the interpreter
+    with ThreadPoolExecutor(2) as halves:  # the slow reference releases the interpreter lock
         for i in range(len(net.layer_infos())):
             parts = halves.map(functools.partial(net.reference, i), np.array_split(codes, 2))
             codes = np.concatenate(list(parts))

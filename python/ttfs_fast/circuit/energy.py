@@ -29,7 +29,7 @@ def energy(
     loop_time : array_like
         Seconds during which VCO1 and VCO2, the detector and the bias run.
     membrane_time : array_like
-        Seconds during which VCO3 and VCO4 run: from the first input to the spike, as both are held
+        Seconds during which VCO3 and VCO4 run: from the first input to the spike, as both are reset
         in reset before and after.
 
     Returns

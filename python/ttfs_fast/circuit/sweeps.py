@@ -24,7 +24,7 @@ class OperatingPoint:
     weight_full_scale : float
         Range of the resistor banks.
     noise : Nonidealities
-        What acts besides the swept quantity.
+        What acts in addition to the swept quantity.
     """
 
     times: tuple[float, ...]

@@ -193,7 +193,7 @@ Debug = Annotated[bool, flag("--debug", "On an error, show where in the code it 
 
 @contextmanager
 def friendly_errors(debug: bool) -> Iterator[None]:
-    """Turn what a user can mend into one line on standard error and exit status 2."""
+    """Turn an error that a user can correct into one line on standard error and exit status 2."""
     try:
         yield
         sys.stdout.flush()

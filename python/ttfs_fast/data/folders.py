@@ -169,7 +169,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
                 if _hidden([name]) or path.is_file():
                     continue
                 if not path.exists():
-                    raise ImageError(f"{path} is a link to what is not there: mend or remove it")
+                    raise ImageError(f"{path} is a broken link: repair or remove it")
                 yield f"{prefix}{name}/"
                 yield from _files_below(path, f"{prefix}{name}")
             return
@@ -296,7 +296,7 @@ def check_classes(folder: ImageFolder, broken: set[int]) -> None:
     gone = np.bincount(folder.labels[sorted(broken)], minlength=len(folder.classes))
     if empty := [folder.classes[i] for i in np.flatnonzero((gone > 0) & (gone == left))]:
         raise ImageError(
-            f"{folder.path}: no image of the classes {listed(empty)} can be read: mend them, or "
+            f"{folder.path}: no image of the classes {listed(empty)} can be read: replace them, or "
             "remove the class folders"
         )
 

@@ -200,7 +200,7 @@ def cifar_scnn(
     Parameters
     ----------
     pretrained : bool
-        Load the weights that ship with the package, trained on CIFAR-10 from both polarities of the
+        Load the weights in the package, trained on CIFAR-10 from both polarities of the
         pixels (docs/results/deep.md says how).
     weights : path, optional
         The folder of the weights that the authors published, ``weight_CFAR1.npy`` to
@@ -275,7 +275,7 @@ def cifar_vgg(
     Parameters
     ----------
     pretrained : bool
-        Load the weights that ship with the package, trained on CIFAR-10 from both polarities of the
+        Load the weights in the package, trained on CIFAR-10 from both polarities of the
         pixels (docs/results/deep.md says how).
     in_channels : int, optional
         Channels of the images: by default 3, with `pretrained` 6.

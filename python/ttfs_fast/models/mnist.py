@@ -53,7 +53,7 @@ def mnist_scnn(
     Parameters
     ----------
     pretrained : bool
-        Load the weights that ship with the package, trained on MNIST (docs/results/mnist.md says
+        Load the weights in the package, trained on MNIST (docs/results/mnist.md says
         how).
     weights : path, optional
         Load a ``.safetensors`` file, as ``ttfs-fast train`` writes it, or the folder of the

@@ -18,7 +18,9 @@ PRETRAINED: tuple[PretrainedName, ...] = get_args(PretrainedName)
 def pretrained_weights(name: PretrainedName = "mnist_scnn") -> AbstractContextManager[Path]:
     """The file of a network's trained weights, for the length of a ``with`` block."""
     if name not in PRETRAINED:
-        raise ValueError(f"no trained weights of {name!r} ship; there are {', '.join(PRETRAINED)}")
+        raise ValueError(
+            f"there are no trained weights of {name!r}; choose one of {', '.join(PRETRAINED)}"
+        )
     file = resources.files("ttfs_fast.models") / "weights" / f"{name}.safetensors"
     return resources.as_file(file)
 

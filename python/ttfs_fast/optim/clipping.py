@@ -31,14 +31,14 @@ def clip_gradient_(
     max_norm : float
         The limit; above 0.
     error_if_nonfinite : bool
-        What to do about a gradient that holds NaN or infinity, which no scaling can mend: raise
+        What to do about a gradient that holds NaN or infinity, which no scaling corrects: raise
         and leave all gradients as they are, or leave that one as it is and return its norm, so
         that the caller can skip the step.
 
     Returns
     -------
     largest : float
-        Largest row-normalized norm before clipping; NaN or infinity if a gradient held one; 0
+        Largest row-normalized norm before clipping; NaN or infinity if a gradient has one; 0
         if there was no gradient.
 
     Raises

@@ -344,7 +344,7 @@ def _distinct(networks: list[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
 
 
 def _cifar(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
-    """The networks for CIFAR-10 that ship with the package, if its images are there."""
+    """The pretrained networks for CIFAR-10, if its images are there."""
     names: tuple[PretrainedName, ...] = ("cifar_scnn", "cifar_vgg")
     networks = [
         EvaluatedNetwork(

@@ -35,7 +35,7 @@ class Plan:
         Images that run through a network of circuits.
     retrain_epochs : int
         Epochs of retraining with 8 and 4 bits each; 2 bits have four times as many, and then as
-        many as 8 with the codes held.
+        many as 8 with frozen codes.
     retrain_images : int or None
         Retrain on the first so many training images; None for all.
     sweep_images : int

@@ -175,7 +175,7 @@ def _contradictions(result: dict[str, Any]) -> Table:
     )
     columns = [
         Column(title, numeric=False)
-        for title in ("what", "the paper says", "what follows", "verdict")
+        for title in ("what", "the paper says", "what follows", "conclusion")
     ]
     return Table(
         f"{NAME}-contradictions", "Where the paper's counts meet, and where not", columns, rows

@@ -414,7 +414,7 @@ def _table(network: EvaluatedNetwork, own: dict[str, Any]) -> Table:
         how, training = own["settings"], own["settings"]["training"]
         note += (
             f" Retrained for {how['epochs']} epochs with each number of bits, {how['last_epochs']} "
-            f"with the last, and {how['tune_epochs']} with the codes held, which train thresholds "
+            f"with the last, and {how['tune_epochs']} with frozen codes, which train thresholds "
             "and biases only. The network in float is the teacher. Batches of "
             f"{training['batch_size']}, rate {how['lr']:g} falling to {how['min_lr']:g}, "
             f"seed {training['seed']}, threads: {training['threads']}."

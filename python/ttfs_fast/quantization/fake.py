@@ -32,7 +32,7 @@ def check_bits(bits: int) -> int:
 
 
 class _OfBits(nn.Module):
-    """What weights depend on besides tensors: their bits, which a state_dict carries too."""
+    """What weights depend on beyond tensors: their bits, which a state_dict carries too."""
 
     bits: int
 
@@ -214,7 +214,7 @@ def quantizer_of(layer: nn.Module) -> FakeQuantize | FrozenCodes | None:
     Raises
     ------
     ValueError
-        If the weight has another parametrization besides it.
+        If the weight has another parametrization as well.
     """
     steps = _parametrizations(layer)
     found = [module for module in steps if isinstance(module, FakeQuantize | FrozenCodes)]

@@ -29,7 +29,7 @@ class TrainingLoss:
     model : Module
         The network whose spiking layers have the costs; networks without any have none.
     teacher : Teacher, optional
-        Whose answers are learned besides the classes.
+        A trained network; its answers are learned along with the classes.
     """
 
     def __init__(self, config: TrainConfig, model: nn.Module, teacher: Teacher | None) -> None:

@@ -611,7 +611,7 @@ def make_step(
     averaged, fabric
         As for `ttfs_fast.training.step.TrainingStep`.
     teacher : Teacher, optional
-        Whose answers are learned besides the classes.
+        A trained network; its answers are learned along with the classes.
     """
     constrain: Callable[[nn.Module], object] | None = None
     if config.neuron == "horizon":

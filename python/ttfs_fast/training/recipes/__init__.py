@@ -1,4 +1,4 @@
-"""Settings of published training runs, as TOML files that ship with the package."""
+"""Settings of published training runs, as TOML files of the package."""
 
 import tomllib
 from importlib import resources
@@ -10,7 +10,7 @@ from ttfs_fast.training.config import RENAMED, TrainConfig
 
 
 def names() -> list[str]:
-    """Names of the recipes that ship with the package."""
+    """Names of the recipes of the package."""
     files = resources.files(__package__).iterdir()
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
