@@ -209,7 +209,7 @@ def test_the_seed_and_the_draw_decide(small: nn.Module) -> None:
         (lambda: Perturbation(input_jitter=-0.1), "input_jitter must be 0 or"),
         (lambda: Perturbation(output_jitter=math.inf), "output_jitter must be 0 or"),
         (lambda: Perturbation(dropped=1.1), "dropped must be from 0 to 1; got 1.1"),
-        (lambda: Perturbation(stuck_silent=0.6, stuck_early=0.6), "must leave a share"),
+        (lambda: Perturbation(stuck_silent=0.6, stuck_early=0.6), "must add up to at most 1"),
     ],
 )
 def test_what_cannot_be_is_refused(make: Callable[[], Perturbation], message: str) -> None:
