@@ -82,7 +82,7 @@ std::int64_t weight_gradient(std::int64_t rounds) {
 #pragma GCC unroll 8
     for (int u = 0; u < kSums; ++u) {
       hide(output);
-      sum[u] = V::fma(gradient, V::positive_part(V::sub(output, time)), sum[u]);
+      sum[u] = V::fma(gradient, V::min(time, output), sum[u]);
     }
   hide_all(sum);
   return rounds * kSums * V::lanes;

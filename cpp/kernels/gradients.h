@@ -68,12 +68,15 @@ void input_gradient(const InputGradientTask<T>& task) {
   }
 }
 
-/// I inputs from `input` and R vectors of outputs from `first`, all pixels.
+/// I inputs from `input` and R vectors of outputs from `first`, all pixels. -max(y - z, 0) is
+/// min(z, y) - y: the sum of g y is common to all inputs, and a minimum and a multiply-add are left
+/// for each. An input that no output comes after gets exactly 0: both sums are then the same.
 template <class T, int I, int R>
 void weight_gradient_tile(const WeightGradientTask<T>& task, int input, std::int64_t first) {
   using V = Vec<T>;
-  typename V::Reg sum[I][R];
+  typename V::Reg sum[I][R], total[R];
   std::int64_t offset[I];
+  for (int r = 0; r < R; ++r) total[r] = V::set(0);
   for (int i = 0; i < I; ++i) {
     offset[i] = task.offsets[input + i];
     for (int r = 0; r < R; ++r) sum[i][r] = V::set(0);
@@ -89,11 +92,12 @@ void weight_gradient_tile(const WeightGradientTask<T>& task, int input, std::int
         for (int r = 0; r < R; ++r) {
           output[r] = V::load(outputs + r * V::lanes);
           gradient[r] = V::load(gradients + r * V::lanes);
+          total[r] = V::fma(gradient[r], output[r], total[r]);
         }
         for (int i = 0; i < I; ++i) {
           const auto time = V::set(inputs[offset[i]]);
           for (int r = 0; r < R; ++r)
-            sum[i][r] = V::fma(gradient[r], V::positive_part(V::sub(output[r], time)), sum[i][r]);
+            sum[i][r] = V::fma(gradient[r], V::min(time, output[r]), sum[i][r]);
         }
         inputs += task.input_column;
         outputs += task.output_column;
@@ -103,7 +107,7 @@ void weight_gradient_tile(const WeightGradientTask<T>& task, int input, std::int
   for (int i = 0; i < I; ++i)
     for (int r = 0; r < R; ++r)
       V::store(task.result + (input + i) * kGradOutputs + first + r * V::lanes,
-               V::sub(V::set(0), sum[i][r]));
+               V::sub(sum[i][r], total[r]));
 }
 
 template <class T>

@@ -87,7 +87,8 @@ struct InputGradientTask {
 };
 
 /// result[i][j] = -sum over pixels of g_j max(z_j - z_i, 0), for kGradInputs inputs and `width`
-/// outputs; pixels are images x rows x columns.
+/// outputs; pixels are images x rows x columns. The sums are accurate where the values are small:
+/// the caller takes a common value off all of them. Outputs are finite or NaN.
 template <class T>
 struct WeightGradientTask {
   std::int64_t images, rows, columns;

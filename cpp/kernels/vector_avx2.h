@@ -18,7 +18,6 @@ struct Vec<float> {
   static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
-  static Reg positive_part(Reg a) { return _mm256_max_ps(a, _mm256_setzero_ps()); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm256_fmsub_ps(a, b, c); }
   static Mask all() { return _mm256_castsi256_ps(_mm256_set1_epi32(-1)); }
@@ -71,7 +70,6 @@ struct Vec<double> {
   static Reg sub(Reg a, Reg b) { return _mm256_sub_pd(a, b); }
   static Reg div(Reg a, Reg b) { return _mm256_div_pd(a, b); }
   static Reg sqrt(Reg a) { return _mm256_sqrt_pd(a); }
-  static Reg positive_part(Reg a) { return _mm256_max_pd(a, _mm256_setzero_pd()); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_pd(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm256_fmsub_pd(a, b, c); }
   static Mask all() { return _mm256_castsi256_pd(_mm256_set1_epi64x(-1)); }

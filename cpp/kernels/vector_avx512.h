@@ -17,7 +17,6 @@ struct Vec<float> {
   static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
-  static Reg positive_part(Reg a) { return _mm512_max_ps(a, _mm512_setzero_ps()); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm512_fmsub_ps(a, b, c); }
   static Mask all() { return 0xffff; }
@@ -67,7 +66,6 @@ struct Vec<double> {
   /// (GCC 12 takes the undefined operand inside the unmasked intrinsic for an uninitialized
   /// variable.)
   static Reg sqrt(Reg a) { return _mm512_maskz_sqrt_pd(0xff, a); }
-  static Reg positive_part(Reg a) { return _mm512_max_pd(a, _mm512_setzero_pd()); }
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_pd(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm512_fmsub_pd(a, b, c); }
   static Mask all() { return 0xff; }

@@ -29,7 +29,6 @@ struct GenericVec {
   static Reg mul(Reg a, Reg b) { return a * b; }
   static Reg sub(Reg a, Reg b) { return a - b; }
   static Reg div(Reg a, Reg b) { return a / b; }
-  static Reg positive_part(Reg a) { return if_then_else_zero(a > Reg{}, a); }
   static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
   static Reg fms(Reg a, Reg b, Reg c) { return a * b - c; }
   static Mask all() { return ~Mask{}; }

@@ -1,8 +1,10 @@
 // Backward: from z_in, z_out and D alone. The batch is processed in chunks that fit the cache:
 // whole images, or bands of rows of a large one. A chunk's inputs and outputs are copied channels
-// last; then every thread takes tiles of the weights' gradient, and rows of the inputs'. Each sum
-// belongs to one thread, so its order does not depend on the number of threads.
+// last, less a value common to all; then every thread takes tiles of the weights' gradient, and
+// rows of the inputs'. Each sum belongs to one thread, so its order does not depend on the number
+// of threads.
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "kernels/table.h"
@@ -81,6 +83,7 @@ class Backward {
     T* tile;      // [kGradInputs][kGradOutputs]
     T* gathered;  // [image][row][output]
     T* block;     // of weights, if they are not packed ahead
+    T least, most;  // of this worker's outputs; of all its spike values
     const T **outputs, **gradients, **weights;
   };
 
@@ -169,7 +172,6 @@ class Backward {
     std::fill(x + x_size, x + x_size + kGradChannels, T{1});
     std::fill(silent_y, silent_y + padded_outputs, T{0});
     std::fill(silent_g, silent_g + padded_outputs, T{0});
-    one[0] = 1;
     describe_inputs();
   }
 
@@ -186,23 +188,57 @@ class Backward {
 
   void copy_chunk(std::int64_t group, const Chunk& c) {
     const std::int64_t in_rows = input_rows(c), out_rows = output_rows(c);
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    for (Scratch& w : scratch) w.least = infinity, w.most = 0;
     // A row at a time, inputs then outputs: enough items for any number of threads.
     parallel_for(c.images * (in_rows + out_rows), threads, [&](std::int64_t item, int worker) {
       const std::int64_t n = item / (in_rows + out_rows), row = item % (in_rows + out_rows);
+      Scratch& w = scratch[static_cast<std::size_t>(worker)];
       if (row < in_rows) {
         const T* image =
             input.data + (c.image + n) * input.stride.n + group * channels * input.stride.c;
+        T* to = x + (n * in_rows + row) * columns * channels;
         copy_grid(k, image, input.stride, s.in_height, s.in_width, channels,
-                  {top(c) + row, -s.pad_left, 1, 1, 1, columns}, std::numeric_limits<T>::infinity(),
-                  x + (n * in_rows + row) * columns * channels);
+                  {top(c) + row, -s.pad_left, 1, 1, 1, columns}, infinity, to);
+        w.most = std::max(w.most, extent(to, columns * channels).most);
       } else {
-        copy_output_row(group, c, n, row - in_rows, scratch[static_cast<std::size_t>(worker)]);
+        copy_output_row(group, c, n, row - in_rows, w);
       }
+    });
+    const T origin = common_value();
+    one[0] = 1 - origin;
+    if (origin == 0) return;
+    parallel_for(c.images * (in_rows + out_rows), threads, [&](std::int64_t item, int) {
+      const std::int64_t inputs_end = c.images * in_rows;
+      const bool of_inputs = item < inputs_end;
+      const std::int64_t size = of_inputs ? columns * channels : s.out_width * padded_outputs;
+      T* values = of_inputs ? x + item * size : y + (item - inputs_end) * size;
+      for (std::int64_t i = 0; i < size; ++i) values[i] -= origin;
     });
   }
 
+  Extent<T> extent(const T* values, std::int64_t n) const {
+    return k.extent(values, n, std::numeric_limits<T>::infinity());
+  }
+
+  /// What is taken off all spike values of a chunk, so that sums of outputs do not cancel: the
+  /// earliest output, rounded down to a multiple of the unit in the last place of the latest value.
+  /// Differences from it are exact, but for inputs of less than half of it: these stay earlier than
+  /// all outputs. So no comparison changes.
+  T common_value() const {
+    T least = std::numeric_limits<T>::infinity(), most = 0;
+    for (const Scratch& w : scratch) {
+      least = std::min(least, w.least);
+      most = std::max(most, w.most);
+    }
+    if (!(least > 0 && least <= most)) return 0;
+    const T unit = std::nextafter(most, std::numeric_limits<T>::infinity()) - most;
+    const T origin = std::floor(least / unit) * unit;
+    return std::isfinite(origin) ? origin : 0;
+  }
+
   void copy_output_row(std::int64_t group, const Chunk& c, std::int64_t n, std::int64_t row,
-                       const Scratch& w) {
+                       Scratch& w) {
     const std::int64_t out_row = c.first - c.halo + row, image = c.image + n;
     const Grid grid{out_row, 0, 1, 1, 1, s.out_width};
     T* values = w.gathered;
@@ -212,6 +248,9 @@ class Backward {
                 s.out_height, s.out_width, outputs, grid, T{0}, to);
     };
     gather(output, values);
+    const Extent<T> found = extent(values, s.out_width * outputs);
+    w.least = std::min(w.least, found.least);
+    w.most = std::max(w.most, found.most);
     gather(grad_output, gradients);
     for (std::int64_t column = 0; column < s.out_width; ++column) {
       const std::int64_t at = ((n * output_rows(c) + row) * s.out_width + column) * padded_outputs;

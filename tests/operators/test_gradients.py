@@ -189,6 +189,27 @@ def test_float32_gradients_agree_with_float64(instruction_set: str) -> None:
         assert (a - c).norm() <= 1e-4 * c.norm()
 
 
+@pytest.mark.parametrize(("start", "width"), [(0.0, 3.0), (6.0, 0.02), (12.0, 1e-3)])
+def test_gradient_of_weights_survives_late_spikes_close_together(
+    start: float, width: float, instruction_set: str
+) -> None:
+    # The kernel adds up spike values, which are thousands of times their differences here. The
+    # reference, in double precision, is given what the kernel is given.
+    torch.manual_seed(0)
+    z = (start + width * torch.rand(200, 40)).exp()
+    z[:, 5] = math.inf
+    weight = torch.randn(30, 40).mul_(0.1).add_(0.06)
+    out, slope = ops.linear(z, weight, None, math.inf)
+    assert out.isfinite().float().mean() > 0.5
+    given = (torch.randn(out.shape), z, weight, out, slope)
+    found = ops.linear_backward(*given, True, True)
+    expected = reference.linear_backward(*(tensor.double() for tensor in given))
+    for ours, exact in zip(found, expected, strict=True):
+        scale = exact.abs().max().item()
+        torch.testing.assert_close(ours.double(), exact, rtol=0, atol=2e-6 * scale)
+    assert (found[1][:, 5] == 0).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bad", [INF, -INF, math.nan])
 def test_silent_neurons_pass_no_gradient_whatever_comes_in(
