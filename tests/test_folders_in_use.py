@@ -106,7 +106,7 @@ def test_the_checkpoint_of_another_training_run_is_not_continued(tmp_path: Path)
     with pytest.raises(
         ValueError,
         match=r"is of a run with other settings than its config.json: "
-        r"jitter was 0\.1, now 0\.0; seed was 5, now 0\. Start anew with overwrite=True",
+        r"jitter was 0\.1, now 0\.0; seed was 5, now 0\. Start again with overwrite=True",
     ):
         train(SMALL, tmp_path / "one", resume=True)
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == weights

@@ -938,7 +938,7 @@ def renormalize_horizons_(model: Model) -> Model:
 
 @torch.no_grad()
 def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
-    """Take the running statistics of layers with a horizon anew, from batches, in place.
+    """Recompute the running statistics of layers with a horizon from batches, in place.
 
     Averaged weights need it: the statistics that a run gathers are those of the weights it passes.
 

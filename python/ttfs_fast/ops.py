@@ -625,7 +625,7 @@ for _forward, _backward in (
 
 # The tracer records sizes as numbers and fails on operators that take symbolic ones, as those above
 # do for torch.export. A trace holds the operators below in their place: each is a whole function of
-# another module, which works out the sizes anew whenever the trace runs.
+# another module, which computes the sizes again whenever the trace runs.
 
 _TRACED = torch.library.Library("ttfs_fast", "FRAGMENT")  # type: ignore[no-untyped-call]
 

@@ -117,7 +117,7 @@ def test_train_and_resume(tmp_path: Path) -> None:
         assert "after epoch 2 of 2" in again.output
     other = run(*arguments, "--seed", "1")
     assert other.exit_code == 2
-    assert "already holds a training run" in other.stderr
+    assert "already holds a training run with other settings (seed was 0, now 1)" in other.stderr
 
 
 def test_train_from_a_file_of_settings(tmp_path: Path) -> None:
@@ -165,9 +165,8 @@ def test_resume_with_other_settings_names_them(trained: Path) -> None:
     assert "seed was 0, now 5" in result.stderr
     result = run("train", "--out", str(trained))
     assert result.exit_code == 2
-    assert (
-        "already holds a training run: give --resume to continue it, --overwrite" in result.stderr
-    )
+    assert "already holds a training run with other settings (" in result.stderr
+    assert "): give --resume to continue it, --overwrite to remove it" in result.stderr
 
 
 def test_eval_prints_every_measure(trained: Path) -> None:

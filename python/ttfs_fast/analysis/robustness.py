@@ -40,7 +40,7 @@ class Perturbation:
         of it. A spike that comes to lie behind its layer's horizon is none.
     dropped : float
         Probability, from 0 to 1, that a spike is lost on its way to the next layer: of the inputs,
-        and of every layer but the last. Drawn for every image anew.
+        and of every layer but the last. Drawn again for every image.
     stuck_silent : float
         Share of the neurons, of every layer but the last, that never spike. The neurons are drawn
         once and are the same for all images: defects of a chip.

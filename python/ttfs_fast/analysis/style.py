@@ -41,7 +41,7 @@ SERIES = (
 
 
 def series_color(number: int) -> str:
-    """The color of a curve; after the last one they begin anew."""
+    """The color of a curve; after the last one they repeat."""
     return SERIES[number % len(SERIES)]
 
 

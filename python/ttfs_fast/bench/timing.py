@@ -57,7 +57,7 @@ def settle_allocator() -> None:
     """Bring glibc's allocator to where it ends up in a process that has run for a while.
 
     It learns from the blocks that are freed, up to 32 MiB, to keep memory instead of giving it
-    back. Until then every run pays for pages anew, ours and the dense one about the same, which
+    back. Until then every run pays for new pages, ours and the dense one about the same, which
     would make ratios depend on what was measured before.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)

@@ -169,9 +169,9 @@ def group(name: str, text: str) -> typer.Typer:
 DataRoot = Annotated[
     Path | None,
     option(
-        "Folder with MNIST's four files, gzipped or not, or with CIFAR-10's binary files. Without "
-        "it, the folder that TTFS_FAST_DATA names is searched. The digits come with the package "
-        "and need none.",
+        "Folder with MNIST's four files, gzipped or not, or with CIFAR-10's binary files. "
+        "Default: the folder that the environment variable TTFS_FAST_DATA names. The digits need "
+        "no folder.",
         show_default=False,
         rich_help_panel="Data",
     ),

@@ -41,16 +41,16 @@ def bench(
     ] = False,
     threads: Annotated[
         int | None,
-        option("Threads of everything. Default: all processors.", min=1, show_default=False),
+        option("Number of threads. Default: all processors.", min=1, show_default=False),
     ] = None,
-    repeats: Annotated[int, option("Least number of runs of each call.", min=1)] = 11,
+    repeats: Annotated[int, option("Minimum number of runs of each call.", min=1)] = 11,
     out: Annotated[
         Path,
         option("Folder to write: results.json, README.md with the tables, results.png."),
     ] = Path("runs/bench"),
     quick: Annotated[
         bool,
-        flag("--quick", "Tiny shapes and two runs: shows that it works; its figures mean nothing."),
+        flag("--quick", "Tiny shapes and two runs, to see that it works. Do not use its figures."),
     ] = False,
     debug: Debug = False,
 ) -> None:

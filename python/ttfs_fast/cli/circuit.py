@@ -140,7 +140,7 @@ def jitter(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Output jitter against input jitter, beside the paper's Table 3."""
+    """Output jitter against input jitter, compared with the paper's Table 3."""
     with friendly_errors(debug):
         from ttfs_fast.circuit import jitter_sweep
         from ttfs_fast.paper import numbers
@@ -177,7 +177,7 @@ def quantization(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Output jitter against the resolution of the weights, beside the paper's Table 3."""
+    """Output jitter against the resolution of the weights, compared with the paper's Table 3."""
     with friendly_errors(debug):
         from ttfs_fast.circuit import quantization_sweep
         from ttfs_fast.paper import numbers
@@ -218,8 +218,8 @@ def layer(
 ) -> None:
     """Run a trained network with every neuron a circuit: spike times, accuracy, energy.
 
-    Each layer receives the spikes that the circuits of the layer before sent. Images become spikes
-    as the network was trained with, and are those of its data set.
+    Each layer receives the spikes of the circuits of the layer before. The images are those of the
+    network's data set, in the encoding that it was trained with.
     """
     with friendly_errors(debug):
         import numpy as np
@@ -296,7 +296,7 @@ def convergence(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Show that the circuit approaches the ideal neuron, and with which order."""
+    """Show that the circuit converges to the ideal neuron, and the order of convergence."""
     with friendly_errors(debug):
         from ttfs_fast.circuit import convergence as limits
 

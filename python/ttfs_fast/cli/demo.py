@@ -14,11 +14,13 @@ from ttfs_fast.training.config import TrainConfig
 
 @app.command()
 def demo(
-    out: Annotated[Path, option("Folder to write: run, picture and report; replaced.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path, option("Folder to write: run, picture and report. Replaces an earlier demo.")
+    ] = Path("runs/demo"),
     epochs: Annotated[int, option("Passes over the training images.", min=1)] = 20,
-    seed: Annotated[int, option("Decides first weights, order of the images and noise.")] = 0,
+    seed: Annotated[
+        int, option("Seed of the first weights, the order of the images and the noise.")
+    ] = 0,
     threads: Annotated[int, option("Number of threads.", min=1)] = 1,
     report: Annotated[
         bool,
@@ -29,7 +31,7 @@ def demo(
     ] = True,
     debug: Debug = False,
 ) -> None:
-    """Train on the small digits that come with the package, and report what was learned.
+    """Train on the small digits of the package, and write a report about the network.
 
     Takes some minutes, and needs neither a network nor other files.
     """

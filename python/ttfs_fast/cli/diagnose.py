@@ -26,19 +26,22 @@ def diagnose(
     config: Annotated[
         str | None,
         option(
-            "A new network with these settings: a recipe of the package, or a .toml file.",
+            "Diagnose a new network with these settings: a recipe of the package, or a .toml file.",
             show_default=False,
         ),
     ] = None,
     weights: Weights = None,
-    images: Annotated[int, option("Training images to look at.", min=2)] = 32,
+    images: Annotated[int, option("Number of training images to run.", min=2)] = 32,
     plot: Picture = None,
     data_root: DataRoot = None,
     threads: Threads = None,
     as_json: Annotated[bool, flag("--json", "Print the results as JSON only.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Print spike statistics per layer and flag the first layer with a problem."""
+    """Print spike statistics per layer and flag the first layer with a problem.
+
+    Give --weights for a trained network, or --config for a new one.
+    """
     with friendly_errors(debug):
         import torch
 

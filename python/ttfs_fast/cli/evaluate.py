@@ -41,8 +41,8 @@ def evaluate(
     dataset: Annotated[
         DatasetName | None,
         option(
-            "Data set to test on. Default: what the weights were trained on; for an integer "
-            "network, the one whose images have its size.",
+            "Data set to test on. Default: the one of the training; for an integer network, the "
+            "one whose images have its size.",
             show_default=False,
             rich_help_panel="Data",
         ),
@@ -74,7 +74,7 @@ def evaluate(
     energy: Annotated[
         Path | None,
         option(
-            "A TOML file of energy models to use in place of the package's.", show_default=False
+            "A TOML file of energy models, which replace those of the package.", show_default=False
         ),
     ] = None,
     threads: Threads = None,
@@ -83,7 +83,8 @@ def evaluate(
 ) -> None:
     """Test a trained network: accuracy, confusion, spikes per neuron, spike times, energy.
 
-    --weights also takes an integer network that ttfs-fast quantize wrote, such as model-4bit.ttfs.
+    Example: ttfs-fast eval --weights mnist_scnn. --weights also takes an integer network that
+    ttfs-fast quantize wrote, such as model-4bit.ttfs.
     """
     with friendly_errors(debug):
         from ttfs_fast.quantization import is_integer_file

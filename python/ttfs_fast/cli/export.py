@@ -29,22 +29,23 @@ def export(
         Path | None, option("File to write: NAME.nir or NAME.pt2.", show_default=False)
     ] = None,
     tau: Annotated[float, option("NIR: synaptic time constant, in seconds.")] = 10e-3,
-    dt: Annotated[float, option("NIR: step of the simulator it is for, in seconds.")] = 0.1e-3,
+    dt: Annotated[float, option("NIR: time step of the simulator, in seconds.")] = 0.1e-3,
     check: Annotated[
         Path | None,
         option(
-            "A TOML file with the limits of a chip (docs/hardware.md): say which layers do not fit "
-            "and by how much; then nothing is written, and the exit status is 1.",
+            "A TOML file with the limits of a chip (docs/hardware.md). If the network exceeds one, "
+            "print which layer and by how much, write nothing, and exit with status 1.",
             show_default=False,
         ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a trained network for other programs: for neuromorphic ones (NIR), or for torch.
+    """Write a trained network for other programs: neuromorphic ones (NIR), or torch.
 
-    NAME.nir is a graph for simulators and chips. NAME.pt2 is what torch.export makes, from spike
-    values to spike values; torch.export.load reads it after `import ttfs_fast.ops`. With
-    --check and without --out it is only compared with the limits of a chip.
+    Example: ttfs-fast export --weights mnist_scnn --out mnist.nir. NAME.nir is a graph for
+    simulators and chips. NAME.pt2 is a program of torch.export, from spike values to spike
+    values; torch.export.load reads it after `import ttfs_fast.ops`. With --check and without
+    --out, the network is only compared with the limits of a chip.
     """
     with friendly_errors(debug):
         from ttfs_fast.models import HorizonNetwork, SpikingNetwork

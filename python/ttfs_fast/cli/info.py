@@ -13,7 +13,7 @@ def info(
     data_root: DataRoot = None,
     debug: Debug = False,
 ) -> None:
-    """Show what runs here: versions, instruction set, threads, OpenMP runtime, GPUs, data."""
+    """Show versions, instruction set, threads, OpenMP runtime, GPUs, data."""
     with friendly_errors(debug):
         import numpy
         import torch

@@ -50,13 +50,13 @@ def quantize(
         "runs/quantized"
     ),
     resume: Annotated[
-        bool, flag("--resume", "Continue the run in --out; there must be one.")
+        bool, flag("--resume", "Continue the run in --out; fails if there is no run.")
     ] = False,
     config: Annotated[
         str | None,
         option(
-            "Settings to start from, in place of those that the weights were trained with: a "
-            "recipe that comes with the package, or a .toml file with fields of TrainConfig.",
+            "Settings that replace those of the training: a recipe of the package, or a .toml file "
+            "with fields of TrainConfig. Other options override them.",
             show_default=False,
         ),
     ] = None,
@@ -64,8 +64,9 @@ def quantize(
 ) -> None:
     """Retrain a network with few-bit weights, and write it as an integer network.
 
-    The folder receives model-8bit.ttfs and so on; ttfs-fast eval --weights takes such a file.
-    The same command again continues a run that was stopped.
+    Example: ttfs-fast quantize --weights mnist_scnn --bits 4. The folder --out receives
+    model-8bit.ttfs and so on; ttfs-fast eval --weights takes such a file. If a run is interrupted,
+    the same command continues it.
     """
     with friendly_errors(debug):
         from ttfs_fast import quantization, training

@@ -61,9 +61,9 @@ def reproduce(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Compute the paper's tables and figures, and write them beside the printed ones, as one page.
+    """Compute the paper's tables and figures, and compare them with the printed ones on one page.
 
-    What is computed is kept: stopped at any moment and called again, it goes on where it was.
+    If it is interrupted, the same command continues where it stopped.
     """
     with friendly_errors(debug):
         import torch

@@ -28,7 +28,10 @@ study = group(
 @study.command()
 def depth(
     out: Annotated[
-        Path, option("Folder to write: depth.csv, depth.png; networks in the table are kept.")
+        Path,
+        option(
+            "Folder to write: depth.csv, depth.png. Networks in the table are not trained again."
+        ),
     ] = Path("runs/depth"),
     depths: Annotated[str, option("Numbers of layers, of 4, 8, 13 and 17.")] = "4,8,13,17",
     variants: Annotated[
@@ -47,9 +50,9 @@ def depth(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """CIFAR-10 accuracy of VGG-like stacks by depth: spiking by their start, and ReLU.
+    """CIFAR-10 accuracy by depth of VGG-like stacks: spiking, with several starts, and ReLU.
 
-    Every network is trained alike: same images, epochs, batches of 32, and a cosine to 0.
+    All networks have the same images, epochs, batches of 32, and a cosine schedule to 0.
     """
     with friendly_errors(debug):
         from ttfs_fast.paper.studies import depth as study_of

@@ -25,8 +25,8 @@ def train(
     config: Annotated[
         str | None,
         option(
-            f"Settings to start from, which options override: a .toml file, or a recipe that comes "
-            f"with the package: {', '.join(names())}.",
+            f"Settings: a .toml file, or a recipe of the package: {', '.join(names())}. "
+            "Other options override them.",
             show_default=False,
         ),
     ] = None,
@@ -42,12 +42,12 @@ def train(
         bool,
         flag(
             "--resume",
-            "Continue the run in --out with the settings that it holds; there must be one. It ends "
-            "with the same weights as if it had never stopped.",
+            "Continue the run in --out with its own settings; fails if there is no run. The result "
+            "is the same as without the interruption.",
         ),
     ] = False,
     overwrite: Annotated[
-        bool, flag("--overwrite", "Remove the run that is in --out and start anew.")
+        bool, flag("--overwrite", "Remove the run in --out and start again.")
     ] = False,
     tensorboard: Annotated[
         bool, flag("--tensorboard", "Write the log for TensorBoard, too.")
@@ -55,9 +55,9 @@ def train(
     download: Download = False,
     debug: Debug = False,
 ) -> None:
-    """Train a network: by default the paper's for MNIST.
+    """Train a network, by default the paper's for MNIST.
 
-    A run can be stopped at any moment, even by a power cut: the same command again continues it.
+    If a run is interrupted, even by a power cut, the same command continues it.
     """
     with friendly_errors(debug):
         from ttfs_fast import training

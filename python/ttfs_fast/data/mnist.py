@@ -37,7 +37,7 @@ _SUBFOLDERS = (".", "mnist", "MNIST/raw")
 class _Source:
     """One of the four files: its name, its size in bytes and its SHA-256, all without gzip.
 
-    The checksum leaves compression out, because mirrors compress anew.
+    The checksum leaves compression out, because mirrors compress again.
     """
 
     name: str

@@ -157,7 +157,7 @@ def center_weights_(
     relative: bool = True,
     generator: torch.Generator | None = None,
 ) -> Model:
-    """Start a network anew with weights of a fixed sum, and keep the sum while it trains.
+    """Give a network new weights of a fixed sum, and keep the sum while it trains.
 
     Each spiking layer gets the parametrization ``w = g center(v) + m / N`` of
     :class:`CenteredWeight`. ``v`` starts as independent normal values, centered, each neuron's

@@ -1,4 +1,4 @@
-"""The paper's tables and figures, computed anew and set beside the printed ones.
+"""The paper's tables and figures, computed again and set beside the printed ones.
 
 `reproduce` does what is not done yet and writes the report; docs/reproduction.md describes it.
 """

@@ -210,7 +210,7 @@ def _lead(found: Networks) -> list[str]:
     opening = (
         "In the networks of Zhou et al. (AAAI 2021) every neuron spikes at most once, and the time "
         "of its spike is its value. This page holds the tables and figures of that paper, computed "
-        "anew by ttfs_fast and set beside the printed ones."
+        "again by ttfs_fast and set beside the printed ones."
     )
     if not all(network.comparable for network in found.evaluated):
         return [

@@ -76,7 +76,7 @@ class FakeQuantize(_OfBits):
         self.register_buffer("theta", torch.ones(outputs))
 
     def recalibrate(self, weight: Tensor) -> None:
-        """Choose the thresholds anew for these full-precision weights."""
+        """Choose new thresholds for these full-precision weights."""
         self.theta.copy_(calibrate_thresholds(weight, self.bits))
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -160,8 +160,8 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
 def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no weights at {path}: give a .safetensors file, or the name of a pretrained "
-            f"network: {', '.join(PRETRAINED)}"
+            f"no weights at {path}: give a .safetensors file, the folder of a training run, or the "
+            f"name of a pretrained network: {', '.join(PRETRAINED)}"
         )
     config, shape = read_config(path) or TrainConfig(), read_image_shape(path)
     state = read_safetensors(path)

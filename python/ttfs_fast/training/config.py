@@ -460,7 +460,7 @@ class TrainConfig:
             )
         if self.initial_checkpoint is not None:
             raise ValueError(
-                'neuron="horizon" starts anew: the statistics of a trained network are folded into '
+                'neuron="horizon" starts with new weights: the statistics of a trained network are folded into '
                 "its weights; leave initial_checkpoint out"
             )
         if self.horizons or not math.isinf(self.t_max):

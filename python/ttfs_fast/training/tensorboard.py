@@ -57,7 +57,7 @@ class Scalars:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What a run wrote beyond its newest checkpoint is written anew.
+            # What a run wrote beyond its newest checkpoint is rewritten.
             self._writer = SummaryWriter(str(self._folder), purge_step=1)
         for record in records[self._written :]:
             for name, value in dataclasses.asdict(record).items():

@@ -108,7 +108,7 @@ def train(
     resume : bool
         Continue the run in ``out_dir``. A finished run is evaluated and exported again.
     overwrite : bool
-        Remove the run in ``out_dir``, if there is one, and start anew.
+        Remove the run in ``out_dir``, if there is one, and start again.
     callback : Callback, optional
         Is told what the run does, by the first process; without one the run is silent.
     tensorboard : bool
@@ -164,12 +164,11 @@ def _train(
 ) -> TrainResult:
     """`train`, in a folder that is this run's alone."""
     is_main_process = fabric.global_rank == 0
-    curves = Scalars(
-        run, write=tensorboard and is_main_process
-    )  # refuses before anything is replaced
+    # Refuses before anything is replaced.
+    curves = Scalars(run, write=tensorboard and is_main_process)
     saved = None
     if is_main_process or resume:
-        saved = _saved_config(run, resume=resume, overwrite=overwrite)
+        saved = _saved_config(config, run, resume=resume, overwrite=overwrite)
     if config.threads is None:
         threads = torch.get_num_threads() if saved is None else saved.threads
         config = dataclasses.replace(config, threads=threads)
@@ -187,7 +186,7 @@ def _train(
         if others := _differences(config, begun_with):
             raise ValueError(
                 f"cannot resume {run}: its checkpoint is of a run with other settings than its "
-                f"config.json: {others}. Start anew with overwrite=True, or train into another "
+                f"config.json: {others}. Start again with overwrite=True, or train into another "
                 "folder"
             )
     if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
@@ -695,7 +694,9 @@ def _differences(config: TrainConfig, before: TrainConfig) -> str:
     )
 
 
-def _saved_config(run: Path, *, resume: bool, overwrite: bool) -> TrainConfig | None:
+def _saved_config(
+    config: TrainConfig, run: Path, *, resume: bool, overwrite: bool
+) -> TrainConfig | None:
     """The settings of the run to resume; None for a new run."""
     if resume and overwrite:
         raise ValueError("resume continues a run and overwrite removes it: give one of the two")
@@ -707,11 +708,24 @@ def _saved_config(run: Path, *, resume: bool, overwrite: bool) -> TrainConfig | 
             )
         return TrainConfig.from_json(path.read_text("utf-8"))
     if not overwrite and (path.exists() or RunFolder(run).checkpoints()):
+        others = _differences_on_disk(config, path)
         raise FileExistsError(
-            f"{run} already holds a training run: give resume=True to continue it, "
-            f"overwrite=True to remove it and start anew, or another folder"
+            f"{run} already holds a training run{others}: give resume=True to continue it, "
+            f"overwrite=True to remove it and start again, or another folder"
         )
     return None
+
+
+def _differences_on_disk(config: TrainConfig, path: Path) -> str:
+    """The settings in which a run differs from the one in its folder, for an error."""
+    try:
+        before = TrainConfig.from_json(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    if config.threads is None:
+        config = dataclasses.replace(config, threads=before.threads)
+    others = _differences(config, before)
+    return f" with other settings ({others})" if others else ""
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def silence_study(
 ) -> list[Silenced]:
     """Give a trained network horizons, train it further, and test it, for each fraction.
 
-    The folder receives ``silence.csv``, written anew after each fraction, ``silence.png`` and the
+    The folder receives ``silence.csv``, rewritten after each fraction, ``silence.png`` and the
     folder of each training run. An interrupted study goes on where it stopped.
 
     Parameters
