@@ -44,7 +44,7 @@ def require(module_name: str, extra: str) -> ModuleType:
 
 
 def _import_matplotlib() -> None:
-    """Import matplotlib, whatever MPLBACKEND says: this package only draws files with it.
+    """Import matplotlib and ignore MPLBACKEND, because this package only draws files.
 
     The variable names what shows figures on a screen. A notebook sets it for every process that it
     starts, and where that backend is not installed, matplotlib refuses to be imported.

@@ -81,8 +81,8 @@ def use_folder(folder: Path) -> Iterator[None]:
     """Keep other processes, and other threads, from using a folder until the block ends.
 
     The folder is made if it does not exist, and if it is empty at the end, it is removed again. The
-    lock is one of the system's, on an open file: it ends with the process, whatever ends that, and
-    the file that a killed process leaves is no obstacle.
+    lock is one of the system's, on an open file: it ends with the process, however it ends, and
+    the file that a killed process leaves does no harm.
 
     Raises
     ------

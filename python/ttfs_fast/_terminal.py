@@ -56,7 +56,7 @@ class Unfailing:
 
 
 def print_line(text: str) -> None:
-    """Print a line about a computation that goes on."""
+    """Print a line about a running computation."""
     print(text, file=Unfailing(sys.stdout), flush=True)
 
 
@@ -146,6 +146,6 @@ def progress(
 
 
 def escape_unknown_characters() -> None:
-    """Make whatever this process prints go through, whatever characters its terminal has."""
+    """Escape the characters that this process's terminal cannot print."""
     if hasattr(sys.stdout, "reconfigure"):  # not None, and not a test's stand-in
         sys.stdout.reconfigure(errors=ESCAPE)

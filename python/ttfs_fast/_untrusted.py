@@ -1,7 +1,7 @@
 """Files that anybody may have written, as values or a ValueError.
 
 The libraries behind these formats raise errors of many kinds, some of which they do not even
-export, and all of them mean that the file is no good.
+export, and all of them mean that the file is damaged.
 """
 
 import json

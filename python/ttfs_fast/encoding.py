@@ -38,7 +38,7 @@ def _check_polarity(polarity: str) -> None:
 class Encoding:
     """How a network sees images: the spikes that their pixels become.
 
-    A network carries its encoding as the attribute ``encoding``: whatever runs the network on
+    A network has its encoding as the attribute ``encoding``: all functions that run the network on
     images asks for it there. A file of weights stores it, and loading the file gives it back.
 
     Attributes

@@ -47,7 +47,7 @@ def spiking_linear(
     bias : Tensor, optional
         Shape (M,): the weights of one more input, which spikes at t = 0 (z = 1).
     t_max : float
-        The horizon: a spike at a time later than this is none.
+        The horizon: spikes later than this time are treated as no spike (inf).
 
     Returns
     -------
@@ -133,7 +133,7 @@ def spiking_conv2d(
     groups : int
         As torch.
     t_max : float
-        The horizon: a spike at a time later than this is none.
+        The horizon: spikes later than this time are treated as no spike (inf).
 
     Returns
     -------

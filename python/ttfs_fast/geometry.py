@@ -90,7 +90,7 @@ def conv_sizes(
     Raises
     ------
     RuntimeError, TypeError
-        If the padding is not one, or the input is smaller than the kernel.
+        If the padding is not valid, or the input is smaller than the kernel.
     """
     pads: tuple[int | str, int | str]
     if isinstance(padding, str):

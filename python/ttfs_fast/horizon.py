@@ -834,7 +834,7 @@ def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
     Raises
     ------
     ValueError
-        If no layer of the model is a folded one, or the weights of its neurons have not one sum.
+        If no layer of the model is folded, or the sums of its neurons' weights differ.
 
     Examples
     --------

@@ -20,8 +20,8 @@ Neurons = Layer | HorizonLinear | HorizonConv2d
 def spiking_layers(model: nn.Module) -> dict[str, Layer]:
     """The layers of a network that hold neurons, by name, in the order of the modules.
 
-    Pooling layers hold none: they pass spikes on. A layer that stands at two places is named once,
-    by the first.
+    Pooling layers have no neurons: they pass spikes on. A layer that is used at two places is
+    listed once, by the first name.
 
     Raises
     ------
@@ -159,7 +159,7 @@ class SpikeCounter:
         self.add(name, values.numel(), int(torch.isfinite(values).sum()))
 
     def add(self, name: str, neurons: int, spikes: int) -> None:
-        """Count so many neurons of a layer, and their spikes."""
+        """Add neurons of a layer, and their spikes."""
         self.neurons[name] = self.neurons.get(name, 0) + neurons
         self.spikes[name] = self.spikes.get(name, 0) + spikes
 

@@ -66,7 +66,7 @@ def first_spike_cross_entropy(
     TypeError
         If ``z`` is not floating point or ``target`` not int64.
     ValueError
-        If the shapes do not fit, a spike value is 0 or negative, a target is no class, or an
+        If the shapes do not fit, a spike value is 0 or negative, a target is not a class, or an
         option is out of its range.
 
     Notes

@@ -112,7 +112,7 @@ class SpikingLinear(_SpikingLayer):
     bias : bool
         Whether every neuron has one more input, which spikes at t = 0.
     t_max : float
-        The horizon: a spike at a time later than this is none.
+        The horizon: spikes later than this time are treated as no spike (inf).
     device, dtype
         As :class:`torch.nn.Linear`.
 
@@ -171,7 +171,7 @@ class SpikingConv2d(_SpikingLayer):
     bias : bool
         Whether every neuron has one more input, which spikes at t = 0.
     t_max : float
-        The horizon: a spike at a time later than this is none.
+        The horizon: spikes later than this time are treated as no spike (inf).
     device, dtype
         As :class:`torch.nn.Conv2d`.
 

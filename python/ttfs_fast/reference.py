@@ -43,7 +43,7 @@ def fire(z_in: Tensor, weight: Tensor, t_max: float = math.inf) -> tuple[Tensor,
     weight : Tensor
         Shape (outputs, inputs).
     t_max : float
-        The horizon: a spike later than this is none.
+        The horizon: spikes later than this are treated as no spike (inf).
 
     Returns
     -------
@@ -117,7 +117,7 @@ def first_crossing(
         What F is before any input: finite, and below 0 there. With a slope of 0 or more the
         threshold is above 0; with one below 0 it is 0 and every input above 0.
     latest : float
-        The horizon: a spike later than this is none.
+        The horizon: spikes later than this are treated as no spike (inf).
 
     Returns
     -------
@@ -127,7 +127,7 @@ def first_crossing(
     Raises
     ------
     ValueError
-        If slope, threshold or an input is none of these.
+        If slope, threshold or an input is outside these ranges.
 
     Notes
     -----

@@ -172,7 +172,7 @@ def silence_cost(
 
     Notes
     -----
-    The weight-sum cost of equation (5) looks at all weights of all neurons, whatever happens; this
+    The weight-sum cost of equation (5) applies to all weights of all neurons, for any input; this
     one at the neurons that are silent, and at the inputs that came. A layer with a horizon may
     silence a neuron whose weights suffice; to such a neuron it says nothing.
     """

@@ -94,7 +94,7 @@ def test_a_run_that_goes_on_from_another_with_horizons(tmp_path: Path) -> None:
     told: list[str] = []
     second = train(further, tmp_path / "second", callback=LogLines(told.append))
     (line,) = (line for line in told if "was trained with" in line)
-    assert line.endswith(f"was trained with horizons (); this run goes on with {horizons}")
+    assert line.endswith(f"was trained with horizons (); this run uses {horizons}")
     for name, value in first.model.state_dict().items():
         torch.testing.assert_close(second.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
     assert second.evaluation.spikes_per_neuron < 0.8 < first.evaluation.spikes_per_neuron

@@ -158,7 +158,7 @@ def test_networks_of_all_kinds_are_measured() -> None:
         ("", "give at least one limit: fan_in"),
         ("pools_are_neurons = 1", "true or false; got 1"),
         ("cores = 3", "need what one core holds"),
-        ("fanin = 3", "'fanin' is no limit; the limits are fan_in, fan_out"),
+        ("fanin = 3", "unknown limit 'fanin'; the limits are fan_in, fan_out"),
         ("fan_in 3", "is not a TOML file"),
     ],
 )

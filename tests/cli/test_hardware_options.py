@@ -52,7 +52,7 @@ def test_export_refuses_wrong_limits(tmp_path: Path, limits: Path) -> None:
     limits.write_text("fan = 3")
     result = run("export", "--weights", "mnist_scnn", "--check", str(limits))
     assert result.exit_code == 2
-    assert "'fan' is no limit; the limits are fan_in" in result.output
+    assert "unknown limit 'fan'; the limits are fan_in" in result.output
     result = run("export", "--weights", "mnist_scnn")
     assert result.exit_code == 2
     assert "give --out NAME.nir, --out NAME.pt2 or --check" in result.output

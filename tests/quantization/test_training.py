@@ -57,7 +57,7 @@ def normalized() -> nn.Module:
 
 
 def pruned() -> nn.Module:
-    """A weight that a hook computes anew before each forward pass."""
+    """A weight that a hook computes before each forward pass."""
     model = two_layers()
     prune.random_unstructured(model[1], "weight", 0.5)
     return model

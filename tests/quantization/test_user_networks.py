@@ -64,16 +64,16 @@ def test_networks_of_users_are_followed_by_their_nesting(seed: int) -> None:
 @pytest.mark.parametrize(
     ("model", "named"),
     [
-        (Residual(), "the network itself, a Residual, is none of these"),
-        (nn.Sequential(nn.Flatten(), nn.Sequential(Residual())), "1.0, a Residual, is none of"),
+        (Residual(), "the network itself, a Residual, is not one of these"),
+        (nn.Sequential(nn.Flatten(), nn.Sequential(Residual())), "1.0, a Residual, is not one of"),
         (
             Backwards(nn.Flatten(), SpikingLinear(4, 2)),
             "network itself, a Backwards, has a forward",
         ),
         (nn.Sequential(nn.Flatten(), Backwards(SpikingLinear(4, 2))), "1, a Backwards, has a for"),
         (nn.Sequential(nn.Flatten(), Doubled(4, 2)), "1, a Doubled, has a forward method of its"),
-        (nn.Sequential(nn.Flatten(), nn.ReLU()), "1, a ReLU, is none of these"),
-        (nn.ModuleList([SpikingLinear(4, 2)]), "the network itself, a ModuleList, is none of"),
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), "1, a ReLU, is not one of these"),
+        (nn.ModuleList([SpikingLinear(4, 2)]), "the network itself, a ModuleList, is not one of"),
         (nn.Sequential(nn.Flatten(), Delay(4)), r"no Delay: .*\(1\)"),
     ],
 )

@@ -164,7 +164,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"horizon_spread": 1.0}, "horizon_spread must be finite and above 0 and below 1"),
         ({"grad_accum_steps": 2}, "takes its statistics from whole batches"),
         ({"processes": 2}, "takes its statistics from whole batches"),
-        ({"initial_checkpoint": "model.safetensors"}, "starts anew"),
+        ({"initial_checkpoint": "model.safetensors"}, "starts with new weights"),
         ({"t_max": 3.0}, "every layer has a horizon already"),
         ({"relative_lr": True}, 'relative_lr is for neuron="spiking"; got True'),
         ({"weight_norm": 3.0}, "weight_norm is for neuron=.*: give horizon_spread"),

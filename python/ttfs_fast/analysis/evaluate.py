@@ -223,8 +223,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no images, if ``batch_size`` is below 1, if the model's output has not one
-        neuron a class, or if there is no encoding.
+        If there are no images, if ``batch_size`` is below 1, if the model's output does not
+        have one neuron per class, or if there is no encoding.
 
     Notes
     -----

@@ -95,7 +95,9 @@ def read_limits(path: str | Path) -> Limits:
     allowed = [field.name for field in fields(Limits)]
     unknown = [key for key in table if key not in allowed]
     if unknown:
-        raise ValueError(f"{path}: {unknown[0]!r} is no limit; the limits are {', '.join(allowed)}")
+        raise ValueError(
+            f"{path}: unknown limit {unknown[0]!r}; the limits are {', '.join(allowed)}"
+        )
     try:
         return Limits(**table)
     except ValueError as error:

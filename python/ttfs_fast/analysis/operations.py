@@ -249,7 +249,7 @@ def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> Ope
 
     Notes
     -----
-    A synapse counts whatever its weight, also 0. A bias is one more synapse of each neuron, whose
+    A synapse counts even if its weight is 0. A bias is one more synapse of each neuron, whose
     input spikes at t = 0. Pools and delays pass spikes on and hold no synapses. Causal operations
     are the inputs i of a neuron j with z_i < z_j, the causal set of equation (4), found by sorting
     each receptive field and looking each of its neurons up: time grows with inputs + outputs of a

@@ -72,7 +72,7 @@ def spike_raster(
     ImportError
         If matplotlib is not installed.
     ValueError
-        If the image is not of bytes or has another number of dimensions, or there is no encoding.
+        If the image's dtype or number of dimensions is another, or there is no encoding.
     """
     figure = new_figure(11.0, 6.6)
     pixels = np.asarray(image)

@@ -1,6 +1,6 @@
 """A trained network under disturbance: noisy weights, spikes that come early, late or not at all.
 
-`perturbed` disturbs a network for the length of a ``with`` block, whatever is done with it there;
+`perturbed` disturbs a network for the length of a ``with`` block;
 `evaluate_perturbed` tests a disturbed network on a data set. docs/reproduction.md shows what the
 MNIST network bears.
 """
@@ -37,7 +37,7 @@ class Perturbation:
     output_jitter : float
         Standard deviation of Gaussian noise on the time of every neuron's spike, as a fraction of
         that time. The paper's measure of jitter, the mean of |t - t0| / t0, is sqrt(2 / pi) = 0.80
-        of it. A spike that comes to lie behind its layer's horizon is none.
+        of it. A spike moved beyond its layer's horizon is dropped.
     dropped : float
         Probability, from 0 to 1, that a spike is lost on its way to the next layer: of the inputs,
         and of every layer but the last. Drawn again for every image.
@@ -45,7 +45,7 @@ class Perturbation:
         Share of the neurons, of every layer but the last, that never spike. The neurons are drawn
         once and are the same for all images: defects of a chip.
     stuck_early : float
-        Likewise, neurons that spike at t = 0 whatever they receive.
+        Likewise, neurons that spike at t = 0 for any input.
     t_max : float
         Horizon: a neuron that would spike later does not. In units of tau; inf for none. Layers
         with an earlier horizon of their own keep it.

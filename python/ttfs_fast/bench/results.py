@@ -81,7 +81,7 @@ def measured_on(settings: Settings) -> dict[str, Any]:
 
 
 def load(folder: Path) -> dict[str, GroupResult]:
-    """Groups written before to a folder, by name; none if there is no file.
+    """Groups written to a folder before, by name; empty if there is no file.
 
     Raises
     ------

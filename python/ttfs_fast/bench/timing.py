@@ -31,7 +31,7 @@ def alternate(
     repeats : int
         Least number of counted rounds.
     seconds : float
-        Rounds go on until that much time is spent, or a hundred times `repeats`: short calls need
+        Rounds are repeated until this time is spent, or a hundred times `repeats`: short calls need
         more of them. With 0 there are exactly `repeats` rounds.
     before : callable, optional
         Called, untimed, with the index of the call that comes next.

@@ -66,7 +66,7 @@ class LayerResult:
     def jitter(self) -> float:
         """Mean of ``|t - t0|`` / t0 of the neurons that fire both ways (the paper's definition).
 
-        Neurons whose ideal time is 0 are left out; nan if there is none.
+        Neurons whose ideal time is 0 are left out; nan if no neuron remains.
         """
         ideal = self.ideal[self.both]
         ratios = np.abs(self.deviations[ideal > 0]) / ideal[ideal > 0]

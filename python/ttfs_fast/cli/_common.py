@@ -232,7 +232,7 @@ def draw(path: Path, figure: Any) -> None:
 
 
 def check_picture(plot: Path | None) -> None:
-    """Refuse a --plot that is no picture, before the work."""
+    """Refuse a --plot that is not a picture, before the work."""
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot must name a .png, .svg or .pdf file; got {plot}")
 

@@ -116,7 +116,7 @@ def write_report(plan: "Plan", found: "Networks", out: Path, only: Sequence[str]
                 log=_terminal.print_line,
             )
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command continues from here", file=sys.stderr)
         raise
     for sentence in found.missing:
         print(f"missing: {sentence}")

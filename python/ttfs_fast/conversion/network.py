@@ -70,7 +70,7 @@ class ConvertedNetwork(nn.Module):
     Raises
     ------
     ValueError
-        If there is no step, a name stands twice or is no name of an attribute, or an input is not
+        If there is no step, a name occurs twice or is not an identifier, or an input is not
         that of an earlier step.
     """
 

@@ -84,7 +84,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
     Raises
     ------
     ValueError
-        If torch.fx cannot follow it, or it has not one input.
+        If torch.fx cannot trace it, or it does not have exactly one input.
     """
     if isinstance(model, fx.GraphModule):
         graph_module = model

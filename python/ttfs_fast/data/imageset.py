@@ -38,7 +38,7 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     TypeError
         If an array has another dtype.
     ValueError
-        If shapes do not fit or a label is no class.
+        If shapes do not fit or a label is not a class.
     """
 
     images: NDArray[np.uint8]

@@ -22,7 +22,7 @@ def resolve_device(device: str | torch.device | None = "auto") -> torch.device:
     Raises
     ------
     ValueError
-        If the name is none of these.
+        If the name is not one of these.
     RuntimeError
         If the GPU is not there.
     TypeError

@@ -158,7 +158,7 @@ class HorizonNetwork(nn.Sequential):
     ------
     ValueError
         If a layer has no counterpart with a horizon, or ``whitening`` is asked for and the first
-        layer is no convolution; the message names it.
+        layer is not a convolution; the message names it.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ def read_encoding(path: str | Path) -> Encoding | None:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or what it holds there is no encoding.
+        If there is no such file, or its encoding is not valid.
     """
     metadata = read_metadata(path)
     try:

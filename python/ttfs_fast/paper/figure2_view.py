@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[str, str, Callable[[float], str]]] = {
         "% of the neurons",
         lambda v: f"{100 * v:g} %",
     ),
-    "t_max": ("horizon: later spikes are none", "tau", lambda v: f"{v:g} tau"),
+    "t_max": ("horizon: later spikes are ignored", "tau", lambda v: f"{v:g} tau"),
 }
 """Disturbances beyond the paper: what, its unit in a picture, and how a level is written."""
 

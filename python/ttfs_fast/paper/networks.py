@@ -125,9 +125,10 @@ class EvaluatedNetwork:
         return count(self.test_set)
 
     def some(self, images: int) -> ImageSet:
-        """So many test images in memory, evenly spaced over all.
+        """A number of test images in memory, evenly spaced over all.
 
-        MNIST's first half is easier than its second: the first so many would flatter.
+        MNIST's first half is easier than its second: the first images would
+        give too high an accuracy.
         """
         whole = self.test_set
         if isinstance(whole, ImageSet) and images >= len(whole):

@@ -37,7 +37,7 @@ class Plan:
         Epochs of retraining with 8 and 4 bits each; 2 bits have four times as many, and then as
         many as 8 with frozen codes.
     retrain_images : int or None
-        Retrain on the first so many training images; None for all.
+        Number of training images to retrain on, the first ones; None for all.
     sweep_images : int
         Test images for what is repeated many times; the weights of the first network are disturbed
         on all.

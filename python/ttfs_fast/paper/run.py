@@ -103,7 +103,7 @@ def reproduce(
     """Compute what is missing, and write the report.
 
     Units of work are kept on the disk as they come; one that is there, of the same settings, is
-    not computed again. Stopped in whatever way and called again, the results end with the same
+    not computed again. After any interruption and a second call, the results end with the same
     bits.
 
     Parameters
@@ -114,7 +114,7 @@ def reproduce(
         The networks.
     out : path
         Folder of everything: ``report.html``, ``report.md``, ``results.json``, ``tables/``,
-        ``pictures/``; ``units/`` and ``retraining/``, from which it goes on; ``run.json`` with
+        ``pictures/``; ``units/`` and ``retraining/``, from which it continues; ``run.json`` with
         times and machine.
     only : sequence of str
         Names of the parts to compute; all by default. The report shows the others if their results

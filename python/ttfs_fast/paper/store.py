@@ -1,4 +1,4 @@
-"""Results on disk, unit by unit: what is there is not computed again, whatever stopped the work."""
+"""Results on disk, unit by unit: after any interruption, finished units are not computed again."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ class ResultStore:
     Raises
     ------
     ValueError
-        If the file is there and is not one of this class.
+        If the file exists and this class did not write it.
     """
 
     def __init__(self, folder: Path, part: str, settings: Mapping[str, Any]) -> None:

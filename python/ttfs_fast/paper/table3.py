@@ -113,7 +113,7 @@ def section(context: Context, result: dict[str, Any]) -> Section:
     found.text += [
         "The paper gives its figures without the operating point. The one used here, two inputs "
         "with their weights and distance, a full scale and a phase noise, was found by a search "
-        "over these very figures (docs/circuit.md): that it fits is no prediction. What was not "
+        "over these very figures (docs/circuit.md): the fit is not a prediction. What was not "
         "free to choose is the shape: a neuron whose inputs all come in time is linear in small "
         "errors, and Table 3 is not.",
         f"{rows[0]['trials']:,} trials at each value, seed {context.plan.seed}. Output jitter is "

@@ -305,7 +305,7 @@ def retraining_folder(context: Context, network: EvaluatedNetwork) -> Path:
 
 
 def _after_retraining(context: Context, network: EvaluatedNetwork, bits: int) -> dict[str, Any]:
-    """Retrains, or goes on with it, or finds it done; then tests."""
+    """Retrains, or continues the retraining if there is one; then tests."""
     folder = retraining_folder(context, network)
     written = RunFolder(folder).integer_network(bits)
     last = RunFolder(folder).integer_network(BITS[-1])

@@ -145,7 +145,7 @@ class QuantizeConfig:
         )
 
     def learning_rate(self, epoch: float, epochs: int) -> float:
-        """Learning rate at a moment of a stage of so many epochs, counted in epochs."""
+        """Learning rate at position ``epoch`` of a stage of ``epochs`` epochs."""
         return cosine(self.lr, self.min_lr, epoch, epochs)
 
     def differences(self, other: "QuantizeConfig") -> list[str]:

@@ -316,8 +316,8 @@ def _chain(model: nn.Module, name: str = "") -> list[Any]:
         ]
     raise TypeError(
         f"an integer network is a chain of {', '.join(layer.__name__ for layer in _LAYERS)} in "
-        f"nn.Sequential, possibly nested; {kind} is none of these, and how its forward method uses "
-        "its modules cannot be followed"
+        f"nn.Sequential, possibly nested; {kind} is not one of these, and how its forward "
+        "method uses its modules cannot be followed"
     )
 
 

@@ -48,7 +48,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no images, or the output has not one neuron a class.
+        If there are no images, or the output does not have one neuron per class.
     """
     images, classes = len(image_set), len(image_set.classes)
     if images == 0:

@@ -24,7 +24,7 @@ def check_bits(bits: int) -> int:
     Raises
     ------
     ValueError
-        If it is none of 8, 4 and 2.
+        If it is not 8, 4 or 2.
     """
     if bits not in BITS:
         raise ValueError(f"bits must be one of 8, 4 and 2; got {bits}")

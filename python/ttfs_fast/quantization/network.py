@@ -37,7 +37,7 @@ class LayerInfo:
     ratio : int
         An output code is the spike time times ``ratio / 2**16``, rounded.
     latest : int
-        A spike with a later output code is none.
+        Spikes with a later output code are treated as no spike.
     bias_code : int
         When the bias joins.
     theta : int32 array, shape (channels,)
@@ -356,7 +356,7 @@ def default_threads(threads: int | None) -> int:
     """The number asked for, or as many as OMP_NUM_THREADS or the processors of this process.
 
     OMP_NUM_THREADS may be a list, a number for each level of nested parallel regions; there is one
-    level here. As in OpenMP, a value that is none counts as not set.
+    level here. As in OpenMP, an invalid value counts as not set.
     """
     if threads is not None:
         if threads < 1:

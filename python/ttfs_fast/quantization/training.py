@@ -52,8 +52,8 @@ def quantize(
 ) -> dict[int, IntegerNetwork]:
     """Retrain a network with quantized weights, stepping the bits down, and convert it.
 
-    The folder receives the settings, a checkpoint an epoch, and after each stage the integer
-    network of so many bits, ``model-8bit.ttfs`` and so on. A step whose gradient is not finite is
+    The folder receives the settings, a checkpoint per epoch, and after each stage an
+    integer network, ``model-8bit.ttfs`` and so on. A step whose gradient is not finite is
     left out; the epoch's line and the checkpoint's ``state.json`` count them. A run that was
     stopped continues from its newest checkpoint with ``resume=True`` and ends with the same bits.
 

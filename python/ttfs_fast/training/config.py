@@ -460,8 +460,8 @@ class TrainConfig:
             )
         if self.initial_checkpoint is not None:
             raise ValueError(
-                'neuron="horizon" starts with new weights: the statistics of a trained network are folded into '
-                "its weights; leave initial_checkpoint out"
+                'neuron="horizon" starts with new weights: the statistics of a trained network are '
+                "folded into its weights; leave initial_checkpoint out"
             )
         if self.horizons or not math.isinf(self.t_max):
             raise ValueError(

@@ -35,7 +35,7 @@ def distillation_loss(
     """Divergence of a network's answers from its teacher's, summed over the samples.
 
     With output times t = ln z, p = softmax(-scale t / T) and the teacher's q likewise, it is
-    T^2 sum q ln(q / p). T^2 keeps the size of the gradient, whatever the temperature.
+    T^2 sum q ln(q / p). The factor T^2 keeps the size of the gradient at any temperature.
 
     Parameters
     ----------

@@ -52,11 +52,11 @@ class RunFolder:
         return self.path / "tensorboard"
 
     def integer_network(self, bits: int) -> Path:
-        """The integer network with weights of so many bits."""
+        """The integer network with weights of this many bits."""
         return self.path / f"model-{bits}bit.ttfs"
 
     def checkpoint(self, epoch: int) -> Path:
-        """Folder of the checkpoint after so many epochs."""
+        """Folder of the checkpoint after this many epochs."""
         return self.path / f"checkpoint-{epoch:04d}"
 
     def checkpoints(self) -> list[tuple[int, Path]]:

@@ -270,7 +270,7 @@ class StepTotals:
         self._own = torch.zeros_like(self._own)
 
     def check_loss(self, epoch: int, saved: str) -> None:
-        """Refuse to go on once the mean loss is not a finite number.
+        """Raise an error if the mean loss is not a finite number.
 
         Parameters
         ----------

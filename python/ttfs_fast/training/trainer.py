@@ -91,7 +91,7 @@ def train(
     """Train a network and keep everything in one folder.
 
     The folder receives ``config.json``, ``log.csv`` (one row an epoch), the newest checkpoint and,
-    at the end, ``model.safetensors``. A run that was interrupted, in whatever way, continues from
+    at the end, ``model.safetensors``. A run that was interrupted in any way continues from
     its newest checkpoint with ``resume=True`` and ends with the same weights, bit for bit, as a
     run that was not.
 
@@ -344,9 +344,7 @@ class _Session:
             )
         for name, own in self.config.spike_settings.items():
             if (its := settings.spike_settings[name]) != own:
-                self.callback.log(
-                    f"  {path} was trained with {name} {its}; this run goes on with {own}"
-                )
+                self.callback.log(f"  {path} was trained with {name} {its}; this run uses {own}")
         with torch.no_grad():
             for name, value in found.items():
                 owner, _, key = name.rpartition(".")

@@ -208,7 +208,7 @@ def depth_study(
 
     The folder receives ``depth.csv``, with one row a network and rewritten after each, and
     ``depth.png``, which shows every network of the table that was trained alike, of this study or
-    an earlier one. An interrupted study goes on with the first network that is missing.
+    an earlier one. An interrupted study continues with the first missing network.
 
     Parameters
     ----------

@@ -124,7 +124,7 @@ def silence_study(
     """Give a trained network horizons, train it further, and test it, for each fraction.
 
     The folder receives ``silence.csv``, rewritten after each fraction, ``silence.png`` and the
-    folder of each training run. An interrupted study goes on where it stopped.
+    folder of each training run. An interrupted study continues where it stopped.
 
     Parameters
     ----------
