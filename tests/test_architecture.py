@@ -173,7 +173,7 @@ def look_ups(source: str, tree: ast.Module) -> list[str]:
     return found
 
 
-def test_every_room_stands_in_the_diagram_once() -> None:
+def test_every_package_is_in_the_diagram_once() -> None:
     rows = rooms_in_order(CONTRIBUTING.read_text("utf-8"))
     drawn = [name for row in rows for name in row]
     assert len(drawn) == len(set(drawn))

@@ -139,7 +139,7 @@ def test_a_common_delay_passes_a_layer_without_bias_and_pools(seed: int) -> None
     assert not torch.allclose(moved, Delay(4, 0.7, dtype=torch.float64)(biased(z)))
 
 
-def test_delays_of_single_inputs_are_no_weights() -> None:
+def test_delays_of_single_inputs_do_not_fold_into_weights() -> None:
     """The proof of docs/delays.md: what fits the early causal sets cannot fit the late ones."""
     w = torch.tensor([[1.5, 0.8]], dtype=torch.float64)
     shift = torch.tensor([0.0, 0.6], dtype=torch.float64)
@@ -199,7 +199,7 @@ def test_integers_refuse_delays_and_take_their_neurons(seed: int) -> None:
     assert np.quantile(np.abs(error), 0.9) < 0.1
 
 
-def test_delays_train_beside_quantized_weights(seed: int) -> None:
+def test_delays_train_with_quantized_weights(seed: int) -> None:
     model = prepare_qat_(network())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     before = model[2].delay.detach().clone()
@@ -228,7 +228,7 @@ def test_layers_with_horizons_fold_around_delays(seed: int) -> None:
     assert not torch.allclose(model(z), out, rtol=1e-4)
 
 
-def test_delays_hold_no_neurons(seed: int) -> None:
+def test_delays_have_no_neurons(seed: int) -> None:
     model = network()
     assert list(spiking_layers(model)) == ["1", "6"]
     z = spikes(4, 2, 6, 6, silent=0)

@@ -178,7 +178,7 @@ def test_a_folder_that_is_read_only(tmp_path: Path, name: str) -> None:
         folder.chmod(0o755)
 
 
-def test_training_on_a_full_disk_says_so_and_resumes_with_room(disk: Path, tmp_path: Path) -> None:
+def test_training_on_a_full_disk_fails_clearly_and_resumes(disk: Path, tmp_path: Path) -> None:
     folder = disk / "run"
     command = [sys.executable, "-m", "ttfs_fast", "train", "--out", str(folder), "--threads", "1"]
     options = [

@@ -387,7 +387,7 @@ def test_a_network_without_an_encoding_is_refused(name: str) -> None:
     RUNS[name](model, images, encoding=Encoding())
 
 
-def test_what_runs_a_network_asks_it_for_its_encoding() -> None:
+def test_functions_use_the_encoding_of_the_network() -> None:
     images, other = digits(), Encoding(1.0, "dark-first")
     model = models.mnist_scnn(pretrained=True)
     plain = nn.Sequential(*model)

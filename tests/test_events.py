@@ -119,7 +119,7 @@ def test_whole_and_other_times_have_the_same_window() -> None:
         assert found[0].isfinite().sum() == sum(start <= t < stop for t in times.tolist())
 
 
-def test_what_cannot_be_meant_is_refused() -> None:
+def test_events_reject_invalid_arguments() -> None:
     events = stream(np.random.default_rng(0), 10)
     size = (7, 5, 2)
     signed = events.astype([("x", "i2"), ("y", "i2"), ("t", "f8"), ("p", "i1")])
@@ -154,7 +154,7 @@ def test_what_cannot_be_meant_is_refused() -> None:
         events_to_values(events, size, 10_000, dtype=torch.float16)
 
 
-def test_values_that_are_none_are_refused() -> None:
+def test_invalid_spike_values_are_refused() -> None:
     with pytest.raises(TypeError, match=r"tensor of float32 or float64; got torch.int64"):
         values_to_events(torch.ones(1, 2, 2, dtype=torch.int64), 1.0)
     with pytest.raises(TypeError, match="got ndarray"):

@@ -265,7 +265,7 @@ def test_groups_are_layers_side_by_side(spread: float, seed: int) -> None:
             refusing(HorizonConv2d(4, 6, 3, groups=2, t_in=T_IN))
 
 
-def test_unfolding_says_what_it_cannot_unfold(seed: int) -> None:
+def test_unfolding_names_unsupported_layers(seed: int) -> None:
     with pytest.raises(ValueError, match="SpikingLinear has no layer that fold_horizons_ made"):
         unfold_horizons_(SpikingLinear(3, 2))
     folded = fold_horizons_(settled(chain(0.001)))
@@ -460,7 +460,7 @@ def test_nan_stays_with_its_image(seed: int) -> None:
     assert torch.allclose(out[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-9)
 
 
-def test_the_last_layer_to_spike_is_the_answer_wherever_it_stands(seed: int) -> None:
+def test_the_last_layer_to_spike_is_the_answer(seed: int) -> None:
     first = HorizonLinear(6, 8, t_in=T_IN, dtype=torch.float64)
     last = HorizonLinear(8, 3, t_in=first.t_out, normalization="none", dtype=torch.float64)
     model = nn.ModuleDict({"last": last, "first": first})

@@ -48,7 +48,7 @@ def pyproject() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_nothing_is_unfinished_or_unsafe():
+def test_no_file_is_unfinished_or_unsafe():
     sources = [p for p in project_files() if p.suffix not in {".gz", ".png", ".safetensors"}]
     assert lines_matching(UNFINISHED, sources) == []
     assert lines_matching(UNSAFE, sources) == []

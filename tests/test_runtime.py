@@ -168,7 +168,7 @@ def test_python_threads_at_once() -> None:
     assert wrong == []
 
 
-def test_errors_in_one_thread_leave_the_others_alone() -> None:
+def test_errors_in_one_thread_do_not_affect_others() -> None:
     expected = WORK["linear"](torch.float32)
     outcomes: list[str] = []
 
@@ -271,7 +271,7 @@ def test_one_openmp_runtime() -> None:
     assert len(runtimes) == 1, runtimes
 
 
-def test_import_needs_torch_and_numpy_alone() -> None:
+def test_import_needs_only_torch_and_numpy() -> None:
     done = python(
         "import sys, torch, numpy\n"
         "before = set(sys.modules)\n"

@@ -132,7 +132,7 @@ def test_disturbances_meet_both_places(disturbance: Perturbation, seed: int) -> 
     assert not torch.equal(outputs[0], model(values))
 
 
-def test_the_output_at_a_second_place_is_left_whole(seed: int) -> None:
+def test_output_layers_at_a_second_place_are_not_disturbed(seed: int) -> None:
     layer = SpikingLinear(8, 8)
     model = nn.Sequential(layer, SpikingLinear(8, 8), layer)
     values = torch.rand(5, 8).exp()
@@ -158,7 +158,7 @@ def test_disturbing_a_network_whose_last_layer_is_not_the_last_to_run_is_refused
         assert model(torch.rand(5, 8).exp()).shape == (5, 8)  # disturbs all layers alike
 
 
-def test_noise_on_weights_that_layers_share_leaves_no_trace(seed: int) -> None:
+def test_noise_on_shared_weights_is_removed(seed: int) -> None:
     model = nn.Sequential(SpikingLinear(8, 8), SpikingLinear(8, 8))
     model[1].weight = model[0].weight
     before = copy.deepcopy(model.state_dict())

@@ -133,7 +133,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_silence_cost_is_what_is_lacking(name: str, seed: int) -> None:
+def test_silence_cost_is_the_missing_weight(name: str, seed: int) -> None:
     make, shape = LAYERS[name]
     layer = make()
     with torch.no_grad():

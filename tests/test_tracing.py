@@ -146,7 +146,7 @@ def test_a_trace_takes_images_of_other_sizes() -> None:
     assert torch.equal(traced(z), model(z))
 
 
-def test_a_trace_refuses_what_the_network_refuses() -> None:
+def test_traces_reject_invalid_inputs() -> None:
     traced = torch.jit.trace(SpikingLinear(3, 2), torch.rand(2, 3).exp())
     with pytest.raises((ValueError, RuntimeError), match="not positive"):
         traced(-torch.ones(2, 3))
@@ -194,6 +194,6 @@ def test_tensorboard_draws_the_graph(tmp_path: Path) -> None:
     assert operators.count("ttfs_fast::traced_linear") == 1
 
 
-def test_onnx_by_tracing_says_what_to_use() -> None:
+def test_onnx_error_names_alternatives() -> None:
     with pytest.raises(NotImplementedError, match=r"ONNX has no operators .*nir.*docs/torch.md"):
         torch.onnx.export(network(), (images(1, network, 2),), io.BytesIO(), dynamo=False)

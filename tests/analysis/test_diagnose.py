@@ -172,7 +172,7 @@ def test_not_finite_gradients_are_named(batch: tuple[Tensor, Tensor], seed: int)
     assert any("not finite" in c for layer in found.layers for c in layer.issues)
 
 
-def test_nothing_is_left_behind(batch: tuple[Tensor, Tensor], seed: int) -> None:
+def test_diagnose_removes_its_hooks(batch: tuple[Tensor, Tensor], seed: int) -> None:
     model = vgg_stack(4, in_channels=6)
     model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
     state = torch.random.get_rng_state()

@@ -80,7 +80,7 @@ def test_a_network_without_spiking_layers_has_no_spike_times() -> None:
     assert math.isnan(result.first_spike_time)
 
 
-def test_nothing_spikes() -> None:
+def test_evaluate_network_without_spikes() -> None:
     result = evaluate(two_neurons([[0.1, 0.1], [0.1, 0.1]]), pixel_pairs((9, 9, 0), (1, 2, 1)))
     assert (result.accuracy, result.spikes_per_neuron, result.silent_fraction) == (0.0, 0.0, 1.0)
     assert math.isnan(result.first_spike_time)
@@ -93,7 +93,7 @@ def test_prediction_is_the_first_spike_or_none() -> None:
     assert predict(output).tolist() == [1, -1, 2, 0]
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_evaluate_does_not_change_the_model() -> None:
     model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
     model.train()
     evaluate(model, pixel_pairs((255, 0, 0)))
@@ -101,14 +101,14 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(not module._forward_hooks for module in model.modules())
 
 
-def test_progress_is_told() -> None:
+def test_evaluate_reports_progress() -> None:
     seen: list[int] = []
     images = pixel_pairs(*[(255, 0, 0)] * 5)
     evaluate(two_neurons([[3.0, 0], [0, 3.0]]), images, batch_size=2, on_progress=seen.append)
     assert seen == [2, 4, 5]
 
 
-def test_what_cannot_be_evaluated_is_refused() -> None:
+def test_evaluate_rejects_invalid_arguments() -> None:
     model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
     with pytest.raises(ValueError, match="no images"):
         evaluate(model, pixel_pairs())

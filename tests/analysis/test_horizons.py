@@ -57,12 +57,12 @@ def test_each_layer_spikes_as_often_as_wanted(fraction: float) -> None:
     assert other == pytest.approx(inner, abs=0.1)  # images of the same kind
 
 
-def test_a_share_of_1_changes_nothing() -> None:
+def test_a_fraction_of_1_changes_nothing() -> None:
     model = network()
     assert find_horizons(model, images(), 1.0) == [math.inf] * len(spiking_layers(model))
 
 
-def test_what_cannot_be() -> None:
+def test_find_horizons_rejects_invalid_arguments() -> None:
     model = network()
     for fraction in (0.0, 1.5, math.nan):
         with pytest.raises(ValueError, match="fraction must be above 0"):
@@ -79,7 +79,7 @@ def test_what_cannot_be() -> None:
         TrainConfig(horizons=(math.nan,))
 
 
-def test_a_run_that_goes_on_from_another_with_horizons(tmp_path: Path) -> None:
+def test_initial_checkpoint_of_a_network_with_horizons(tmp_path: Path) -> None:
     first = train(DIGITS, tmp_path / "first")
     values = (3 * torch.rand(20, 1, 28, 28, generator=torch.Generator().manual_seed(2))).exp()
     horizons = tuple(find_horizons(first.model, values, 0.6))
@@ -108,7 +108,7 @@ def test_a_run_that_goes_on_from_another_with_horizons(tmp_path: Path) -> None:
     assert plain(values).isfinite().all()
 
 
-def test_centered_weights_go_on_too(tmp_path: Path) -> None:
+def test_initial_checkpoint_with_centered_weights(tmp_path: Path) -> None:
     deep = dataclasses.replace(
         DIGITS, model="vgg4", width=0.5, relative_lr=True, epochs=1, ema_decay=0.9, alpha=1.5
     )

@@ -69,6 +69,6 @@ def test_images_without_a_decision() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"bins": 0}, {"max_time": 0.0}, {"max_time": math.inf}])
-def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+def test_spike_timing_rejects_invalid_arguments(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         spike_timing(mnist_scnn(), load("digits", train=False), **wrong)  # type: ignore[arg-type]

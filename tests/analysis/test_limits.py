@@ -82,7 +82,7 @@ def test_biases_horizons_and_pools_take_something() -> None:
     assert [layer.kind for layer in without.layers] == ["neurons", "neurons"]
 
 
-def test_excesses_say_which_and_by_how_much() -> None:
+def test_excesses_name_limit_and_ratio() -> None:
     limits = Limits(
         fan_in=256,
         fan_out=512,

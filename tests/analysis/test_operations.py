@@ -179,7 +179,7 @@ def test_a_layer_at_two_places_is_counted_twice(seed: int) -> None:
     assert sum(found.neurons for found in counts.layers) == 8
 
 
-def test_horizons_are_counted_as_they_fold_references_apart(seed: int) -> None:
+def test_layers_with_horizons_count_like_folded_ones(seed: int) -> None:
     first = HorizonConv2d(1, 3, 3, padding=1, t_in=0.3, spread=0.05, normalization="none")
     last = HorizonLinear(48, 4, t_in=first.t_out, spread=0.05, normalization="none")
     model = nn.Sequential(first, nn.Flatten(), last)
@@ -231,7 +231,7 @@ def test_energy_is_the_sum_of_its_parts(seed: int) -> None:
     )
 
 
-def test_energy_models_say_where_they_come_from() -> None:
+def test_energy_models_name_their_sources() -> None:
     models = read_energy_models()
     assert [model.name for model in models] == ["paper", "loihi", "digital-45nm"]
     assert all(len(model.source) > 20 for model in models)

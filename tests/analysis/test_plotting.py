@@ -77,7 +77,7 @@ def test_pyplot_is_not_touched() -> None:
 @pytest.mark.parametrize(
     "backend", ["module://matplotlib_inline.backend_inline", "no-such-backend", "svg", None]
 )
-def test_files_are_drawn_whatever_mplbackend_says(backend: str | None, tmp_path: Path) -> None:
+def test_pictures_ignore_mplbackend(backend: str | None, tmp_path: Path) -> None:
     environment = {name: v for name, v in os.environ.items() if name != "MPLBACKEND"}
     if backend is not None:
         environment["MPLBACKEND"] = backend

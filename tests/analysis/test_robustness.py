@@ -52,7 +52,7 @@ def small() -> nn.Module:
     return model
 
 
-def test_no_disturbance_changes_no_bit(small: nn.Module) -> None:
+def test_zero_disturbance_changes_no_bit(small: nn.Module) -> None:
     digits = load("digits", train=False)
     plain = evaluate(small, digits).to_dict()
     disturbed = evaluate_perturbed(small, digits, Perturbation()).to_dict()
@@ -73,7 +73,7 @@ def test_no_disturbance_changes_no_bit(small: nn.Module) -> None:
         Perturbation(t_max=2.0),
     ],
 )
-def test_afterwards_the_network_is_as_it_was(small: nn.Module, disturbance: Perturbation) -> None:
+def test_perturbed_restores_the_network(small: nn.Module, disturbance: Perturbation) -> None:
     before = {name: value.clone() for name, value in small.state_dict().items()}
     values = (3 * torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))).exp()
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_jitter_of_the_output_is_a_share_of_its_time() -> None:
     assert float(share) == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
 
 
-def test_a_spike_jittered_beyond_its_layer_s_horizon_is_none(seed: int) -> None:
+def test_spikes_jittered_beyond_their_horizon_are_dropped(seed: int) -> None:
     model = chain(400, 1)
     values = torch.full((50, 400), math.e)
     free = times(model, values, Perturbation(output_jitter=0.1))
@@ -212,7 +212,9 @@ def test_the_seed_and_the_draw_decide(small: nn.Module) -> None:
         (lambda: Perturbation(stuck_silent=0.6, stuck_early=0.6), "must add up to at most 1"),
     ],
 )
-def test_what_cannot_be_is_refused(make: Callable[[], Perturbation], message: str) -> None:
+def test_perturbation_rejects_invalid_values(
+    make: Callable[[], Perturbation], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -239,7 +241,7 @@ def test_signal_to_noise_by_hand() -> None:
     assert np.isfinite(signal_to_noise(weight, 2 * weight))
 
 
-def test_a_horizon_leaves_what_is_decided_by_then(small: nn.Module) -> None:
+def test_a_horizon_keeps_earlier_decisions(small: nn.Module) -> None:
     """No neuron knows what comes later: what is decided by the horizon is decided the same."""
     digits = load("digits", train=False)
     timing = spike_timing(small, digits)

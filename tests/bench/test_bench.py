@@ -109,7 +109,7 @@ def test_inputs_and_outputs_fire_as_often_as_promised(layer: Layer) -> None:
     assert close.float().mean() > 0.99
 
 
-def test_names_tell_the_shape() -> None:
+def test_names_contain_the_shape() -> None:
     assert [layer.name for layer in LAYERS[3:8]] == [
         "conv 3x3 512->512 @4 b32",
         "linear 4096->4096 b128",
@@ -179,7 +179,7 @@ def test_the_dense_mnist_network_has_the_same_shapes() -> None:
 # --- memory --------------------------------------------------------------------------------------
 
 
-def test_the_peak_of_a_process_counts_what_it_held() -> None:
+def test_peak_memory_counts_freed_memory() -> None:
     # In one of its own: in this one, the memory of earlier tests counts.
     program = """
 import torch
@@ -205,7 +205,7 @@ def test_memory_is_that_of_another_process() -> None:
     assert large["peak"] - large["before"] > 4 * weights
 
 
-def test_a_failed_measurement_says_why() -> None:
+def test_a_failed_measurement_reports_its_error() -> None:
     with pytest.raises(OSError, match=r"memory of the dense network failed.*positive"):
         memory.measure("dense", batch=1, threads=0)
 
@@ -248,7 +248,7 @@ def test_ratios_are_those_of_the_times() -> None:
     assert first["forward_unit"] == pytest.approx(2 * first["forward"] / last["forward"])  # type: ignore[operator]
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
+def test_bench_rejects_invalid_settings() -> None:
     with pytest.raises(ValueError, match="no group 'layer'; the groups are: layers, mnist"):
         run("layer", SHORT)
     with pytest.raises(ValueError, match="compares one thread with more; it was given 1"):
@@ -288,7 +288,7 @@ def test_results_are_written_read_and_joined(tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "results.json", "results.png"]
 
 
-def test_without_matplotlib_there_is_no_picture(
+def test_bench_without_matplotlib_draws_no_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
@@ -299,7 +299,7 @@ def test_without_matplotlib_there_is_no_picture(
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"groups": 3}', '{"groups": [{"name": "layers"}]}'])
-def test_a_file_that_holds_no_results_is_left_alone(tmp_path: Path, content: str) -> None:
+def test_bench_does_not_replace_other_files(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(ValueError, match="does not hold results"):
@@ -308,7 +308,7 @@ def test_a_file_that_holds_no_results_is_left_alone(tmp_path: Path, content: str
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_json_holds_everything(tmp_path: Path) -> None:
+def test_json_contains_all_results(tmp_path: Path) -> None:
     write([result()], tmp_path)
     (group,) = json.loads((tmp_path / "results.json").read_text())["groups"]
     assert group["rows"] == result().rows
@@ -316,7 +316,7 @@ def test_json_holds_everything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "drawn"), [("avx2", 0), ("avx512", 1)])
-def test_the_picture_shows_no_set_beside_itself(name: str, drawn: int) -> None:
+def test_picture_does_not_compare_a_set_with_itself(name: str, drawn: int) -> None:
     rows = load(RESULTS / name)["isa"].rows
     assert len(pictures._panels({"isa": rows})) == drawn
 

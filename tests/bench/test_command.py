@@ -71,7 +71,7 @@ def test_numbers_are_printed_whole(name: str, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_a_narrow_terminal_cuts_nothing(name: str) -> None:
+def test_narrow_terminals_do_not_cut_tables(name: str) -> None:
     console = pytest.importorskip("rich.console", reason="needs the extra ttfs_fast[train]")
     terminal = console.Console(width=80, force_terminal=True, file=io.StringIO())
     group = load(Path(__file__).parents[2] / "bench/results/avx512")[name]
@@ -81,7 +81,7 @@ def test_a_narrow_terminal_cuts_nothing(name: str) -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
 
 
-def test_every_group_but_the_slow_one_is_the_default() -> None:
+def test_default_groups_exclude_the_slow_one() -> None:
     everything = list(GROUPS)
     assert cli.bench.chosen(None, plain=True, threads=2) == everything
     assert cli.bench.chosen(None, plain=False, threads=2) == [n for n in everything if n != "plain"]

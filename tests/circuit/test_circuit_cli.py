@@ -183,7 +183,7 @@ def test_layer(data_root: Path, tmp_path: Path) -> None:
         (("jitter", "--trials", "20", "--plot", "picture.bmp"), "--plot must name"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+def test_errors_take_one_line(arguments: tuple[str, ...], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.output

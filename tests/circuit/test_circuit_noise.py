@@ -170,7 +170,7 @@ def test_a_bank_s_offset_makes_the_rounding_error_uniform() -> None:
     assert len(np.unique(shared)) == 4
 
 
-def test_spreads_are_drawn_once_a_chip_and_each_has_its_own_switch() -> None:
+def test_spreads_are_drawn_once_per_chip() -> None:
     times, weights = P.seconds([0.0, 0.2]), [1.5, 1.0]
     ideal = simulate(P, times, weights).fire_times[0]
     fired = {}

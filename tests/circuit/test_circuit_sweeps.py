@@ -44,7 +44,7 @@ def test_jitter_of_inputs_in_the_causal_set_is_linear() -> None:
     assert shares[0] == pytest.approx(expected, rel=0.03)
 
 
-def test_without_noise_and_jitter_nothing_moves() -> None:
+def test_no_noise_and_no_jitter_give_no_deviation() -> None:
     quiet = dataclasses.replace(POINT, noise=Nonidealities(bank_offset=True))
     assert jitter_sweep(quiet, (0.0,), trials=50)[0].jitter == 0
     assert quantization_sweep(quiet, (52,), trials=50)[0].jitter < 1e-9

@@ -55,7 +55,7 @@ def test_ngspice_fires_at_the_same_time(name: str, tmp_path: Path) -> None:
     assert np.abs(error - waves.phase_error[0])[smooth].max() < 2e-4 * np.abs(error).max()
 
 
-def test_the_netlist_names_what_it_was_given() -> None:
+def test_netlist_contains_the_arguments() -> None:
     p = CircuitParameters()
     text = netlist(p, p.seconds([0.5, np.inf]), [1.5, 2.0], duration=3 * p.tau)
     assert f"{1.5 * p.phase_per_weight:.17g}" in text

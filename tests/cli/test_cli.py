@@ -49,7 +49,7 @@ def test_help_lists_the_commands_in_their_order() -> None:
     assert tuple(word for word in first_words if word in COMMANDS) == COMMANDS
 
 
-def test_help_tells_the_defaults_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_shows_defaults_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     output = run("train", "--help").output
     assert "Default: 50." in output
@@ -60,7 +60,7 @@ def test_help_tells_the_defaults_of_the_settings(monkeypatch: pytest.MonkeyPatch
     "arguments",
     [["info"], ["train", "--help"], ["eval", "--weights", "mnist_scnn", "--dataset", "digits"]],
 )
-def test_a_reader_that_has_seen_enough_is_no_error(arguments: list[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(arguments: list[str]) -> None:
     """As with ``ttfs-fast info | head -1``."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -263,7 +263,7 @@ def test_a_tilde_after_an_equals_sign_is_the_home_folder(
     assert wanted.format(home=tmp_path) in result.stderr.replace("\n", "")
 
 
-def test_what_is_written_goes_to_the_home_folder(
+def test_tilde_in_output_paths_is_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, here = tmp_path / "home", tmp_path / "here"
@@ -331,7 +331,7 @@ def test_weights_may_be_the_folder_of_a_run(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x10\0\0\0\0\0\0\0{", b"no weights at all"])
-def test_eval_of_a_file_that_is_none(tmp_path: Path, content: bytes | None) -> None:
+def test_eval_rejects_invalid_file(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -341,7 +341,7 @@ def test_eval_of_a_file_that_is_none(tmp_path: Path, content: bytes | None) -> N
     assert result.stderr.count("\n") == 1
 
 
-def test_info_names_what_runs() -> None:
+def test_info_prints_versions() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ttfs_fast", "info"], capture_output=True, text=True, check=False
     )
@@ -366,7 +366,7 @@ def test_a_missing_package_names_its_extra() -> None:
         require("ttfs_fast.no_such_part", "plot")
 
 
-def test_without_typer_the_command_says_what_to_install(tmp_path: Path) -> None:
+def test_without_typer_the_command_names_the_extra(tmp_path: Path) -> None:
     code = "import sys; sys.modules['typer'] = None; import ttfs_fast.cli"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -30,7 +30,7 @@ def limits(tmp_path: Path) -> Path:
     return path
 
 
-def test_export_writes_nothing_that_does_not_fit(tmp_path: Path, limits: Path) -> None:
+def test_export_writes_no_file_if_the_network_exceeds_limits(tmp_path: Path, limits: Path) -> None:
     out = tmp_path / "mnist.pt2"
     result = run("export", "--out", str(out), "--weights", "mnist_scnn", "--check", str(limits))
     assert result.exit_code == 1

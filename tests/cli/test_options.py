@@ -68,7 +68,7 @@ def test_a_new_field_is_an_option(run, seen: list[Given]) -> None:  # type: igno
     assert dataclasses.asdict(MoreSettings(**given)).items() >= given.items()
 
 
-def test_options_that_are_not_given_are_left_out(run, seen: list[Given]) -> None:  # type: ignore[no-untyped-def]
+def test_only_given_options_are_passed(run, seen: list[Given]) -> None:  # type: ignore[no-untyped-def]
     assert run("--no-turbo", "--name", "y").exit_code == 0
     assert seen == [{"turbo": False, "name": "y"}]
     assert run("--alpha", "2").exit_code == 2  # left out

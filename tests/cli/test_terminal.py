@@ -105,14 +105,14 @@ def test_every_other_bar_does_too(encoding: str, columns: int, attach: Attach) -
     assert "\x1b[?25l" in terminal.text()  # a bar was drawn
 
 
-def test_what_is_cut_short_keeps_its_width() -> None:
+def test_cut_lines_keep_their_width() -> None:
     stream = Terminal("ascii")
     _terminal.Unfailing(stream).write("12345… é \udcff")
     assert stream.text() == "12345~ \\xe9 \\udcff"
 
 
 @pytest.mark.parametrize("stream", [Gone(), None], ids=["gone", "none"])
-def test_training_goes_on_without_its_terminal(
+def test_training_continues_without_a_terminal(
     stream: Gone | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "stdout", stream)

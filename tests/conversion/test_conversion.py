@@ -158,7 +158,7 @@ def test_only_linear_layers(seed: int) -> None:
         ),
     ],
 )
-def test_what_has_no_counterpart_is_named(modules: list[nn.Module], message: str) -> None:
+def test_modules_without_a_counterpart_are_named(modules: list[nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_relu(nn.Sequential(*modules), torch.rand(2, 3, 8, 8))
 
@@ -212,7 +212,7 @@ def test_models_keep_the_mode_of_every_module(seed: int) -> None:
 
 
 @pytest.mark.parametrize("options", [{"spread": 1e-6}, {"weight_sum": 1.0001}])
-def test_leads_that_rounding_takes_are_refused(options: dict[str, float], seed: int) -> None:
+def test_leads_too_short_for_rounding_are_refused(options: dict[str, float], seed: int) -> None:
     model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.randn(9, 4)
     with pytest.raises(ValueError, match=r"rounding in torch\.float32 would take too much"):
         from_relu(model, x, **options)

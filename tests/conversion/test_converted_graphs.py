@@ -367,7 +367,7 @@ class Function(nn.Module):
         (Function(lambda x: F.relu(x, wrong=1)), "arguments that do not convert|torch.fx cannot"),
     ],
 )
-def test_what_has_no_counterpart_is_named(model: nn.Module, message: str) -> None:
+def test_modules_without_a_counterpart_are_named(model: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_relu(model.eval(), torch.rand(2, 3, 8, 8))
 

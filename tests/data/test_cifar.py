@@ -71,7 +71,7 @@ def test_found_through_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(load_cifar10(train=False)) == 4
 
 
-def test_nothing_there_says_where_it_looked(tmp_path: Path) -> None:
+def test_missing_cifar_names_the_folders_searched(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"data_batch_1.bin.*were not found; looked in"):
         load_cifar10(tmp_path)
 
@@ -138,7 +138,7 @@ def test_download(server: tuple[str, Path], tmp_path: Path) -> None:
     assert len(load_cifar10(root, train=False)) == 4
 
 
-def test_wrong_archives_leave_nothing_behind(server: tuple[str, Path], tmp_path: Path) -> None:
+def test_wrong_archives_leave_no_files(server: tuple[str, Path], tmp_path: Path) -> None:
     address, served = server
     whole = (served / "cifar.tar.gz").read_bytes()
     root = tmp_path / "root"

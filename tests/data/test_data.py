@@ -117,7 +117,7 @@ def test_idx_layout_is_the_published_one(tmp_path: Path) -> None:
     assert path.read_bytes() == bytes.fromhex("00000b02 00000001 00000002 0001 fffe")
 
 
-def test_idx_of_no_values(tmp_path: Path) -> None:
+def test_idx_file_without_values(tmp_path: Path) -> None:
     write_idx(tmp_path / "a.gz", np.empty((0, 28, 28), np.uint8))
     assert read_idx(tmp_path / "a.gz").shape == (0, 28, 28)
 
@@ -129,7 +129,7 @@ def test_idx_gzip_is_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
 
 
-def test_idx_refuses_what_the_format_cannot_hold(tmp_path: Path) -> None:
+def test_idx_rejects_unsupported_arrays(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="int64"):
         write_idx(tmp_path / "a", np.zeros(3, np.int64))
     with pytest.raises(ValueError, match="dimensions"):
@@ -200,7 +200,7 @@ def test_rubbish_after_gzip_data_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("shape", [(1 << 31,), (1 << 16, 1 << 15), (0xFFFFFFFF,) * 8])
-def test_absurd_sizes_allocate_nothing(
+def test_huge_declared_sizes_allocate_nothing(
     tmp_path: Path, shape: tuple[int, ...], packed: bool
 ) -> None:
     header = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
@@ -248,7 +248,7 @@ def test_image_set_shares_its_memory_with_tensors() -> None:
         (np.zeros((2, 1, 3, 3), "u1"), np.array([-1, 0]), ValueError, r"got -1\.\.0"),
     ],
 )
-def test_image_set_refuses_what_does_not_fit(
+def test_image_set_rejects_invalid_arrays(
     images: Any, labels: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=f"toy: .*{message}"):
@@ -371,7 +371,7 @@ def test_a_user_without_a_home_reads_data_that_are_there(
 
 
 @pytest.mark.usefixtures("no_folders")
-def test_missing_mnist_says_where_it_looked_and_what_to_do(
+def test_missing_mnist_names_folders_and_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "named").mkdir()
@@ -438,7 +438,7 @@ def test_download_goes_to_the_cache_folder_by_default(
     # By name: gzip writes the time into its header, and no two workers may name a test differently.
     ids=["other-file", "not-gzip", "cut-short", "too-large"],
 )
-def test_wrong_downloads_leave_nothing_behind(
+def test_wrong_downloads_leave_no_files(
     mirror: tuple[str, Path], tmp_path: Path, content: bytes, reason: str
 ) -> None:
     address, served = mirror
@@ -451,7 +451,7 @@ def test_wrong_downloads_leave_nothing_behind(
 
 
 @pytest.mark.usefixtures("no_folders")
-def test_no_network_says_what_was_tried(
+def test_failed_download_names_the_mirrors(
     mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, _ = mirror
@@ -473,7 +473,7 @@ def test_a_folder_that_cannot_be_made_is_named(mirror: tuple[str, Path], tmp_pat
 
 @pytest.mark.usefixtures("no_folders", "expect_small_mnist")
 @pytest.mark.parametrize("with_rich", [False, True])
-def test_progress_is_told_on_standard_error(
+def test_download_progress_goes_to_standard_error(
     mirror: tuple[str, Path],
     tmp_path: Path,
     with_rich: bool,

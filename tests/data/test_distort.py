@@ -91,7 +91,7 @@ def test_the_generator_decides() -> None:
 
 
 @pytest.mark.parametrize("background", [0.0, 0.25, 1.0])
-def test_background_comes_in_at_the_edges(background: float) -> None:
+def test_distortion_fills_edges_with_background(background: float) -> None:
     flat = torch.full((20, 1, 8, 8), background)
     limits = {"rotate": 45.0, "shift": 6.0, "zoom": 0.5}
     torch.testing.assert_close(distort(flat, seeded(), background=background, **limits), flat)
@@ -100,7 +100,7 @@ def test_background_comes_in_at_the_edges(background: float) -> None:
     assert white.max() == pytest.approx(1.0, abs=1e-6)
 
 
-def test_dtypes_and_no_images() -> None:
+def test_distort_dtypes_and_empty_batches() -> None:
     for dtype in (torch.float32, torch.float64):
         assert distort(torch.rand(2, 1, 6, 6, dtype=dtype), seeded(), rotate=3).dtype == dtype
     raw = torch.zeros(2, 1, 6, 6, dtype=torch.uint8)

@@ -296,7 +296,7 @@ def test_a_folder_feeds_torchs_loader(tmp_path: Path) -> None:
         ImageFolder(tmp_path, "val", size=0)
 
 
-def test_a_class_none_of_whose_images_can_be_read_is_an_error(tmp_path: Path) -> None:
+def test_a_class_without_readable_images_is_an_error(tmp_path: Path) -> None:
     tree(tmp_path)
     for name in ("0.png", "1.JPEG"):
         (tmp_path / "val" / "bee" / name).write_bytes(b"no image")
@@ -388,7 +388,7 @@ def test_sizes(tmp_path: Path) -> None:
         center_square(wide, 0)
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_missing_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder and no zip file"):
         ImageFolder(tmp_path / "none.zip")
     with pytest.raises(FileNotFoundError, match=r"no folder .*train"):

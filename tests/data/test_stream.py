@@ -105,9 +105,7 @@ def test_corrupt_images(tmp_path: Path, folder: ImageFolder, workers: int) -> No
         assert len(everything(skipping_again, 0)[1]) == 20
 
 
-def test_a_class_none_of_whose_images_can_be_read_is_an_error(
-    tmp_path: Path, folder: ImageFolder
-) -> None:
+def test_a_class_without_readable_images_is_an_error(tmp_path: Path, folder: ImageFolder) -> None:
     for name, label in zip(folder.files, folder.labels, strict=True):
         target = tmp_path / name
         target.parent.mkdir(exist_ok=True)
@@ -191,7 +189,9 @@ def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
     assert f"a process that reads the images of {folder.path} died or hangs" in done.stderr
 
 
-def test_a_script_without_a_guard_is_told_to_have_one(folder: ImageFolder, tmp_path: Path) -> None:
+def test_a_script_without_main_guard_gets_a_clear_error(
+    folder: ImageFolder, tmp_path: Path
+) -> None:
     """Worker processes import the script of the process that starts them."""
     for split in ("train", "val"):
         (tmp_path / split).symlink_to(folder.path)
@@ -283,7 +283,7 @@ def test_same_generator_same_images() -> None:
     assert not torch.equal(change(images, same), one)  # this one moves on
 
 
-def test_no_augmentation_is_none() -> None:
+def test_empty_augmentation_changes_nothing() -> None:
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     same = generator(1)
     assert torch.equal(Augmentation((8, 8))(images, same), images.float() / 255)

@@ -25,7 +25,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_no_parser_does_what_it_does_not_document(tmp_path: Path, seed: int) -> None:
+def test_parsers_raise_documented_errors_only(tmp_path: Path, seed: int) -> None:
     done = run(tmp_path, "--executions", str(SLICE), "--seed", str(seed))
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if " inputs, " in line]
@@ -36,7 +36,7 @@ def test_no_parser_does_what_it_does_not_document(tmp_path: Path, seed: int) -> 
     assert sum(count > 0 for count in taken.values()) >= 12, done.stdout
 
 
-def test_a_finding_is_told_and_kept(
+def test_a_finding_is_reported_and_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A parser that raises what it does not document: the fuzzer is not blind."""

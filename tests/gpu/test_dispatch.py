@@ -129,7 +129,7 @@ def failing(error: Exception) -> tuple[Any, Any]:
     return layers, SimpleNamespace(max_pool2d_forward=fail, max_pool2d_backward=fail)
 
 
-def test_a_kernel_that_does_not_compile_is_told_of_once(
+def test_a_failed_compilation_is_reported_once(
     on_gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "_modules", lambda: failing(AssertionError("no such feature")))
@@ -159,7 +159,7 @@ def test_other_errors_are_raised(
     dispatch._modules.cache_clear()
 
 
-def test_the_reference_refuses_what_the_kernels_refuse(
+def test_reference_and_kernels_reject_the_same_inputs(
     on_gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch, "_modules", lambda: None)

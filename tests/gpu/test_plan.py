@@ -36,7 +36,7 @@ LARGE = [
 ]
 
 
-def test_tiles_share_what_is_sorted() -> None:
+def test_tiles_share_their_sorted_events() -> None:
     # 2 x 2 outputs of a 3 x 3 convolution: 16 keys a channel, not 36; here larger tiles fit.
     tiles = plan.tiling(geometry(1, 64, 64, 32, 3, padding=1), bias=False)
     assert tiles.tile == (4, 4)

@@ -90,7 +90,7 @@ def test_cifar_as_their_code_computes(tmp_path: Path) -> None:
     assert min(spikes) > 0.3
 
 
-def test_eval_takes_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eval_takes_the_authors_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
     from ttfs_fast import cli
     from ttfs_fast.analysis import evaluate

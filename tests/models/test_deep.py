@@ -203,7 +203,7 @@ def test_relu_twin_has_the_same_shape(name: str, batch_norm: bool, seed: int) ->
     assert shapes[model] == shapes[counterpart]
 
 
-def test_a_twin_starts_with_spread_kept(seed: int) -> None:
+def test_a_relu_counterpart_keeps_the_spread_of_its_activations(seed: int) -> None:
     counterpart = relu_counterpart(vgg_stack(17))
     with torch.no_grad():
         deviation = counterpart(torch.randn(16, 3, 32, 32)).std()
@@ -245,7 +245,7 @@ def test_inception_joins_its_branches(seed: int) -> None:
     assert torch.equal(model.global_pool(joined).flatten(1), joined.flatten(2).amin(2))
 
 
-def test_errors_say_what_to_do() -> None:
+def test_errors_name_the_remedy() -> None:
     with pytest.raises(ValueError, match=r"SpikingVGG16: the images are too small: pool5"):
         spiking_vgg16(image_size=16)
     with pytest.raises(ValueError, match="width must be a finite number above 0; got 0"):

@@ -73,7 +73,7 @@ def networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("name", networks())
-def test_a_file_comes_back_as_the_same_network(name: str, tmp_path: Path, seed: int) -> None:
+def test_nir_files_round_trip(name: str, tmp_path: Path, seed: int) -> None:
     model, shape = networks()[name]
     with torch.no_grad():
         for parameter in model.parameters():
@@ -124,7 +124,7 @@ def test_numbers_of_numpy_and_torch_are_written_as_numbers(tmp_path: Path, seed:
 
 
 @pytest.mark.parametrize("name", ["a/b", "/", "a\0b", "\ud800", "a%2Fb", "ä b"])
-def test_every_name_that_torch_allows_comes_back(name: str, tmp_path: Path, seed: int) -> None:
+def test_all_names_allowed_by_torch_round_trip(name: str, tmp_path: Path, seed: int) -> None:
     model = nn.Sequential()
     model.add_module(name, SpikingConv2d(1, 2, 3))
     model.add_module("flat/ten", nn.Flatten())
@@ -135,7 +135,7 @@ def test_every_name_that_torch_allows_comes_back(name: str, tmp_path: Path, seed
     assert list(again.state_dict()) == list(model.state_dict())
 
 
-def test_a_graph_is_valid_and_says_what_it_should(seed: int) -> None:
+def test_graphs_are_valid_and_have_the_documented_parameters(seed: int) -> None:
     model = mnist_scnn()
     nn.init.constant_(model.conv1.bias, 0.25)
     graph = to_graph(model, (1, 28, 28), tau=0.02, dt=0.001)

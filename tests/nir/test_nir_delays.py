@@ -55,7 +55,7 @@ def networks() -> dict[str, tuple[nn.Sequential, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("name", networks())
-def test_delays_come_back(name: str, tmp_path: Path, seed: int) -> None:
+def test_delays_round_trip(name: str, tmp_path: Path, seed: int) -> None:
     model, shape = networks()[name]
     again = read(write(tmp_path / "network.nir", model, shape))
     dtype = next(model.parameters()).dtype
@@ -70,7 +70,7 @@ def test_delays_come_back(name: str, tmp_path: Path, seed: int) -> None:
             assert other.delay.dtype == dtype
 
 
-def test_a_node_holds_seconds_and_spares_what_is_not_the_models() -> None:
+def test_delay_nodes_hold_seconds() -> None:
     delay = Delay(2)
     with torch.no_grad():
         delay.delay.copy_(torch.tensor([0.25, 1.0]))

@@ -20,7 +20,7 @@ def test_every_disagreement_is_explained(seed: int) -> None:
         assert 0.25 * count < found.spiking < count
 
 
-def test_neurons_at_the_threshold_are_told_from_wrong_ones() -> None:
+def test_neurons_at_the_threshold_differ_from_wrong_ones() -> None:
     """F just reaches 0 at the second input: by rounding it may miss that, and nothing else."""
     inputs = torch.tensor([[1.0, 2.0, 4.0]])
     weights = torch.tensor([[2.0, -5.0, 0.0]])

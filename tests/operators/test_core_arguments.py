@@ -54,7 +54,7 @@ def test_a_right_call_writes_everything(dtype: type) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("bad", [0.0, -0.0, -1e-30, -math.inf])
 @pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 2, 4, 4), (0, 1, 3, 2)])
-def test_an_input_that_is_no_spike_value_leaves_the_output_as_it_was(
+def test_invalid_spike_values_leave_the_output_unchanged(
     dtype: type, bad: float, place: tuple[int, ...]
 ) -> None:
     z = np.ones((2, 3, 5, 5), dtype)

@@ -212,7 +212,7 @@ def test_gradient_of_weights_survives_late_spikes_close_together(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bad", [INF, -INF, math.nan])
-def test_silent_neurons_pass_no_gradient_whatever_comes_in(
+def test_silent_neurons_pass_no_gradient(
     bad: float, dtype: torch.dtype, instruction_set: str
 ) -> None:
     x = spikes(2, 5, 8, 8, silent=0.3).to(dtype).requires_grad_()
@@ -236,9 +236,7 @@ def test_silent_neurons_pass_no_gradient_whatever_comes_in(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gradient_that_is_not_finite_stays_with_what_caused_it(
-    dtype: torch.dtype, instruction_set: str
-) -> None:
+def test_nonfinite_gradients_do_not_spread(dtype: torch.dtype, instruction_set: str) -> None:
     x = torch.tensor([[1, 2, 9, INF], [1, 2, 9, INF]], dtype=dtype, requires_grad=True)
     w = torch.tensor([[1.5, 0.5, 3, 1]], dtype=dtype, requires_grad=True)
     out = spiking_linear(x, w)
@@ -249,7 +247,7 @@ def test_gradient_that_is_not_finite_stays_with_what_caused_it(
     assert to_w[0, :2].isnan().all()
 
 
-def test_only_what_is_needed_is_computed(instruction_set: str) -> None:
+def test_only_required_gradients_are_computed(instruction_set: str) -> None:
     x, w = spikes(3, 4, 6, 6), firing(5, 4, 3, 3)
     b = torch.full((5,), 0.1, dtype=torch.float64)
     upstream = torch.ones(3, 5, 4, 4, dtype=torch.float64)

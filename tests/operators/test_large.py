@@ -119,7 +119,7 @@ def test_shapes_beyond_memory() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 0, 8, 8)])
-def test_pooling_nothing(shape: tuple[int, ...]) -> None:
+def test_pooling_empty_inputs(shape: tuple[int, ...]) -> None:
     z = torch.ones(shape, requires_grad=True)
     out = spiking_max_pool2d(z, 2)
     assert out.shape == (*shape[:2], 4, 4)
@@ -127,7 +127,7 @@ def test_pooling_nothing(shape: tuple[int, ...]) -> None:
     assert grad.shape == shape
 
 
-def test_integers_of_nothing() -> None:
+def test_integer_networks_of_empty_inputs() -> None:
     model = torch.nn.Sequential(SpikingConv2d(1, 4, 3), SpikingMaxPool2d(2))
     net = convert(model, 8, input_size=(1, 8, 8), encoding=Encoding())
     out = net(np.zeros((0, 1, 8, 8), np.uint8))

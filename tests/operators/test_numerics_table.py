@@ -260,7 +260,7 @@ def test_padding_is_silent(dtype: torch.dtype) -> None:
 
 @each_layer
 @each_dtype
-def test_bias_takes_its_place_in_the_order(layer: Layer, dtype: torch.dtype) -> None:
+def test_bias_is_ordered_by_its_time(layer: Layer, dtype: torch.dtype) -> None:
     # As an input at z = 1, whatever the others do: also with inputs at negative times, z < 1.
     for inputs, weights, bias in (
         ([0.25, 2.0], [3.0, 1.0], 5.0),  # spikes at 0.375, before the bias
@@ -285,7 +285,7 @@ def test_bias_takes_its_place_in_the_order(layer: Layer, dtype: torch.dtype) -> 
 
 @each_layer
 @each_dtype
-def test_nan_input_reaches_its_outputs_and_no_other(layer: Layer, dtype: torch.dtype) -> None:
+def test_nan_inputs_reach_only_their_outputs(layer: Layer, dtype: torch.dtype) -> None:
     x = torch.tensor([[1.0, 2.0, 3.0], [1.0, NAN, 3.0]], dtype=dtype, requires_grad=True)
     w = torch.tensor([[2.0, 0.0, 0.0], [0.5, 0.25, 2.0]], dtype=dtype, requires_grad=True)
     out = layer(x, w)

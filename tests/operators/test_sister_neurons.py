@@ -115,7 +115,7 @@ def test_rules_are_those_of_the_contract() -> None:
         ([-INF], {"slope": 0.0, "threshold": 1.0}, "must be finite .inf where silent.; got -inf"),
     ],
 )
-def test_what_has_no_first_crossing_is_refused(
+def test_neurons_without_a_first_crossing_are_refused(
     t: list[float], options: dict[str, float], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

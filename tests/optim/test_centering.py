@@ -102,7 +102,7 @@ def test_the_norm_is_restored(relative: bool, seed: int) -> None:
         assert torch.allclose(v, center(v), atol=1e-5), name
 
 
-def test_renormalizing_leaves_other_layers_alone(seed: int) -> None:
+def test_renormalizing_does_not_change_other_layers(seed: int) -> None:
     model = nn.Sequential(SpikingLinear(6, 4), nn.Linear(4, 2))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     renormalize_weights_(model)
@@ -184,7 +184,7 @@ def test_right_inverse_accepts_plain_weights(seed: int) -> None:
     assert torch.allclose(layer.weight, expected, atol=1e-6)
 
 
-def test_what_is_refused() -> None:
+def test_centering_rejects_invalid_arguments() -> None:
     with pytest.raises(ValueError, match=r"outputs of conv1 at the corners.*44%.*stay silent"):
         center_weights_(vgg_stack(8), total=2.0)
     with pytest.raises(ValueError, match="no SpikingLinear and no SpikingConv2d"):
@@ -322,7 +322,7 @@ def test_centered_networks_run_on_the_meta_device() -> None:
     assert renormalize_weights_(moved) is moved
 
 
-def test_folding_a_copy_leaves_the_original_as_it_was() -> None:
+def test_folding_a_copy_does_not_change_the_original() -> None:
     torch.manual_seed(3)
     model = center_weights_(vgg_stack(4, width=0.5))
     values = (1.5 * torch.rand(2, 3, 32, 32)).exp()

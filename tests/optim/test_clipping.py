@@ -10,7 +10,7 @@ from ttfs_fast.nn import SpikingLinear
 from ttfs_fast.optim.clipping import clip_gradient_
 
 
-def test_clip_scales_only_what_exceeds_the_limit() -> None:
+def test_clip_scales_only_gradients_above_the_limit() -> None:
     large, small = (nn.Parameter(torch.zeros(2, 3, 2)) for _ in range(2))
     large.grad = torch.full((2, 3, 2), 100.0)
     small.grad = torch.full((2, 3, 2), 1.0)
@@ -59,7 +59,7 @@ def test_clip_does_not_overflow_on_the_way() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_nonfinite_gradients_raise_and_change_nothing(bad: float) -> None:
+def test_nonfinite_gradients_raise_and_stay_unchanged(bad: float) -> None:
     first, second = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(3, 2))
     first.grad = torch.full((2, 2), 1000.0)
     second.grad = torch.full((3, 2), bad)

@@ -10,7 +10,7 @@ from ttfs_fast.training import TrainConfig, train
 
 
 @pytest.mark.parametrize("shape", [(4, 30), (30, 4), (12, 12), (1, 9), (9, 1)])
-def test_singular_values_come_near_1_and_vectors_stay(shape: tuple[int, int], seed: int) -> None:
+def test_singular_values_approach_1_and_vectors_stay(shape: tuple[int, int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
     u, s, vt = torch.linalg.svd(matrix, full_matrices=False)

@@ -94,7 +94,7 @@ def test_networks_learn(tmp_path: Path) -> None:
         assert last < first
 
 
-def test_variants_are_what_their_names_promise() -> None:
+def test_variants_match_their_names() -> None:
     images = colored("x")
     networks = {variant: make_network(variant, 8, 0.5, images) for variant in VARIANTS}
     assert is_centered(networks["centered"])
@@ -178,7 +178,7 @@ def test_command(tmp_path: Path) -> None:
     assert wrong.exit_code == 2
 
 
-def test_steps_without_a_finite_gradient_are_told(
+def test_steps_without_finite_gradients_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms = iter((1.0, math.nan, math.inf, math.nan))

@@ -133,7 +133,7 @@ def test_integers_come_from_the_conversion(run: Path, out: Path) -> None:
     )
 
 
-def test_noise_is_swept_and_rounding_left_out_by_name(out: Path) -> None:
+def test_report_omits_rounding_of_horizon_networks_by_name(out: Path) -> None:
     own = results(out)["figure2"][KEY]
     assert own["rounded"] == {}
     assert own["circuits"] == []
@@ -147,7 +147,7 @@ def test_noise_is_swept_and_rounding_left_out_by_name(out: Path) -> None:
     assert "beside rounding to 8, 4 and 2 bits" not in text
 
 
-def test_identity_holds_what_decides_the_results(out: Path) -> None:
+def test_identity_contains_all_that_decides_the_results(out: Path) -> None:
     identity = json.loads((out / "results.json").read_text())["networks"][KEY]
     assert identity["encoding"]["alpha"] == 0.01
     assert np.isfinite([float(value) for value in identity["horizons"][:-1]]).all()

@@ -24,7 +24,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_data")
-def test_without_data_it_says_what_to_do(tmp_path: Path) -> None:
+def test_missing_data_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(NoNetworksError, match=r"no network to evaluate\. MNIST: "):
         find_networks(quick=False, out=tmp_path, seed=0)
     result = CliRunner().invoke(app, ["reproduce", "--out", str(tmp_path / "report")])
@@ -42,7 +42,7 @@ def test_without_mnist_a_run_is_still_looked_at(digits_run: Path, tmp_path: Path
         assert any(word in sentence for sentence in found.missing)
 
 
-def test_what_is_no_run(tmp_path: Path) -> None:
+def test_invalid_run_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="folder of a finished training run"):
         find_networks(quick=True, out=tmp_path, seed=0, runs=(tmp_path / "nothing",))
 
@@ -116,7 +116,7 @@ def test_the_report_names_its_networks(report: Report) -> None:
     assert "digits-demo" in report.results["table2"]
 
 
-def test_runs_of_one_name_are_told_apart(digits_run: Path, tmp_path: Path) -> None:
+def test_runs_of_one_name_get_different_keys(digits_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "a b" / "demo"
     other.parent.mkdir()
     other.symlink_to(digits_run)

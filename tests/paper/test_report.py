@@ -85,7 +85,7 @@ def page(html: str) -> Page:
     return found
 
 
-def test_the_page_needs_nothing_else(page: Page, html: str) -> None:
+def test_the_page_is_self_contained(page: Page, html: str) -> None:
     assert page.outside == [numbers.LINK]
     assert not re.search(r"@import|url\((?!#)|<script|<link", html)
     assert len(html) < 3_000_000
@@ -108,7 +108,7 @@ def test_drawings_take_the_colours_of_the_page(html: str) -> None:
         assert "aria-label" in drawing
 
 
-def test_it_opens_with_what_it_is_and_what_came_of_it(html: str, report: Report) -> None:
+def test_the_page_begins_with_a_summary(html: str, report: Report) -> None:
     start = html.index("<h1>")
     head = unescape(html[start : html.index("</header>")])
     own = report.results["table2"]["digits-demo"]["evaluation"]
@@ -119,7 +119,7 @@ def test_it_opens_with_what_it_is_and_what_came_of_it(html: str, report: Report)
         assert part.title in head
 
 
-def test_it_says_how_it_was_made(page: Page) -> None:
+def test_the_page_names_command_and_machine(page: Page) -> None:
     words = " ".join(page.words)
     assert "ttfs-fast reproduce --quick" in words
     for text in ("seed", "cpu, threads: 1", "torch", "Time, over all sessions"):
@@ -173,7 +173,7 @@ def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
         assert "the run \\udcff" in path.read_text(encoding="utf-8")
 
 
-def test_columns_without_a_value_are_left_out() -> None:
+def test_empty_columns_are_omitted() -> None:
     columns = [Column("a"), Column("nothing"), Column("b")]
     table = Table("t", "", columns, [[1, None, None], [2, None, 3]])
     assert [column.title for column in table.shown] == ["a", "b"]

@@ -40,7 +40,7 @@ def test_table_1_counts_the_models_themselves(report: Report) -> None:
     assert conv1["events_per_spike"] == pytest.approx(32 * float(reach.mean()))
 
 
-def test_table_1_finds_what_contradicts(report: Report) -> None:
+def test_table_1_finds_contradictions(report: Report) -> None:
     energy = report.results["table1"]["energy"]
     # 0.336 mJ at sparsity 0.62 and 10 pJ.
     fits = energy["cifar10"]["weights_that_fit_its_energy"]
@@ -200,7 +200,7 @@ def test_wilson_interval(correct: int, images: int) -> None:
     assert high == pytest.approx(expected.high, abs=1e-6)
 
 
-def test_the_paper_agrees_with_itself_where_it_says_a_figure_twice() -> None:
+def test_repeated_figures_of_the_paper_agree() -> None:
     for key, claim in numbers.TABLE_2.items():
         assert numbers.TABLE_4[key][32] == claim.accuracy
         number, unit = claim.energy_text.split()

@@ -86,7 +86,7 @@ def test_an_interrupted_study_ends_with_the_same_numbers(
     assert dataclasses.replace(resumed, seconds=0) == dataclasses.replace(whole, seconds=0)
 
 
-def test_what_cannot_be() -> None:
+def test_silence_study_rejects_invalid_settings() -> None:
     with pytest.raises(ValueError, match="fractions must be above 0"):
         SilenceStudy(Path("x"), fractions=(0.0,))
     with pytest.raises(ValueError, match="epochs must be at least 1"):

@@ -17,7 +17,7 @@ def unit(key: str, value: Any, calls: list[str]) -> WorkUnit:
     return WorkUnit(key, compute)
 
 
-def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
+def test_stored_results_are_not_computed_again(tmp_path: Path) -> None:
     calls: list[str] = []
     units = [unit("b", {"x": [0.1, 1 / 3], "n": None}, calls), unit("a", 7, calls)]
     store = ResultStore(tmp_path, "part", {"seed": 1})
@@ -35,7 +35,7 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [f"part-{digest({'seed': 1})[:8]}.json"]
 
 
-def test_other_settings_lie_beside(tmp_path: Path) -> None:
+def test_other_settings_have_their_own_file(tmp_path: Path) -> None:
     calls: list[str] = []
     for seed in (1, 2):
         store = ResultStore(tmp_path, "part", {"seed": seed})
@@ -57,7 +57,7 @@ def test_the_file_does_not_depend_on_the_order(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_it_is_written_while_the_work_goes_on(
+def test_results_are_written_during_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -79,7 +79,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> 
     assert path.read_bytes() == content
 
 
-def test_what_json_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_results_that_are_not_json_are_refused(tmp_path: Path) -> None:
     store = ResultStore(tmp_path, "part", {})
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.keep(unit("a", math.nan, []))

@@ -18,7 +18,7 @@ from ttfs_fast.paper.table3 import OPERATING_POINT, energy_saving
 P = CircuitParameters()
 
 
-def test_all_figures_come_out_within_a_factor_of_two() -> None:
+def test_all_figures_are_within_a_factor_of_two() -> None:
     """All ten figures, 20,000 trials each; the intervals too lie within the factor."""
     jitter = jitter_sweep(OPERATING_POINT, list(numbers.TABLE_3_JITTER), trials=20_000)
     bits = quantization_sweep(
@@ -42,7 +42,7 @@ def test_all_figures_come_out_within_a_factor_of_two() -> None:
     assert is_monotone(bits)
 
 
-def test_second_input_comes_just_too_late() -> None:
+def test_second_input_arrives_just_too_late() -> None:
     """The first input makes the neuron fire alone; the second comes 1 % after that."""
     point = OPERATING_POINT
     fire = P.network_time(simulate(P, P.seconds(point.times), point.weights).fire_times)[0]

@@ -359,13 +359,13 @@ def test_layers_that_could_overflow_are_refused() -> None:
         ({"output": (0, 1)}, "output has size"),
     ],
 )
-def test_what_a_layer_may_be(changes: dict[str, Any], message: str) -> None:
+def test_layers_reject_invalid_parameters(changes: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {"weights": [1], "theta": 1} | changes
     with pytest.raises(ValueError, match=message):
         one_neuron(**arguments)
 
 
-def test_what_the_network_takes() -> None:
+def test_network_rejects_invalid_images() -> None:
     net = IntegerNetwork(one_neuron([3, 4], theta=2))
     with pytest.raises(TypeError, match="array of float64"):
         net(np.zeros((1, 2, 1, 1)))  # type: ignore[arg-type]

@@ -229,7 +229,7 @@ def test_codes_of_training_are_the_codes_of_the_file(
         assert np.corrcoef(one, other)[0, 1] > 0.99
 
 
-def test_what_can_be_prepared_for_few_bits() -> None:
+def test_prepare_qat_rejects_unsupported_networks() -> None:
     with pytest.raises(ValueError, match=r"0.0 belongs to a folded layer .*unfold_horizons_"):
         prepare_qat_(folded())
     with pytest.raises(ValueError, match="HorizonLinear normalizes over batches: call"):
@@ -244,7 +244,7 @@ def test_what_can_be_prepared_for_few_bits() -> None:
         convert(model, **options)
 
 
-def test_what_horizons_must_be() -> None:
+def test_conversion_rejects_invalid_horizons() -> None:
     def refused(model: nn.Module, message: str, **options: Any) -> None:
         with pytest.raises((TypeError, ValueError), match=message):
             convert(

@@ -54,7 +54,7 @@ def test_training_with_few_bits_recovers_the_accuracy(
     assert found[2] > 0.8
 
 
-def test_a_stopped_run_goes_on_with_the_same_bits(
+def test_a_stopped_run_continues_with_the_same_bits(
     model: nn.Module, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = training.save_checkpoint

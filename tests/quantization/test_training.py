@@ -342,7 +342,7 @@ def test_calibrated_time_scales_have_codes_for_the_spikes(time_bits: int) -> Non
         quantization.calibrate_time_scales(model, images, fraction=0.0)
 
 
-def test_what_cannot_be_converted() -> None:
+def test_convert_rejects_unsupported_networks() -> None:
     with pytest.raises(TypeError, match="ReLU"):
         convert(nn.Sequential(nn.ReLU()))
     with pytest.raises(TypeError, match=r"nn\.Flatten"):
@@ -388,7 +388,7 @@ def test_a_large_bias_beside_small_weights(size: float, bits: int, prepared: boo
         assert theta[5] == 1 << 20  # where there is room, thresholds stay as fine as they were
 
 
-def test_numbers_that_no_integer_stands_for_are_named() -> None:
+def test_numbers_without_an_integer_code_are_named() -> None:
     def dense(**values: float) -> nn.Sequential:
         layer = SpikingLinear(4, 3)
         with torch.no_grad():
@@ -485,7 +485,9 @@ def retrained(digits: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Re
     return Retrained(nets, folder)
 
 
-def test_retraining_mends_what_two_bits_cost(digits: nn.Module, retrained: Retrained) -> None:
+def test_retraining_recovers_accuracy_with_two_bits(
+    digits: nn.Module, retrained: Retrained
+) -> None:
     test_set = load("digits", train=False)
     plain = quantization.evaluate(convert(digits, 2), test_set)
     nets = retrained.nets

@@ -77,6 +77,6 @@ def test_networks_of_users_are_followed_by_their_nesting(seed: int) -> None:
         (nn.Sequential(nn.Flatten(), Delay(4)), r"no Delay: .*\(1\)"),
     ],
 )
-def test_what_cannot_be_followed_is_named(model: nn.Module, named: str) -> None:
+def test_unsupported_forward_methods_are_named(model: nn.Module, named: str) -> None:
     with pytest.raises(TypeError, match=named):
         convert(model, input_size=(1, 2, 2), encoding=Encoding())

@@ -37,7 +37,7 @@ class Steps(Callback):
         self.steps.append((title, done))
 
 
-def test_a_callback_is_told_epochs_and_steps(tmp_path: Path) -> None:
+def test_callbacks_receive_epochs_and_steps(tmp_path: Path) -> None:
     told = Steps()
     train(dataclasses.replace(CONFIG, epochs=1), tmp_path / "run", callback=told)
     assert told.ranges == [(2, 0)]

@@ -177,7 +177,7 @@ def test_death_at_any_system_call_leaves_the_old_checkpoint_or_the_new(tmp_path:
     assert outcomes.count(7) > 5
 
 
-def test_replacing_a_file_leaves_nothing_behind_when_it_fails(
+def test_failed_replacement_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "log.csv"
@@ -193,7 +193,7 @@ def test_replacing_a_file_leaves_nothing_behind_when_it_fails(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_other_names_are_no_checkpoints(tmp_path: Path) -> None:
+def test_other_folders_are_not_checkpoints(tmp_path: Path) -> None:
     for name in ("checkpoint-1", "checkpoint-0002.old", ".partial-checkpoint-0003"):
         (tmp_path / name).mkdir()
     (tmp_path / "checkpoint-0004").touch()

@@ -123,7 +123,7 @@ def test_files_of_the_version_before_are_read_by_their_names() -> None:
         ("data_root", 3),
     ],
 )
-def test_what_is_not_allowed_is_named(field: str, value: object) -> None:
+def test_invalid_settings_are_named(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         TrainConfig(**{field: value})  # type: ignore[arg-type]
 
@@ -140,6 +140,6 @@ def test_differences_leave_out_where_the_data_lie() -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"velocity": 1}', '{"epochs": "many"}'])
-def test_a_file_that_is_no_configuration(text: str) -> None:
+def test_invalid_configuration_files_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"configuration|epochs"):
         TrainConfig.from_json(text)

@@ -121,7 +121,7 @@ def test_every_kind_of_network_trains(model: str, neuron: str, tmp_path: Path) -
     assert evaluate(network, load("digits", train=False)).accuracy >= 0
 
 
-def test_a_single_image_is_left_out_with_batch_normalization(tmp_path: Path) -> None:
+def test_batch_normalization_skips_a_single_image(tmp_path: Path) -> None:
     """The last batch of an epoch; its answer counts, and nothing is learned from it."""
     config = dataclasses.replace(
         DEEP,

@@ -74,7 +74,7 @@ def test_gradient() -> None:
     assert torch.autograd.gradcheck(lambda z: distillation_loss(z, wanted, temperature=3.0), z)
 
 
-def test_a_share_of_1_needs_no_labels_and_0_no_teacher(
+def test_a_weight_of_1_ignores_labels_and_0_the_teacher(
     teacher: TrainResult, tmp_path: Path
 ) -> None:
     path = str(teacher.weights_path)

@@ -110,7 +110,7 @@ def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
         train(other, tmp_path / "other")
 
 
-def test_a_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
+def test_a_batch_of_one_image_is_skipped(tmp_path: Path) -> None:
     """Of training, and of those that the statistics of averaged weights are taken from."""
     config = dataclasses.replace(
         SMALL, model="vgg8", epochs=1, train_images=257, test_images=50, batch_size=64
@@ -131,7 +131,7 @@ def test_a_batch_of_one_image_is_left_out(tmp_path: Path) -> None:
         ({"whitening": True}, "whitening 3 x 3 patches"),
     ],
 )
-def test_a_run_that_cannot_begin_leaves_its_folder_as_it_was(
+def test_a_run_that_cannot_begin_does_not_change_its_folder(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -186,7 +186,7 @@ def test_settings_that_contradict_each_other_are_refused(
         dataclasses.replace(SMALL, **change)
 
 
-def test_other_features_refuse_what_they_cannot_carry(result: TrainResult) -> None:
+def test_unsupported_features_are_refused(result: TrainResult) -> None:
     model, shape = result.model, (1, 28, 28)
     with pytest.raises(TypeError, match="conv1 belongs to a layer with a horizon, whose reference"):
         to_graph(model, shape)

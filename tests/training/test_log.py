@@ -35,7 +35,7 @@ def test_log_of_version_0_1_is_read(tmp_path: Path) -> None:
     assert EpochRecord.from_dict(row) == RECORD
 
 
-def test_what_is_no_log_is_named(tmp_path: Path) -> None:
+def test_invalid_logs_are_named(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"other\.csv"):

@@ -50,7 +50,7 @@ def test_neither_recipe_nor_file(name: str) -> None:
         (b"[train]\nepochs = 3", "does not know: train"),
     ],
 )
-def test_a_file_that_holds_no_settings(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_recipes_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "wrong.toml"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"wrong\.toml .*{message}"):

@@ -57,7 +57,7 @@ def by_the_benchmark(folder: Path) -> None:
 @pytest.mark.parametrize(
     "run", [by_float_training, by_quantization, by_the_depth_study, by_the_benchmark]
 )
-def test_all_that_trains_takes_the_same_step(
+def test_all_training_uses_the_same_step(
     run: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No call of an optimizer's step but in TrainingStep: without it no weight changes."""

@@ -64,7 +64,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return train(SMALL, tmp_path_factory.mktemp("runs") / "whole")
 
 
-def test_what_a_run_leaves(uninterrupted: TrainResult) -> None:
+def test_a_run_writes_the_documented_files(uninterrupted: TrainResult) -> None:
     run = uninterrupted.log_path.parent
     names = {path.name for path in run.iterdir()}
     assert names == {"config.json", "log.csv", "model.safetensors", "checkpoint-0003"}
@@ -79,7 +79,7 @@ def test_what_a_run_leaves(uninterrupted: TrainResult) -> None:
         assert record.skipped_steps == 0
 
 
-def test_exported_weights_say_where_they_come_from(uninterrupted: TrainResult) -> None:
+def test_exported_weights_have_metadata(uninterrupted: TrainResult) -> None:
     path = uninterrupted.weights_path
     assert read_config(path) == SMALL
     assert float(read_metadata(path)["test_accuracy"]) == uninterrupted.evaluation.accuracy
@@ -98,7 +98,7 @@ def test_same_settings_same_bits_and_other_seed_other_bits(
     assert not torch.equal(other.model.state_dict()[first], uninterrupted.model.state_dict()[first])
 
 
-def test_the_global_generator_and_the_threads_are_left_alone(tmp_path: Path) -> None:
+def test_training_restores_generator_and_threads(tmp_path: Path) -> None:
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     train(dataclasses.replace(SMALL, epochs=1, threads=2), tmp_path / "run")
     assert torch.equal(torch.get_rng_state(), before)
@@ -135,7 +135,7 @@ def test_resumed_run_has_the_same_bits(
     assert_same_run(train(SMALL, tmp_path / "run", resume=True), uninterrupted)
 
 
-def test_ctrl_c_says_how_to_continue(tmp_path: Path) -> None:
+def test_ctrl_c_prints_how_to_continue(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = "--dataset digits --train-images 50 --test-images 20 --epochs 500 --threads 1"
     # A shell that starts the tests in the background makes every process ignore the signal.
@@ -197,7 +197,7 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_nothing_to_resume(tmp_path: Path) -> None:
+def test_resume_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no training run to resume"):
         train(SMALL, tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
@@ -239,7 +239,7 @@ def test_the_average_of_the_weights_is_tested_and_exported(
     assert result.evaluation.accuracy == evaluate(result.model, images).accuracy
 
 
-def test_resuming_removes_what_a_kill_left_over(uninterrupted: TrainResult, tmp_path: Path) -> None:
+def test_resuming_removes_partial_files(uninterrupted: TrainResult, tmp_path: Path) -> None:
     """Killed once the last checkpoint had its name, before the one before it was gone."""
     run = tmp_path / "run"
     shutil.copytree(uninterrupted.log_path.parent, run)
