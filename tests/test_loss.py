@@ -110,7 +110,7 @@ def test_all_silent_gives_a_finite_loss_and_no_gradient(exclude_target: bool, cl
     assert torch.equal(z.grad, torch.zeros(2, 4))
 
 
-def test_silent_counts_as_a_spike_at_the_latest_time() -> None:
+def test_silent_counts_as_a_spike_at_max_time() -> None:
     silent = torch.tensor([[2.0, math.inf, 3.0]], requires_grad=True)
     stand_in = torch.tensor([[2.0, math.exp(4.0), 3.0]])
     for target in (torch.tensor([0]), torch.tensor([1])):
@@ -122,7 +122,7 @@ def test_silent_counts_as_a_spike_at_the_latest_time() -> None:
         assert (gradient[0, [0, 2]] != 0).all()
 
 
-def test_spikes_after_the_latest_time_count_as_silent() -> None:
+def test_spikes_after_max_time_count_as_silent() -> None:
     silent = torch.tensor([2.0, math.inf, 3.0])
     late = torch.tensor([2.0, math.exp(5.0), 3.0], requires_grad=True)
     target = torch.tensor(1)
@@ -132,7 +132,7 @@ def test_spikes_after_the_latest_time_count_as_silent() -> None:
     assert gradient[1] == 0
 
 
-def test_default_latest_time_is_that_of_the_published_codes() -> None:
+def test_default_max_time_is_that_of_the_published_codes() -> None:
     assert math.exp(MAX_TIME) == pytest.approx(1e5)
     target = torch.tensor(0)
     just_before = first_spike_cross_entropy(torch.tensor([0.99e5, 1.0]), target)

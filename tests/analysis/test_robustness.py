@@ -129,7 +129,7 @@ def test_jitter_of_the_input_in_units_of_tau() -> None:
     assert float(found.std()) == pytest.approx(0.2, rel=0.03)
 
 
-def test_jitter_of_the_output_is_a_share_of_its_time() -> None:
+def test_jitter_of_the_output_is_a_fraction_of_its_time() -> None:
     """Also of the last layer; a silent neuron stays silent."""
     values = torch.full((400, 50), math.e**2)
     values[:, 7] = math.inf

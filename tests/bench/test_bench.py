@@ -122,7 +122,7 @@ def test_names_contain_the_shape() -> None:
 # --- networks ------------------------------------------------------------------------------------
 
 
-def test_vgg16_has_the_weights_of_table_1_and_its_dense_twin_the_same_shapes() -> None:
+def test_vgg16_has_the_weights_of_table_1_and_its_dense_counterpart_the_same_shapes() -> None:
     with torch.device("meta"):
         spiking, dense = networks.vgg16("spiking"), networks.vgg16("dense")
     weights = [p for name, p in spiking.named_parameters() if name.endswith("weight")]

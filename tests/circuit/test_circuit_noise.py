@@ -129,10 +129,10 @@ def test_both_models_spread_alike() -> None:
 
 def test_input_jitter_moves_the_only_input_and_so_the_spike() -> None:
     fire = simulate(P, P.seconds([1.0]), [2.0]).fire_times[0]
-    by_share = simulate(
+    by_fraction = simulate(
         P, P.seconds([1.0]), [2.0], noise=Nonidealities(relative_jitter=0.05), trials=5000
     ).fire_times
-    shift = (by_share - fire) / P.tau / 0.05
+    shift = (by_fraction - fire) / P.tau / 0.05
     assert stats.kstest(shift, "norm").pvalue > 1e-4
     by_time = simulate(
         P, P.seconds([1.0]), [2.0], noise=Nonidealities(jitter=1e-9), trials=5000

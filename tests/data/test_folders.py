@@ -69,7 +69,7 @@ def test_class_folders(tmp_path: Path, zipped: bool) -> None:
     assert images.images[index, :, 5, 0].tolist() == [80, 80, 80]
 
 
-def test_folder_without_split_and_grey_images(tmp_path: Path) -> None:
+def test_folder_without_split_and_gray_images(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         gray = pillow.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
@@ -111,7 +111,7 @@ def test_16_bits_are_scaled_by_their_own_range(tmp_path: Path, name: str) -> Non
     assert image.tolist() == [[SHADES]] * 3
 
 
-def test_grey_of_12_bits_and_of_dark_zeros(tmp_path: Path) -> None:
+def test_gray_of_12_bits_and_of_dark_zeros(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     path = tmp_path / "a" / "1.tif"
     folder_of = {

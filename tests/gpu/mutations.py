@@ -67,7 +67,7 @@ MUTATIONS = [
         "test_gpu_layers.py::test_flat_slopes_are_summed_again_in_double",
     ),
     (
-        "a neighbour's events",
+        "a neighbor's events",
         "r = key // window_x % window_y - py * sub_y",
         "r = key // window_x % window_y",
         f"test_gpu_layers.py::{TIES}[same]",

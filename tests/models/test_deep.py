@@ -179,7 +179,7 @@ def test_synapses_against_counting(seed: int) -> None:
 
 @pytest.mark.parametrize("name", list(MAKERS))
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_relu_twin_has_the_same_shape(name: str, batch_norm: bool, seed: int) -> None:
+def test_relu_counterpart_has_the_same_shape(name: str, batch_norm: bool, seed: int) -> None:
     model = MAKERS[name](width=0.2, image_size=40, classes=5)
     counterpart = relu_counterpart(model, batch_norm=batch_norm)
     assert isinstance(counterpart, ReluNetwork)

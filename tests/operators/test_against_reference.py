@@ -49,7 +49,7 @@ def allowed(rows: Tensor, weight: Tensor, z: Tensor, eps: float, t_max: float = 
     return torch.where(z.isinf(), ~clear.any(1), (may & near).any(1))
 
 
-def tangent_share(kernel: Tensor, exact: Tensor) -> float:
+def tangent_fraction(kernel: Tensor, exact: Tensor) -> float:
     return (kernel.isinf() != exact.isinf()).double().mean().item()
 
 
@@ -97,7 +97,7 @@ def agree(rows: Tensor, weight: Tensor, z: Tensor, kind: str, t_max: float) -> N
     assert allowed(rows, weight, exact, 2**-52, t_max).all()
     both = z.isfinite() & exact.isfinite()
     if kind in ("values", "negative times") and z.dtype == torch.float64:
-        assert tangent_share(z, exact) <= 1e-3 or z.numel() < 1000
+        assert tangent_fraction(z, exact) <= 1e-3 or z.numel() < 1000
         close = ((z - exact).abs() <= 1e-9 * exact)[both]
         assert close.double().mean() > 0.99 or close.sum() >= both.sum() - 1
 

@@ -98,7 +98,7 @@ def test_every_reference_leads_somewhere_and_no_id_is_there_twice(page: Page) ->
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_drawings_take_the_colours_of_the_page(html: str) -> None:
+def test_drawings_take_the_colors_of_the_page(html: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
     assert len(drawings) >= 8
     for drawing in drawings:

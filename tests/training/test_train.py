@@ -250,7 +250,7 @@ def test_resuming_removes_partial_files(uninterrupted: TrainResult, tmp_path: Pa
     assert {path.name for path in run.iterdir()} == names
 
 
-def test_held_sums_are_held_to_the_end(uninterrupted: TrainResult) -> None:
+def test_fixed_sums_stay_fixed_to_the_end(uninterrupted: TrainResult) -> None:
     for name, layer in spiking_layers(uninterrupted.model).items():
         sums = layer.weight.flatten(1).sum(1)
         assert sums.max() - sums.min() < 1e-4

@@ -399,7 +399,7 @@ def weight_gradient(
     split = tl.program_id(2).to(tl.int64)
     m = tile // tiles_k * BLOCK_M + tl.arange(0, BLOCK_M)  # of the group's, in the slab
     k = tile % tiles_k * BLOCK_K + tl.arange(0, BLOCK_K)
-    tap = k // channels  # taps first, channels last: neighbours in a channels-last input
+    tap = k // channels  # taps first, channels last: neighbors in a channels-last input
     c = k % channels
     bias = k == inputs
     r = tap // KERNEL_X

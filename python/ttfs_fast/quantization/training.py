@@ -257,9 +257,9 @@ class _Run:
             return StepLoss(terms.cross_entropy, costs, terms.weight_sum, terms.l2)
         images = len(batch.labels)
         losses = terms.cross_entropy * images
-        taught = self.teacher.share_of(losses, output, batch.values, self.config.training)
+        distilled = self.teacher.distill(losses, output, batch.values, self.config.training)
         return StepLoss(
-            taught / images, terms.total - terms.cross_entropy, terms.weight_sum, terms.l2
+            distilled / images, terms.total - terms.cross_entropy, terms.weight_sum, terms.l2
         )
 
     def _finish(self, bits: int) -> IntegerNetwork:

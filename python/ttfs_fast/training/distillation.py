@@ -91,27 +91,27 @@ class Teacher:
         # In this format torch convolves and pools a few channels two to three times as fast.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def share_of(
+    def distill(
         self, losses: Tensor, output: Tensor, values: Tensor, config: TrainConfig, **max_time: float
     ) -> Tensor:
-        """The classification term, of which this teacher's answers make up their share.
+        """The classification term mixed with the distillation loss, by ``distill_weight``.
 
         Parameters
         ----------
         losses : Tensor
             The term without a teacher, summed over the samples; scalar.
         output : Tensor
-            Answers of the network that learns, (N, C).
+            Output of the student, (N, C).
         values : Tensor
-            The spike values of the images that both see.
+            The spike values of the images, the input of both networks.
         config : TrainConfig
-            Says the share and the temperature.
+            Has the weight and the temperature.
         max_time : float
             ``max_time``, as for `distillation_loss`.
         """
         with torch.no_grad():
             answers = self.network(values)
-        taught = distillation_loss(
+        distilled = distillation_loss(
             output,
             answers,
             scale=config.logit_scale,
@@ -119,7 +119,7 @@ class Teacher:
             temperature=config.kd_temperature,
             **max_time,
         )
-        return torch.lerp(losses, taught, config.distill_weight)
+        return torch.lerp(losses, distilled, config.distill_weight)
 
 
 def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher | None:

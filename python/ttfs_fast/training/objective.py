@@ -66,5 +66,5 @@ class TrainingLoss:
             **self._max_time,
         )
         if self._teacher is not None:
-            losses = self._teacher.share_of(losses, output, batch.values, config, **self._max_time)
+            losses = self._teacher.distill(losses, output, batch.values, config, **self._max_time)
         return losses / batch.global_batch_size

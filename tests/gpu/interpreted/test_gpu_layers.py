@@ -174,7 +174,7 @@ def test_chunks_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> No
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_shares_of_the_pixels_add_up(seed: int, launched: list[str]) -> None:
+def test_gradients_of_pixel_ranges_add_up(seed: int, launched: list[str]) -> None:
     x, w, b = tensors((2, 1, 2, (7, 8), (2, 2), 1, 1, 1, 1, True, INF), torch.float64)
     walk = ((1, 1), (1, 1), (1, 1), 1)
     z, slope = reference.conv2d_forward(x, w, b, *walk, INF, (8, 9))
