@@ -5,6 +5,7 @@ from ttfs_fast.bench import measure
 from ttfs_fast.bench.tables import Group, mebibytes, milliseconds, numbers
 
 LAYER = {"layer": Column("layer", numeric=False, wrap=False)}
+CAUSAL = {"causal": numbers("causal, %", 0.01, ".0f")}
 FIRED = {"fired": numbers("fired, %", 0.01, ".0f")}
 GOAL = {"goal": numbers("goal", form="g")}
 RATIO = numbers("ratio")
@@ -20,6 +21,15 @@ _TRAINING = {
 }
 
 GROUPS = {
+    "trained": Group(
+        "Trained networks on real images",
+        "The networks that come with the package, layer by layer and whole, with the spikes of "
+        "test images. Causal: the spikes that arrive before their neuron's own. Dense: the same "
+        "shapes, with ReLU where a network is whole; its training step is that of the MNIST "
+        "network below. Networks for CIFAR-10 need its images (TTFS_FAST_DATA).",
+        LAYER | CAUSAL | FIRED | _FORWARD | _TRAINING | GOAL,
+        measure.trained_rows,
+    ),
     "layers": Group(
         "Layers against dense ones of the same shape",
         "Dense: torch.nn.functional.conv2d or linear. The goal is the largest ratio allowed.",

@@ -121,3 +121,14 @@ def fill_for_fraction_(
         fired = layer(weight + mean / count).isfinite().float().mean().item()
         low, high = (mean, high) if fired < fraction else (low, mean)
     weight.add_((low + high) / 2 / count)
+
+
+def train(operator: Operator, input: Tensor, weight: Tensor, grad: Tensor) -> None:
+    """Forward and backward, with gradients of input and weight."""
+    a, b = input.detach().requires_grad_(), weight.detach().requires_grad_()
+    torch.autograd.backward(operator(a, b), grad)
+
+
+def forward(operator: Operator, input: Tensor, weight: Tensor) -> None:
+    with torch.no_grad():
+        operator(input, weight)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 import ttfs_fast
-from ttfs_fast.bench import memory, networks
-from ttfs_fast.bench.layers import LAYERS, Layer, Operator
+from ttfs_fast.bench import memory, networks, trained
+from ttfs_fast.bench.layers import LAYERS, Layer, forward, train
 from ttfs_fast.bench.tables import Row, number
 from ttfs_fast.bench.timing import alternate
 from ttfs_fast.encoding import encode
+from ttfs_fast.models.pretrained import PRETRAINED, PretrainedName
 
 Series = dict[str, tuple[Layer, ...]]
 
@@ -44,7 +45,9 @@ class Settings:
         What is also timed in the plain torch formulation.
     scaling : dict of str to tuple of Layer
         Layers that differ in one size.
-    mnist_batches, vgg_batches : tuple of int
+    pretrained : tuple of str
+        Networks of the group "trained".
+    trained_batches, mnist_batches, vgg_batches : tuple of int
         Batch sizes of the networks.
     memory_batch : int
         Images of the training step whose memory is measured.
@@ -58,6 +61,8 @@ class Settings:
     layers: tuple[Layer, ...] = LAYERS
     plain: tuple[Layer, ...] = tuple(replace(layer, batch=1) for layer in CONVOLUTIONS)
     scaling: Series = field(default_factory=lambda: SCALING)
+    pretrained: tuple[PretrainedName, ...] = PRETRAINED
+    trained_batches: tuple[int, ...] = (1, 16, 128)
     mnist_batches: tuple[int, ...] = (10, 100)
     vgg_batches: tuple[int, ...] = (1, 16)
     memory_batch: int = 32
@@ -77,22 +82,13 @@ class Settings:
                 "batch": (conv, replace(conv, batch=2)),
                 "pixels": (conv, replace(conv, size=9)),
             },
+            pretrained=("mnist_scnn",),
+            trained_batches=(2,),
             mnist_batches=(2,),
             vgg_batches=(1,),
             memory_batch=2,
             width=1 / 16,
         )
-
-
-def train(operator: Operator, input: Tensor, weight: Tensor, grad: Tensor) -> None:
-    """Forward and backward, with gradients of input and weight."""
-    a, b = input.detach().requires_grad_(), weight.detach().requires_grad_()
-    torch.autograd.backward(operator(a, b), grad)
-
-
-def forward(operator: Operator, input: Tensor, weight: Tensor) -> None:
-    with torch.no_grad():
-        operator(input, weight)
 
 
 def layers_rows(settings: Settings) -> Iterator[Row]:
@@ -115,12 +111,18 @@ def _fired(out: Tensor) -> float:
     return out.isfinite().float().mean().item()
 
 
+def trained_rows(settings: Settings) -> Iterator[Row]:
+    return trained.trained_rows(
+        settings.pretrained, settings.trained_batches, settings.repeats, settings.seconds
+    )
+
+
 def mnist_rows(settings: Settings) -> Iterator[Row]:
     for batch in settings.mnist_batches:
         pixels, target = networks.digits(batch)
-        for start, trained in (("untrained", False), ("trained", True)):
+        for start, pretrained in (("untrained", False), ("trained", True)):
             torch.manual_seed(0)
-            model, dense = networks.mnist("spiking", trained=trained), networks.mnist("dense")
+            model, dense = networks.mnist("spiking", trained=pretrained), networks.mnist("dense")
             fractions = networks.firing_fractions(model, encode(pixels))
             ours, other = alternate(
                 [

@@ -98,7 +98,12 @@ def digits(batch: int) -> tuple[Tensor, Tensor]:
 
 
 def training_step(
-    kind: Kind, model: nn.Module, pixels: Tensor, target: Tensor
+    kind: Kind,
+    model: nn.Module,
+    pixels: Tensor,
+    target: Tensor,
+    *,
+    encoding: Callable[[Tensor], Tensor] = encode,
 ) -> Callable[[], StepResult]:
     """A function that makes one whole training step.
 
@@ -111,7 +116,7 @@ def training_step(
         step = TrainingStep(model, optimizer, equation_5(SpikingLoss(), model))
     else:
         step = TrainingStep(model, optimizer, _cross_entropy, clip_grad=None)
-    batch = Batch(encode(pixels) if kind == "spiking" else pixels, target, len(target))
+    batch = Batch(encoding(pixels) if kind == "spiking" else pixels, target, len(target))
     return lambda: step(batch)
 
 

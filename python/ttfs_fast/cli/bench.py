@@ -29,8 +29,8 @@ def bench(
     only: Annotated[
         str | None,
         option(
-            "Measure these groups only, of layers, mnist, vgg, scaling, threads, isa, memory and "
-            "plain. Default: all but plain.",
+            "Measure these groups only, of trained, layers, mnist, vgg, scaling, threads, isa, "
+            "memory and plain. Default: all but plain.",
             show_default=False,
             metavar="GROUP,...",
         ),
