@@ -455,7 +455,7 @@ def test_operations_of_a_converted_network_are_counted(seed: int) -> None:
 def test_integers_and_graphs_refuse_it_by_name(seed: int) -> None:
     x = images().abs()
     branched = fold_horizons_(from_relu(trained(Residuals), x))
-    with pytest.raises(TypeError, match="got ConvertedNetwork"):
+    with pytest.raises(TypeError, match="a ConvertedNetwork"):
         quantization.convert(branched, 8, input_size=(3, 8, 8), encoding=Encoding())
     with pytest.raises((TypeError, ValueError), match="ConvertedNetwork"):
         nir.to_graph(branched, (3, 8, 8))
