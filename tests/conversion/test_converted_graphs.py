@@ -409,8 +409,8 @@ def test_state_dict_and_steps_bring_a_network_back(seed: int) -> None:
     assert not torch.equal(one(x), other(x))
     other.load_state_dict(one.state_dict())
     for name in one.inputs:
-        if name == "encoding":
-            setattr(other, name, one.encoding)
+        if name == "leads":
+            other.leads = one.leads
     again = ConvertedNetwork((name, getattr(one, name), one.inputs[name]) for name in one.inputs)
     assert torch.equal(again(x), one(x))
 

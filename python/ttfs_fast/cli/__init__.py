@@ -4,6 +4,7 @@ from ttfs_fast._terminal import escape_unknown_characters
 from ttfs_fast.cli import (  # each adds its command
     bench,
     circuit,
+    convert,
     demo,
     diagnose,
     evaluate,
@@ -21,6 +22,7 @@ __all__ = [
     "app",
     "bench",
     "circuit",
+    "convert",
     "demo",
     "diagnose",
     "evaluate",

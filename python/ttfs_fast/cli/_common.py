@@ -38,6 +38,7 @@ COMMANDS = (
     "predict",
     "diagnose",
     "quantize",
+    "convert",
     "export",
     "reproduce",
     "study",

@@ -12,6 +12,7 @@ from ttfs_fast.cli._common import (
     app,
     choose_network,
     friendly_errors,
+    images_of_network,
     option,
     show_table,
 )
@@ -48,6 +49,7 @@ def export(
     --out, the network is only compared with the limits of a chip.
     """
     with friendly_errors(debug):
+        from ttfs_fast.conversion import is_converted
         from ttfs_fast.models import HorizonNetwork, SpikingNetwork
 
         if out is None and check is None:
@@ -58,6 +60,9 @@ def export(
         shape: Shape = (1, 28, 28)
         if isinstance(model, SpikingNetwork | HorizonNetwork):
             shape = (model.description.in_channels, *model.description.image_size)
+        elif weights is not None and weights.is_file() and is_converted(weights):
+            images, _ = images_of_network(weights)
+            shape = (images.channels, images.height, images.width)
         if check is not None:
             from ttfs_fast.analysis import check_limits, read_limits
 

@@ -171,7 +171,7 @@ class _Builder:
 
     def _make(self, number: int, node: Any) -> None:
         if isinstance(node, EncodingNode):
-            self._names[number] = self._add("encoding", self._encoding, (INPUT,))
+            self._names[number] = self._add("leads", self._encoding, (INPUT,))
             self._times[number] = self._encoding.t_out
             return
         if isinstance(node, LayerNode):

@@ -51,6 +51,51 @@ class LeadEncoding(nn.Module):
         return f"low={self.low:g}, high={self.high:g}, spread={self.spread:g}"
 
 
+class IntensitiesOfSpikes(nn.Module):
+    """From the spike values of pixels to normalized intensities, the inputs of a ReLU network.
+
+    The package's commands feed every network with ``z = exp(alpha (1 - p))``; a converted network
+    takes ``(p - mean) / deviation`` and encodes it by itself.
+
+    Parameters
+    ----------
+    alpha : float
+        Of the encoding, bright pixels first.
+    mean, deviation : sequence of float
+        One for each channel, or one for all.
+    """
+
+    def __init__(
+        self, alpha: float, mean: float | Iterable[float], deviation: float | Iterable[float]
+    ) -> None:
+        super().__init__()
+        self.alpha = float(alpha)
+        self.mean, self.deviation = _channels(mean), _channels(deviation)
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ValueError(f"alpha must be above 0 and finite; got {alpha}")
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean must be finite numbers; got {self.mean}")
+        if not all(math.isfinite(value) and value > 0 for value in self.deviation):
+            raise ValueError(f"deviation must be numbers above 0; got {self.deviation}")
+        if not self.mean or not self.deviation:
+            raise ValueError("mean and deviation need one number at least")
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Intensities, of the shape of the spike values (N, C, H, W)."""
+        mean, deviation = (
+            torch.tensor(values, dtype=z.dtype, device=z.device).view(-1, 1, 1)
+            for values in (self.mean, self.deviation)
+        )
+        return (1 - z.log() / self.alpha - mean) / deviation
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha:g}, mean={self.mean}, deviation={self.deviation}"
+
+
+def _channels(value: float | Iterable[float]) -> tuple[float, ...]:
+    return (float(value),) if isinstance(value, int | float) else tuple(map(float, value))
+
+
 class Concatenate(nn.Module):
     """Several maps (or vectors) of spikes side by side: joined along the channels (features)."""
 
@@ -102,3 +147,12 @@ class ConvertedNetwork(nn.Module):
                     del values[one]
             values[name] = output
         return output
+
+
+def refuse_converted(model: nn.Module, purpose: str) -> None:
+    """Raise ValueError if a network is one converted from a ReLU network; it cannot ``purpose``."""
+    if any(isinstance(module, LeadEncoding) for module in model.modules()):
+        raise ValueError(
+            f"this network was converted from a ReLU network (ttfs_fast.conversion) and cannot "
+            f"{purpose}; train one with neuron=horizon for that"
+        )

@@ -377,12 +377,13 @@ class Plan:
                 f"{expression.name} is a sum or a concatenation that would take {size:,} weights "
                 f"in one layer; at most {MOST_WEIGHTS:,} are laid out"
             )
-        parts = [
-            population.columns(_embedded(term, kernel, len(bias), device))
-            for term, population in zip(terms, populations, strict=True)
-        ]
-        joined = replace(kernel, weight=torch.cat(parts, 1), padding=padding, groups=1)
-        return joined, tuple(p.node for p in populations), bias
+        parts: dict[int, Tensor] = {}
+        for term, population in zip(terms, populations, strict=True):
+            weight = population.columns(_embedded(term, kernel, device))
+            before = parts.get(population.node)
+            parts[population.node] = weight if before is None else before + weight
+        weight = torch.cat(list(parts.values()), 1)
+        return replace(kernel, weight=weight, padding=padding, groups=1), tuple(parts), bias
 
 
 def _identity(population: Population, device: torch.device) -> Kernel:
@@ -404,7 +405,7 @@ def _on_signal(term: Term, like: Kernel, device: torch.device) -> Tensor:
     return kernel.weight
 
 
-def _embedded(term: Term, main: Kernel, outputs: int, device: torch.device) -> Tensor:
+def _embedded(term: Term, main: Kernel, device: torch.device) -> Tensor:
     """Dense weights of a term in the window of the main kernel."""
     kernel = term.kernel or _identity(term.population, device)
     weight = kernel.dense()
@@ -427,6 +428,8 @@ def common_geometry(terms: Sequence[Term]) -> Kernel | None:
     main = max(kernels, key=lambda kernel: math.prod(kernel.weight.shape[2:]))
     if main.weight.dim() == 2:
         return main
+    if len({term.population.shape[1:] for term in terms}) > 1:
+        return None
     for kernel in kernels:
         if kernel.geometry == main.geometry:
             continue

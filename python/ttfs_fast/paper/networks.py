@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ttfs_fast.conversion import refuse_converted
 from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, load
 from ttfs_fast.data.folders import center_square
 from ttfs_fast.data.sources import data_folders, folder_path
@@ -374,6 +375,7 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> EvaluatedNe
             f"{run.weights.name}"
         )
     model, config = load_model(weights)
+    refuse_converted(model, "stand in the report, which sets trained networks beside the paper's")
     if config.neuron not in ("spiking", "horizon"):
         raise ValueError(f"{path} holds a network of {config.neuron} neurons; these do not spike")
     name = path.name if path.is_dir() else path.stem

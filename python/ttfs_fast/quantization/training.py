@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
+from ttfs_fast.conversion import refuse_converted
 from ttfs_fast.horizon import ReferenceSpikes, has_horizon_layers, unfold_horizons_
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
@@ -83,13 +84,15 @@ def quantize(
     BlockingIOError
         If another process works in ``out_dir``.
     ValueError
-        If the run to resume had other settings or other images.
+        If the run to resume had other settings or other images, or the network was converted from
+        a ReLU network.
 
     Notes
     -----
     Zhou et al., AAAI 2021, section 4.2: the forward pass uses the quantized weights, the gradient
     goes to the full-precision ones, and the bits fall from 32 over 8 and 4 to 2.
     """
+    refuse_converted(model, "be retrained with few bits: an integer network takes pixels")
     run = Path(out_dir)
     with use_folder(run):
         _check_settings(config, run, resume=resume)

@@ -10,6 +10,8 @@ from torch import nn
 
 from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
 from ttfs_fast.analysis.horizons import set_horizons_
+from ttfs_fast.conversion import is_converted, load_converted
+from ttfs_fast.horizon import fold_horizons_
 from ttfs_fast.models import (
     DecodeSpikes,
     HorizonNetwork,
@@ -163,6 +165,8 @@ def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
             f"no weights at {path}: give a .safetensors file, the folder of a training run, or the "
             f"name of a pretrained network: {', '.join(PRETRAINED)}"
         )
+    if is_converted(path):
+        return _load_converted(path)
     config, shape = read_config(path) or TrainConfig(), read_image_shape(path)
     state = read_safetensors(path)
     encoding = read_encoding(path) or config.encoding
@@ -179,6 +183,21 @@ def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
     except (RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{path}: not the weights of {config.model}: {error}") from error
     return model.to(torch.get_default_dtype()), config
+
+
+def _load_converted(path: Path) -> tuple[nn.Module, TrainConfig]:
+    """A network that ``ttfs-fast convert`` wrote, folded; its settings name its data set only."""
+    encoding = read_encoding(path)
+    if encoding is None:
+        raise ValueError(
+            f"{path} holds a converted network that takes real numbers, not spikes of pixels; "
+            "read it with ttfs_fast.conversion.load_converted"
+        )
+    model: Any = fold_horizons_(load_converted(path))
+    model.encoding = encoding
+    dataset = read_metadata(path).get("dataset", "mnist")
+    config = TrainConfig.from_json(json.dumps({"dataset": dataset} | encoding.to_dict()))
+    return model, config
 
 
 def read_image_shape(path: str | Path) -> ImageShape:

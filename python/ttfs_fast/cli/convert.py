@@ -1,0 +1,264 @@
+"""``ttfs-fast convert``: ReLU networks as networks of first spikes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ttfs_fast.cli._common import (
+    DataRoot,
+    Debug,
+    Download,
+    Threads,
+    app,
+    download_data,
+    flag,
+    friendly_errors,
+    option,
+    set_threads,
+    split_numbers,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ttfs_fast.data import ImageSet
+
+Data = Literal["mnist", "digits", "cifar10"]
+
+
+@app.command()
+def convert(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="The ReLU network: the folder or model.safetensors of a run with --neuron relu or "
+            "relu-norm; or with --model any safetensors file of its state_dict. Nothing is "
+            "unpickled.",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[
+        Path | None, option("File to write, NAME.safetensors; --weights takes it.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        option(
+            "What makes the network that FILE holds the weights of; it is imported and called.",
+            metavar="PACKAGE.MODULE:FACTORY",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Annotated[
+        Data | None,
+        option(
+            "Data set whose images set the scale of every layer, and are compared. Default: what "
+            "the network was trained on.",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    download: Download = False,
+    train_images: Annotated[
+        int, option("Training images that set the scales.", min=1, rich_help_panel="Data")
+    ] = 500,
+    test_images: Annotated[
+        int,
+        option("Test images on which decisions are compared.", min=1, rich_help_panel="Data"),
+    ] = 1000,
+    mean: Annotated[
+        str | None,
+        option(
+            "Means of the pixel intensities in [0, 1] that the network expects to be taken off: "
+            "one number, or one for each channel. Default: those of the run; with --model 0.",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    deviation: Annotated[
+        str | None,
+        option(
+            "Deviations by which they are divided. Default: those of the run; with --model 1.",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    weight_sum: Annotated[float, option("m, the sum of every neuron's weights.")] = 2.0,
+    spread: Annotated[
+        float | None,
+        option("Longest lead over the horizon. Default: half of what is safe.", show_default=False),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "float64"],
+        option("Numbers of the converted network; float64 decides as the ReLU network does."),
+    ] = "float32",
+    threads: Threads = None,
+    as_json: Annotated[bool, flag("--json", "Print the comparison as JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Turn a trained ReLU network into first spikes, exact to rounding, and compare decisions.
+
+    eval, diagnose and predict read the file that it writes. docs/conversion.md says what converts.
+    """
+    with friendly_errors(debug):
+        import torch
+
+        from ttfs_fast import conversion
+
+        set_threads(threads)
+        if to is None or to.suffix != ".safetensors":
+            raise ValueError(f"give --to NAME.safetensors; got {to}")
+        network, name, means, deviations = _relu_network(file, model, dataset)
+        means = means if mean is None else split_numbers(mean, "--mean")
+        deviations = deviations if deviation is None else split_numbers(deviation, "--deviation")
+        root = None if data_root is None else str(data_root)
+        if download:
+            download_data(name, root)
+        from ttfs_fast.data import load
+
+        wanted = getattr(torch, dtype)
+        sets = [load(name, root, train=part) for part in (True, False)]
+        front = conversion.IntensitiesOfSpikes(1.0, means, deviations)
+        known, unknown = (
+            _inputs(images, count, front, wanted)
+            for images, count in zip(sets, (train_images, test_images), strict=True)
+        )
+        network = network.to(wanted).eval()
+        _check_inputs(network, known, file, sets[0])
+        spiking = conversion.from_relu(network, known, weight_sum=weight_sum, spread=spread)
+        compared = conversion.compare_decisions(network, spiking, unknown)
+        outputs = spiking(known[:1]).shape[1:]
+        if len(outputs) != 1 or outputs[0] != len(sets[0].classes):
+            raise ValueError(
+                f"the network gives {tuple(outputs)} for an image; {name} has "
+                f"{len(sets[0].classes)} classes"
+            )
+        metadata = _metadata(sets[0], name, file)
+        conversion.save_converted(conversion.with_intensities(spiking, front), to, metadata)
+        right = sets[1].labels_as_tensor()[: len(unknown)]
+        with torch.no_grad():
+            classes = torch.cat([spiking(some).argmin(1) for some in torch.split(unknown, 256)])
+        accuracy = float((classes == right).double().mean())
+        if as_json:
+            print(json.dumps(compared.to_dict() | {"accuracy": accuracy}, indent=2))
+            return
+        print(f"{to}: {to.stat().st_size:,} bytes, {dtype}")
+        print(f"{compared}; {accuracy:.2%} are right")
+
+
+def _relu_network(
+    file: Path, model: str | None, dataset: str | None
+) -> tuple["nn.Module", str, Any, Any]:
+    """The network, the name of its data set, and the means and deviations of its inputs."""
+    from ttfs_fast import training
+    from ttfs_fast._untrusted import read_safetensors
+    from ttfs_fast.conversion import is_converted
+    from ttfs_fast.models import DecodeSpikes
+    from ttfs_fast.models.pretrained import weights_file
+
+    if file.suffix in (".pt2", ".pt", ".pth", ".bin", ".pkl", ".onnx"):
+        raise ValueError(
+            f"{file}: reading such a file can run code that it holds (torch.load, torch.export.load"
+            "); save the weights with safetensors.torch.save_file(model.state_dict(), "
+            '"weights.safetensors") and name what makes the network with --model'
+        )
+    if model is None:
+        with weights_file(file) as path:
+            if path.is_file() and is_converted(path):
+                raise ValueError(f"{file} is converted already; --weights takes it")
+        loaded, config = training.load_model(file)
+        if not isinstance(loaded, DecodeSpikes):
+            raise ValueError(
+                f"{file} holds {config.model} of {config.neuron} neurons, no ReLU network: give a "
+                "run with --neuron relu or relu-norm, or name what makes the network with --model"
+            )
+        means, deviations = (t.flatten().tolist() for t in (loaded.mean, loaded.deviation))
+        return loaded.network, dataset or config.dataset, means, deviations
+    if dataset is None:
+        raise ValueError("with --model give the images, too: --dataset mnist, digits or cifar10")
+    made = _call_factory(model)
+    import torch
+
+    if not isinstance(made, torch.nn.Module):
+        raise ValueError(f"{model} gave a {type(made).__name__}; it must give a torch.nn.Module")
+    with weights_file(file) as path:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {file}")
+        state = read_safetensors(path)
+    try:
+        made.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{file} does not hold the weights of {model}: {error}") from error
+    return made, dataset, 0.0, 1.0
+
+
+def _call_factory(name: str) -> Any:
+    """What package.module:factory makes; the current folder counts, as the user names it."""
+    import importlib
+    import os
+    import sys
+
+    module, _, attribute = name.partition(":")
+    if not (module and attribute):
+        raise ValueError(f"--model must be PACKAGE.MODULE:FACTORY; got {name}")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        factory = importlib.import_module(module)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+        return factory()  # type: ignore[operator]
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(
+            f"--model {name} makes no network: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _inputs(images: "ImageSet", count: int, front: Any, dtype: "torch.dtype") -> "Tensor":
+    """The first so many images as the network takes them."""
+    import torch
+
+    pixels = torch.from_numpy(images.images[:count]).to(dtype) / 255
+    channels = {1, pixels.shape[1]}
+    for name, values in (("mean", front.mean), ("deviation", front.deviation)):
+        if len(values) not in channels:
+            raise ValueError(
+                f"--{name} has {len(values)} numbers; the images have {pixels.shape[1]} channels"
+            )
+    mean, deviation = (
+        torch.tensor(values, dtype=dtype).view(-1, 1, 1) for values in (front.mean, front.deviation)
+    )
+    return (pixels - mean) / deviation
+
+
+def _check_inputs(network: "nn.Module", known: "Tensor", file: Path, images: "ImageSet") -> None:
+    import torch
+
+    try:
+        with torch.no_grad():
+            network(known[:1])
+    except Exception as error:  # whatever the user's network raises
+        raise ValueError(
+            f"the network of {file} does not take images of {images.name}, "
+            f"{tuple(known.shape[1:])}: {error}"
+        ) from error
+
+
+def _metadata(images: "ImageSet", name: str, file: Path) -> dict[str, str]:
+    import ttfs_fast
+    from ttfs_fast.encoding import Encoding
+    from ttfs_fast.training.build import ImageShape
+
+    channels, height, width = images.images.shape[1:]
+    shape = ImageShape(channels, height, width, len(images.classes))
+    return {
+        "encoding": Encoding(1.0).to_json(),
+        "images": shape.to_json(),
+        "classes": json.dumps(list(images.classes)),
+        "dataset": name,
+        "converted_from": file.name,
+        "ttfs_fast_version": str(ttfs_fast.__version__),
+    }
