@@ -1,4 +1,4 @@
-"""Tables as CSV files: rows of cells, or a row a dataclass, written whole and in one step."""
+"""Tables as CSV files: rows of cells, or one row per dataclass, written in one step."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows of cells; a reader sees the whole table or the one before."""
+    """Write rows of cells; a reader sees either the new table or the old one."""
     replace_file(Path(path), csv_text(rows).encode())
 
 

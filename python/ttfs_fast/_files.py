@@ -37,7 +37,7 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path``: whoever reads it sees the old content or the new, whole."""
+    """Put ``content`` at ``path``: a reader sees either the old content or the new."""
     partial = path.parent / f"{PARTIAL_PREFIX}{os.getpid()}-{path.name}"
     with named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

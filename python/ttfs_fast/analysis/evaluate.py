@@ -49,7 +49,7 @@ class EvaluationResult:
     neurons : int
         Neurons of the spiking layers.
     spikes_per_image : float
-        Mean number of neuron spikes an image; input spikes not counted.
+        Mean number of neuron spikes per image, without input spikes.
     images_per_second : float
         Speed of encoding and network together, as measured.
     """
@@ -204,7 +204,7 @@ def evaluate(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps spike values (N, C, H, W) to those of one output neuron a class, (N, classes).
+        Maps spike values (N, C, H, W) to those of one output neuron per class, (N, classes).
     image_set : ImageSet or StreamedImages
         The images with their labels: in memory, or read as they are needed.
     encoding : Encoding, optional

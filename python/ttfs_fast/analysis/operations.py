@@ -81,7 +81,7 @@ class LayerOperations:
         Synapses for one image, those that lie on padding not counted; a bias is one more input.
     input_spikes : int
         Spikes that arrive at the layer, each counted once, however many synapses it has. The bias
-        counts as one spike an image.
+        counts as one spike per image.
     spikes : int
         Spikes that its neurons send.
     delivered : int

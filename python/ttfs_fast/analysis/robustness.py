@@ -107,7 +107,7 @@ def draw_generator(seed: int, draw: int) -> torch.Generator:
 def perturbed(
     model: nn.Module, perturbation: Perturbation, generator: torch.Generator
 ) -> Iterator[None]:
-    """Disturb a network inside the ``with`` block; afterwards it is as it was, to the last bit.
+    """Disturb a network inside the ``with`` block; afterwards it is restored to the last bit.
 
     Parameters
     ----------

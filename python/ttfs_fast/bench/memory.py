@@ -27,7 +27,7 @@ def peak_bytes() -> int:
 def measure(kind: networks.Kind, batch: int, threads: int, width: float = 1.0) -> dict[str, int]:
     """Peak bytes before and after two training steps, in a fresh process.
 
-    The second step is the larger one: Adam's state is there while it computes.
+    The second step is the larger one: Adam's state is in memory while it computes.
     """
     command = [sys.executable, "-c", "from ttfs_fast.bench.memory import main; main()", kind]
     command += ["--batch", str(batch), "--threads", str(threads), "--width", str(width)]

@@ -130,7 +130,7 @@ def write(results: Iterable[GroupResult], folder: Path) -> list[Path]:
 
 
 def markdown(results: list[GroupResult], picture: bool) -> str:
-    """The tables of all groups, each with what it was measured on."""
+    """The tables of all groups, each with its machine."""
     parts = ["# Results of `ttfs-fast bench`\n"]
     if picture:
         parts.append(f"![Ratios, times and speed-ups]({PICTURE})\n")

@@ -76,7 +76,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor by its name; its family and model tell apart what goes by one name."""
+    """The processor's name, with family and model, because several processors share a name."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         return platform.processor() or platform.machine()

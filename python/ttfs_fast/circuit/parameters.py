@@ -38,7 +38,7 @@ class CircuitParameters:
         Lead of VCO3 over VCO4 after a reset, rad: what VCO4 has to gain for the neuron to fire. By
         default the phase that stands for a membrane of 1, see `unit_phase`.
     phase_range : int
-        Turns that the flip-flop tells apart (dividers behind VCO3 and VCO4); switching model only.
+        Turns that the flip-flop distinguishes (dividers behind VCO3 and VCO4); switching model.
     stages, stage_capacitance : int, float
         Inverters of a ring, and the capacitance that each charges, F.
     logic_capacitance : float

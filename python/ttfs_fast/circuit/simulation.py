@@ -286,7 +286,7 @@ def _pick_all(
 def _part(
     values: NDArray[np.float64], pick: NDArray[np.int64] | None, chunk: slice
 ) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-    """The rows that these trials take, so that a call looks at no others."""
+    """The rows that these trials use; a call gets no others."""
     if pick is None:
         return values, None
     rows = pick[chunk]

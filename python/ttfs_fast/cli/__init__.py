@@ -1,4 +1,4 @@
-"""The command ``ttfs-fast``: parse, call, print. One module a command, or a group of them."""
+"""The command ``ttfs-fast``: it parses, calls and prints. One module per command or group."""
 
 from ttfs_fast._terminal import escape_unknown_characters
 from ttfs_fast.cli import (  # each adds its command

@@ -57,7 +57,7 @@ class Commands(typer.core.TyperGroup):
         return sorted(super().list_commands(ctx), key=COMMANDS.index)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments of whichever command it is."""
+        """Read the arguments of any command."""
         return super().parse_args(ctx, [with_home(argument) for argument in args])
 
 

@@ -10,7 +10,7 @@ from ttfs_fast.training.callback import Callback
 
 
 class ShowProgress(Callback):
-    """Prints to a terminal with a progress bar, and to anything else a line an epoch.
+    """Prints a progress bar to a terminal, and one line per epoch to anything else.
 
     What cannot be shown is escaped or left out; it never ends the training.
     """

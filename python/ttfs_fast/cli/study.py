@@ -90,7 +90,8 @@ def _mean_and_deviation(found: tuple[float, float, int]) -> str:
 def silence(
     weights: Weights = None,
     out: Annotated[
-        Path, option("Folder to write: silence.csv, silence.png, runs; what is there is kept.")
+        Path,
+        option("Folder to write: silence.csv, silence.png, runs. Finished runs are not repeated."),
     ] = Path("runs/silence"),
     fractions: Annotated[
         str | None,

@@ -57,7 +57,7 @@ _KINDS = {kind.__name__: kind for kind in _FIELDS}
 def save_converted(
     model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Write a converted network; a file that is there is replaced in one step.
+    """Write a converted network; an existing file is replaced in one step.
 
     Parameters
     ----------

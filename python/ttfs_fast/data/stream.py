@@ -206,7 +206,7 @@ class StreamedImages:
         except ImageError:
             raise
         except (RuntimeError, OSError, EOFError) as error:
-            # What a dead worker looks like depends on what it was doing.
+            # The symptom of a dead worker depends on what it was doing.
             started = self._loader._iterator
             codes = [worker.exitcode for worker in getattr(started, "_workers", ())]
             self._loader._iterator = None  # the next epoch starts new ones

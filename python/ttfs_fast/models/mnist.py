@@ -18,7 +18,7 @@ class MnistSCNN(nn.Sequential):
 
     Input: spike values of images, shape (N, 1, 28, 28). Output: spike values of the classes,
     shape (N, 10); the class is the output that spikes first. 21,440 weights, and 58 more for the
-    bias neurons, one a neuron of each layer's output.
+    bias neurons, one for each neuron of a layer's output.
     """
 
     def __init__(

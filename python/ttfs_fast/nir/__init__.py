@@ -191,7 +191,7 @@ def write(
     dt: float = 0.1e-3,
     encoding: Encoding | None = None,
 ) -> Path:
-    """Write a network to a NIR file (HDF5). A file that is there is replaced in one step.
+    """Write a network to a NIR file (HDF5). An existing file is replaced in one step.
 
     Parameters
     ----------

@@ -173,7 +173,7 @@ class EvaluatedNetwork:
 
     @property
     def is_small(self) -> bool:
-        """Whether it runs thousands of images a second."""
+        """Whether it runs thousands of images per second."""
         return self.config.model == "mnist_scnn"
 
     @property
@@ -336,7 +336,7 @@ def _mnist(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
 
 
 def _distinct(networks: list[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
-    """The same, with a number at the end of a key that is there already."""
+    """The same, with a number appended to repeated keys."""
     seen: dict[str, int] = {}
     for network in networks:
         seen[network.key] = seen.get(network.key, 0) + 1

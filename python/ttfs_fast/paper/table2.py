@@ -246,7 +246,8 @@ def _accuracy(context: Context, result: dict[str, Any]) -> Table:
     ]
     note = (
         "The authors' weights classify fewer of the training images than of the test images "
-        "correctly (docs/results/mnist.md): they have met the test images, and are no yardstick."
+        "correctly (docs/results/mnist.md). This suggests that they were trained on test images, "
+        "too, and makes them no fair comparison."
         if any(network.key == "mnist-authors" for network in context.networks)
         else ""
     )
@@ -304,7 +305,7 @@ def _energy(context: Context, result: dict[str, Any]) -> Table:
         Column(_beside(context), joules),
         Column("difference", relative),
         Column("by neuron spikes", joules),
-        Column("spikes an image", whole),
+        Column("spikes per image", whole),
         Column("forced at horizons, an image", whole),
         Column("neurons", whole),
     ]

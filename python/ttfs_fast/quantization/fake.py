@@ -266,7 +266,7 @@ def _freeze(layer: nn.Module, quantizer: FakeQuantize) -> None:
     weight = full_precision(layer)
     _replace_quantizer(layer, quantizer, FrozenCodes(quantizer, weight))
     weight.requires_grad_(False)
-    weight.grad = None  # of the last step; whoever clips gradients would meet it for ever
+    weight.grad = None  # of the last step; clipping would include it in every later step
 
 
 def _unfreeze(layer: nn.Module, frozen: FrozenCodes) -> FakeQuantize:

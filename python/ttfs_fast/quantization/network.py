@@ -160,7 +160,7 @@ class IntegerNetwork:
         return self._core.reference(layer, np.ascontiguousarray(codes))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the network to one file; a file that is there is replaced in one step."""
+        """Write the network to one file; an existing file is replaced in one step."""
         target = Path(path)
         replace_file(target, self.to_bytes())
         return target

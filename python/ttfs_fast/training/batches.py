@@ -111,7 +111,7 @@ class EpochBatches:
         Parameters
         ----------
         number : int
-            The epoch; the generator alone decides what it holds.
+            The epoch; its content depends on the generator only.
         """
         order = torch.randperm(len(self._labels), generator=self._generator)
         whole_batches = max(1, CHUNK_IMAGES // self._batch_size) * self._batch_size

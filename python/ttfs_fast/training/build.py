@@ -206,7 +206,7 @@ def read_image_shape(path: str | Path) -> ImageShape:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or what it holds there is no shape of images.
+        If there is no such file, or its shape of images is not valid.
     """
     text = read_metadata(path).get("images")
     if text is None:

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it. The library itself prints nothing."""
+"""What a run reports to its callbacks. The library itself prints nothing."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

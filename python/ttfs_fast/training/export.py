@@ -86,7 +86,7 @@ def read_config(path: str | Path) -> TrainConfig | None:
 
 
 def read_classes(path: str | Path) -> tuple[str, ...] | None:
-    """The names of the classes that a network tells apart, in the order of its outputs.
+    """The names of a network's classes, in the order of its outputs.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def read_classes(path: str | Path) -> tuple[str, ...] | None:
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or what it holds there are no class names.
+        If there is no such file, or its class names are not valid.
     """
     text = read_metadata(path).get("classes")
     if text is None:

@@ -1,4 +1,4 @@
-"""The CSV log of a training run: one row an epoch."""
+"""The CSV log of a training run: one row per epoch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

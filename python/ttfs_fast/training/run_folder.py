@@ -38,7 +38,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """The log, as CSV: one row an epoch."""
+        """The log, as CSV: one row per epoch."""
         return self.path / "log.csv"
 
     @property

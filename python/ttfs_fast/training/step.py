@@ -234,7 +234,7 @@ class StepTotals:
     Attributes
     ----------
     steps, skipped : int
-        Batches learned from, and steps that left the weights as they were.
+        Batches that changed the weights, and skipped steps.
     spikes : SpikeCounter
         Of the forward passes that it watched.
     """

@@ -1,4 +1,4 @@
-"""The training loop: every step in sight."""
+"""The training loop."""
 
 import copy
 import dataclasses
@@ -90,7 +90,7 @@ def train(
 ) -> TrainResult:
     """Train a network and keep everything in one folder.
 
-    The folder receives ``config.json``, ``log.csv`` (one row an epoch), the newest checkpoint and,
+    The folder receives ``config.json``, ``log.csv`` (one row per epoch), the newest checkpoint and,
     at the end, ``model.safetensors``. A run that was interrupted in any way continues from
     its newest checkpoint with ``resume=True`` and ends with the same weights, bit for bit, as a
     run that was not.
@@ -242,7 +242,7 @@ def ensure_trained(
     config : TrainConfig
         The settings; ``threads`` must be given.
     out_dir : str or Path
-        Folder of the run. A run that is there with other settings is replaced.
+        Folder of the run. An existing run with other settings is replaced.
     callback : Callback, optional
         As for `train`.
 
@@ -685,7 +685,7 @@ def _duration(seconds: float) -> str:
 
 
 def _differences(config: TrainConfig, before: TrainConfig) -> str:
-    """The settings in which a run differs from what it was before; empty if in none."""
+    """The settings in which a run differs from an earlier one; empty if there are none."""
     return "; ".join(
         f"{name} was {getattr(before, name)}, now {getattr(config, name)}"
         for name in config.differences(before)

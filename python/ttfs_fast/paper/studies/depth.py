@@ -206,7 +206,7 @@ def depth_study(
 ) -> list[Run]:
     """Train every network of a study, or those that its table does not hold yet.
 
-    The folder receives ``depth.csv``, with one row a network and rewritten after each, and
+    The folder receives ``depth.csv``, with one row per network and rewritten after each, and
     ``depth.png``, which shows every network of the table that was trained alike, of this study or
     an earlier one. An interrupted study continues with the first missing network.
 

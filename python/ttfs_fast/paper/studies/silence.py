@@ -91,7 +91,7 @@ class Silenced:
     first_spike_time : float
         Mean time of the answer then, in tau.
     spikes_per_image : float
-        Mean number of neuron spikes an image then.
+        Mean number of neuron spikes per image then.
     epochs : int
         Of further training.
     lr : float
