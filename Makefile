@@ -76,6 +76,10 @@ lint: $(VENV)/.installed-dev compile ## Formatters, ruff, mypy and compiler warn
 	  $(BIN)/python -m mypy.stubtest _core --allowlist tests/stubtest.txt
 	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 
+.PHONY: hooks
+hooks: $(VENV)/.installed-dev ## Formatters run before every commit of this clone
+	git config core.hooksPath scripts/hooks
+
 .PHONY: docs
 docs: $(VENV)/.installed-dev ## The documentation as a site, in build/site; warnings are errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/site
