@@ -144,11 +144,11 @@ def plan_of(graph_module: fx.GraphModule, recorder: Recorder, low: float, high: 
     signals: dict[fx.Node, Signal] = {}
     layers: list[str] = []
 
-    def held(node: fx.Node) -> Any:
-        return _Held(signals[node]) if node in signals else recorder.values[node]
+    def known(node: fx.Node) -> Any:
+        return _Known(signals[node]) if node in signals else recorder.values[node]
 
     def value(argument: Any) -> Any:
-        return fx.node.map_arg(argument, held)
+        return fx.node.map_arg(argument, known)
 
     for node in graph_module.graph.nodes:
         if _is_input(node):
@@ -184,14 +184,14 @@ def plan_of(graph_module: fx.GraphModule, recorder: Recorder, low: float, high: 
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Known:
     """A signal within the arguments of a node: map_arg would look into a bare tuple."""
 
     signal: Signal
 
 
 def _open(argument: Any) -> Any:
-    if isinstance(argument, _Held):
+    if isinstance(argument, _Known):
         return argument.signal
     if isinstance(argument, list | tuple):
         return [_open(one) for one in argument]

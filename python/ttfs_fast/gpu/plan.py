@@ -13,7 +13,7 @@ MEMORY = 256 * 2**20
 A call goes by in chunks of images and tiles, and of outputs, so that it stays within this. What
 cannot be divided sets the exception: the events of one tile of one pixel (64 bytes an input of the
 receptive field in float32), the packed weights of one output of each group, and the pixels of one
-output of each group in one image (8 bytes each in float32) are held at once whatever their size.
+output of each group in one image (8 bytes each in float32) are in memory at once at any size.
 """
 EVENTS = 160 * 2**20
 """The part of it for a chunk's events, in forward."""

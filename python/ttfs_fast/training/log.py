@@ -41,7 +41,7 @@ class EpochRecord:
     first_spike_time : float
         Mean time of the first output spike over the test images, in units of tau.
     skipped_steps : int
-        Steps left out: a gradient was not finite, or with batch normalization, the batch held a
+        Steps left out: a gradient was not finite, or with batch normalization, the batch had a
         single image.
     seconds : float
         Duration of the epoch, its evaluation included.
