@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 import ttfs_fast
+from ttfs_fast.init import spiking_uniform_
 from ttfs_fast.nn import (
     SpikingConv2d,
     SpikingLinear,
     SpikingMaxPool2d,
-    uniform_firing_,
 )
 
 INF = math.inf
@@ -110,7 +110,7 @@ def test_reset_parameters_is_the_documented_start(seed: int) -> None:
 @pytest.mark.parametrize("inputs", [25, 64, 1000])
 def test_initialized_neurons_fire(seed: int, inputs: int) -> None:
     weight = torch.empty(200, inputs)
-    assert uniform_firing_(weight) is weight
+    assert spiking_uniform_(weight) is weight
     everything = ttfs_fast.spiking_linear(spikes(20, inputs, silent=0), weight)
     assert everything.isfinite().float().mean() > 0.98
     half = ttfs_fast.spiking_linear(spikes(20, inputs, silent=0.5), weight)
@@ -119,10 +119,10 @@ def test_initialized_neurons_fire(seed: int, inputs: int) -> None:
 
 def test_initialization_refuses_a_total_that_is_not_positive() -> None:
     for total in (0.0, -1.0, INF, math.nan):
-        with pytest.raises(ValueError, match=r"total is .*positive and finite"):
-            uniform_firing_(torch.empty(2, 2), total)
-    assert uniform_firing_(torch.empty(0, 3)).shape == (0, 3)
-    assert uniform_firing_(torch.empty(3, 0)).shape == (3, 0)
+        with pytest.raises(ValueError, match=r"total must be positive and finite; got"):
+            spiking_uniform_(torch.empty(2, 2), total)
+    assert spiking_uniform_(torch.empty(0, 3)).shape == (0, 3)
+    assert spiking_uniform_(torch.empty(3, 0)).shape == (3, 0)
 
 
 @pytest.mark.parametrize("layer", [SpikingLinear(9, 4, t_max=2.0), SpikingConv2d(1, 4, 3)])

@@ -11,36 +11,7 @@ from torch.nn.utils import parametrize
 
 from ttfs_fast import functional
 from ttfs_fast.geometry import IntPair, pair, whole_numbers
-
-
-def uniform_firing_(weight: Tensor, total: float = 8.0) -> Tensor:
-    """Fills a weight, in place, uniformly from [0, total / fan_in]: the authors' initialization.
-
-    A neuron whose inputs all spike then has weights that sum to about ``total / 2``. It fires once
-    the weights of the inputs so far sum to more than 1, so with the default even a neuron half of
-    whose inputs are silent fires.
-
-    Parameters
-    ----------
-    weight : Tensor
-        Shape (outputs, ...); the fan-in is the product of the other sizes.
-    total : float
-        Positive.
-
-    Returns
-    -------
-    Tensor
-        `weight`.
-    """
-    _check_scale("total", total)
-    fan_in = weight[0].numel() if weight.shape[0] else 0
-    with torch.no_grad():
-        return weight.uniform_(0, total / max(fan_in, 1))
-
-
-def _check_scale(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value}; it must be positive and finite")
+from ttfs_fast.init import spiking_uniform_
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -93,8 +64,8 @@ class _SpikingLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weights from [0, 8 / fan_in] (:func:`uniform_firing_`), bias 0."""
-        uniform_firing_(self.weight)
+        """Weights from [0, 8 / fan_in] (:func:`ttfs_fast.init.spiking_uniform_`), bias 0."""
+        spiking_uniform_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
