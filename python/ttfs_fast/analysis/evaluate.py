@@ -52,6 +52,8 @@ class EvaluationResult:
         Mean number of neuron spikes per image, without input spikes.
     images_per_second : float
         Speed of encoding and network together, as measured.
+    answers : int64 array, shape (images,)
+        Class of each image, in their order; -1 where no output spikes.
     """
 
     dataset: str
@@ -66,6 +68,7 @@ class EvaluationResult:
     neurons: int
     spikes_per_image: float
     images_per_second: float
+    answers: NDArray[np.int64]
 
     @property
     def accuracy(self) -> float:
@@ -130,6 +133,7 @@ class Tally:
     def __init__(self, dataset: str, classes: int) -> None:
         self._dataset, self._classes = dataset, classes
         self._confusion = np.zeros((classes, classes + 1), np.int64)
+        self._answers: list[NDArray[np.integer[Any]]] = []
         self._times = 0.0
         self.images = 0
 
@@ -147,8 +151,8 @@ class Tally:
         times : float
             Sum of the times of the first output spikes, in units of tau.
         """
-        columns = np.where(answers < 0, self._classes, answers)
-        np.add.at(self._confusion, (truth, columns), 1)
+        np.add.at(self._confusion, (truth, answers), 1)  # -1 is the last column
+        self._answers.append(answers)
         self._times += times
         self.images += len(truth)
 
@@ -186,6 +190,7 @@ class Tally:
             neurons=sum(counter.neurons.values()) // self.images,
             spikes_per_image=sum(counter.spikes.values()) / self.images,
             images_per_second=self.images / seconds,
+            answers=np.concatenate(self._answers, dtype=np.int64),
         )
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from ttfs_fast.analysis.evaluate import EvaluationResult, Tally
+from ttfs_fast.analysis.evaluate import evaluate as evaluate_float
 from ttfs_fast.data import ImageSet
-from ttfs_fast.encoding import Encoding, encoding_of
-from ttfs_fast.layers import SpikeCounter, predict
+from ttfs_fast.encoding import Encoding
+from ttfs_fast.layers import SpikeCounter
 from ttfs_fast.quantization.network import IntegerNetwork, first_spikes
 
 
@@ -132,20 +132,14 @@ def compare(
     -------
     comparison : Comparison
     """
-    encoding = encoding_of(model, encoding)
+    found = evaluate_float(model, image_set, encoding=encoding, batch_size=batch_size)
+    integer = [
+        network.classify(image_set.images[start : start + batch_size], threads=threads)
+        for start in range(0, len(image_set), batch_size)
+    ]
+    answers = np.concatenate(integer)
     classes = len(image_set.classes)
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    correct = np.zeros(2, np.int64)
-    with torch.no_grad():
-        for start in range(0, len(image_set), batch_size):
-            pixels = image_set.images[start : start + batch_size]
-            truth = image_set.labels[start : start + batch_size]
-            values = encoding(torch.from_numpy(pixels))
-            answers = [
-                predict(model(values)).numpy(),
-                network.classify(pixels, threads=threads),
-            ]
-            rows, columns = (np.where(a < 0, classes, a) for a in answers)
-            np.add.at(counts, (rows, columns), 1)
-            correct += [int((a == truth).sum()) for a in answers]
-    return Comparison(len(image_set), counts, int(correct[0]), int(correct[1]))
+    # The last row and column, which -1 names, are of images without an answer.
+    np.add.at(counts, (found.answers, answers), 1)
+    return Comparison(found.images, counts, found.correct, int((answers == image_set.labels).sum()))

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast.conversion import refuse_converted
 from ttfs_fast.horizon import ReferenceSpikes, has_horizon_layers, unfold_horizons_
-from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.quantization.config import BITS, QuantizeConfig, Stage
 from ttfs_fast.quantization.conversion import calibrate_time_scales, convert
@@ -25,7 +24,6 @@ from ttfs_fast.quantization.fake import (
     recalibrate_,
 )
 from ttfs_fast.quantization.network import IntegerNetwork, load
-from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.callback import Callback, skipped_text
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
@@ -36,8 +34,9 @@ from ttfs_fast.training.checkpoint import (
 from ttfs_fast.training.datasets import digest, load_in_memory, make_batches
 from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import weights_digest
+from ttfs_fast.training.objective import TrainingLoss
 from ttfs_fast.training.run_folder import RunFolder
-from ttfs_fast.training.step import StepLoss, StepTotals, TrainingStep
+from ttfs_fast.training.step import StepTotals, TrainingStep
 
 CALIBRATION_IMAGES = 500
 """Training images on which the units of the spike codes are found."""
@@ -84,8 +83,8 @@ def quantize(
     BlockingIOError
         If another process works in ``out_dir``.
     ValueError
-        If the run to resume had other settings or other images, or the network was converted from
-        a ReLU network.
+        If the run to resume had other settings or other images, if the network was converted from
+        a ReLU network, or if it sees images otherwise than ``config.training`` says.
 
     Notes
     -----
@@ -93,6 +92,7 @@ def quantize(
     goes to the full-precision ones, and the bits fall from 32 over 8 and 4 to 2.
     """
     refuse_converted(model, "be retrained with few bits: an integer network takes pixels")
+    _check_encoding(model, config)
     run = Path(out_dir)
     with use_folder(run):
         _check_settings(config, run, resume=resume)
@@ -103,6 +103,16 @@ def quantize(
             return _Run(model, config, run, callback or Callback()).all_stages()
         finally:
             torch.set_num_threads(threads)
+
+
+def _check_encoding(model: nn.Module, config: QuantizeConfig) -> None:
+    """Refuse to retrain a network on other spikes than it was trained on."""
+    own, said = getattr(model, "encoding", None), config.training.encoding
+    if own is not None and own != said:
+        raise ValueError(
+            f"the network was trained with {own}, the settings of its retraining say {said}: "
+            "give training.with_encoding(model.encoding)"
+        )
 
 
 def _check_settings(config: QuantizeConfig, run: Path, *, resume: bool) -> None:
@@ -157,15 +167,7 @@ class _Run:
             "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
             "data_sha256": digest(self.train_set, self.test_set),
         }
-        self.loss = SpikingLoss(
-            training.weight_sum_cost,
-            training.l2_cost,
-            training.beta,
-            scale=training.logit_scale,
-            exclude_target=training.exclude_target,
-            label_smoothing=training.label_smoothing,
-            cost_reduction=training.cost_reduction,
-        )
+        self.loss = TrainingLoss(training, self.model, self.teacher)
         self.optimizer: torch.optim.Optimizer
         self.done = 0  # epochs, of all stages
         self.skipped: list[int] = []  # steps without a finite gradient, by epoch
@@ -238,7 +240,7 @@ class _Run:
         step = TrainingStep(
             self.model,
             self.optimizer,
-            self._loss,
+            self.loss,
             clip_grad=training.clip_grad,
             averaged=self.averaged,
             precision=training.precision,
@@ -252,18 +254,6 @@ class _Run:
             totals.reduce()
             totals.check_loss(self.done + 1, f"{self.done} epochs are saved in {self.run}")
         return totals
-
-    def _loss(self, output: Tensor, batch: Batch) -> StepLoss:
-        terms = self.loss.terms(output, batch.labels, self.model)
-        if self.teacher is None:
-            costs = self.loss.weight_sum_cost * terms.weight_sum + self.loss.l2_cost * terms.l2
-            return StepLoss(terms.cross_entropy, costs, terms.weight_sum, terms.l2)
-        images = len(batch.labels)
-        losses = terms.cross_entropy * images
-        distilled = self.teacher.distill(losses, output, batch.values, self.config.training)
-        return StepLoss(
-            distilled / images, terms.total - terms.cross_entropy, terms.weight_sum, terms.l2
-        )
 
     def _finish(self, bits: int) -> IntegerNetwork:
         recalibrate_(self.network)

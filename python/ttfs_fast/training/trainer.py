@@ -498,6 +498,7 @@ class _Session:
             neurons=0,
             spikes_per_image=nothing,
             images_per_second=nothing,
+            answers=np.zeros(0, np.int64),
         )
 
     def evaluate(self) -> EvaluationResult:
