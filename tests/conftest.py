@@ -21,6 +21,7 @@ if CORE:
     spec.loader.exec_module(sys.modules["ttfs_fast._core"])
 
 import ttfs_fast  # noqa: E402
+from support.machine import torch_threads, use_instruction_set  # noqa: E402
 
 # New cases on every run of a developer; on CI the same ones, so that a red run means a change.
 CI = bool(os.environ.get("CI"))
@@ -91,20 +92,32 @@ def pytest_report_header() -> str:
 @pytest.fixture(params=ttfs_fast.instruction_sets())
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set in turn, proven to be the one that runs."""
-    before = ttfs_fast.instruction_set()
-    ttfs_fast.set_instruction_set(request.param)
-    assert ttfs_fast.instruction_set() == request.param
-    yield request.param
-    assert ttfs_fast.instruction_set() == request.param
-    ttfs_fast.set_instruction_set(before)
+    with use_instruction_set(request.param):
+        yield request.param
 
 
 @pytest.fixture(params=[1, 3])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield request.param
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Thousands of small calls, which threads would only slow down.
+
+    tests/test_runtime.py shows that their number changes no bit.
+    """
+    folder = request.path.relative_to(Path(__file__).parent).parts[0]
+    with torch_threads(1 if folder in ("operators", "paper") else None):
+        yield
+
+
+@pytest.fixture
+def no_data_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither TTFS_FAST_DATA nor a filled cache folder."""
+    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ The exit status is 1 if bits differ, or a run fails by itself.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import random
@@ -23,32 +24,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from small_reproduction import SMALL
+from support.reproduction import SMALL
+from support.runs import MANY_SETTINGS
 from ttfs_fast._files import LOCK
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.paper import find_networks, reproduce, store
 from ttfs_fast.quantization import QuantizeConfig, quantize
-from ttfs_fast.training import TrainConfig, read_log, read_metadata, train
+from ttfs_fast.training import read_log, read_metadata, train
 from ttfs_fast.training.checkpoint import load_checkpoint
 
-TRAINING = TrainConfig(
-    dataset="digits",
-    epochs=8,
-    train_images=90,
-    test_images=40,
-    schedule="cosine",
-    warmup_epochs=0.5,
-    weight_decay=0.1,
-    weight_sum=4.0,
-    ema_decay=0.9,
-    jitter=0.1,
-    rotate=5,
-    shift=1,
-    elastic=0.3,
-    patience_epochs=7,
-    seed=11,
-    threads=1,
-)
+TRAINING = dataclasses.replace(MANY_SETTINGS, epochs=8, patience_epochs=7)
 QUANTIZATION = QuantizeConfig(bits=2, epochs=3, training=TRAINING)
 
 

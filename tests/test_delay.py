@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import ttfs_fast
+from support.spikes import delayed, random_spikes
 from ttfs_fast.analysis import diagnose
 from ttfs_fast.circuit import CircuitParameters
 from ttfs_fast.circuit.network import simulate_network
@@ -25,12 +27,6 @@ from ttfs_fast.quantization import convert, prepare_qat_
 INF = math.inf
 
 
-def delayed(count: int, most: float = 1.0, **options: object) -> Delay:
-    layer = Delay(count, **options)  # type: ignore[arg-type]
-    nn.init.uniform_(layer.delay, 0, most)
-    return layer
-
-
 def network() -> nn.Sequential:
     return nn.Sequential(
         delayed(2),
@@ -43,9 +39,7 @@ def network() -> nn.Sequential:
     )
 
 
-def spikes(*shape: int, silent: float = 0.2, dtype: torch.dtype = torch.float32) -> Tensor:
-    z = (2 * torch.rand(shape, dtype=dtype)).exp()
-    return z.masked_fill(torch.rand(shape) < silent, INF)
+spikes = partial(random_spikes, silent=0.2)
 
 
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (3, 4, 2), (5, 3, 4, 2)])
@@ -165,7 +159,7 @@ def test_delays_of_single_inputs_do_not_fold_into_weights() -> None:
 @pytest.mark.parametrize("maps", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_neurons_delay_as_much(maps: bool, dtype: torch.dtype, seed: int) -> None:
-    layer = delayed(5, most=2.0, dtype=dtype)
+    layer = delayed(5, high=2.0, dtype=dtype)
     with torch.no_grad():
         layer.delay[0], layer.delay[1] = 0, 1e-4
     z = spikes(4, 5, 3, 3, dtype=dtype) if maps else spikes(4, 5, dtype=dtype)
@@ -215,7 +209,7 @@ def test_delays_train_with_quantized_weights(seed: int) -> None:
 def test_layers_with_horizons_fold_around_delays(seed: int) -> None:
     first = HorizonLinear(6, 8, t_in=0.5, spread=0.05, normalization="none")
     last = HorizonLinear(8, 3, t_in=first.t_out, spread=0.05, normalization="none")
-    model = nn.Sequential(first, delayed(8, most=0.02), last)
+    model = nn.Sequential(first, delayed(8, high=0.02), last)
     z = (0.5 * torch.rand(7, 6)).exp()
     out = model(z)
     out.log().sum().backward()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from support.runs import digits
 from ttfs_fast._files import LOCK, use_folder
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.paper import Plan, reproduce
@@ -23,10 +24,10 @@ from ttfs_fast.paper.studies import (
     start_study,
 )
 from ttfs_fast.quantization import QuantizeConfig, quantize
-from ttfs_fast.training import TrainConfig, train
+from ttfs_fast.training import train
 from ttfs_fast.training.trainer import ensure_trained
 
-SMALL = TrainConfig(dataset="digits", epochs=1, train_images=30, test_images=10, threads=1)
+SMALL = digits(30, 10)
 RETRAINED = QuantizeConfig(bits=8, epochs=1, training=SMALL)
 
 WORK: dict[str, Callable[[Path], object]] = {

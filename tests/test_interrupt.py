@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from support.spikes import firing_weights, random_spikes
 from ttfs_fast import spiking_conv2d, spiking_linear, spiking_max_pool2d
 from ttfs_fast.circuit import CircuitParameters, simulate
 from ttfs_fast.encoding import Encoding
@@ -25,15 +27,10 @@ AFTER = 0.15  # seconds into the call at which the signal comes
 WITHIN = 1.0  # seconds of this thread's processor time that the call may go on
 
 
-def spikes(*shape: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return (2 * torch.rand(shape, generator=generator)).exp()
+spikes = partial(random_spikes, seed=1)
 
 
-def weights(*shape: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(2)
-    fan_in = int(np.prod(shape[1:]))
-    return torch.randn(shape, generator=generator) * 3 / fan_in**0.5 + 2.5 / fan_in
+weights = partial(firing_weights, seed=2)
 
 
 def forward_conv() -> Callable[[], object]:

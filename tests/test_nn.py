@@ -2,6 +2,7 @@ import copy
 import io
 import math
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import ttfs_fast
+from support.spikes import random_spikes
 from ttfs_fast.init import spiking_uniform_
 from ttfs_fast.nn import (
     SpikingConv2d,
@@ -28,9 +30,7 @@ PAIRS = [
 ]
 
 
-def spikes(*shape: int, silent: float = 0.3) -> torch.Tensor:
-    z = (2 * torch.rand(shape)).exp()
-    return z.masked_fill(torch.rand(shape) < silent, INF)
+spikes = partial(random_spikes, silent=0.3)
 
 
 @pytest.mark.parametrize(("ours", "torchs"), PAIRS, ids=lambda m: repr(m))

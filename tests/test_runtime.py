@@ -2,10 +2,10 @@
 
 import multiprocessing
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import ttfs_fast
+from support.machine import run_python, torch_threads, use_instruction_set
+from support.spikes import firing_weights, random_spikes
 from ttfs_fast import spiking_conv2d, spiking_linear, spiking_max_pool2d
 
 linux = pytest.mark.skipif(
@@ -22,21 +24,12 @@ linux = pytest.mark.skipif(
 TIMEOUT = 60  # seconds, of a process that could hang
 
 
-def spikes(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    z = (2 * torch.rand(shape, generator=generator, dtype=dtype)).exp()
-    return z.masked_fill(torch.rand(shape, generator=generator) < 0.38, torch.inf)
-
-
-def weights(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    fan_in = int(torch.tensor(shape[1:]).prod())
-    return torch.randn(shape, generator=generator, dtype=dtype) * 3 / fan_in**0.5 + 2.5 / fan_in
+spikes = partial(random_spikes, silent=0.38)
 
 
 def linear(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> list[Tensor]:
-    given = [spikes(rows, inputs, seed=1, dtype=dtype), weights(outputs, inputs, seed=2)]
-    given.append(weights(outputs, 4, seed=3)[:, 0])
+    given = [spikes(rows, inputs, seed=1, dtype=dtype), firing_weights(outputs, inputs, seed=2)]
+    given.append(firing_weights(outputs, 4, seed=3)[:, 0])
     given = [t.to(dtype).requires_grad_() for t in given]
     return with_gradients(spiking_linear(*given), given)
 
@@ -47,8 +40,8 @@ def conv(
     groups = int(str(geometry.get("groups", 1)))
     given = [
         spikes(batch, channels, size, size + 3, seed=4),
-        weights(outputs, channels // groups, 3, 3, seed=5),
-        weights(outputs, 4, seed=6)[:, 0],
+        firing_weights(outputs, channels // groups, 3, 3, seed=5),
+        firing_weights(outputs, 4, seed=6)[:, 0],
     ]
     given = [t.to(dtype).requires_grad_() for t in given]
     return with_gradients(spiking_conv2d(*given, **geometry), given)
@@ -94,43 +87,30 @@ def differing(results: list[Tensor], expected: list[Tensor]) -> list[int]:
 def test_same_bits_for_any_number_of_threads(
     instruction_set: str, work: str, dtype: torch.dtype
 ) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with torch_threads(1):
         expected = WORK[work](dtype)
-        for threads in (2, 3, 7, 1):
-            torch.set_num_threads(threads)
+    for threads in (2, 3, 7, 1):
+        with torch_threads(threads):
             assert differing(WORK[work](dtype), expected) == []
-    finally:
-        torch.set_num_threads(before)
 
 
 @each_work
 def test_same_bits_with_more_threads_than_processors(work: str) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
+    with torch_threads(1):
         expected = WORK[work](torch.float32)
-        for threads in (5, 16, 33, 64):
-            torch.set_num_threads(threads)
+    for threads in (5, 16, 33, 64):
+        with torch_threads(threads):
             assert differing(WORK[work](torch.float32), expected) == []
-    finally:
-        torch.set_num_threads(before)
 
 
 @each_work
 @each_dtype
 def test_same_bits_for_every_instruction_set(work: str, dtype: torch.dtype) -> None:
     """With fused multiply-adds; the baseline of a processor without them may round twice."""
-    before = ttfs_fast.instruction_set()
     results = {}
-    try:
-        for name in ttfs_fast.instruction_sets():
-            ttfs_fast.set_instruction_set(name)
-            assert ttfs_fast.instruction_set() == name
+    for name in ttfs_fast.instruction_sets():
+        with use_instruction_set(name):
             results[name] = WORK[work](dtype)
-    finally:
-        ttfs_fast.set_instruction_set(before)
     fused = [name for name in results if name != "baseline"]
     if len(fused) < 2:
         pytest.skip("this processor has fewer than two instruction sets with fused operations")
@@ -200,7 +180,7 @@ def in_child(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_forked_child_does_not_hang(threads: int) -> None:
-    given = [spikes(4, 16, 14, 17, seed=8), weights(33, 16, 3, 3, seed=9)]
+    given = [spikes(4, 16, 14, 17, seed=8), firing_weights(33, 16, 3, 3, seed=9)]
     given = [t.requires_grad_() for t in given]
     out = spiking_conv2d(*given, padding=1)  # a parallel region, where there are threads for it
     assert out.isfinite().float().mean() > 0.4
@@ -227,7 +207,7 @@ class Encoded(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         z = spikes(4, 8, 9, 9, seed=index)
-        return spiking_conv2d(z, weights(16, 8, 3, 3, seed=0), padding=1)
+        return spiking_conv2d(z, firing_weights(16, 8, 3, 3, seed=0), padding=1)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -240,29 +220,15 @@ def test_data_loader_workers(threads: int) -> None:
         assert torch.equal(got, want)
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs a fresh interpreter that finds the same ttfs_fast."""
-    source = str(Path(ttfs_fast.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    kept = {k: v for k, v in os.environ.items() if k != "TTFS_FAST_ISA"}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=kept | {"PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-
-
 @linux
 def test_one_openmp_runtime() -> None:
-    done = python(
+    done = run_python(
+        "-c",
         "import ttfs_fast, torch\n"
         "torch.set_num_threads(3)\n"
         "z = ttfs_fast.spiking_linear(torch.ones(64, 64), torch.ones(64, 64))\n"
         "assert z.isfinite().all()\n"
-        "print(open('/proc/self/maps').read())\n"
+        "print(open('/proc/self/maps').read())\n",
     )
     assert done.returncode == 0, done.stderr
     files = {line.split()[-1] for line in done.stdout.splitlines() if ".so" in line}
@@ -272,12 +238,13 @@ def test_one_openmp_runtime() -> None:
 
 
 def test_import_needs_only_torch_and_numpy() -> None:
-    done = python(
+    done = run_python(
+        "-c",
         "import sys, torch, numpy\n"
         "before = set(sys.modules)\n"
         "import ttfs_fast\n"
         "print({m.split('.')[0] for m in set(sys.modules) - before}"
-        " - set(sys.stdlib_module_names) - {'torch', 'numpy'})\n"
+        " - set(sys.stdlib_module_names) - {'torch', 'numpy'})\n",
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "{'ttfs_fast'}"
@@ -285,7 +252,8 @@ def test_import_needs_only_torch_and_numpy() -> None:
 
 @pytest.mark.parametrize("name", ttfs_fast.instruction_sets())
 def test_environment_chooses_the_instruction_set(name: str) -> None:
-    done = python(
+    done = run_python(
+        "-c",
         "import ttfs_fast, torch\n"
         "print(ttfs_fast.spiking_linear(torch.ones(1), torch.full((1, 1), 3.0)).item())\n"
         "print(ttfs_fast.instruction_set())",
@@ -296,7 +264,8 @@ def test_environment_chooses_the_instruction_set(name: str) -> None:
 
 
 def test_environment_names_no_instruction_set() -> None:
-    done = python(
+    done = run_python(
+        "-c",
         "import ttfs_fast, torch\n"
         "ttfs_fast.spiking_linear(torch.ones(1), torch.full((1, 1), 3.0))\n",
         TTFS_FAST_ISA="avx1024",
@@ -372,7 +341,7 @@ def test_memory_of_a_training_step(name: str, threads: int) -> None:
     causal sets stored, would take some hundred.
     """
     layer, small, large, outputs = LAYERS[name]
-    done = python(MEMORY.format(threads=threads, layer=layer, small=small, large=large))
+    done = run_python("-c", MEMORY.format(threads=threads, layer=layer, small=small, large=large))
     assert done.returncode == 0, done.stderr
     used = int(done.stdout)
     weight = 4096 * 4096 if name == "linear" else 64 * 64 * 9

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support.spikes import random_spikes
 from ttfs_fast import quantization
 from ttfs_fast.analysis import diagnose, evaluate, spike_timing
 from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
@@ -51,8 +53,7 @@ def image_set(seed: int) -> ImageSet:
     return ImageSet(pixels, np.arange(6), "noise", tuple("abcdefghij"))
 
 
-def spikes(images: int = 6) -> Tensor:
-    return (1.5 * torch.rand(images, 2, 8, 8)).exp()
+spikes = partial(random_spikes, latest=1.5)
 
 
 def test_evaluation_counts_both_places(image_set: ImageSet) -> None:
@@ -78,7 +79,7 @@ def test_spike_timing_and_pictures_show_both_places(image_set: ImageSet) -> None
 
 
 def test_diagnosis_has_a_row_for_each_place(seed: int) -> None:
-    model, batch = network(), (spikes(), torch.arange(6))
+    model, batch = network(), (spikes(6, 2, 8, 8), torch.arange(6))
     rows, expected = diagnose(model, batch).layers, diagnose(counterpart(model), batch).layers
     assert [row.name for row in rows] == LAYERS
     for row, other in zip(rows, expected, strict=True):
@@ -100,7 +101,7 @@ def test_integer_network_is_that_of_two_layers(image_set: ImageSet) -> None:
     other = quantization.convert(counterpart(model), time_bits=8, time_scales=units, **how)  # type: ignore[arg-type]
     assert net.to_bytes() == other.to_bytes()
     assert (net(image_set.images) < net.silent).any()
-    values = spikes()
+    values = spikes(6, 2, 8, 8)
     assert torch.equal(
         dequantized_model(net, model)(values), dequantized_model(net, counterpart(model))(values)
     )
@@ -123,7 +124,7 @@ def test_circuits_take_both_places_apart(image_set: ImageSet) -> None:
     ],
 )
 def test_disturbances_meet_both_places(disturbance: Perturbation, seed: int) -> None:
-    model, values = network(), spikes()
+    model, values = network(), spikes(6, 2, 8, 8)
     outputs = []
     for m in (model, counterpart(model)):
         with torch.no_grad(), perturbed(m, disturbance, draw_generator(1, 2)):
@@ -171,7 +172,7 @@ def test_noise_on_shared_weights_is_removed(seed: int) -> None:
 def test_horizons_of_a_layer_that_runs_twice_are_refused(seed: int) -> None:
     model = network()
     with pytest.raises(ValueError, match=r"^the layer 2 runs more than once, but has one horizon"):
-        find_horizons(model, spikes(), 0.5)
+        find_horizons(model, spikes(6, 2, 8, 8), 0.5)
     set_horizons_(model, [1.0, 2.0, math.inf])  # one a layer, whatever its places
     assert [layer.t_max for layer in (model[2], model[6], model[7])] == [1.0, 2.0, math.inf]
 
@@ -208,5 +209,5 @@ def test_hooks_are_gone_after_the_block() -> None:
         raise ArithmeticError
 
     with pytest.raises(ArithmeticError), watch_layers(model, fail):
-        model(spikes())
-    assert model(spikes()).shape == (6, 10)
+        model(spikes(6, 2, 8, 8))
+    assert model(spikes(6, 2, 8, 8)).shape == (6, 10)

@@ -2,8 +2,6 @@
 
 import copy
 import io
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import ttfs_fast
+from support.machine import run_python
 from ttfs_fast.encoding import Encoding, encode, standardize, values_to_times
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models import DecodeSpikes, relu_counterpart, spiking_googlenet, vgg_stack
@@ -175,7 +174,7 @@ def test_a_saved_trace_runs_in_a_process_that_knows_the_operators(tmp_path: Path
         f"values = torch.load({str(tmp_path / 'values.pt')!r})\n"
         "assert torch.equal(network(values['z']), values['output'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
 
 

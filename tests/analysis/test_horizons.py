@@ -6,24 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support.runs import LEARNING, digits
 from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
 from ttfs_fast.layers import SpikeCounter, spiking_layers, watch_layers
 from ttfs_fast.models import mnist_scnn, vgg_stack
 from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.training import LogLines, TrainConfig, load_model, train
 
-DIGITS = TrainConfig(
-    dataset="digits",
-    epochs=2,
-    train_images=90,
-    test_images=40,
-    lr=0.005,
-    weight_sum=4.0,
-    logit_scale=10.0,
-    cost_reduction="mean",
-    seed=5,
-    threads=1,
-)
+DIGITS = digits(90, 40, epochs=2, seed=5, **LEARNING)
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -2,28 +2,19 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
-typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
+import ttfs_fast
+from support.command import run_command
+from support.machine import run_python
+from ttfs_fast import cli
+from ttfs_fast.bench import GROUPS, load
+from ttfs_fast.cli._common import show_table
 
-import ttfs_fast  # noqa: E402
-from ttfs_fast import cli  # noqa: E402
-from ttfs_fast.bench import GROUPS, load  # noqa: E402
-from ttfs_fast.cli._common import show_table  # noqa: E402
-
-
-def run(*arguments: str):  # type: ignore[no-untyped-def]
-    before = torch.get_num_threads()
-    try:
-        return typer_testing.CliRunner().invoke(cli.app, ["bench", *arguments])
-    finally:
-        torch.set_num_threads(before)
+run = partial(run_command, "bench")
 
 
 def test_the_help_names_the_groups_and_others_are_refused(tmp_path: Path) -> None:
@@ -105,14 +96,8 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
 
 def test_a_forced_instruction_set_is_the_one_reported(tmp_path: Path) -> None:
     isa = ttfs_fast.instruction_sets()[0]  # the narrowest, which none would choose
-    command = [sys.executable, "-m", "ttfs_fast", "bench", "--quick", "--only", "layers"]
-    done = subprocess.run(
-        [*command, "--threads", "1", "--out", str(tmp_path)],
-        env=os.environ | {"TTFS_FAST_ISA": isa},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ("-m", "ttfs_fast", "bench", "--quick", "--only", "layers", "--threads", "1")
+    done = run_python(*command, "--out", tmp_path, TTFS_FAST_ISA=isa)
     assert done.returncode == 0, done.stderr
     (group,) = json.loads((tmp_path / "results.json").read_text())["groups"]
     assert group["measured_on"]["instruction_set"] == isa

@@ -1,12 +1,11 @@
 """The programs in bench/ run; what they print is for an idle machine."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from support.machine import run_python
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -35,14 +34,8 @@ BENCH = Path(__file__).parents[2] / "bench"
 def test_program(command: str, expected: str, tmp_path: Path) -> None:
     script, *arguments = command.split()
     json = ["--json", "found.json"] if script != "training_step.py" else []
-    done = subprocess.run(
-        [sys.executable, str(BENCH / script), *arguments, *json],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
+    done = run_python(
+        BENCH / script, *arguments, *json, cwd=tmp_path, timeout=300, OMP_NUM_THREADS="1"
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(expected, done.stdout), done.stdout

@@ -102,3 +102,13 @@ def switch(p: CircuitParameters, times, weights, end, step, start=0.0):
                 reference = (reference + p.phase_per_weight * weight / TURN) % 1.0
                 running = True
     return math.inf
+
+
+def random_neurons(
+    seed: int, neurons: int, inputs: int, *, latest: float = 2.5, deviation: float = 1.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times in tau and weights of both signs, a fifth of the inputs silent."""
+    rng = np.random.default_rng(seed)
+    times = rng.uniform(0, latest, (neurons, inputs))
+    times[rng.random(times.shape) < 0.2] = np.inf
+    return times, rng.normal(2.5 / inputs, deviation / math.sqrt(inputs), (neurons, inputs))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from circuit_reference import integrate
+from circuit_reference import integrate, random_neurons
 from numpy.testing import assert_allclose
 from scipy import signal
 
@@ -19,15 +19,6 @@ K = CircuitParameters().loop_gain
 def with_corner(ratio: float, **more: float) -> CircuitParameters:
     """w_lf = ratio k."""
     return CircuitParameters(loop_corner=ratio * K, **more)
-
-
-def random_neurons(seed: int, neurons: int, inputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times in tau and weights of both signs, a fifth of the inputs silent."""
-    rng = np.random.default_rng(seed)
-    times = rng.uniform(0, 2.5, (neurons, inputs))
-    times[rng.random(times.shape) < 0.2] = np.inf
-    weights = rng.normal(2.5 / inputs, 3 / math.sqrt(inputs) / 2, (neurons, inputs))
-    return times, weights
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import csv
 import dataclasses
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from support.command import run_command
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.horizons import set_horizons_
 from ttfs_fast.circuit.network import simulate_network
@@ -16,13 +18,7 @@ from ttfs_fast.data import load
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.training import TrainConfig, export_weights
 
-typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
-
-from ttfs_fast import cli  # noqa: E402
-
-
-def run(*arguments: str):  # type: ignore[no-untyped-def]
-    return typer_testing.CliRunner().invoke(cli.app, ["circuit", *arguments])
+run = partial(run_command, "circuit")
 
 
 @pytest.mark.parametrize("command", ["waveform", "jitter", "quantization", "layer", "convergence"])
@@ -36,7 +32,15 @@ def test_help(command: str) -> None:
 def test_waveform(tmp_path: Path) -> None:
     table, picture = tmp_path / "w.csv", tmp_path / "w.png"
     result = run(
-        "waveform", "--duration", "2", "--threads", "1", "--out", str(table), "--plot", str(picture)
+        "waveform",
+        "--duration",
+        "2",
+        "--threads",
+        "1",
+        "--out",
+        str(table),
+        "--plot",
+        str(picture),
     )
     assert result.exit_code == 0, result.output
     assert "averaged" in result.output
@@ -50,7 +54,13 @@ def test_waveform(tmp_path: Path) -> None:
 
 def test_waveform_warns_beyond_the_detector_s_range() -> None:
     result = run(
-        "waveform", "--input-weights", "9,0.1,0.1", "--model", "averaged", "--duration", "1"
+        "waveform",
+        "--input-weights",
+        "9,0.1,0.1",
+        "--model",
+        "averaged",
+        "--duration",
+        "1",
     )
     assert result.exit_code == 0, result.output
     assert "beyond" in result.output
@@ -60,7 +70,15 @@ def test_waveform_warns_beyond_the_detector_s_range() -> None:
 def test_sweeps(command: str, tmp_path: Path) -> None:
     table, picture = tmp_path / "t.csv", tmp_path / "t.svg"
     result = run(
-        command, "--trials", "2000", "--out", str(table), "--plot", str(picture), "--threads", "1"
+        command,
+        "--trials",
+        "2000",
+        "--out",
+        str(table),
+        "--plot",
+        str(picture),
+        "--threads",
+        "1",
     )
     assert result.exit_code == 0, result.output
     assert "within a factor of two of Table 3: 5 of 5" in result.output

@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import ttfs_fast
+from support.machine import use_instruction_set
 from ttfs_fast import _core
 from ttfs_fast.circuit import CircuitParameters, Nonidealities, default_step, simulate
 
@@ -64,18 +65,14 @@ def run(model: str, noise: Nonidealities, **more: Any) -> tuple[np.ndarray, ...]
 def test_same_bits_for_any_thread_count_and_instruction_set(
     model: str, noise: Nonidealities
 ) -> None:
-    before = ttfs_fast.instruction_set()
     expected = None
-    try:
-        for name in ttfs_fast.instruction_sets():
-            ttfs_fast.set_instruction_set(name)
+    for name in ttfs_fast.instruction_sets():
+        with use_instruction_set(name):
             for threads in (1, 2, 3, 7):
                 found = run(model, noise, threads=threads)
                 expected = expected or found
                 for a, b in zip(found, expected, strict=True):
                     assert_array_equal(a, b)
-    finally:
-        ttfs_fast.set_instruction_set(before)
 
 
 @pytest.mark.parametrize("model", ["averaged", "switching"])

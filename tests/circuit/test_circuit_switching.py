@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from circuit_reference import switch
+from circuit_reference import random_neurons, switch
 from numpy.testing import assert_allclose
 
 from ttfs_fast.circuit import CircuitParameters, Nonidealities, default_step, simulate
@@ -21,17 +21,10 @@ def at_frequency(frequency: float, **more: float) -> CircuitParameters:
     )
 
 
-def random_neurons(seed: int, neurons: int, inputs: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    times = rng.uniform(0, 1.5, (neurons, inputs))
-    times[rng.random(times.shape) < 0.2] = np.inf
-    return times, rng.normal(2.5 / inputs, 1.2 / math.sqrt(inputs), (neurons, inputs))
-
-
 @pytest.mark.parametrize("inputs", [1, 3, 20])
 def test_against_the_plain_loop(inputs: int, instruction_set: str) -> None:
     p = at_frequency(0.5e9)
-    times, weights = random_neurons(inputs, 10, inputs)
+    times, weights = random_neurons(inputs, 10, inputs, latest=1.5, deviation=1.2)
     if inputs == 1:
         times, weights = np.linspace(0, 1, 10)[:, None], np.linspace(1.2, 3, 10)[:, None]
     end, step = 2.5 * p.tau, 1 / (12.3 * p.high_frequency)
@@ -55,7 +48,7 @@ def test_it_converges_to_the_averaged_model_at_first_order() -> None:
 
 def test_the_step_converges_within_a_period() -> None:
     p = at_frequency(1e9)
-    times, weights = random_neurons(9, 60, 5)
+    times, weights = random_neurons(9, 60, 5, latest=1.5, deviation=1.2)
     fine = simulate(
         p, p.seconds(times), weights, model="switching", duration=3 * p.tau, step=1 / 400e9
     ).fire_times
@@ -137,7 +130,7 @@ def test_a_deeply_inhibited_membrane_wraps_around() -> None:
 def test_common_drift_cancels_and_differential_drift_does_not(model: str) -> None:
     p = at_frequency(1e9)
     # Excitatory only: a neuron that fires only just is sensitive to anything.
-    times, weights = random_neurons(4, 40, 4)
+    times, weights = random_neurons(4, 40, 4, latest=1.5, deviation=1.2)
     weights = np.abs(weights) + 0.3
 
     def fire(**drift: float) -> np.ndarray:

@@ -10,48 +10,44 @@ import numpy as np
 import pytest
 import torch
 
-typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
-
-from ttfs_fast import cli, nir  # noqa: E402
-from ttfs_fast._csv import read_rows, write_rows  # noqa: E402
-from ttfs_fast._extras import require  # noqa: E402
-from ttfs_fast.analysis import evaluate  # noqa: E402
-from ttfs_fast.cli._common import COMMANDS  # noqa: E402
-from ttfs_fast.data import ImageSet, load  # noqa: E402
-from ttfs_fast.encoding import Encoding  # noqa: E402
-from ttfs_fast.models import mnist_scnn  # noqa: E402
-from ttfs_fast.training import TrainConfig, read_log, train  # noqa: E402
-
-
-def run(*arguments: str):  # type: ignore[no-untyped-def]
-    return typer_testing.CliRunner().invoke(cli.app, list(arguments))
+from support.command import run_command
+from support.machine import run_python
+from support.runs import digits
+from ttfs_fast import cli, nir
+from ttfs_fast._csv import read_rows, write_rows
+from ttfs_fast._extras import require
+from ttfs_fast.analysis import evaluate
+from ttfs_fast.cli._common import COMMANDS
+from ttfs_fast.data import ImageSet, load
+from ttfs_fast.encoding import Encoding
+from ttfs_fast.models import mnist_scnn
+from ttfs_fast.training import TrainConfig, read_log, train
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
-    config = TrainConfig(
-        dataset="digits", epochs=1, train_images=100, test_images=40, alpha=2.5, threads=1
-    )
-    train(config, folder)
+    train(digits(100, 40, alpha=2.5), folder)
     return folder
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str) -> None:
-    result = run(command, "--help")
+    result = run_command(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
 
 
 def test_help_lists_the_commands_in_their_order() -> None:
-    first_words = [line.strip("│ ").split(" ")[0] for line in run("--help").output.splitlines()]
+    first_words = [
+        line.strip("│ ").split(" ")[0] for line in run_command("--help").output.splitlines()
+    ]
     assert tuple(word for word in first_words if word in COMMANDS) == COMMANDS
 
 
 def test_help_shows_defaults_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    output = run("train", "--help").output
+    output = run_command("train", "--help").output
     assert "Default: 50." in output
     assert "Default: 0.001." in output
 
@@ -92,7 +88,7 @@ def test_settings_may_begin_with_a_byte_order_mark(trained: Path, tmp_path: Path
     assert read_rows(table, Row) == rows
     assert TrainConfig.from_json(config.read_text("utf-8")).alpha == 2.5
     more = ("--out", str(run_folder), "--resume")
-    result = run("train", "--config", str(recipe), *more)
+    result = run_command("train", "--config", str(recipe), *more)
     assert result.exit_code == 0, result.output
 
 
@@ -107,15 +103,18 @@ class Row:
 def test_train_and_resume(tmp_path: Path) -> None:
     small = ("--dataset", "digits", "--train-images", "60", "--test-images", "20")
     arguments = ("train", *small, "--threads", "1", "--epochs", "2", "--out", str(tmp_path / "a"))
-    result = run(*arguments)
+    result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     assert "60 to train, 20 to test" in result.output
     assert "epoch 2/2" in result.output
     assert not any(ord(c) < 32 and c != "\n" for c in result.output)
-    for again in (run("train", "--out", str(tmp_path / "a"), "--resume"), run(*arguments)):
+    for again in (
+        run_command("train", "--out", str(tmp_path / "a"), "--resume"),
+        run_command(*arguments),
+    ):
         assert again.exit_code == 0, again.output
         assert "after epoch 2 of 2" in again.output
-    other = run(*arguments, "--seed", "1")
+    other = run_command(*arguments, "--seed", "1")
     assert other.exit_code == 2
     assert "already holds a training run with other settings (seed was 0, now 1)" in other.stderr
 
@@ -127,13 +126,15 @@ def test_train_from_a_file_of_settings(tmp_path: Path) -> None:
         "rotate = 5.0\nval_images = 30\n"
     )
     out = str(tmp_path / "run")
-    result = run("train", "--config", str(file), "--epochs", "2", "--shift", "1.5", "--out", out)
+    result = run_command(
+        "train", "--config", str(file), "--epochs", "2", "--shift", "1.5", "--out", out
+    )
     assert result.exit_code == 0, result.output
     assert "50 to train, 30 to test" in result.output
     assert "jitter 0 tau, rotate 5, shift 1.5" in result.output
     config = TrainConfig.from_json((tmp_path / "run" / "config.json").read_text())
     assert (config.epochs, config.ema_decay, config.shift, config.lr) == (2, 0.9, 1.5, 0.001)
-    again = run("train", "--config", str(file), "--out", out, "--resume")
+    again = run_command("train", "--config", str(file), "--out", out, "--resume")
     assert again.exit_code == 2
     assert "epochs was 2, now 1" in again.stderr
 
@@ -148,29 +149,27 @@ def test_train_from_a_file_of_settings(tmp_path: Path) -> None:
     ],
 )
 def test_errors_of_train_are_one_line(arguments: tuple[str, ...], message: str) -> None:
-    result = run("train", *arguments)
+    result = run_command("train", *arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith("ttfs-fast: ")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     with pytest.raises((ValueError, OSError), match=message.split(";")[0]):
-        typer_testing.CliRunner().invoke(
-            cli.app, ["train", *arguments, "--debug"], catch_exceptions=False
-        )
+        run_command("train", *arguments, "--debug", catch_exceptions=False)
 
 
 def test_resume_with_other_settings_names_them(trained: Path) -> None:
-    result = run("train", "--out", str(trained), "--resume", "--seed", "5")
+    result = run_command("train", "--out", str(trained), "--resume", "--seed", "5")
     assert result.exit_code == 2
     assert "seed was 0, now 5" in result.stderr
-    result = run("train", "--out", str(trained))
+    result = run_command("train", "--out", str(trained))
     assert result.exit_code == 2
     assert "already holds a training run with other settings (" in result.stderr
     assert "): give --resume to continue it, --overwrite to remove it" in result.stderr
 
 
 def test_eval_prints_every_measure(trained: Path) -> None:
-    result = run("eval", "--weights", str(trained / "model.safetensors"))
+    result = run_command("eval", "--weights", str(trained / "model.safetensors"))
     assert result.exit_code == 0, result.output
     for text in (
         "accuracy",
@@ -186,7 +185,9 @@ def test_eval_prints_every_measure(trained: Path) -> None:
 
 def test_eval_as_json_uses_the_settings_of_the_training(trained: Path) -> None:
     weights = str(trained / "model.safetensors")
-    result = run("eval", "--weights", weights, "--json", "--threads", str(torch.get_num_threads()))
+    result = run_command(
+        "eval", "--weights", weights, "--json", "--threads", str(torch.get_num_threads())
+    )
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     assert found["images"] == 360
@@ -228,7 +229,7 @@ def test_a_pretrained_network_goes_by_its_name(
     monkeypatch.setattr(
         "ttfs_fast.data.load", lambda *_, **__: ImageSet(images, labels, "CIFAR-10", names)
     )
-    result = run("eval", "--weights", "cifar_scnn", "--threads", "1")
+    result = run_command("eval", "--weights", "cifar_scnn", "--threads", "1")
     assert result.exit_code == 0, result.stderr
     assert "testing the pretrained cifar_scnn on 30 images" in result.output
     # Long names number the columns; all rows are named whole.
@@ -237,7 +238,7 @@ def test_a_pretrained_network_goes_by_its_name(
     # A file of that name goes before it.
     monkeypatch.chdir(tmp_path)
     Path("cifar_scnn").write_bytes(b"no weights")
-    result = run("eval", "--weights", "cifar_scnn")
+    result = run_command("eval", "--weights", "cifar_scnn")
     assert result.exit_code == 2
     assert "cifar_scnn" in result.stderr
 
@@ -258,7 +259,7 @@ def test_a_tilde_after_an_equals_sign_is_the_home_folder(
     arguments: tuple[str, ...], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    result = run(*arguments)
+    result = run_command(*arguments)
     assert result.exit_code == 2
     assert wanted.format(home=tmp_path) in result.stderr.replace("\n", "")
 
@@ -270,7 +271,7 @@ def test_tilde_in_output_paths_is_the_home_folder(
     here.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(here)
-    assert run("circuit", "waveform", "--out=~/a/wave.csv").exit_code == 0
+    assert run_command("circuit", "waveform", "--out=~/a/wave.csv").exit_code == 0
     assert [p.name for p in (home / "a").iterdir()] == ["wave.csv"]
     assert list(here.iterdir()) == []
 
@@ -278,7 +279,7 @@ def test_tilde_in_output_paths_is_the_home_folder(
 def test_a_tilde_without_a_home_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setenv("COLUMNS", "200")
-    result = run("eval", "--weights=~/x")
+    result = run_command("eval", "--weights=~/x")
     assert result.exit_code == 2
     assert "--weights=~/x: this user has no home folder" in result.stderr
 
@@ -308,21 +309,21 @@ def test_paths_that_are_not_utf8(trained: Path, tmp_path: Path) -> None:
     assert "run-\\udcff\\udce9/net.nir: " in done.stdout
     assert len(nir.read(graph)) > 3
     weights.write_bytes(b"")
-    result = run("eval", "--weights", str(weights))
+    result = run_command("eval", "--weights", str(weights))
     assert result.exit_code == 2
     assert "run-\\udcff\\udce9/model.safetensors is not a safetensors file" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["eval", "quantize", "study silence"])
 def test_commands_want_a_network(command: str) -> None:
-    result = run(*command.split())
+    result = run_command(*command.split())
     assert result.exit_code == 2
     assert "give a network with --weights: a pretrained network by its name" in result.stderr
 
 
 def test_weights_may_be_the_folder_of_a_run(trained: Path) -> None:
     figures = [
-        json.loads(run("eval", "--json", "--weights", str(path)).stdout)
+        json.loads(run_command("eval", "--json", "--weights", str(path)).stdout)
         for path in (trained, trained / "model.safetensors")
     ]
     for found in figures:
@@ -335,16 +336,14 @@ def test_eval_rejects_invalid_file(tmp_path: Path, content: bytes | None) -> Non
     path = tmp_path / "weights.safetensors"
     if content is not None:
         path.write_bytes(content)
-    result = run("eval", "--weights", str(path), "--dataset", "digits")
+    result = run_command("eval", "--weights", str(path), "--dataset", "digits")
     assert result.exit_code == 2
     assert "weights.safetensors" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
 def test_info_prints_versions() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ttfs_fast", "info"], capture_output=True, text=True, check=False
-    )
+    done = run_python("-m", "ttfs_fast", "info")
     assert done.returncode == 0, done.stderr
     assert torch.__version__ in done.stdout
     assert "instruction set" in done.stdout
@@ -368,13 +367,7 @@ def test_a_missing_package_names_its_extra() -> None:
 
 def test_without_typer_the_command_names_the_extra(tmp_path: Path) -> None:
     code = "import sys; sys.modules['typer'] = None; import ttfs_fast.cli"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ,
-        check=False,
-    )
+    done = run_python("-c", code)
     assert done.returncode == 1
     assert 'pip install "ttfs_fast[train]"' in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,25 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
-
-from ttfs_fast import cli  # noqa: E402
-from ttfs_fast.analysis import count_operations, diagnose  # noqa: E402
-from ttfs_fast.data import load  # noqa: E402
-from ttfs_fast.encoding import encode  # noqa: E402
-from ttfs_fast.models import mnist_scnn  # noqa: E402
+from support.command import run_command
+from ttfs_fast.analysis import count_operations, diagnose
+from ttfs_fast.data import load
+from ttfs_fast.encoding import encode
+from ttfs_fast.models import mnist_scnn
 
 SMALL = "fan_in = 100\nfan_out = 5000\n"
 LARGE = "fan_in = 1000\nneurons_per_core = 1000\ncores = 64\n"
-
-
-def run(*arguments: str) -> Any:
-    return testing.CliRunner().invoke(cli.app, list(arguments))
 
 
 @pytest.fixture
@@ -32,7 +25,9 @@ def limits(tmp_path: Path) -> Path:
 
 def test_export_writes_no_file_if_the_network_exceeds_limits(tmp_path: Path, limits: Path) -> None:
     out = tmp_path / "mnist.pt2"
-    result = run("export", "--out", str(out), "--weights", "mnist_scnn", "--check", str(limits))
+    result = run_command(
+        "export", "--out", str(out), "--weights", "mnist_scnn", "--check", str(limits)
+    )
     assert result.exit_code == 1
     assert "conv2: fan_in 801, 100 allowed (8.01 times as much)" in result.output
     assert "fc: fan_in 785, 100 allowed" in result.output
@@ -42,7 +37,7 @@ def test_export_writes_no_file_if_the_network_exceeds_limits(tmp_path: Path, lim
 
 def test_export_checks_without_a_file(tmp_path: Path, limits: Path) -> None:
     limits.write_text(LARGE)
-    result = run("export", "--weights", "mnist_scnn", "--check", str(limits))
+    result = run_command("export", "--weights", "mnist_scnn", "--check", str(limits))
     assert result.exit_code == 0, result.output
     assert f"every layer fits the limits of {limits}" in " ".join(result.output.split())
     assert [path.name for path in tmp_path.iterdir()] == ["limits.toml"]
@@ -50,10 +45,10 @@ def test_export_checks_without_a_file(tmp_path: Path, limits: Path) -> None:
 
 def test_export_refuses_wrong_limits(tmp_path: Path, limits: Path) -> None:
     limits.write_text("fan = 3")
-    result = run("export", "--weights", "mnist_scnn", "--check", str(limits))
+    result = run_command("export", "--weights", "mnist_scnn", "--check", str(limits))
     assert result.exit_code == 2
     assert "unknown limit 'fan'; the limits are fan_in" in result.output
-    result = run("export", "--weights", "mnist_scnn")
+    result = run_command("export", "--weights", "mnist_scnn")
     assert result.exit_code == 2
     assert "give --out NAME.nir, --out NAME.pt2 or --check" in result.output
 
@@ -62,7 +57,7 @@ def test_eval_counts_operations(tmp_path: Path) -> None:
     energy = tmp_path / "energy.toml"
     energy.write_text('[mine]\nper_spike = 1.0\nsource = "a test"\n')
     options = ["eval", "--weights", "mnist_scnn", "--dataset", "digits", "--count-operations", "7"]
-    result = run(*options, "--energy", str(energy), "--json")
+    result = run_command(*options, "--energy", str(energy), "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)["operations"]
     z = encode(load("digits", train=False).images_as_tensor()[:7])
@@ -70,17 +65,17 @@ def test_eval_counts_operations(tmp_path: Path) -> None:
     assert found["images"] == 7
     assert found["layers"] == counts.to_dict()["layers"]
     assert found["energy_joule"] == {"mine": counts.total("spikes")}
-    result = run(*options)
+    result = run_command(*options)
     assert result.exit_code == 0, result.output
     for text in ("delivered", "causal", "digital-45nm", "Davies"):
         assert text in result.output
-    result = run("eval", "--weights", "mnist_scnn", "--energy", str(energy))
+    result = run_command("eval", "--weights", "mnist_scnn", "--energy", str(energy))
     assert result.exit_code == 2
     assert "--energy is for --count-operations" in result.output
 
 
 def test_diagnose_as_json() -> None:
-    result = run("diagnose", "--config", "digits", "--images", "4", "--json")
+    result = run_command("diagnose", "--config", "digits", "--images", "4", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     assert found["images"] == 4

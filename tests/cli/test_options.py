@@ -2,10 +2,7 @@
 
 import dataclasses
 import math
-import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +12,8 @@ import pytest
 typer = pytest.importorskip("typer", reason="needs the extra ttfs_fast[train]")
 typer_testing = pytest.importorskip("typer.testing")
 
+from support.command import run_command  # noqa: E402
+from support.machine import run_python  # noqa: E402
 from ttfs_fast import cli  # noqa: E402
 from ttfs_fast._settings import document_settings, setting, settings_of  # noqa: E402
 from ttfs_fast.cli._options import Command, Given, settings_options  # noqa: E402
@@ -133,9 +132,8 @@ def test_every_setting_has_an_option(command: str, config: type, without: set[st
 @pytest.mark.parametrize("command", ["train", "quantize"])
 def test_help_fits_a_screen_and_help_all_shows_the_rest(command: str) -> None:
     def lines(option: str) -> list[str]:
-        found = typer_testing.CliRunner().invoke(
-            cli.app, [command, option], env={"COLUMNS": "120", "TERMINAL_WIDTH": "120"}
-        )
+        wide = {"COLUMNS": "120", "TERMINAL_WIDTH": "120"}
+        found = run_command(command, option, env=wide)
         assert found.exit_code == 0
         return found.output.splitlines()
 
@@ -174,11 +172,5 @@ def test_the_shell_completes(words: str, completed: str) -> None:
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python("-c", code, **environment)
     assert completed in done.stdout.split(), done.stderr

@@ -18,11 +18,12 @@ import pytest
 pytest.importorskip("typer", reason="needs the extra ttfs_fast[train]")
 
 import ttfs_fast
+from support.runs import digits
 from ttfs_fast import _terminal
 from ttfs_fast.cli import bench, reproduce
 from ttfs_fast.cli._common import counting_bar
 from ttfs_fast.cli._progress import ShowProgress
-from ttfs_fast.training import TrainConfig, train
+from ttfs_fast.training import train
 
 COLUMNS = (1, 20, 50, 60, 200)
 ENCODINGS = ("ascii", "latin-1", "cp1252", "utf-8")
@@ -116,7 +117,7 @@ def test_training_continues_without_a_terminal(
     stream: Gone | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "stdout", stream)
-    config = TrainConfig(dataset="digits", epochs=1, train_images=40, test_images=20, threads=1)
+    config = digits(40, 20)
     result = train(config, tmp_path / "run", callback=ShowProgress())
     assert result.weights_path.is_file()
     _terminal.print_line("a line")

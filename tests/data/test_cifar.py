@@ -22,13 +22,9 @@ from ttfs_fast.data import (
 )
 from ttfs_fast.data.cifar import CIFAR10_CLASSES
 
+pytestmark = pytest.mark.usefixtures("no_data_folders")
+
 BATCHES = [f"data_batch_{number}.bin" for number in range(1, 6)]
-
-
-@pytest.fixture(autouse=True)
-def no_other_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def records(count: int, seed: int) -> np.ndarray:

@@ -48,13 +48,6 @@ NAMES = (
 )
 
 
-@pytest.fixture
-def no_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither TTFS_FAST_DATA nor a filled cache folder."""
-    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def small_images() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     images = np.random.default_rng(0).integers(0, 256, (12, 28, 28), dtype=np.uint8)
     return images, np.arange(12, dtype=np.uint8) % 10
@@ -296,7 +289,7 @@ def test_digits_refuse_sizes_below_the_original(size: int, margin: int | None) -
         load_digits(size=size, margin=margin)
 
 
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("dot", [False, True])
 @pytest.mark.parametrize("subfolder", [".", "mnist", "MNIST/raw"])
@@ -312,7 +305,7 @@ def test_mnist_is_found_under_each_name(
     assert test.labels.dtype == np.int64
 
 
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 def test_mnist_is_found_through_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,7 +317,7 @@ def test_mnist_is_found_through_the_environment(
         assert len(load_mnist()) == 12
 
 
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 def test_a_given_folder_is_the_only_one_looked_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +338,7 @@ def test_a_given_folder_is_the_only_one_looked_in(
     assert len(load_mnist(tmp_path / "sets")) == 12
 
 
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 def test_a_user_without_a_home_reads_data_that_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,7 +363,7 @@ def test_a_user_without_a_home_reads_data_that_are_there(
     assert len(load_mnist()) == 12
 
 
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 def test_missing_mnist_names_folders_and_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,7 +375,7 @@ def test_missing_mnist_names_folders_and_remedy(
         assert part in str(caught.value)
 
 
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 def test_mnist_refuses_files_that_do_not_belong_together(tmp_path: Path) -> None:
     write_small_mnist(tmp_path)
     images, labels = small_images()
@@ -400,7 +393,7 @@ def test_mnist_refuses_files_that_do_not_belong_together(tmp_path: Path) -> None
         load_mnist(tmp_path)
 
 
-@pytest.mark.usefixtures("no_folders", "expect_small_mnist")
+@pytest.mark.usefixtures("no_data_folders", "expect_small_mnist")
 def test_download_from_the_second_mirror(
     mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,7 +408,7 @@ def test_download_from_the_second_mirror(
     assert len(load_mnist(tmp_path / "root", train=True, download=True)) == 12
 
 
-@pytest.mark.usefixtures("no_folders", "expect_small_mnist")
+@pytest.mark.usefixtures("no_data_folders", "expect_small_mnist")
 def test_download_goes_to_the_cache_folder_by_default(
     mirror: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -426,7 +419,7 @@ def test_download_goes_to_the_cache_folder_by_default(
     assert (len(load_mnist()), len(load_mnist(train=False))) == (12, 5)
 
 
-@pytest.mark.usefixtures("no_folders", "expect_small_mnist")
+@pytest.mark.usefixtures("no_data_folders", "expect_small_mnist")
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -450,7 +443,7 @@ def test_wrong_downloads_leave_no_files(
     assert not (tmp_path / "root").exists()
 
 
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 def test_failed_download_names_the_mirrors(
     mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,7 +455,7 @@ def test_failed_download_names_the_mirrors(
         assert part in str(caught.value)
 
 
-@pytest.mark.usefixtures("no_folders", "expect_small_mnist")
+@pytest.mark.usefixtures("no_data_folders", "expect_small_mnist")
 def test_a_folder_that_cannot_be_made_is_named(mirror: tuple[str, Path], tmp_path: Path) -> None:
     address, served = mirror
     write_small_mnist(served)
@@ -471,7 +464,7 @@ def test_a_folder_that_cannot_be_made_is_named(mirror: tuple[str, Path], tmp_pat
         download_mnist(tmp_path / "file", mirrors=[address])
 
 
-@pytest.mark.usefixtures("no_folders", "expect_small_mnist")
+@pytest.mark.usefixtures("no_data_folders", "expect_small_mnist")
 @pytest.mark.parametrize("with_rich", [False, True])
 def test_download_progress_goes_to_standard_error(
     mirror: tuple[str, Path],
@@ -495,7 +488,7 @@ def test_download_progress_goes_to_standard_error(
 
 
 @needs_mnist
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 def test_real_mnist_has_its_published_counts() -> None:
     train, test = load_mnist(DATA_ROOT, train=True), load_mnist(DATA_ROOT, train=False)
     assert train.images.shape == (60_000, 1, 28, 28)
@@ -511,7 +504,7 @@ def test_real_mnist_has_its_published_counts() -> None:
 
 
 @needs_mnist
-@pytest.mark.usefixtures("no_folders")
+@pytest.mark.usefixtures("no_data_folders")
 def test_real_mnist_passes_the_download_checks(mirror: tuple[str, Path], tmp_path: Path) -> None:
     address, served = mirror
     for table in (mnist._IMAGES, mnist._LABELS):

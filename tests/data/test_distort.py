@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.spikes import generator
 from ttfs_fast.data.distort import distort
 
 
@@ -22,19 +23,15 @@ def centers(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return (pixels * y).sum((1, 2, 3)) / total, (pixels * x).sum((1, 2, 3)) / total
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def test_without_limits_nothing_changes() -> None:
-    pixels = torch.rand(5, 3, 9, 12, generator=seeded(), dtype=torch.float64)
-    torch.testing.assert_close(distort(pixels, seeded()), pixels)
-    raw = torch.randint(0, 256, (5, 1, 28, 28), generator=seeded(), dtype=torch.uint8)
-    torch.testing.assert_close(distort(raw, seeded()), raw / 255, atol=1e-5, rtol=0)
+    pixels = torch.rand(5, 3, 9, 12, generator=generator(0), dtype=torch.float64)
+    torch.testing.assert_close(distort(pixels, generator(0)), pixels)
+    raw = torch.randint(0, 256, (5, 1, 28, 28), generator=generator(0), dtype=torch.uint8)
+    torch.testing.assert_close(distort(raw, generator(0)), raw / 255, atol=1e-5, rtol=0)
 
 
 def test_shift_moves_by_at_most_the_limit_both_ways() -> None:
-    rows, columns = centers(distort(blob(400, 0, 0), seeded(), shift=3.0))
+    rows, columns = centers(distort(blob(400, 0, 0), generator(0), shift=3.0))
     for moved in (rows, columns):
         assert moved.abs().max() <= 3.01
         assert moved.max() > 2.8
@@ -44,7 +41,7 @@ def test_shift_moves_by_at_most_the_limit_both_ways() -> None:
 
 
 def test_rotation_keeps_the_distance_from_the_center() -> None:
-    rows, columns = centers(distort(blob(400, 0, 6), seeded(), rotate=30.0))
+    rows, columns = centers(distort(blob(400, 0, 6), generator(0), rotate=30.0))
     distance = (rows**2 + columns**2).sqrt()
     torch.testing.assert_close(distance, torch.full_like(distance, 6.0), atol=0.1, rtol=0)
     angle = torch.atan2(rows, columns).rad2deg()
@@ -53,7 +50,7 @@ def test_rotation_keeps_the_distance_from_the_center() -> None:
 
 
 def test_zoom_changes_height_and_width_each_on_its_own() -> None:
-    rows, columns = centers(distort(blob(400, 5, 4), seeded(), zoom=0.2))
+    rows, columns = centers(distort(blob(400, 5, 4), generator(0), zoom=0.2))
     for moved, start in ((rows, 5.0), (columns, 4.0)):
         assert moved.max() == pytest.approx(1.2 * start, abs=0.1)
         assert moved.min() == pytest.approx(0.8 * start, abs=0.1)
@@ -61,15 +58,15 @@ def test_zoom_changes_height_and_width_each_on_its_own() -> None:
 
 
 def test_shear_moves_rows_against_each_other() -> None:
-    rows, columns = centers(distort(blob(400, 6, 0), seeded(), shear=0.4))
+    rows, columns = centers(distort(blob(400, 6, 0), generator(0), shear=0.4))
     torch.testing.assert_close(rows, torch.full_like(rows, 6.0), atol=0.1, rtol=0)
     assert columns.max() == pytest.approx(2.4, abs=0.1)
     assert columns.min() == pytest.approx(-2.4, abs=0.1)
 
 
 def test_elastic_moves_places_differently_by_the_stated_size() -> None:
-    one = distort(blob(500, -8, -5), seeded(), elastic=1.0)
-    other = distort(blob(500, 8, 5), seeded(), elastic=1.0)
+    one = distort(blob(500, -8, -5), generator(0), elastic=1.0)
+    other = distort(blob(500, 8, 5), generator(0), elastic=1.0)
     up, down = centers(one)[0] + 8, centers(other)[0] - 8
     assert 0.4 < up.std() < 1.2
     assert 0.4 < down.std() < 1.2
@@ -78,31 +75,36 @@ def test_elastic_moves_places_differently_by_the_stated_size() -> None:
 
 def test_every_image_has_its_own_amounts_and_channels_move_together() -> None:
     pixels = blob(2, 0, 0).repeat(1, 2, 1, 1)
-    moved = distort(pixels, seeded(), rotate=5.0, zoom=0.1, shift=2.0, elastic=0.5)
+    moved = distort(pixels, generator(0), rotate=5.0, zoom=0.1, shift=2.0, elastic=0.5)
     assert torch.equal(moved[:, 0], moved[:, 1])
     assert not torch.allclose(moved[0], moved[1], atol=0.01)
 
 
 def test_the_generator_decides() -> None:
     pixels, limits = blob(3, 1, 2), {"rotate": 9.0, "elastic": 0.4}
-    one = distort(pixels, seeded(4), **limits)
-    assert torch.equal(one, distort(pixels, seeded(4), **limits))
-    assert not torch.equal(one, distort(pixels, seeded(5), **limits))
+    one = distort(pixels, generator(4), **limits)
+    assert torch.equal(one, distort(pixels, generator(4), **limits))
+    assert not torch.equal(one, distort(pixels, generator(5), **limits))
 
 
 @pytest.mark.parametrize("background", [0.0, 0.25, 1.0])
 def test_distortion_fills_edges_with_background(background: float) -> None:
     flat = torch.full((20, 1, 8, 8), background)
     limits = {"rotate": 45.0, "shift": 6.0, "zoom": 0.5}
-    torch.testing.assert_close(distort(flat, seeded(), background=background, **limits), flat)
-    white = distort(torch.ones(20, 1, 8, 8), seeded(), background=background, **limits)
+    torch.testing.assert_close(distort(flat, generator(0), background=background, **limits), flat)
+    white = distort(torch.ones(20, 1, 8, 8), generator(0), background=background, **limits)
     assert white.min() == pytest.approx(background, abs=1e-6)
     assert white.max() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_distort_dtypes_and_empty_batches() -> None:
     for dtype in (torch.float32, torch.float64):
-        assert distort(torch.rand(2, 1, 6, 6, dtype=dtype), seeded(), rotate=3).dtype == dtype
+        assert distort(torch.rand(2, 1, 6, 6, dtype=dtype), generator(0), rotate=3).dtype == dtype
     raw = torch.zeros(2, 1, 6, 6, dtype=torch.uint8)
-    assert distort(raw, seeded(), elastic=1.0).dtype == torch.float32
-    assert distort(torch.rand(0, 1, 28, 28), seeded(), shift=2, elastic=1).shape == (0, 1, 28, 28)
+    assert distort(raw, generator(0), elastic=1.0).dtype == torch.float32
+    assert distort(torch.rand(0, 1, 28, 28), generator(0), shift=2, elastic=1).shape == (
+        0,
+        1,
+        28,
+        28,
+    )

@@ -1,8 +1,5 @@
 import io
 import multiprocessing
-import os
-import subprocess
-import sys
 import textwrap
 import warnings
 from pathlib import Path
@@ -11,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from support.machine import run_python
+from support.spikes import generator
 from ttfs_fast.data import Augmentation, ImageError, ImageFolder, StreamedImages
 
 pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
@@ -176,14 +175,7 @@ def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
     )
     path = folder.path.parent / "program.py"
     path.write_text(program)
-    done = subprocess.run(
-        [sys.executable, str(path), str(folder.path)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = run_python(path, folder.path, timeout=600, OMP_NUM_THREADS="1")
     assert done.returncode == 1
     # (torch's own handler of a child's death may cut into the printing of the traceback.)
     assert f"a process that reads the images of {folder.path} died or hangs" in done.stderr
@@ -204,9 +196,7 @@ def test_a_script_without_main_guard_gets_a_clear_error(
         ")\n"
         f"train(config, {str(tmp_path / 'run')!r}, overwrite=True)\n"
     )
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_python(script)
     assert done.returncode == 1
     assert "this process was started to read images" in done.stderr
     last = done.stderr.splitlines()[-1]
@@ -238,10 +228,6 @@ def test_wrong_settings(folder: ImageFolder) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             Augmentation((16, 16), **settings)
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_crop_and_flip() -> None:

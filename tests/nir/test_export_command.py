@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
 nir = pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
 
-from ttfs_fast import cli  # noqa: E402
+from support.command import run_command  # noqa: E402
+from support.runs import digits  # noqa: E402
 from ttfs_fast import nir as ours  # noqa: E402
 from ttfs_fast.models import mnist_scnn  # noqa: E402
 from ttfs_fast.training import (  # noqa: E402
@@ -22,9 +23,7 @@ from ttfs_fast.training import (  # noqa: E402
 )
 from ttfs_fast.training.build import ImageShape  # noqa: E402
 
-
-def run(*arguments: str):  # type: ignore[no-untyped-def]
-    return typer_testing.CliRunner().invoke(cli.app, ["export", *arguments])
+run = partial(run_command, "export")
 
 
 def test_the_pretrained_network_for_simulators(tmp_path: Path, seed: int) -> None:
@@ -39,9 +38,7 @@ def test_the_pretrained_network_for_simulators(tmp_path: Path, seed: int) -> Non
 
 
 def test_a_trained_deep_network_with_its_encoding(tmp_path: Path) -> None:
-    config = TrainConfig(
-        dataset="digits", model="cifar_scnn", width=0.1, epochs=1, train_images=20, test_images=10
-    )
+    config = digits(20, 10, model="cifar_scnn", width=0.1)
     trained = train(config, tmp_path / "run")
     path = tmp_path / "small.nir"
     result = run("--out", str(path), "--weights", str(trained.weights_path))

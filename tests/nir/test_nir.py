@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from support.spikes import random_spikes as spikes
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn, relu_counterpart, spiking_googlenet, vgg_stack
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
@@ -19,10 +20,6 @@ from ttfs_fast.optim.centering import center_weights_
 nir = pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
 
 from ttfs_fast.nir import from_graph, metadata, read, spike_trains, to_graph, write  # noqa: E402
-
-
-def spikes(*shape: int) -> Tensor:
-    return (2 * torch.rand(shape)).exp()
 
 
 def small(**options: Any) -> nn.Sequential:

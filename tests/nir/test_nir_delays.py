@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support.spikes import delayed
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 
 nir = pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
@@ -24,31 +25,29 @@ from ttfs_fast.nir import (  # noqa: E402
 )
 
 
-def delayed(count: int, **options: Any) -> Delay:
-    layer = Delay(count, **options)
-    nn.init.uniform_(layer.delay, -0.2, 1)  # what is below 0 counts as 0
-    return layer
-
-
 def networks() -> dict[str, tuple[nn.Sequential, tuple[int, ...]]]:
     like: dict[str, Any] = {"dtype": torch.float64}
     return {
         "maps": (
             nn.Sequential(
-                delayed(2),
+                delayed(2, low=-0.2),
                 SpikingConv2d(2, 4, 3, t_max=3.0),
-                delayed(4),
+                delayed(4, low=-0.2),
                 SpikingMaxPool2d(2),
-                delayed(4),
+                delayed(4, low=-0.2),
                 nn.Flatten(),
-                delayed(36),
+                delayed(36, low=-0.2),
                 SpikingLinear(36, 5, t_max=4.0),
-                delayed(5),
+                delayed(5, low=-0.2),
             ),
             (2, 8, 8),
         ),
         "double precision": (
-            nn.Sequential(delayed(6, **like), SpikingLinear(6, 3, **like), delayed(3, **like)),
+            nn.Sequential(
+                delayed(6, low=-0.2, **like),
+                SpikingLinear(6, 3, **like),
+                delayed(3, low=-0.2, **like),
+            ),
             (6,),
         ),
     }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ttfs_fast
+from support.machine import use_instruction_set
 from ttfs_fast import ops, reference, spiking_conv2d, spiking_linear, spiking_max_pool2d
 
 INF = math.inf
@@ -148,15 +149,11 @@ def test_gradients_are_those_of_the_reference_conv2d(
     b = firing(outputs * groups, 1, seed=seed + 2)[:, 0] / 4 if bias else None
     tensors = [t.requires_grad_() for t in (x, w, b) if t is not None]
     geometry = (stride, padding, dilation, groups)
-    before = ttfs_fast.instruction_set()
-    ttfs_fast.set_instruction_set(isa)
-    try:
+    with use_instruction_set(isa):
         laid = x.contiguous(memory_format=torch.channels_last) if channels_last else x
         ours = spiking_conv2d(laid, w, b, *geometry)
         upstream = torch.randn(ours.shape, generator=torch.Generator().manual_seed(3)).double()
         got = gradients(ours, tensors, upstream)
-    finally:
-        ttfs_fast.set_instruction_set(before)
     plain = reference.spiking_conv2d(x, w, b, *geometry)
     assert torch.equal(ours.isinf(), plain.isinf())
     # Near-tangent crossings differ in rounding, and all that they touch with them. Of few neurons

@@ -6,6 +6,7 @@ one row, repeated by a stride of 0.
 
 import mmap
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from support.spikes import random_spikes
 from ttfs_fast import _core, spiking_conv2d, spiking_linear, spiking_max_pool2d
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.nn import SpikingConv2d, SpikingMaxPool2d
@@ -25,9 +27,7 @@ linux = pytest.mark.skipif(
 )
 
 
-def spikes(*shape: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return (2 * torch.rand(shape, generator=generator)).exp()
+spikes = partial(random_spikes, seed=1)
 
 
 def weights(*shape: int) -> Tensor:

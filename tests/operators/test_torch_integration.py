@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,16 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from support.spikes import random_spikes
 from ttfs_fast import ops, reference, spiking_conv2d, spiking_linear, spiking_max_pool2d
 from ttfs_fast.models import mnist_scnn
 
 INF = math.inf
 
 
-def spikes(*shape: int, silent: float = 0.2, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    t = 2 * torch.rand(shape, generator=generator)
-    return t.exp().masked_fill(torch.rand(shape, generator=generator) < silent, INF)
+spikes = partial(random_spikes, silent=0.2, seed=0)
 
 
 def firing(outputs: int, *field: int, seed: int = 1) -> Tensor:

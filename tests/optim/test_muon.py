@@ -1,12 +1,12 @@
-import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from support.runs import LEARNING, assert_same_run, digits, interrupted
 from ttfs_fast.optim.muon import Muon, orthogonalize
-from ttfs_fast.training import TrainConfig, train
+from ttfs_fast.training import train, trainer
 
 
 @pytest.mark.parametrize("shape", [(4, 30), (30, 4), (12, 12), (1, 9), (9, 1)])
@@ -94,38 +94,12 @@ def test_it_finds_a_direction_that_a_common_one_hides() -> None:
 
 
 def test_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
-    config = TrainConfig(
-        dataset="digits",
-        epochs=2,
-        train_images=120,
-        test_images=40,
-        optimizer="muon",
-        lr=0.03,
-        weight_sum=4.0,
-        relative_lr=True,
-        fixed_norm=True,
-        logit_scale=10.0,
-        cost_reduction="mean",
-        threads=1,
-    )
+    muon = {"optimizer": "muon", "relative_lr": True, "fixed_norm": True}
+    config = digits(120, 40, epochs=2, **LEARNING | {"lr": 0.03} | muon)
     whole = train(config, tmp_path / "whole")
     assert whole.records[1].loss_class < 0.9 * whole.records[0].loss_class
 
-    from ttfs_fast.training import trainer as loop
-
-    save = loop.save_checkpoint
-
-    def save_and_stop(*args: object) -> None:
-        save(*args)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "stopped")
+    with interrupted(trainer, "save_checkpoint"):
+        train(config, tmp_path / "stopped")
     resumed = train(config, tmp_path / "stopped", resume=True)
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(resumed.model.state_dict()[name], value)
-    assert dataclasses.replace(resumed.records[1], seconds=0) == dataclasses.replace(
-        whole.records[1], seconds=0
-    )
+    assert_same_run(resumed, whole)

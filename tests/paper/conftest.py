@@ -1,22 +1,13 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from small_reproduction import SMALL, Report
+from support.machine import torch_threads
+from support.reproduction import SMALL, Report
 from ttfs_fast.paper import find_networks, reproduce
 from ttfs_fast.training import TrainConfig, train
 
 pytest.importorskip("matplotlib")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +34,8 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def report(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
     """All parts of it, small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("report")
-    try:
+    with torch_threads(1):
         found = find_networks(quick=True, out=folder, seed=0, runs=(digits_run,))
         reproduce(SMALL, found, folder, command="ttfs-fast reproduce --quick")
-    finally:
-        torch.set_num_threads(threads)
     return Report(folder, found)

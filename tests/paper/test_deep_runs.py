@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from small_reproduction import SMALL, results
+from support.reproduction import SMALL, results
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.paper import find_networks, reproduce
 from ttfs_fast.training import TrainConfig, train

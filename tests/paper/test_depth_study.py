@@ -156,8 +156,7 @@ def test_start_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_command(tmp_path: Path) -> None:
-    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
-    from ttfs_fast import cli
+    from support.command import run_command
 
     arguments = [
         "study",
@@ -170,11 +169,11 @@ def test_command(tmp_path: Path) -> None:
         "centered",
     ]
     arguments += ["--seeds", "1", "--train-images", "32", "--test-images", "20", "--epochs", "1"]
-    result = testing.CliRunner().invoke(cli.app, [*arguments, "--width", "0.25", "--threads", "1"])
+    result = run_command(*arguments, "--width", "0.25", "--threads", "1")
     assert result.exit_code == 0, result.output
     assert "spiking, centered" in result.output
     assert "4 layers" in result.output
-    wrong = testing.CliRunner().invoke(cli.app, ["study", "depth", "--depths", "5"])
+    wrong = run_command("study", "depth", "--depths", "5")
     assert wrong.exit_code == 2
 
 

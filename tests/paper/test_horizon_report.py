@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from small_reproduction import results
+from support.reproduction import results
 from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode

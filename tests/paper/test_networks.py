@@ -1,13 +1,11 @@
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from small_reproduction import Report
-from ttfs_fast.cli import app
+from support.command import run_command
+from support.reproduction import Report
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
@@ -17,22 +15,16 @@ from ttfs_fast.paper.table4 import _retraining
 from ttfs_fast.training import TrainConfig
 
 
-@pytest.fixture
-def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.mark.usefixtures("no_data")
+@pytest.mark.usefixtures("no_data_folders")
 def test_missing_data_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(NoNetworksError, match=r"no network to evaluate\. MNIST: "):
         find_networks(quick=False, out=tmp_path, seed=0)
-    result = CliRunner().invoke(app, ["reproduce", "--out", str(tmp_path / "report")])
+    result = run_command("reproduce", "--out", tmp_path / "report")
     assert result.exit_code == 2
     assert "Or give --quick, which needs no data" in " ".join(result.stderr.split())
 
 
-@pytest.mark.usefixtures("no_data")
+@pytest.mark.usefixtures("no_data_folders")
 def test_without_mnist_a_run_is_still_looked_at(digits_run: Path, tmp_path: Path) -> None:
     found = find_networks(quick=False, out=tmp_path, seed=0, runs=(digits_run,))
     assert [network.key for network in found.evaluated] == ["digits-demo"]
@@ -102,11 +94,11 @@ def test_plans_that_cannot_be(wrong: dict[str, int], message: str) -> None:
 def test_the_command(digits_run: Path, tmp_path: Path) -> None:
     arguments = ["reproduce", "--quick", "--weights", str(digits_run), "--out", str(tmp_path)]
     arguments += ["--only", "table1,table3", "--threads", str(torch.get_num_threads())]
-    result = CliRunner().invoke(app, arguments, env=dict(os.environ))
+    result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     assert "table3: 11 of 11" in result.output
     assert f"The report: {tmp_path / 'report.html'}" in result.output
-    result = CliRunner().invoke(app, [*arguments[:-4], "--only", "figure3"])
+    result = run_command(*arguments[:-4], "--only", "figure3")
     assert result.exit_code == 2
     assert "there is no part 'figure3'" in result.stderr
 
@@ -133,7 +125,7 @@ def test_the_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(run, "PARTS", quick)
     out = tmp_path / "demo"
     arguments = ["demo", "--out", str(out), "--epochs", "1", "--threads", "1"]
-    result = CliRunner().invoke(app, arguments)
+    result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "model.safetensors").exists()

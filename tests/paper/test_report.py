@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from small_reproduction import Report
+from support.reproduction import Report
 from ttfs_fast._tables import Column, Table
 from ttfs_fast.paper import numbers, render
 from ttfs_fast.paper.run import PARTS, duration

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from small_reproduction import SMALL, Report
+from support.reproduction import SMALL, Report
 from ttfs_fast import quantization
 from ttfs_fast.analysis import count_operations, evaluate, read_energy_models
 from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed

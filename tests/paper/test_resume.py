@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from small_reproduction import SMALL, Report, results
+from support.reproduction import SMALL, Report, results
 from ttfs_fast.paper import Plan, find_networks, reproduce
 from ttfs_fast.quantization import training as quantization_training
 

@@ -3,23 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from support.runs import LEARNING, digits
 from ttfs_fast.paper.studies import SilenceStudy, silence_study
-from ttfs_fast.training import TrainConfig, TrainResult, train
+from ttfs_fast.training import TrainResult, train
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    config = TrainConfig(
-        dataset="digits",
-        epochs=8,
-        train_images=500,
-        test_images=100,
-        lr=0.005,
-        weight_sum=4.0,
-        logit_scale=10.0,
-        cost_reduction="mean",
-        threads=1,
-    )
+    config = digits(500, 100, epochs=8, **LEARNING)
     result = train(config, tmp_path_factory.mktemp("runs") / "network")
     assert result.evaluation.accuracy > 0.75
     return result
@@ -46,7 +37,7 @@ def test_another_network_in_the_same_folder_has_rows_of_its_own(
 ) -> None:
     study = SilenceStudy(network.weights_path, fractions=(1.0,), epochs=1, lr=0.002)
     (first,) = silence_study(study, tmp_path, log=lambda text: None)
-    config = TrainConfig(dataset="digits", epochs=1, train_images=60, test_images=100, threads=1)
+    config = digits(60, 100)
     other = train(config, tmp_path / "other")
     (second,) = silence_study(
         dataclasses.replace(study, weights=other.weights_path), tmp_path, log=lambda text: None

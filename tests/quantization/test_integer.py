@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import ttfs_fast
+from support.machine import use_instruction_set
 from ttfs_fast import _core
 from ttfs_fast.data import load_mnist
 from ttfs_fast.models import mnist_scnn
@@ -233,15 +234,11 @@ def layers(draw: st.DrawFn) -> tuple[Any, Codes]:
 def test_engine_is_the_reference(layer: tuple[Any, Codes]) -> None:
     core, images = layer
     expected = core.reference(0, images)
-    before = ttfs_fast.instruction_set()
-    try:
-        for name in ttfs_fast.instruction_sets():
-            ttfs_fast.set_instruction_set(name)
+    for name in ttfs_fast.instruction_sets():
+        with use_instruction_set(name):
             for threads in THREADS:
                 out = core.run_codes(images, True, threads)[0]
                 assert np.array_equal(out, expected), (name, threads)
-    finally:
-        ttfs_fast.set_instruction_set(before)
 
 
 def test_enough_of_these_neurons_spike() -> None:
@@ -407,11 +404,8 @@ def test_every_layer_on_mnist(
     assert min(spikes) > 0.4, spikes
     record_property("spikes", spikes)
     before = ttfs_fast.instruction_set()
-    try:
-        for name in ttfs_fast.instruction_sets():
-            ttfs_fast.set_instruction_set(name)
+    for name in ttfs_fast.instruction_sets():
+        with use_instruction_set(name):
             for threads in THREADS if name == before else (2,):
                 for out, want in zip(net.layers(images, threads=threads), expected, strict=True):
                     assert np.array_equal(out, want), (name, threads)
-    finally:
-        ttfs_fast.set_instruction_set(before)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import ttfs_fast
+from support.machine import use_instruction_set
 from ttfs_fast.encoding import Encoding, Polarity, encode
 from ttfs_fast.horizon import (
     HorizonConv2d,
@@ -135,15 +136,11 @@ def test_engine_reference_and_file_agree(bits: int, time_bits: int) -> None:
         codes = net.reference(i, codes)
         expected.append(codes)
         assert (codes < net.silent).mean() > 0.1
-    before = ttfs_fast.instruction_set()
-    try:
-        for name in ttfs_fast.instruction_sets():
-            ttfs_fast.set_instruction_set(name)
+    for name in ttfs_fast.instruction_sets():
+        with use_instruction_set(name):
             for threads in (1, 2, 3):
                 for out, want in zip(again.layers(images, threads=threads), expected, strict=True):
                     assert np.array_equal(out, want), (name, threads)
-    finally:
-        ttfs_fast.set_instruction_set(before)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pickle
 import struct
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 import ttfs_fast
+from support.machine import run_python
 from ttfs_fast import _core
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
@@ -359,29 +359,17 @@ def test_no_number_of_threads_is_too_large(net: IntegerNetwork) -> None:
     assert np.array_equal(net(images(net, 1), threads=1 << 40), few)
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    source = str(Path(ttfs_fast.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_classifies_without_torch(tmp_path: Path) -> None:
     net = convert(mnist_scnn(pretrained=True), 4)
     path, pixels = net.save(tmp_path / "net.ttfs"), images(net, 16)
     np.save(tmp_path / "images.npy", pixels)
-    done = run(
+    done = run_python(
+        "-c",
         "import sys, numpy as np, ttfs_fast\n"
         f"net = ttfs_fast.quantization.load({str(path)!r})\n"
         f"print(net.classify(np.load({str(tmp_path / 'images.npy')!r}), threads=2).tolist())\n"
         "assert ttfs_fast.__version__ and ttfs_fast.instruction_set()\n"
-        "print(sorted({m.split('.')[0] for m in sys.modules} - set(sys.stdlib_module_names)))\n"
+        "print(sorted({m.split('.')[0] for m in sys.modules} - set(sys.stdlib_module_names)))\n",
     )
     assert done.returncode == 0, done.stderr
     classes, modules = done.stdout.splitlines()
@@ -396,7 +384,8 @@ def test_classifies_without_torch(tmp_path: Path) -> None:
 def test_one_openmp_runtime_when_torch_comes_later(tmp_path: Path) -> None:
     net = convert(mnist_scnn(pretrained=True), 8)
     path = net.save(tmp_path / "net.ttfs")
-    done = run(
+    done = run_python(
+        "-c",
         "import numpy as np, ttfs_fast\n"
         f"net = ttfs_fast.quantization.load({str(path)!r})\n"
         "net.classify(np.zeros((4, 1, 28, 28), np.uint8), threads=2)\n"
@@ -404,7 +393,7 @@ def test_one_openmp_runtime_when_torch_comes_later(tmp_path: Path) -> None:
         "torch.set_num_threads(2)\n"
         "z = ttfs_fast.spiking_linear(torch.ones(64, 64), torch.ones(64, 64))\n"
         "assert z.isfinite().all() and torch.ones(999, 99).sum() > 0\n"
-        "print(open('/proc/self/maps').read())\n"
+        "print(open('/proc/self/maps').read())\n",
     )
     assert done.returncode == 0, done.stderr
     files = {line.split()[-1] for line in done.stdout.splitlines() if ".so" in line}
@@ -417,25 +406,27 @@ PACKAGES = ("ttfs_fast", "ttfs_fast.circuit", "ttfs_fast.quantization")
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_submodule_resolves(package: str) -> None:
-    done = run(
+    done = run_python(
+        "-c",
         "import importlib, pkgutil, ttfs_fast\n"
         "package = ttfs_fast\n"
         f"for name in {package.split('.')[1:]!r}: package = getattr(package, name)\n"
         "names = {m.name for m in pkgutil.iter_modules(package.__path__)}\n"
         "names = sorted(name for name in names if not name.startswith('_'))\n"
         "for name in names: getattr(package, name)\n"
-        "print(len(names))\n"
+        "print(len(names))\n",
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 5
 
 
 def test_submodules_are_imported_when_they_are_used() -> None:
-    done = run(
+    done = run_python(
+        "-c",
         "import sys, ttfs_fast\n"
         "assert 'torch' not in sys.modules\n"
         "assert {'nn', 'models', 'loss'} <= set(dir(ttfs_fast))\n"
-        "print(ttfs_fast.nn.SpikingLinear.__module__)\n"
+        "print(ttfs_fast.nn.SpikingLinear.__module__)\n",
     )
     assert done.stdout == "ttfs_fast.nn\n", done.stderr
 

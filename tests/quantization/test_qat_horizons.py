@@ -1,12 +1,12 @@
 """Quantization-aware training of networks whose layers have horizons."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from torch import nn
 
-from small_horizon import SMALL
+from support.horizons import SMALL
+from support.runs import assert_same_weights, copy_of_weights, interrupted
 from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig, convert, training
@@ -28,9 +28,9 @@ def model(trained: TrainResult) -> nn.Module:
 @pytest.fixture(scope="module")
 def run(model: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few-bits") / "run"
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = copy_of_weights(model)
     quantization.quantize(model, SETTINGS, folder)
-    assert all((before[name] == value).all() for name, value in model.state_dict().items())
+    assert_same_weights(model, before)
     return folder
 
 
@@ -55,19 +55,9 @@ def test_training_with_few_bits_recovers_the_accuracy(
 
 
 def test_a_stopped_run_continues_with_the_same_bits(
-    model: nn.Module, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: nn.Module, run: Path, tmp_path: Path
 ) -> None:
-    save = training.save_checkpoint
-
-    def stop(*arguments: Any) -> Path:
-        folder = save(*arguments)
-        if folder.name.endswith("5"):
-            raise KeyboardInterrupt
-        return folder
-
-    monkeypatch.setattr(training, "save_checkpoint", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(training, "save_checkpoint", calls=5):
         quantization.quantize(model, SETTINGS, tmp_path)
-    monkeypatch.setattr(training, "save_checkpoint", save)
     again = quantization.quantize(model, SETTINGS, tmp_path, resume=True)
     assert again[2].to_bytes() == (run / "model-2bit.ttfs").read_bytes()

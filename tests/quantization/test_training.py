@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import weight_norm
 
+from support.runs import assert_same_weights, copy_of_weights, interrupted
 from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.encoding import Encoding, encode
@@ -448,6 +449,14 @@ def test_retraining_with_both_polarities(tmp_path: Path) -> None:
     assert result.accuracy > 0.3
 
 
+def test_settings_with_another_encoding_than_the_networks_are_refused(tmp_path: Path) -> None:
+    """The weights know the spikes of the encoding that the network carries."""
+    other = dataclasses.replace(config().training, alpha=2.0)
+    with pytest.raises(ValueError, match=r"alpha=3\.0.*alpha=2\.0.*with_encoding"):
+        quantization.quantize(mnist_scnn(pretrained=True), config(training=other), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def config(**changes: object) -> QuantizeConfig:
     training = TrainConfig(
         dataset="digits",
@@ -479,9 +488,9 @@ class Retrained:
 @pytest.fixture(scope="module")
 def retrained(digits: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     folder = tmp_path_factory.mktemp("retrained") / "run"
-    before = {name: value.clone() for name, value in digits.state_dict().items()}
+    before = copy_of_weights(digits)
     nets = quantization.quantize(digits, config(), folder)
-    assert all(torch.equal(before[name], value) for name, value in digits.state_dict().items())
+    assert_same_weights(digits, before)
     return Retrained(nets, folder)
 
 
@@ -650,19 +659,8 @@ def test_a_stopped_run_continues_to_the_same_bits(
     training_settings = dataclasses.replace(config().training, train_images=100)
     settings = config(training=training_settings, tune_epochs=2)
     nets = quantization.quantize(digits, settings, tmp_path / "whole")
-    save, saved = training.save_checkpoint, []
-
-    def stop(*arguments: object) -> object:
-        folder = save(*arguments)  # type: ignore[arg-type]
-        saved.append(folder)
-        if len(saved) == stop_after:
-            raise KeyboardInterrupt
-        return folder
-
-    monkeypatch.setattr(training, "save_checkpoint", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(training, "save_checkpoint", stop_after):
         quantization.quantize(digits, settings, tmp_path / "stopped")
-    monkeypatch.setattr(training, "save_checkpoint", save)
     again = quantization.quantize(digits, settings, tmp_path / "stopped", resume=True)
     assert {b: n.to_bytes() for b, n in again.items()} == {b: n.to_bytes() for b, n in nets.items()}
     assert nets[8].to_bytes() != convert(digits, 8).to_bytes()
@@ -688,71 +686,55 @@ def test_a_stopped_run_continues_to_the_same_bits(
 
 
 def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from typer.testing import CliRunner
-
-    from ttfs_fast.cli import app
+    from support.command import output_of
     from ttfs_fast.training import export_weights
 
     weights = export_weights(
         digits, tmp_path / "model.safetensors", config().training, test_accuracy=0.5
     )
-    runner = CliRunner()
-
-    def run(*arguments: object, code: int = 0) -> str:
-        done = runner.invoke(app, [str(a) for a in arguments])
-        assert done.exit_code == code, done.output
-        return done.output
-
     arguments = ("--weights", weights, "--epochs", 0, "--bits", 4, "--logit-scale", 20)
-    out = run("quantize", *arguments, "--out", tmp_path / "q")
+    out = output_of("quantize", *arguments, "--out", tmp_path / "q")
     assert (
         json.loads((tmp_path / "q" / "quantize.json").read_text())["training"]["logit_scale"] == 20
     )
     assert "4 bits:" in out
     assert "answer in float (row), in integers (column)" in out
     path = tmp_path / "q" / "model-4bit.ttfs"
-    report = json.loads(run("eval", "--weights", path, "--dataset", "digits", "--json"))
+    report = json.loads(output_of("eval", "--weights", path, "--dataset", "digits", "--json"))
     assert report["accuracy"] > 0.7
     assert report["file_bytes"] == path.stat().st_size
-    text = run("eval", "--weights", path, "--dataset", "digits")
+    text = output_of("eval", "--weights", path, "--dataset", "digits")
     assert "of float32" in text
     assert "energy by spikes" in text
-    assert "jitter" in run("eval", "--weights", path, "--jitter", 0.1, code=2)
+    assert "jitter" in output_of("eval", "--weights", path, "--jitter", 0.1, code=2)
     images = load("digits", train=False).images[:30]
     np.save(tmp_path / "images.npy", images)
     classes = quantization.load(path).classify(images).tolist()
     assert len(set(classes)) > 4
-    assert run("predict", path, tmp_path / "images.npy").split() == [str(c) for c in classes]
-    detailed = json.loads(run("predict", path, tmp_path / "images.npy", "--json"))
+    assert output_of("predict", path, tmp_path / "images.npy").split() == [str(c) for c in classes]
+    detailed = json.loads(output_of("predict", path, tmp_path / "images.npy", "--json"))
     assert detailed["classes"] == classes
     assert detailed["first_spike_times"][0] == pytest.approx(
         math.log(min(detailed["codes"][0]) / 256)
     )
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
-    assert "uint8" in run("predict", path, tmp_path / "wrong.npy", code=2)
-    assert "give a network with --weights" in run("quantize", code=2)
+    assert "uint8" in output_of("predict", path, tmp_path / "wrong.npy", code=2)
+    assert "give a network with --weights" in output_of("quantize", code=2)
     (tmp_path / "other.toml").write_text("alpha = 2.0\n")
-    told = run("quantize", *arguments, "--config", tmp_path / "other.toml", code=2)
+    told = output_of("quantize", *arguments, "--config", tmp_path / "other.toml", code=2)
     assert "the network was trained with alpha 3.0" in told
     assert "says 2.0" in told
 
 
 def test_an_integer_network_is_tested_on_images_of_its_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, no_data_folders: None
 ) -> None:
-    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    from typer.testing import CliRunner
-
-    from ttfs_fast import cli
+    from support.command import output_of
 
     def output(net: quantization.IntegerNetwork) -> str:
         path = net.save(tmp_path / "net.ttfs")
-        result = CliRunner().invoke(
-            cli.app, ["eval", "--weights", str(path), "--data-root", str(tmp_path)]
-        )
-        assert result.exit_code == 2
-        return " ".join(result.output.split())
+        said = output_of("eval", "--weights", path, "--data-root", tmp_path, code=2)
+        return " ".join(said.split())
 
     both = cifar_scnn(pretrained=True)
     net = convert(both, input_size=(3, 32, 32))

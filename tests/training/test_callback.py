@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from support.runs import TINY
 from ttfs_fast import quantization
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.training import Callback, LogLines, TrainConfig, train
+from ttfs_fast.training import Callback, LogLines, train
 
-CONFIG = TrainConfig(
-    dataset="digits", epochs=2, train_images=20, test_images=10, batch_size=10, threads=1
-)
+CONFIG = dataclasses.replace(TINY, epochs=2)
 
 
 class Steps(Callback):

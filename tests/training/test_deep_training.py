@@ -11,13 +11,14 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import divisions
 import numpy as np
 import pytest
 import torch
 
+from support.command import run_command
+from support.runs import assert_same_run, interrupted
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.data import StreamedImages, cifar, load
 from ttfs_fast.models import MnistSCNN
@@ -38,9 +39,6 @@ from ttfs_fast.training import trainer as loop
 from ttfs_fast.training.build import ImageShape, load_model, make_model
 from ttfs_fast.training.datasets import load_data
 from ttfs_fast.training.distillation import load_teacher
-
-if TYPE_CHECKING:
-    from click.testing import Result
 
 DEEP = TrainConfig(
     dataset="digits",
@@ -64,16 +62,6 @@ DEEP = TrainConfig(
     seed=5,
     threads=1,
 )
-
-
-def same_bits(one: TrainResult, other: TrainResult) -> None:
-    weights, others = one.model.state_dict(), other.model.state_dict()
-    assert weights.keys() == others.keys()
-    for name, value in weights.items():
-        assert torch.equal(value, others[name]), name
-    assert [dataclasses.replace(r, seconds=0) for r in one.records] == [
-        dataclasses.replace(r, seconds=0) for r in other.records
-    ]
 
 
 def test_a_centered_network_learns_and_folds(tmp_path: Path) -> None:
@@ -189,24 +177,12 @@ def test_resumed_with_everything_switched_on(
         lr=0.3,
     )
     whole = train(config, tmp_path / "whole")
-    real = step.clip_gradient_
-    steps = 4 * 2 + 1
-
-    def interrupted(*args: object, **more: object) -> float:
-        nonlocal steps
-        steps -= 1
-        if steps < 0:
-            raise KeyboardInterrupt
-        return real(*args, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(step, "clip_gradient_", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(step, "clip_gradient_", 4 * 2 + 2):
         train(config, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").glob("checkpoint-*")] == ["checkpoint-0002"]
-    monkeypatch.undo()
     resumed = train(config, tmp_path / "run", resume=True)
-    same_bits(resumed, whole)
-    same_bits(train(config, tmp_path / "run", resume=True), whole)
+    assert_same_run(resumed, whole)
+    assert_same_run(train(config, tmp_path / "run", resume=True), whole)
 
 
 def test_early_stopping_ends_with_the_best_weights(
@@ -312,22 +288,19 @@ def test_images_in_class_folders(class_folders: Path, tmp_path: Path) -> None:
     assert model(torch.rand(2, 6, 32, 32).exp()).shape == (2, 3)
     # Worker processes give the same bits, and so does a resumed run.
     with pytest.warns(UserWarning, match="left out 1 images"):
-        same_bits(train(dataclasses.replace(config, workers=1), tmp_path / "b"), result)
-    same_bits(train(config, tmp_path / "a", resume=True), result)
+        assert_same_run(train(dataclasses.replace(config, workers=1), tmp_path / "b"), result)
+    assert_same_run(train(config, tmp_path / "a", resume=True), result)
 
 
 def test_eval_of_class_folders(class_folders: Path, tmp_path: Path) -> None:
-    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
-    from ttfs_fast import cli
-
     config = folder_config(class_folders)
     with pytest.warns(UserWarning, match="left out 1 images"):
         result = train(dataclasses.replace(config, epochs=1), tmp_path)
     arguments = ["eval", "--weights", str(result.weights_path), "--json", "--threads", "1"]
-    done = testing.CliRunner().invoke(cli.app, [*arguments, "--data-root", str(class_folders)])
+    done = run_command(*arguments, "--data-root", str(class_folders))
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["correct"] == result.evaluation.correct
-    without = testing.CliRunner().invoke(cli.app, arguments)
+    without = run_command(*arguments)
     assert without.exit_code == 2
     assert "needs --data-root" in without.stderr
 
@@ -338,13 +311,6 @@ def colors(class_folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Tra
     config = dataclasses.replace(folder_config(class_folders), epochs=1)
     with pytest.warns(UserWarning, match="left out 1 images"):
         return train(config, tmp_path_factory.mktemp("colors"))
-
-
-def commands(*arguments: object) -> "Result":
-    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
-    from ttfs_fast import cli
-
-    return testing.CliRunner().invoke(cli.app, list(map(str, arguments)))
 
 
 def copied(class_folders: Path, root: Path, **names: str) -> Path:
@@ -385,13 +351,13 @@ def test_eval_compares_classes_by_name(
     """Not by their numbers, which those of other class folders shift."""
     test = ("eval", "--weights", colors.weights_path, "--json", "--threads", 1, "--data-root")
     without_blue = copied(class_folders, tmp_path / "some", green="green", red="red")
-    done = commands(*test, without_blue)
+    done = run_command(*test, without_blue)
     assert done.exit_code == 0, done.output
     expected = colors.evaluation.confusion.copy()
     expected[0] = 0
     assert json.loads(done.stdout)["confusion"] == expected.tolist()
     with_more = copied(class_folders, tmp_path / "more", blue="azure", green="green", red="white")
-    refused = commands(*test, with_more)
+    refused = run_command(*test, with_more)
     assert refused.exit_code == 2
     assert "the classes azure, white are not among the 3 that are known, blue, g" in refused.stderr
     # A file that does not name its classes: a word says what they are taken for.
@@ -400,7 +366,7 @@ def test_eval_compares_classes_by_name(
     del metadata["classes"]
     safetensors = pytest.importorskip("safetensors.torch")
     safetensors.save_file(colors.model.state_dict(), old, metadata)
-    by_order = commands(*("eval", "--weights", old, "--json", "--data-root"), class_folders)
+    by_order = run_command(*("eval", "--weights", old, "--json", "--data-root"), class_folders)
     assert json.loads(by_order.stdout)["correct"] == colors.evaluation.correct
     assert "does not name its classes" in by_order.stderr
 
@@ -450,13 +416,13 @@ def test_eval_brings_a_folder_to_the_size_of_the_network(tmp_path: Path) -> None
     weights = tmp_path / "w.safetensors"
     export_weights(model, weights, config, test_accuracy=0.7, images=shape)
     test = ("eval", "--dataset", "folder", "--data-root", tmp_path, "--json", "--threads", 1)
-    done = commands(*test, "--weights", weights)
+    done = run_command(*test, "--weights", weights)
     assert done.exit_code == 0, done.output
     rows = [sum(row) for row in json.loads(done.stdout)["confusion"]]
     assert rows == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
     (tmp_path / "val" / "truck").rename(tmp_path / "val" / "1")
     (tmp_path / "val" / "airplane").rename(tmp_path / "val" / "0")
-    gray = commands(*test, "--weights", "mnist_scnn")
+    gray = run_command(*test, "--weights", "mnist_scnn")
     assert gray.exit_code == 2
     assert "takes images of 1 x 28 x 28 (channels, rows, columns), and those of" in gray.stderr
 
@@ -480,7 +446,7 @@ def test_images_of_another_shape_are_refused(
         shape = ImageShape(3, 32, 32, 10).to_json()
         export_weights(model, "w.safetensors", config, test_accuracy=0.7, images=shape)
         how = ("--weights", "w.safetensors")
-    refused = commands(*arguments, *how)
+    refused = run_command(*arguments, *how)
     assert refused.exit_code == 2, refused.output
     assert "takes images of 3 x 32 x 32 (channels, rows, columns), and those of digits have" in (
         refused.stderr
@@ -504,7 +470,7 @@ def test_a_mistyped_data_root_is_refused(
         "diagnose": ("--weights", "mnist_scnn"),
         "reproduce": ("--out", "run"),
     }
-    refused = commands(command, *how[command], "--data-root", tmp_path / "dtaa")
+    refused = run_command(command, *how[command], "--data-root", tmp_path / "dtaa")
     assert refused.exit_code == 2
     assert f"there is no folder {tmp_path / 'dtaa'}: name the folder" in refused.stderr
     assert list(tmp_path.iterdir()) == []
@@ -528,31 +494,26 @@ def test_training_in_float64(class_folders: Path, tmp_path: Path) -> None:
         torch.set_default_dtype(before)
 
 
-def test_diagnose_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
-    from ttfs_fast import cli
-
+def test_diagnose_command(tmp_path: Path, no_data_folders: None) -> None:
     recipe = tmp_path / "small.toml"
     recipe.write_text('dataset = "digits"\nmodel = "vgg13"\nwidth = 0.25\nalpha = 1.5\n')
     picture = tmp_path / "layers.png"
     arguments = ["diagnose", "--images", "4", "--threads", "1", "--plot", str(picture)]
-    done = testing.CliRunner().invoke(cli.app, [*arguments, "--config", str(recipe)])
+    done = run_command(*arguments, "--config", str(recipe))
     assert done.exit_code == 0, done.output
     assert "conv10" in done.output
     assert "fc3" in done.output
     assert picture.read_bytes().startswith(b"\x89PNG")
     result = train(dataclasses.replace(DEEP, epochs=1), tmp_path / "run")
     arguments = ["diagnose", "--images", "4", "--weights", str(result.weights_path)]
-    trained = testing.CliRunner().invoke(cli.app, arguments)
+    trained = run_command(*arguments)
     assert trained.exit_code == 0, trained.output
     assert "conv3" in trained.output
-    monkeypatch.delenv("TTFS_FAST_DATA", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = ["diagnose", "--weights", "cifar_scnn", "--data-root", str(tmp_path)]
-    pretrained = testing.CliRunner().invoke(cli.app, arguments)
+    pretrained = run_command(*arguments)
     assert pretrained.exit_code == 2
     assert "CIFAR-10's" in pretrained.stderr  # what is not in that folder
-    neither = testing.CliRunner().invoke(cli.app, ["diagnose"])
+    neither = run_command("diagnose")
     assert neither.exit_code == 2
     assert "give one of --config RECIPE and --weights WEIGHTS" in neither.stderr
 

@@ -6,23 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from support.runs import LEARNING, digits
 from ttfs_fast.models.pretrained import pretrained_weights
-from ttfs_fast.training import TrainConfig, TrainResult, load_pretrained, train
+from ttfs_fast.training import TrainResult, load_pretrained, train
 from ttfs_fast.training.distillation import distillation_loss, load_teacher
 from ttfs_fast.training.export import weights_digest
 
-TAUGHT = TrainConfig(
-    dataset="digits",
-    epochs=2,
-    train_images=90,
-    test_images=40,
-    cost_reduction="mean",
-    lr=0.005,
-    weight_sum=4.0,
-    logit_scale=10.0,
-    seed=3,
-    threads=1,
-)
+TAUGHT = digits(90, 40, epochs=2, seed=3, **LEARNING)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from small_horizon import SMALL
+from support.horizons import SMALL
+from support.runs import assert_same_run, interrupted
 from ttfs_fast import quantization
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.diagnose import diagnose
@@ -20,9 +21,8 @@ from ttfs_fast.horizon import has_horizon_layers, horizon_layers
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.nir import to_graph
-from ttfs_fast.training import TrainResult, train
+from ttfs_fast.training import TrainResult, train, trainer
 from ttfs_fast.training.build import ImageShape, load_model, make_model
-from ttfs_fast.training.trainer import _Session
 
 
 @pytest.fixture(scope="module")
@@ -62,33 +62,16 @@ def test_exported_network_decides_as_the_trained_one(result: TrainResult) -> Non
         {"optimizer": "sgd", "lr": 0.01},
     ],
 )
-def test_resumed_run_has_the_same_bits(
-    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_run_has_the_same_bits(changes: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
     config = dataclasses.replace(
         SMALL, epochs=2, train_images=200, crop=2, crop_padding="reflect", **changes
     )
     whole = train(config, tmp_path / "whole")
-    save = _Session.save
-    calls = []
-
-    def stop(session: _Session) -> None:
-        save(session)
-        calls.append(session)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_Session, "save", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(trainer, "save_checkpoint"):
         train(config, tmp_path / "parts")
-    monkeypatch.setattr(_Session, "save", save)
-    assert len(calls) == 1
     parts = train(config, tmp_path / "parts", resume=True)
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, parts.model.state_dict()[name]), name
-    assert [dataclasses.replace(r, seconds=0) for r in whole.records] == [
-        dataclasses.replace(r, seconds=0) for r in parts.records
-    ]
+    assert_same_run(parts, whole)
 
 
 def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:

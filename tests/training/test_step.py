@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from support.runs import TINY
 from ttfs_fast import quantization
 from ttfs_fast.bench import networks
 from ttfs_fast.data import ImageSet
@@ -20,13 +21,9 @@ from ttfs_fast.nn import SpikingLinear
 from ttfs_fast.optim.averaging import average_weights
 from ttfs_fast.paper.studies import DepthStudy
 from ttfs_fast.paper.studies.depth import train_one
-from ttfs_fast.training import TrainConfig, train
+from ttfs_fast.training import train
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.step import StepLoss, StepResult, StepTotals, TrainingStep, equation_5
-
-CONFIG = TrainConfig(
-    dataset="digits", epochs=1, train_images=20, test_images=10, batch_size=10, threads=1
-)
 
 
 def colors() -> ImageSet:
@@ -35,11 +32,11 @@ def colors() -> ImageSet:
 
 
 def by_float_training(folder: Path) -> None:
-    train(CONFIG, folder)
+    train(TINY, folder)
 
 
 def by_quantization(folder: Path) -> None:
-    settings = quantization.QuantizeConfig(bits=8, epochs=1, training=CONFIG)
+    settings = quantization.QuantizeConfig(bits=8, epochs=1, training=TINY)
     quantization.quantize(mnist_scnn(pretrained=True), settings, folder)
 
 
@@ -190,7 +187,7 @@ def test_a_batch_that_is_too_small_is_answered_only() -> None:
 def test_label_smoothing_reaches_quantization(tmp_path: Path) -> None:
     networks = []
     for smoothing in (0.0, 0.3):
-        training = dataclasses.replace(CONFIG, label_smoothing=smoothing, lr=0.01)
+        training = dataclasses.replace(TINY, label_smoothing=smoothing, lr=0.01)
         settings = quantization.QuantizeConfig(bits=8, epochs=2, training=training)
         folder = tmp_path / str(smoothing)
         model = mnist_scnn(pretrained=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.machine import run_python
+from support.runs import MANY_SETTINGS, assert_same_run, digits, interrupted
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.data import load
 from ttfs_fast.layers import spiking_layers
@@ -26,37 +28,7 @@ from ttfs_fast.training import (
 )
 from ttfs_fast.training.checkpoint import load_checkpoint
 
-SMALL = TrainConfig(
-    dataset="digits",
-    epochs=3,
-    train_images=90,
-    test_images=40,
-    schedule="cosine",
-    warmup_epochs=0.5,
-    adam_beta2=0.99,
-    weight_decay=0.1,
-    weight_sum=4.0,
-    ema_decay=0.9,
-    jitter=0.1,
-    rotate=5,
-    shift=1,
-    elastic=0.3,
-    seed=11,
-    threads=1,
-)
-
-
-def assert_same_run(one: TrainResult, other: TrainResult) -> None:
-    """The same weights, bit for bit, and the same log but for the time it took."""
-    weights = one.model.state_dict()
-    assert weights.keys() == other.model.state_dict().keys()
-    for name, value in other.model.state_dict().items():
-        assert torch.equal(weights[name], value), name
-    assert without_seconds(one) == without_seconds(other)
-
-
-def without_seconds(result: TrainResult) -> list[object]:
-    return [dataclasses.replace(record, seconds=0.0) for record in result.records]
+SMALL = dataclasses.replace(MANY_SETTINGS, adam_beta2=0.99)
 
 
 @pytest.fixture(scope="module")
@@ -107,30 +79,15 @@ def test_training_restores_generator_and_threads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_after", [0, 1, 2])
 def test_resumed_run_has_the_same_bits(
-    uninterrupted: TrainResult,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stop_after: int,
+    uninterrupted: TrainResult, tmp_path: Path, stop_after: int
 ) -> None:
-    real = step.clip_gradient_
-    steps = 9 * stop_after + 4
-
-    def interrupted(*args: object, **more: object) -> float:
-        nonlocal steps
-        steps -= 1
-        if steps < 0:
-            raise KeyboardInterrupt
-        return real(*args, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(step, "clip_gradient_", interrupted)
     told: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(step, "clip_gradient_", 9 * stop_after + 5):
         train(SMALL, tmp_path / "run", callback=LogLines(told.append))
     run = tmp_path / "run"
     assert told[-1] == (
         f"stopped. {stop_after} of 3 epochs are saved in {run}; continue with resume=True"
     )
-    monkeypatch.undo()
     assert_same_run(train(SMALL, tmp_path / "run", resume=True), uninterrupted)
     assert_same_run(train(SMALL, tmp_path / "run", resume=True), uninterrupted)
 
@@ -276,9 +233,7 @@ def test_held_out_training_images_are_tested_and_not_trained_on() -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    config = TrainConfig(
-        dataset="digits", epochs=4, train_images=800, test_images=200, seed=1, threads=1
-    )
+    config = digits(800, 200, epochs=4, seed=1)
     result = train(config, tmp_path / "run")
     assert math.isfinite(result.records[-1].loss)
     assert result.evaluation.accuracy > 0.5
@@ -291,13 +246,7 @@ def test_a_run_without_a_callback_is_silent(tmp_path: Path) -> None:
         "import sys; from ttfs_fast.training import TrainConfig, train; "
         "train(TrainConfig.from_json(sys.argv[1]), sys.argv[2])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, dataclasses.replace(SMALL, epochs=1).to_json(), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python("-c", code, dataclasses.replace(SMALL, epochs=1).to_json(), tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "model.safetensors").exists()
 
