@@ -113,3 +113,30 @@ def test_only_the_bindings_know_python_and_nothing_in_the_core_knows_torch():
     assert all(name.startswith("cpp/bindings/") for name in including), including
     bindings = [path for path in core if path.is_relative_to(ROOT / "cpp/bindings")]
     assert lines_matching(re.compile(r"#include\s*[<\"](torch|ATen|c10)/"), bindings) == []
+
+
+def test_helpers_of_tests_stand_in_one_place():
+    """tests/support: the command line's runner, processes, small runs, random spikes."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        text = path.read_text()
+        if path.parent.name == "support" or path == Path(__file__):
+            continue
+        assert "CliRunner" not in text or path.name == "test_options.py", (
+            path
+        )  # its own application
+        assert not re.search(r"import _[A-Z]\w*", text), path  # a private class
+
+
+def test_tests_mirror_the_package():
+    """A folder of tests is a package, or one of these; no two files have one name."""
+    package = ROOT / "python/ttfs_fast"
+    more = {"fuzz", "gpu", "operators", "support"}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} - GENERATED
+    assert {name for name in folders - more if not (package / name).is_dir()} == set()
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+    whole = {"architecture", "compile", "delay", "disk", "documentation", "folders_in_use", "hooks"}
+    whole |= {"interrupt", "kills", "repository", "runtime", "shared_modules", "simulation"}
+    whole |= {"stubs", "symbols", "tracing"}
+    own = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    assert {name for name in own - whole if not (package / f"{name}.py").is_file()} == set()

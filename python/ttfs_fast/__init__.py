@@ -8,6 +8,7 @@ torch, in :mod:`ttfs_fast.quantization`. ``import ttfs_fast`` is enough to use a
 """
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,35 +39,6 @@ __all__ = [
 ]
 
 # Names are looked up when they are first used: the operators need torch, the rest does not.
-_SUBMODULES = frozenset(
-    {
-        "analysis",
-        "bench",
-        "circuit",
-        "cli",
-        "conversion",
-        "data",
-        "encoding",
-        "events",
-        "functional",
-        "geometry",
-        "gpu",
-        "horizon",
-        "init",
-        "layers",
-        "loss",
-        "models",
-        "nir",
-        "nn",
-        "ops",
-        "optim",
-        "paper",
-        "quantization",
-        "reference",
-        "time_loss",
-        "training",
-    }
-)
 _MODULES = {
     "__version__": "_core",
     "instruction_set": "_core",
@@ -80,7 +52,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
+    if name in _submodules():
         return importlib.import_module(f"ttfs_fast.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'ttfs_fast' has no attribute {name!r}")
@@ -92,4 +64,10 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_SUBMODULES})
+    return sorted({*globals(), *__all__, *_submodules()})
+
+
+def _submodules() -> set[str]:
+    """The modules of the package, its private ones apart."""
+    found = {module.name for module in pkgutil.iter_modules(__path__)}
+    return {name for name in found if not name.startswith("_")}

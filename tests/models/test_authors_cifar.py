@@ -91,8 +91,7 @@ def test_cifar_as_their_code_computes(tmp_path: Path) -> None:
 
 
 def test_eval_takes_the_authors_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
-    from ttfs_fast import cli
+    from support.command import run_command
     from ttfs_fast.analysis import evaluate
 
     pixels = np.random.default_rng(9).integers(0, 256, (30, 3, 32, 32), dtype=np.uint8)
@@ -106,7 +105,7 @@ def test_eval_takes_the_authors_folder(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("ttfs_fast.data.load", load)
     write_authors(tmp_path)
     arguments = ["eval", "--weights", str(tmp_path), "--json"]
-    result = typer_testing.CliRunner().invoke(cli.app, arguments)
+    result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     assert asked == ["cifar10"]
