@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
 safetensors = pytest.importorskip("safetensors.torch", reason="needs the extra ttfs_fast[train]")
 
-from ttfs_fast import cli  # noqa: E402
+from support.command import run_command  # noqa: E402
 from ttfs_fast._untrusted import read_metadata  # noqa: E402
 from ttfs_fast.conversion import (  # noqa: E402
     ConvertedNetwork,
@@ -50,10 +49,6 @@ def number():
 """
 
 
-def run(*arguments: str) -> Any:
-    return testing.CliRunner().invoke(cli.app, list(arguments))
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow batch-normalized ReLU network that has begun to learn the digits."""
@@ -88,17 +83,17 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_run_is_converted_and_evaluated(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "spiking.safetensors"
-    result = run("convert", str(trained), "--to", str(out), "--dtype", "float64", "--json")
+    result = run_command("convert", str(trained), "--to", str(out), "--dtype", "float64", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     assert found["equal"] == found["images"] == 360
-    evaluated = run("eval", "--weights", str(out), "--json", "--count-operations", "2")
+    evaluated = run_command("eval", "--weights", str(out), "--json", "--count-operations", "2")
     assert evaluated.exit_code == 0, evaluated.output
     shown = json.loads(evaluated.output)
     assert shown["accuracy"] == pytest.approx(found["accuracy"])
     assert 0.1 < shown["spikes_per_neuron"] < 0.9
     assert shown["operations"]["per_image"]["causal"] > 1000
-    result = run("convert", str(out), "--to", str(tmp_path / "more.safetensors"))
+    result = run_command("convert", str(out), "--to", str(tmp_path / "more.safetensors"))
     assert result.exit_code == 2
     assert "is converted already" in result.output
 
@@ -116,7 +111,7 @@ def test_a_network_of_your_own_is_converted(own: Path, tmp_path: Path) -> None:
         "--test-images",
         "99",
     ]
-    result = run(*arguments)
+    result = run_command(*arguments)
     assert result.exit_code == 0, result.output
     assert "of 99 decisions are equal" in result.output
     network = load_converted(out)
@@ -163,7 +158,7 @@ def test_what_cannot_be_converted_is_named(own: Path, arguments: list[str], mess
     before = {path.name for path in own.parent.iterdir()}
     if arguments[0] == "OWN":
         arguments = [str(own), "--to", "a.safetensors", "--dataset", "digits", *arguments[1:]]
-    result = run("convert", *arguments)
+    result = run_command("convert", *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert {path.name for path in own.parent.iterdir()} - before <= {"__pycache__"}
@@ -246,7 +241,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_what_a_converted_network_cannot_do_is_said(own: Path, tmp_path: Path) -> None:
     out = tmp_path / "spiking.safetensors"
     named = ["--model", "factory_of_test:small", "--dataset", "digits"]
-    assert run("convert", str(own), "--to", str(out), *named).exit_code == 0
+    assert run_command("convert", str(own), "--to", str(out), *named).exit_code == 0
     for arguments, message in (
         (["export", "--weights", str(out), "--out", "a.nir"], "ConvertedNetwork"),
         (["quantize", "--weights", str(out), "--out", "few"], "cannot be retrained with few bits"),
@@ -255,11 +250,11 @@ def test_what_a_converted_network_cannot_do_is_said(own: Path, tmp_path: Path) -
             "cannot stand in the report",
         ),
     ):
-        result = run(*arguments)
+        result = run_command(*arguments)
         assert result.exit_code == 2, result.output
         assert message in " ".join(result.output.split())
     assert not (tmp_path / "few").exists()
-    exported = run("export", "--weights", str(out), "--out", "a.pt2")
+    exported = run_command("export", "--weights", str(out), "--out", "a.pt2")
     assert exported.exit_code == 0, exported.output
     program = torch.export.load(tmp_path / "a.pt2").module()
     z = torch.rand(3, 1, 28, 28).exp()
