@@ -11,7 +11,7 @@ import inspect
 import math
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -36,6 +36,9 @@ class Setting:
     path: bool
     decides: bool
     option: bool
+    choices: tuple[str, ...]
+    also: Callable[[str], bool] | None
+    also_text: str
 
     def problem(self, value: float) -> str | None:
         """What ``value`` must be, if it is not; None if it is allowed."""
@@ -82,6 +85,9 @@ def setting(
     path: bool = False,
     decides: bool = True,
     option: bool = True,
+    choices: Sequence[str] = (),
+    also: Callable[[str], bool] | None = None,
+    also_text: str = "",
 ) -> T:
     """A field of a configuration.
 
@@ -105,8 +111,18 @@ def setting(
         It decides the result: a run that is resumed must have the same.
     option : bool
         The command line has an option for it.
+    choices : sequence of str
+        Texts that are allowed; by default any.
+    also : callable, optional
+        Says of another text whether it is allowed besides the choices.
+    also_text : str
+        What such a text is, in words; without it, users are not told, and the command line does
+        not take it.
     """
-    known = Setting(help, group, basic, min, above, max, below, infinite, path, decides, option)
+    ranges = (min, above, max, below, infinite)
+    known = Setting(
+        help, group, basic, *ranges, path, decides, option, tuple(choices), also, also_text
+    )
     field: T = dataclasses.field(default=default, metadata={KEY: known})
     return field
 
@@ -126,7 +142,8 @@ def document_settings(cls: type[T]) -> type[T]:
         rows = []
         for name, (field, known) in settings_of(cls).items():
             default = f"default {field.default!r}"
-            rows.append(f"{name} : {_type_text(field.type)}, {default}")
+            kind = _choices_text(known.choices) if known.choices else _type_text(field.type)
+            rows.append(f"{name} : {kind}, {default}")
             rows.append(textwrap.indent(textwrap.fill(known.help, 95), "    "))
         text = "\n".join(["Attributes", "----------", *rows])
         cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{settings}", text)
@@ -144,12 +161,22 @@ def check_settings(config: Any) -> None:
     for name, (field, known) in settings_of(config).items():
         value = _typed(field, getattr(config, name))
         object.__setattr__(config, name, value)
+        _check_choice(name, known, value)
         if type(value) not in (int, float) or get_origin(field.type) is Literal:
             continue
         if (allowed := known.problem(value)) is not None:
             finite = isinstance(value, float) and not known.infinite and known.range != "finite"
             must = f"finite and {allowed}" if finite else allowed
             raise ValueError(f"{name} must be {must}; got {value}")
+
+
+def _check_choice(name: str, known: Setting, value: Any) -> None:
+    if not known.choices or value in known.choices:
+        return
+    if known.also is None or not known.also(value):
+        allowed = ", ".join(known.choices)
+        more = f", or {known.also_text}" if known.also_text else ""
+        raise ValueError(f"{name} must be one of {allowed}{more}; got {value!r}")
 
 
 def check_names(cls: type, values: Mapping[str, Any], source: str) -> None:
@@ -239,11 +266,15 @@ def _as_float(name: str, value: int | float) -> float:
         raise ValueError(f"{name} must be below 1e308; got an integer above it") from None
 
 
+def _choices_text(choices: Sequence[Any]) -> str:
+    return f"{{{', '.join(map(repr, choices))}}}".replace("'", '"')
+
+
 def _type_text(wanted: Any) -> str:
     if (plain := plain_type(wanted)) is not wanted:
         return f"{_type_text(plain)} or None"
     if get_origin(wanted) is Literal:
-        return f"{{{', '.join(map(repr, get_args(wanted)))}}}".replace("'", '"')
+        return _choices_text(get_args(wanted))
     if get_origin(wanted) is tuple:
         return "tuple of float"
     return str(wanted.__name__)

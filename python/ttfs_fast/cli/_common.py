@@ -110,13 +110,37 @@ Weights = Annotated[
 """--weights means this in every command."""
 
 
-def choose_network(weights: Path | None) -> tuple["nn.Module", TrainConfig, str]:
+OwnNetwork = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="With weights of a network of your own: its package.module:factory, where Python "
+        "does not find it by itself, as in the current folder.",
+        show_default=False,
+        metavar="PACKAGE.MODULE:FACTORY",
+    ),
+]
+"""--model means this where weights are read."""
+
+
+def allow_current_folder() -> None:
+    """Let Python import from the current folder, as the user asks who names a network there."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def choose_network(
+    weights: Path | None, own: str | None = None
+) -> tuple["nn.Module", TrainConfig, str]:
     """The network of --weights, its settings, and where it is from."""
     if weights is None:
         raise ValueError(f"give a network with --weights: {WEIGHTS_HELP}")
     from ttfs_fast import training
     from ttfs_fast.models import cifar_scnn, mnist_scnn
 
+    if own is not None:
+        allow_current_folder()
+        return *training.load_model(weights, model=own), str(weights)
     authors = _network_of_the_authors(weights)
     if authors == "mnist_scnn":
         return mnist_scnn(weights=weights), TrainConfig(), str(weights)
@@ -258,6 +282,11 @@ def download_data(dataset: str, data_root: str | None) -> None:
     if dataset in loaders:
         for train_split in (True, False):
             loaders[dataset](data_root, train=train_split, download=True)
+    elif dataset != "digits":
+        raise ValueError(
+            f"--download fetches mnist and cifar10; put the published files of {dataset} into a "
+            "folder and give that with --data-root"
+        )
 
 
 def set_threads(threads: int | None) -> None:

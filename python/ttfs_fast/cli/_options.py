@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 import typer
 import typer.core
@@ -104,6 +104,10 @@ def _parameter(name: str, field: Any, known: Setting, *, default: bool) -> inspe
     more: dict[str, Any] = {}
     if default and field.default not in (None, ()):
         text += f" Default: {_default_text(field.default)}."
+    if known.choices and known.also_text:
+        more = {"metavar": "NAME", "autocompletion": _completion(known.choices)}
+    elif known.choices:
+        wanted = Literal[known.choices]
     if wanted is bool:
         spelled += f"/--no-{spelled.removeprefix('--')}"
     elif get_origin(wanted) is tuple:
@@ -117,6 +121,15 @@ def _parameter(name: str, field: Any, known: Setting, *, default: bool) -> inspe
         default=None,
         annotation=Annotated[wanted | None, info],
     )
+
+
+def _completion(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """What the shell offers for the beginning of a choice."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
 
 
 def _default_text(value: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
+    OwnNetwork,
     Picture,
     Threads,
     Weights,
@@ -31,6 +32,7 @@ def diagnose(
         ),
     ] = None,
     weights: Weights = None,
+    own: OwnNetwork = None,
     images: Annotated[int, option("Number of training images to run.", min=2)] = 32,
     plot: Picture = None,
     data_root: DataRoot = None,
@@ -55,7 +57,7 @@ def diagnose(
         check_picture(plot)
         set_threads(threads)
         if weights is not None:
-            model, chosen, source = choose_network(weights)
+            model, chosen, source = choose_network(weights, own)
         else:
             chosen = TrainConfig(**training.read_recipe(str(config)))
         root = chosen.data_root if data_root is None else str(data_root)

@@ -9,6 +9,7 @@ from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
     Download,
+    OwnNetwork,
     Threads,
     Weights,
     app,
@@ -28,7 +29,7 @@ from ttfs_fast.cli._results import (
     print_operations,
     print_result,
 )
-from ttfs_fast.data import DatasetName
+from ttfs_fast.data import CLASS_NAMES, DatasetName
 from ttfs_fast.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @app.command(name="eval")
 def evaluate(
     weights: Weights = None,
+    own: OwnNetwork = None,
     dataset: Annotated[
         DatasetName | None,
         option(
@@ -92,6 +94,8 @@ def evaluate(
         if energy is not None and not count_operations:
             raise ValueError("--energy is for --count-operations N; give both")
         if weights is not None and is_integer_file(weights):
+            if own is not None:
+                raise ValueError("an integer network is whole in its file, without --model")
             if jitter:
                 raise ValueError("an integer network encodes pixels itself, without --jitter")
             if count_operations:
@@ -117,7 +121,7 @@ def evaluate(
 
         set_threads(threads)
         energy_models = analysis.read_energy_models(energy)
-        model, config, source = choose_network(weights)
+        model, config, source = choose_network(weights, own)
         name = dataset or config.dataset
         root = None if data_root is None else str(data_root)
         if download:
@@ -193,7 +197,17 @@ def _class_folders(
 
 
 DATASETS = {(1, 28, 28): "mnist", (3, 32, 32): "cifar10"}
-"""Data set of each size of an image."""
+"""Data set of each size of an image, for integer networks that do not name their classes."""
+
+
+def dataset_of(size: tuple[int, int, int], classes: tuple[str, ...] | None) -> str | None:
+    """The data set whose images have this size, and these classes if they are known."""
+    usual = DATASETS.get(size)
+    if classes is None or usual is None or CLASS_NAMES[usual] == classes:
+        return usual
+    channels = {name: 3 if name.startswith("cifar") else 1 for name in CLASS_NAMES}
+    same = [n for n, names in CLASS_NAMES.items() if names == classes and channels[n] == size[0]]
+    return same[0] if same else None
 
 
 def evaluate_file(
@@ -213,12 +227,16 @@ def evaluate_file(
     from ttfs_fast.quantization.network import default_threads
 
     network = quantization.load(path)
-    if dataset is None and network.input_size not in DATASETS:
+    name = dataset or dataset_of(network.input_size, network.classes)
+    if name is None:
         raise ValueError(
-            f"{path} takes images of size {network.input_size}, which no data set has: those of "
-            "mnist and digits are (1, 28, 28), those of cifar10 (3, 32, 32)"
+            f"{path} takes images of size {network.input_size} of its own classes, which no data "
+            "set has that is known by name: those of mnist and digits are (1, 28, 28), those of "
+            "cifar10 (3, 32, 32); give --dataset"
         )
-    image_set = load(dataset or DATASETS[network.input_size], data_root, train=train_split)
+    image_set = load(name, data_root, train=train_split)
+    if network.classes is not None:
+        image_set = image_set.with_classes(network.classes)
     if not as_json:
         print(
             f"testing {path} on {len(image_set):,} images of {image_set.name}: cpu, threads: "

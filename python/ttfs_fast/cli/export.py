@@ -8,6 +8,7 @@ import typer
 
 from ttfs_fast.cli._common import (
     Debug,
+    OwnNetwork,
     Weights,
     app,
     choose_network,
@@ -26,6 +27,7 @@ Shape = tuple[int, ...]
 @app.command()
 def export(
     weights: Weights = None,
+    own: OwnNetwork = None,
     out: Annotated[
         Path | None, option("File to write: NAME.nir or NAME.pt2.", show_default=False)
     ] = None,
@@ -49,20 +51,20 @@ def export(
     --out, the network is only compared with the limits of a chip.
     """
     with friendly_errors(debug):
-        from ttfs_fast.conversion import is_converted
+        from ttfs_fast.encoding import encoding_of
         from ttfs_fast.models import HorizonNetwork, SpikingNetwork
 
         if out is None and check is None:
             raise ValueError("give --out NAME.nir, --out NAME.pt2 or --check LIMITS.toml")
         if out is not None and out.suffix not in (".nir", ".pt2"):
             raise ValueError(f"{out}: the file's name must end in .nir or .pt2")
-        model, _, _ = choose_network(weights)
-        shape: Shape = (1, 28, 28)
+        model, _, _ = choose_network(weights, own)
+        assert weights is not None  # choose_network has refused it
+        images, _ = images_of_network(weights)
+        copies = encoding_of(model).copies
+        shape: Shape = (images.channels * copies, images.height, images.width)
         if isinstance(model, SpikingNetwork | HorizonNetwork):
             shape = (model.description.in_channels, *model.description.image_size)
-        elif weights is not None and weights.is_file() and is_converted(weights):
-            images, _ = images_of_network(weights)
-            shape = (images.channels, images.height, images.width)
         if check is not None:
             from ttfs_fast.analysis import check_limits, read_limits
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from ttfs_fast._settings import settings_of
 from ttfs_fast.cli._common import (
     Debug,
+    OwnNetwork,
     Weights,
     app,
     choose_network,
@@ -46,6 +47,7 @@ UNUSED = (
 def quantize(
     given: Given,
     weights: Weights = None,
+    own: OwnNetwork = None,
     out: Annotated[Path, option("Folder to write: settings, checkpoint, networks.")] = Path(
         "runs/quantized"
     ),
@@ -74,10 +76,10 @@ def quantize(
         from ttfs_fast.training.datasets import load_in_memory
         from ttfs_fast.training.run_folder import RunFolder
 
-        model, base, source = choose_network(weights)
+        model, base, source = choose_network(weights, own)
         base = dataclasses.replace(base, teacher=None, initial_checkpoint=None)
         known = base.spike_settings
-        own = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}
+        of_stages = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}
         settings = training.read_recipe(config) if config is not None else {}
         base = dataclasses.replace(base, **settings | given)
         for name, its in known.items():
@@ -88,7 +90,7 @@ def quantize(
                 )
         assert weights is not None  # choose_network has refused it
         test_set = fit_to_network(load_in_memory(base)[1], weights, source)
-        chosen = QuantizeConfig(training=base, **own)
+        chosen = QuantizeConfig(training=base, **of_stages)
         networks = quantization.quantize(
             model,
             chosen,

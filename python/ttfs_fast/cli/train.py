@@ -7,6 +7,7 @@ from typing import Annotated
 from ttfs_fast.cli._common import (
     Debug,
     Download,
+    allow_current_folder,
     app,
     download_data,
     flag,
@@ -66,6 +67,8 @@ def train(
 
         settings = training.read_recipe(config) if config is not None else {}
         settings |= given
+        if "model" in given:
+            allow_current_folder()
         name = settings.get("dataset", TrainConfig.dataset)
         folder = out if out is not None else Path("runs") / name
         saved = RunFolder(folder).config

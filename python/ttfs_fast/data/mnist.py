@@ -185,7 +185,7 @@ def _find(sources: Sequence[_Source], bases: Sequence[Path]) -> list[Path] | Non
     """The first folder's files, one for each source: images and labels never mix folders."""
     for folder in (base / subfolder for base in bases for subfolder in _SUBFOLDERS):
         paths = [
-            next((path for path in _spellings(folder, source) if path.is_file()), None)
+            next((path for path in file_variants(folder, source.name) if path.is_file()), None)
             for source in sources
         ]
         if None not in paths:
@@ -193,8 +193,9 @@ def _find(sources: Sequence[_Source], bases: Sequence[Path]) -> list[Path] | Non
     return None
 
 
-def _spellings(folder: Path, source: _Source) -> list[Path]:
-    names = (source.name, source.name.replace("-idx", ".idx"))
+def file_variants(folder: Path, name: str) -> list[Path]:
+    """The paths that an IDX file of this published name may have in a folder."""
+    names = (name, name.replace("-idx", ".idx"))
     return [folder / (name + suffix) for name in names for suffix in ("", ".gz")]
 
 

@@ -378,6 +378,11 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> EvaluatedNe
     refuse_converted(model, "stand in the report, which sets trained networks beside the paper's")
     if config.neuron not in ("spiking", "horizon"):
         raise ValueError(f"{path} holds a network of {config.neuron} neurons; these do not spike")
+    if config.dataset not in TITLES:
+        raise ValueError(
+            f"{path} holds a network for {config.dataset}; the report has networks for "
+            f"{', '.join(TITLES)}"
+        )
     name = path.name if path.is_dir() else path.stem
     log = run.log
     has_log = path.is_dir() and log.is_file() and run.config.is_file()

@@ -31,7 +31,13 @@ from ttfs_fast.training.checkpoint import (
     remove_older,
     save_checkpoint,
 )
-from ttfs_fast.training.datasets import digest, load_in_memory, make_batches
+from ttfs_fast.training.datasets import (
+    OwnData,
+    digest,
+    load_in_memory,
+    make_batches,
+    name_of_data,
+)
 from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.objective import TrainingLoss
@@ -49,6 +55,7 @@ def quantize(
     *,
     resume: bool = False,
     callback: Callback | None = None,
+    data: OwnData | None = None,
 ) -> dict[int, IntegerNetwork]:
     """Retrain a network with quantized weights, stepping the bits down, and convert it.
 
@@ -70,6 +77,8 @@ def quantize(
         Continue the run in ``out_dir``.
     callback : Callback, optional
         Is told what the run does; without one the run is silent.
+    data : Dataset, or pair of Dataset, optional
+        Data sets of your own, as :func:`~ttfs_fast.training.train` takes them.
 
     Returns
     -------
@@ -94,13 +103,16 @@ def quantize(
     refuse_converted(model, "be retrained with few bits: an integer network takes pixels")
     _check_encoding(model, config)
     run = Path(out_dir)
+    if data is not None:
+        training = dataclasses.replace(config.training, dataset=name_of_data(data))
+        config = dataclasses.replace(config, training=training)
     with use_folder(run):
         _check_settings(config, run, resume=resume)
         threads = torch.get_num_threads()
         try:
             if config.training.threads is not None:
                 torch.set_num_threads(config.training.threads)
-            return _Run(model, config, run, callback or Callback()).all_stages()
+            return _Run(model, config, run, callback or Callback(), data).all_stages()
         finally:
             torch.set_num_threads(threads)
 
@@ -142,11 +154,16 @@ class _Run:
     """The objects of a run, and its loop."""
 
     def __init__(
-        self, model: nn.Module, config: QuantizeConfig, run: Path, callback: Callback
+        self,
+        model: nn.Module,
+        config: QuantizeConfig,
+        run: Path,
+        callback: Callback,
+        data: OwnData | None,
     ) -> None:
         self.config, self.run, self.callback = config, run, callback
         training = config.training
-        self.train_set, self.test_set = load_in_memory(training)
+        self.train_set, self.test_set = load_in_memory(training, data)
         self.model = copy.deepcopy(model)
         if any(isinstance(module, ReferenceSpikes) for module in model.modules()):
             self.model = unfold_horizons_(self.model, training.horizon_spread)

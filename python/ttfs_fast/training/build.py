@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
 from ttfs_fast.analysis.horizons import set_horizons_
@@ -35,6 +35,7 @@ from ttfs_fast.models.pretrained import (
 from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config
+from ttfs_fast.training.own_network import OwnModel, check_description, own_network
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,13 @@ class ImageShape:
 MNIST_SHAPE = ImageShape(1, 28, 28, 10)
 
 
-def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True) -> nn.Module:
+def make_model(
+    config: TrainConfig,
+    shape: ImageShape,
+    *,
+    centered: bool = True,
+    model: OwnModel | None = None,
+) -> nn.Module:
     """A new network, initialized by torch's global generator.
 
     Parameters
@@ -78,6 +85,8 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True)
     centered : bool
         With false, leave out the parametrization of ``weight_sum`` and fold layers with a horizon,
         to load folded weights.
+    model : Module, callable or str, optional
+        The network, where it is the user's own and not to be found by its name.
 
     Returns
     -------
@@ -87,11 +96,13 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True)
     Raises
     ------
     ValueError
-        If the network is not made for such images.
+        If the network is not made for such images, or a user's own cannot be had or trained.
     """
+    if model is not None or config.own_network:
+        return _own(config, shape, centered, model)
     encoding = config.encoding
     channels = shape.channels * encoding.copies
-    model: SpikingNetwork | nn.Module
+    network: SpikingNetwork | nn.Module
     if config.model == "mnist_scnn":
         if (channels, shape.height, shape.width, shape.classes) != (1, 28, 28, 10):
             raise ValueError(
@@ -103,7 +114,7 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True)
             raise ValueError(
                 "mnist_scnn has width 1 and spiking neurons only. Choose another model"
             )
-        model = mnist_scnn(t_max=config.t_max, encoding=encoding)
+        network = mnist_scnn(t_max=config.t_max, encoding=encoding)
     else:
         options: dict[str, Any] = {
             "width": config.width,
@@ -113,42 +124,67 @@ def make_model(config: TrainConfig, shape: ImageShape, *, centered: bool = True)
             "t_max": config.t_max,
             "encoding": encoding,
         }
-        model = _deep(config.model, options)
+        network = _deep(config.model, options)
     if config.neuron == "horizon":
-        assert isinstance(model, SpikingNetwork)
-        network = HorizonNetwork(
-            model.description,
+        assert isinstance(network, SpikingNetwork)
+        unfolded = HorizonNetwork(
+            network.description,
             encoding=encoding,
             weight_sum=config.weight_sum,
             spread=config.horizon_spread,
             whitening=config.whitening,
             dirac=config.dirac,
         )
-        return network if centered else network.fold_()
+        return unfolded if centered else unfolded.fold_()
     if config.neuron != "spiking":
-        assert isinstance(model, SpikingNetwork)
+        assert isinstance(network, SpikingNetwork)
         return DecodeSpikes(
-            relu_counterpart(model, batch_norm=config.neuron == "relu-norm"), encoding
+            relu_counterpart(network, batch_norm=config.neuron == "relu-norm"), encoding
         )
     if config.horizons:
-        set_horizons_(model, config.horizons)
-    if config.weight_sum and centered:
-        center_weights_(
-            model,
-            (channels, shape.height, shape.width),
-            total=config.weight_sum,
-            norm=config.weight_norm,
-            relative=config.relative_lr,
-        )
-    return model
+        set_horizons_(network, config.horizons)
+    return _centered(config, network, shape) if centered else network
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
+def _centered(config: TrainConfig, network: nn.Module, shape: ImageShape) -> nn.Module:
+    """The network with weights of a fixed sum, if the configuration wants them."""
+    if not config.weight_sum or config.neuron == "horizon":
+        return network
+    return center_weights_(
+        network,
+        (shape.channels * config.encoding.copies, shape.height, shape.width),
+        total=config.weight_sum,
+        norm=config.weight_norm,
+        relative=config.relative_lr,
+    )
+
+
+def _own(
+    config: TrainConfig, shape: ImageShape, centered: bool, model: OwnModel | None
+) -> nn.Module:
+    """A network of the user's."""
+    channels = shape.channels * config.encoding.copies
+    network = own_network(config, channels, (shape.height, shape.width), shape.classes, model)
+    return _centered(config, network, shape) if centered else fold_horizons_(network)
+
+
+def load_model(path: str | Path, *, model: OwnModel | None = None) -> tuple[nn.Module, TrainConfig]:
     """The network in a file that `train` exported, with the settings that made it.
 
     The network carries the encoding that the file names. A file without settings is taken for
     weights of mnist_scnn, trained as the paper's (``Encoding()``). The name of a pretrained
     network, such as ``"cifar_vgg"``, means its file, where no other file has that name.
+
+    A file holds no code. That of a network of your own names its factory, package.module:factory,
+    which is imported if Python finds it; no module of Python's own is.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, the folder of a run, or the name of a pretrained network.
+    model : Module, callable or str, optional
+        The network, where it is your own: needed if it was given to
+        :func:`~ttfs_fast.training.train` as an object. A module is copied.
 
     Raises
     ------
@@ -156,10 +192,10 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig]:
         If there is no such file, or it does not hold the weights of the network it names.
     """
     with weights_file(path) as file:
-        return _load(file)
+        return _load(file, model)
 
 
-def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
+def _load(path: Path, given: OwnModel | None) -> tuple[nn.Module, TrainConfig]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no weights at {path}: give a .safetensors file, the folder of a training run, or the "
@@ -175,6 +211,13 @@ def _load(path: Path) -> tuple[nn.Module, TrainConfig]:
             f"{path}: its metadata contradict each other: the encoding is {encoding}, that of the "
             f"training {config.encoding}"
         )
+    if given is not None and not config.own_network:
+        raise ValueError(
+            f"{path} holds the weights of {config.model}, which comes with ttfs_fast; leave model "
+            "out"
+        )
+    if config.own_network:
+        return _load_own(path, config, shape, state, given), config
     # Made without memory: a file may name a network larger than any machine's.
     try:
         with torch.device("meta"):
@@ -198,6 +241,26 @@ def _load_converted(path: Path) -> tuple[nn.Module, TrainConfig]:
     dataset = read_metadata(path).get("dataset", "mnist")
     config = TrainConfig.from_json(json.dumps({"dataset": dataset} | encoding.to_dict()))
     return model, config
+
+
+def _load_own(
+    path: Path,
+    config: TrainConfig,
+    shape: ImageShape,
+    state: dict[str, Tensor],
+    given: OwnModel | None,
+) -> nn.Module:
+    """A network of the user's, with the weights of a file."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            channels = shape.channels * config.encoding.copies
+            size = (shape.height, shape.width)
+            model = own_network(config, channels, size, shape.classes, given)
+        check_description(model, read_metadata(path).get("network"), "the file")
+        fold_horizons_(model).load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return model
 
 
 def read_image_shape(path: str | Path) -> ImageShape:

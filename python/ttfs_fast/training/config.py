@@ -2,8 +2,9 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from ttfs_fast._settings import (
     check_settings,
@@ -36,6 +37,21 @@ ModelName = Literal[
     "spiking_vgg16",
     "spiking_googlenet",
 ]
+
+GIVEN = "given: "
+"""How the name of a network or data set begins that was given to `train` as an object."""
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def is_given(name: str) -> bool:
+    """Whether a network or data set was given as an object, and its name only tells which."""
+    return name.startswith(GIVEN)
+
+
+def is_factory(name: str) -> bool:
+    """Whether a network is named as package.module:factory."""
+    return _FACTORY.fullmatch(name) is not None
+
 
 DATA, NETWORK, LOSS = "Data", "Network", "Loss, equation (5)"
 TEACHER, AUGMENTATION, INPUT = "Distillation", "Augmentation of training images", "Input spikes"
@@ -94,12 +110,15 @@ class TrainConfig:
     sentence.
     """
 
-    dataset: DatasetName = setting(
+    dataset: str = setting(
         "mnist",
-        "Data set. mnist, cifar10: read from files. digits: 1,437 small images that come with the "
-        "package. folder: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg in the data root.",
+        "Data set. digits: 1,437 small images that come with the package. mnist, cifar10 and "
+        "others: read from their published files. folder: train/CLASS/NAME.jpg and "
+        "val/CLASS/NAME.jpg in the data root.",
         group=DATA,
         basic=True,
+        choices=get_args(DatasetName),
+        also=is_given,
     )
     data_root: str | None = setting(
         None,
@@ -110,8 +129,15 @@ class TrainConfig:
         path=True,
         decides=False,  # the images are compared instead
     )
-    model: ModelName = setting(
-        "mnist_scnn", "Network, by its name in ttfs_fast.models.", group=NETWORK, basic=True
+    model: str = setting(
+        "mnist_scnn",
+        f"Network, by its name in ttfs_fast.models: {', '.join(get_args(ModelName))}. Or one of "
+        "your own, package.module:factory (docs/training.md).",
+        group=NETWORK,
+        basic=True,
+        choices=get_args(ModelName),
+        also=lambda name: is_factory(name) or is_given(name),
+        also_text="package.module:factory",
     )
     width: float = setting(
         1.0,
@@ -404,6 +430,7 @@ class TrainConfig:
             )
         if self.weight_sum and self.neuron not in ("spiking", "horizon"):
             raise ValueError("weight_sum is for spiking neurons; a ReLU network starts as He's")
+        self._check_own()
         self._check_horizon()
         if self.relative_lr and not self.weight_sum:
             raise ValueError("relative_lr needs a weight_sum, such as 4")
@@ -431,6 +458,33 @@ class TrainConfig:
         if self.horizons and self.neuron != "spiking":
             raise ValueError("horizons are for spiking neurons")
 
+    def _check_own(self) -> None:
+        """Refuse what would build a network, where it is the user's own."""
+        if not self.own_network:
+            return
+        if self.neuron not in ("spiking", "horizon"):
+            raise ValueError(
+                f"neuron={self.neuron} makes the ReLU network of the shape of one of "
+                f"ttfs_fast.models; with {self.model} give spiking, or horizon if its layers have "
+                "horizons"
+            )
+        for name in ("width", "whitening", "dirac", "horizon_spread"):
+            if getattr(self, name) != getattr(TrainConfig, name):
+                raise ValueError(
+                    f"{name} is for the networks of ttfs_fast.models; got {getattr(self, name)!r} "
+                    f"with {self.model}: build it as you want it instead"
+                )
+        if self.neuron == "horizon" and self.weight_sum:
+            raise ValueError(
+                f"the layers of {self.model} have horizons and with them a sum of their weights; "
+                f"weight_sum must be 0, got {self.weight_sum:g}"
+            )
+
+    @property
+    def own_network(self) -> bool:
+        """Whether the network is none of `ttfs_fast.models` but the user's own."""
+        return self.model not in get_args(ModelName)
+
     def _check_horizon(self) -> None:
         if self.neuron != "horizon":
             for name in ("whitening", "dirac", "precision", "horizon_spread"):
@@ -440,7 +494,7 @@ class TrainConfig:
                         f"neuron={self.neuron!r}"
                     )
             return
-        if not self.weight_sum:
+        if not self.weight_sum and not self.own_network:
             raise ValueError(
                 'neuron="horizon" needs a weight_sum, the sum of every neuron\'s weights, such as 4'
             )

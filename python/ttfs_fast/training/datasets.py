@@ -5,16 +5,34 @@ import hashlib
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 
-from ttfs_fast.data import Augmentation, ImageFolder, ImageSet, StreamedImages, load
+from ttfs_fast.data import (
+    Augmentation,
+    ImageFolder,
+    ImageSet,
+    StreamedImages,
+    from_dataset,
+    load,
+)
 from ttfs_fast.training.batches import EpochBatches, StreamBatches
 from ttfs_fast.training.build import ImageShape
-from ttfs_fast.training.config import TrainConfig
+from ttfs_fast.training.config import GIVEN, TrainConfig, is_given
 
 DataSet = ImageSet | StreamedImages
+OwnData = Dataset[Any] | tuple[Dataset[Any], Dataset[Any]]
+"""A map-style data set to train on, or one to train on and one to test on."""
 
 
-def load_data(config: TrainConfig, rank: int = 0) -> tuple[DataSet, DataSet]:
+def name_of_data(data: OwnData) -> str:
+    """What a configuration calls a data set of the user's."""
+    first = data[0] if isinstance(data, tuple) else data
+    return f"{GIVEN}{type(first).__module__}.{type(first).__qualname__}"
+
+
+def load_data(
+    config: TrainConfig, rank: int = 0, data: OwnData | None = None
+) -> tuple[DataSet, DataSet]:
     """The training and test images that a configuration asks for.
 
     Parameters
@@ -23,10 +41,59 @@ def load_data(config: TrainConfig, rank: int = 0) -> tuple[DataSet, DataSet]:
         The settings.
     rank : int
         Which of ``config.processes`` this is, for images that are read as they are needed.
+    data : Dataset, or pair of Dataset, optional
+        The user's own, to train on and to test on, in place of the one that ``config`` names.
     """
+    if data is not None:
+        train_set, test_set = _own_sets(data, config.val_images)
+        return _held_out(config, train_set, test_set)
+    if is_given(config.dataset):
+        raise ValueError(
+            f"the data set, {config.dataset.removeprefix(GIVEN)}, was given to train() as an "
+            "object, and no name finds it again: give it as data=, or name another with dataset"
+        )
     if config.dataset == "folder":
         return _stream(config, rank)
     train_set = load(config.dataset, config.data_root, train=True)
+    test_set = None
+    if not config.val_images:
+        test_set = load(config.dataset, config.data_root, train=False)
+    return _held_out(config, train_set, test_set)
+
+
+def _own_sets(data: OwnData, val_images: int) -> tuple[ImageSet, ImageSet | None]:
+    if not isinstance(data, tuple):
+        if not val_images:
+            raise ValueError(
+                "data is one data set, so there is none to test on: give a pair, (train, test), or "
+                "hold some of the images out with val_images"
+            )
+        return from_dataset(data), None
+    if len(data) != 2:
+        raise ValueError(f"data must be a data set or a pair, (train, test); got {len(data)}")
+    train_set, test_set = (from_dataset(each) for each in data)
+    if train_set.classes != test_set.classes:
+        longer = max(train_set.classes, test_set.classes, key=len)
+        numbers = tuple(map(str, range(len(longer))))
+        if longer == numbers and all(
+            s.classes == numbers[: len(s.classes)] for s in (train_set, test_set)
+        ):
+            train_set = dataclasses.replace(train_set, classes=numbers)
+            test_set = dataclasses.replace(test_set, classes=numbers)
+        else:
+            test_set = test_set.with_classes(train_set.classes)
+    if train_set.images.shape[1:] != test_set.images.shape[1:]:
+        raise ValueError(
+            f"images to train on are {train_set.images.shape[1:]}, those to test on "
+            f"{test_set.images.shape[1:]}: give images of one size"
+        )
+    return train_set, test_set
+
+
+def _held_out(
+    config: TrainConfig, train_set: ImageSet, test_set: ImageSet | None
+) -> tuple[ImageSet, ImageSet]:
+    """The training and test images, as many of them as the configuration says."""
     if config.val_images:
         last = len(train_set) - config.val_images
         if last < 1:
@@ -36,17 +103,16 @@ def load_data(config: TrainConfig, rank: int = 0) -> tuple[DataSet, DataSet]:
             )
         test_set = _part(train_set, slice(last, None))
         train_set = _part(train_set, slice(last))
-    else:
-        test_set = load(config.dataset, config.data_root, train=False)
+    assert test_set is not None  # without val_images
     return (
         _part(train_set, slice(config.train_images)),
         _part(test_set, slice(config.test_images)),
     )
 
 
-def load_in_memory(config: TrainConfig) -> tuple[ImageSet, ImageSet]:
+def load_in_memory(config: TrainConfig, data: OwnData | None = None) -> tuple[ImageSet, ImageSet]:
     """`load_data` where the images must be in memory; a folder of images is refused."""
-    train_set, test_set = load_data(config)
+    train_set, test_set = load_data(config, data=data)
     if not (isinstance(train_set, ImageSet) and isinstance(test_set, ImageSet)):
         raise ValueError(
             f"dataset {config.dataset} is read as it is needed; this needs a data set in memory, "

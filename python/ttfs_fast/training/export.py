@@ -31,13 +31,14 @@ def export_weights(
     test_accuracy: float,
     images: str | None = None,
     classes: Sequence[str] | None = None,
+    network: str | None = None,
 ) -> Path:
     """Write the weights of a network, with the settings that made them.
 
     The file holds the network's ``state_dict``; its metadata hold ``config`` (JSON of the
     `TrainConfig`), ``encoding`` (JSON of its `Encoding`), ``test_accuracy``, ``ttfs_fast_version``
-    and, where they are given, ``images`` and ``classes``. A file that is already there is replaced
-    in one step.
+    and, where they are given, ``images``, ``classes`` and ``network``. A file that is already there
+    is replaced in one step.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def export_weights(
         Shape of the images it takes, as `ttfs_fast.training.build.ImageShape.to_json` has it.
     classes : sequence of str, optional
         Names of the classes in the order of its outputs.
+    network : str, optional
+        The modules of a network of the user's, as text: loading compares them.
 
     Returns
     -------
@@ -73,6 +76,8 @@ def export_weights(
         metadata["images"] = images
     if classes is not None:
         metadata["classes"] = json.dumps(list(classes))
+    if network is not None:
+        metadata["network"] = network
     weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     path = Path(path)
     replace_file(path, safetensors.save(weights, metadata))

@@ -43,12 +43,26 @@ from ttfs_fast.training.checkpoint import (
     save_checkpoint,
 )
 from ttfs_fast.training.config import TrainConfig
-from ttfs_fast.training.datasets import DataSet, count, image_shape, load_data, make_batches
+from ttfs_fast.training.datasets import (
+    DataSet,
+    OwnData,
+    count,
+    image_shape,
+    load_data,
+    make_batches,
+    name_of_data,
+)
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.distillation import Teacher, load_teacher
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
 from ttfs_fast.training.objective import TrainingLoss
+from ttfs_fast.training.own_network import (
+    OwnModel,
+    check_description,
+    description_of,
+    name_of,
+)
 from ttfs_fast.training.processes import close, lost_connection, make_fabric
 from ttfs_fast.training.run_folder import RunFolder
 from ttfs_fast.training.step import StepTotals, TrainingStep
@@ -87,6 +101,8 @@ def train(
     overwrite: bool = False,
     callback: Callback | None = None,
     tensorboard: bool = False,
+    model: OwnModel | None = None,
+    data: OwnData | None = None,
 ) -> TrainResult:
     """Train a network and keep everything in one folder.
 
@@ -113,6 +129,15 @@ def train(
         Is told what the run does, by the first process; without one the run is silent.
     tensorboard : bool
         Write the log for TensorBoard, too, into the folder ``tensorboard``.
+    model : Module, callable or str, optional
+        A network of your own in place of ``config.model``: a module of this package's layers, which
+        is copied; or what makes one, a function, a class, or its name as package.module:factory. A
+        factory is given those of ``in_channels``, ``image_size``, ``classes`` and ``encoding`` that
+        its signature names, and called with ``config.seed`` as torch's seed.
+    data : Dataset, or pair of Dataset, optional
+        Map-style data sets of your own in place of ``config.dataset``, (train, test), or one of
+        which ``config.val_images`` are held out; :func:`~ttfs_fast.data.from_dataset` says what
+        their examples may be. They are read into memory once.
 
     Returns
     -------
@@ -127,7 +152,8 @@ def train(
     BlockingIOError
         If another process trains in ``out_dir``.
     ValueError
-        If the run to resume had other settings or other data, or its checkpoint is damaged.
+        If the run to resume had other settings, another network or other data, or its checkpoint
+        is damaged; if a network of your own cannot be had, or cannot be trained.
     FloatingPointError
         If the loss stops being a finite number.
     ConnectionError
@@ -148,9 +174,13 @@ def train(
     fabric = make_fabric()
     is_main_process = fabric.global_rank == 0
     config = dataclasses.replace(config, processes=fabric.world_size)
+    if model is not None:
+        config = dataclasses.replace(config, model=name_of(model))
+    if data is not None:
+        config = dataclasses.replace(config, dataset=name_of_data(data))
     with use_folder(run) if is_main_process else nullcontext():
         told = callback if callback is not None and is_main_process else Callback()
-        return _train(config, run, fabric, resume, overwrite, told, tensorboard)
+        return _train(config, run, fabric, resume, overwrite, told, tensorboard, model, data)
 
 
 def _train(
@@ -161,6 +191,8 @@ def _train(
     overwrite: bool,
     callback: Callback,
     tensorboard: bool,
+    model: OwnModel | None,
+    data: OwnData | None,
 ) -> TrainResult:
     """`train`, in a folder that is this run's alone."""
     is_main_process = fabric.global_rank == 0
@@ -177,7 +209,7 @@ def _train(
             f"cannot resume {run} with other settings: {others}. Give the same settings, or train "
             "into another folder"
         )
-    train_set, test_set = load_data(config, fabric.global_rank)
+    train_set, test_set = load_data(config, fabric.global_rank, data)
     digest = digest_of(train_set, test_set)
     teacher = load_teacher(config, train_set)
     checkpoint = load_checkpoint(run) if saved is not None else None
@@ -199,7 +231,7 @@ def _train(
         raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
     with _threads(config.threads), curves as scalars:
         session = _Session(
-            config, run, train_set, test_set, digest, teacher, callback, fabric, scalars
+            config, run, train_set, test_set, digest, teacher, callback, fabric, scalars, model
         )
         if checkpoint is not None:
             session.restore(checkpoint)
@@ -274,13 +306,16 @@ class _Session:
         callback: Callback,
         fabric: Any,
         scalars: Scalars,
+        model: OwnModel | None,
     ) -> None:
         self.config, self.run, self.test_set = config, run, test_set
         self.digest, self.teacher, self.callback = digest, teacher, callback
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
+        self.own = model
         self.shape, self.classes = image_shape(train_set), train_set.classes
-        self.model = new_network(config, train_set)
+        self.model = new_network(config, train_set, model)
+        self.description = description_of(self.model) if config.own_network else None
         self.averaged = average_weights(self.model, config.ema_decay)
         self.best: dict[str, Tensor] = {}
         self.optimizer = make_optimizer(config, self.model)
@@ -334,7 +369,7 @@ class _Session:
         """Take over the weights of a trained network."""
         start, settings = load_model(path)
         with torch.random.fork_rng(devices=[]):
-            plain = make_model(self.config, self.shape, centered=False).state_dict()
+            plain = make_model(self.config, self.shape, centered=False, model=self.own).state_dict()
         found = start.state_dict()
         if {n: v.shape for n, v in plain.items()} != {n: v.shape for n, v in found.items()}:
             raise ValueError(
@@ -357,6 +392,9 @@ class _Session:
             self.averaged.module.load_state_dict(self.model.state_dict())
 
     def restore(self, checkpoint: Checkpoint) -> None:
+        if self.description is not None:
+            recorded = checkpoint.facts.get("network")
+            check_description(self.model, recorded, f"cannot resume {self.run}: its checkpoint")
         checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)
         self.records = [EpochRecord.from_dict(record) for record in checkpoint.facts["log"]]
         self.best = checkpoint.best
@@ -369,6 +407,8 @@ class _Session:
             "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
             "log": [dataclasses.asdict(record) for record in self.records],
         }
+        if self.description is not None:
+            facts["network"] = self.description
         save_checkpoint(
             self.run,
             Checkpoint(
@@ -523,6 +563,7 @@ class _Session:
                 test_accuracy=evaluation.accuracy,
                 images=self.shape.to_json(),
                 classes=self.classes,
+                network=self.description,
             )
         facts = {
             "accuracy": f"{evaluation.accuracy:.2%} "
@@ -567,7 +608,7 @@ def whiten_first_(model: nn.Module, images: DataSet, encoding: Encoding, count: 
     whiten_(first, encoding.shown(pixels))
 
 
-def new_network(config: TrainConfig, images: DataSet) -> nn.Module:
+def new_network(config: TrainConfig, images: DataSet, model: OwnModel | None = None) -> nn.Module:
     """The network that a configuration starts with, the same for the same seed.
 
     Parameters
@@ -576,15 +617,17 @@ def new_network(config: TrainConfig, images: DataSet) -> nn.Module:
         Which network, and how it starts.
     images : ImageSet or StreamedImages
         The training images, which decide its shape and its whitening filters.
+    model : Module, callable or str, optional
+        The network, where it is the user's own, as `train` takes it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = make_model(config, image_shape(images))
+        network = make_model(config, image_shape(images), model=model)
         if config.whitening:
-            whiten_first_(model, images, config.encoding)
+            whiten_first_(network, images, config.encoding)
         if config.neuron == "horizon":
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def make_step(
