@@ -711,12 +711,10 @@ def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixtu
     np.save(tmp_path / "images.npy", images)
     classes = quantization.load(path).classify(images).tolist()
     assert len(set(classes)) > 4
-    assert output_of("predict", path, tmp_path / "images.npy").split() == [str(c) for c in classes]
-    detailed = json.loads(output_of("predict", path, tmp_path / "images.npy", "--json"))
-    assert detailed["classes"] == classes
-    assert detailed["first_spike_times"][0] == pytest.approx(
-        math.log(min(detailed["codes"][0]) / 256)
-    )
+    assert quantization.load(path).classes == tuple("0123456789")
+    found = json.loads(output_of("predict", path, tmp_path / "images.npy", "--json"))["predictions"]
+    assert [row["decision"]["class"] for row in found] == classes
+    assert [row["decision"]["name"] for row in found] == [str(c) for c in classes]
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3)))
     assert "uint8" in output_of("predict", path, tmp_path / "wrong.npy", code=2)
     assert "give a network with --weights" in output_of("quantize", code=2)

@@ -1,12 +1,14 @@
 """What a network does: accuracy, spikes, latency, energy, faults, and pictures of them.
 
 `evaluate` measures accuracy, spikes per neuron, spike times and energy of any network of spiking
-layers; `spike_timing` measures when it decides; `diagnose` prints spike statistics per layer and
+layers; `spike_timing` measures when it decides, `decide`
+says what on single images; `diagnose` prints spike statistics per layer and
 flags the first layer with a problem; `count_operations` counts what hardware would do, and energy
 models turn that into joules; `check_limits` says whether a network fits a chip. Disturbances are in
 :mod:`ttfs_fast.analysis.robustness`, pictures in :mod:`ttfs_fast.analysis.plotting`.
 """
 
+from ttfs_fast.analysis.decisions import Decisions, decide
 from ttfs_fast.analysis.diagnose import Diagnosis, LayerDiagnosis, diagnose
 from ttfs_fast.analysis.energy import EnergyModel, read_energy_models
 from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
@@ -21,6 +23,7 @@ from ttfs_fast.analysis.operations import (
 )
 
 __all__ = [
+    "Decisions",
     "Diagnosis",
     "EnergyModel",
     "EvaluationResult",
@@ -34,6 +37,7 @@ __all__ = [
     "check_limits",
     "count_on_images",
     "count_operations",
+    "decide",
     "diagnose",
     "evaluate",
     "read_energy_models",

@@ -1,62 +1,184 @@
 """``ttfs-fast predict``."""
 
 import json
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ttfs_fast.cli._common import (
+    WEIGHTS_HELP,
     Debug,
+    OwnNetwork,
     Threads,
     app,
+    choose_network,
     flag,
     friendly_errors,
+    images_of_network,
+    set_threads,
+    show_table,
 )
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ttfs_fast.analysis.decisions import Decisions
+
+Size = tuple[int, int, int]
+ARRAYS = (".npy", ".gz", "-ubyte")
+"""Endings of files that hold many images; others may be pictures, or IDX files by their content."""
+
 
 @app.command()
 def predict(
-    network: Annotated[Path, typer.Argument(help="A file that ttfs-fast quantize wrote.")],
-    images: Annotated[
-        Path, typer.Argument(help="An IDX file, gzipped or not, or a .npy array, of uint8 images.")
+    network: Annotated[
+        Path,
+        typer.Argument(help=f"The network: {WEIGHTS_HELP}, or an integer network, NAME.ttfs."),
     ],
-    threads: Threads = None,
-    as_json: Annotated[
-        bool, flag("--json", "Print classes, spike codes and times as JSON.")
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures (PNG, JPEG, ...), folders of them, patterns in quotes such as "
+            "'scans/*.png'; IDX files, gzipped or not, and .npy arrays of uint8 images."
+        ),
+    ],
+    own: OwnNetwork = None,
+    invert: Annotated[
+        bool,
+        flag("--invert", "Exchange dark and bright in pictures: MNIST's are bright on dark."),
     ] = False,
+    threads: Threads = None,
+    as_json: Annotated[bool, flag("--json", "Print the decisions as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Print the class of each image, -1 where no output spikes, by an integer network."""
+    """Print what a network decides about pictures: class, time, and the runner-up.
+
+    Example: ttfs-fast predict mnist_scnn scan.png. Pictures are cut to the middle piece of the
+    network's aspect ratio and scaled to its size; for one channel they become gray (docs/data.md).
+    Times are in units of tau, from the earliest possible spike on. Where no output spikes, there is
+    no class.
+    """
     with friendly_errors(debug):
         import numpy as np
 
-        from ttfs_fast import quantization
-        from ttfs_fast.quantization.network import first_spikes
+        from ttfs_fast.data.pictures import find_pictures
 
-        net = quantization.load(network)
-        pixels = read_images(images, net.input_size)
-        classes: list[int] = []
-        codes: list[list[int]] = []
-        for start in range(0, len(pixels), 200):
-            output = net(pixels[start : start + 200], threads=threads)
-            if output.ndim != 2:
-                raise ValueError(f"{network} gives images, not classes: {net.output_size}")
-            classes += first_spikes(output, net.silent).tolist()
-            codes += output.tolist()
-        if not as_json:
-            print(*classes, sep="\n")
-            return
-        first = [min(row) for row in codes]
-        times = [None if c == net.silent else float(np.log(c * net.time_scales[-1])) for c in first]
-        print(json.dumps({"classes": classes, "codes": codes, "first_spike_times": times}))
+        set_threads(threads)
+        size, classes, decide = _network(network, own, threads)
+        names: list[tuple[str, int | None]] = []
+        parts: list[NDArray[np.uint8]] = []
+        for file in find_pictures(images):
+            for name, index, image in _images(file, size, invert):
+                names.append((name, index))
+                parts.append(image)
+        found = decide(np.concatenate(parts) if parts else np.empty((0, *size), np.uint8))
+        rows = list(_rows(names, found, classes))
+        if as_json:
+            print(json.dumps({"network": str(network), "predictions": rows}, indent=2))
+        else:
+            _show(rows)
 
 
-def read_images(path: Path, size: tuple[int, int, int]) -> "NDArray[np.uint8]":
+def _network(
+    path: Path, own: str | None, threads: int | None
+) -> tuple[Size, tuple[str, ...] | None, "Callable[[NDArray[np.uint8]], Decisions]"]:
+    """Size of the images, class names, and what decides."""
+    from ttfs_fast import analysis, quantization
+
+    if quantization.is_integer_file(path):
+        if own is not None:
+            raise ValueError("an integer network is whole in its file, without --model")
+        net = quantization.load(path)
+        return (
+            net.input_size,
+            net.classes,
+            lambda images: quantization.decide(net, images, threads=threads),
+        )
+    if path.suffix == ".ttfs":
+        quantization.load(path)  # says what is wrong with it
+    several = sorted(path.glob("*.ttfs")) if path.is_dir() else []
+    if several and not list(path.glob("*.safetensors")):
+        raise ValueError(
+            f"{path} holds integer networks; give one of {', '.join(map(str, several))}"
+        )
+    model, _, _ = choose_network(path, own)
+    shape, classes = images_of_network(path)
+    size = (shape.channels, shape.height, shape.width)
+    return size, classes, lambda images: analysis.decide(model, images)
+
+
+def _images(
+    path: Path, size: Size, invert: bool
+) -> "Iterator[tuple[str, int | None, NDArray[np.uint8]]]":
+    """Each image of a file as (1, C, H, W), with the file's name and its place in an array."""
+    from ttfs_fast.data.pictures import read_picture
+
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if path.name.endswith(ARRAYS) or start == b"\0\0":
+        for index, image in enumerate(read_images(path, size)):
+            yield str(path), index, 255 - image[None] if invert else image[None]
+    else:
+        yield str(path), None, read_picture(path, size, invert=invert)[None]
+
+
+def _rows(
+    names: list[tuple[str, int | None]], found: "Decisions", classes: tuple[str, ...] | None
+) -> Iterator[dict[str, Any]]:
+    """What JSON says of each image; what there is not is None."""
+
+    def answer(number: int, time: float) -> dict[str, Any] | None:
+        if number < 0:
+            return None
+        name = None if classes is None or number >= len(classes) else classes[number]
+        return {"class": number, "name": name, "time": time if math.isfinite(time) else None}
+
+    for place, (file, index) in enumerate(names):
+        yield {
+            "file": file,
+            "index": index,
+            "decision": answer(int(found.classes[place]), float(found.times[place])),
+            "runner_up": answer(int(found.runners_up[place]), float(found.runner_up_times[place])),
+        }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from ttfs_fast._tables import Column, Table
+
+    def text(answer: dict[str, Any] | None) -> str | None:
+        if answer is None:
+            return None
+        shown = str(answer["class"] if answer["name"] is None else answer["name"])
+        return shown if shown.isprintable() else ascii(shown)
+
+    def time(answer: dict[str, Any] | None) -> float | None:
+        return None if answer is None else answer["time"]
+
+    columns = (
+        Column("file", numeric=False),
+        Column("class", numeric=False, wrap=False),
+        Column("time (tau)", "{:.3f}".format, wrap=False),
+        Column("runner-up", numeric=False, wrap=False),
+        Column("time (tau)", "{:.3f}".format, wrap=False),
+    )
+    cells = [
+        (
+            row["file"] if row["index"] is None else f"{row['file']} [{row['index']}]",
+            text(row["decision"]),
+            time(row["decision"]),
+            text(row["runner_up"]),
+            time(row["runner_up"]),
+        )
+        for row in rows
+    ]
+    show_table(Table("predictions", f"{len(rows):,} images", columns, cells))
+
+
+def read_images(path: Path, size: Size) -> "NDArray[np.uint8]":
     """Images (N, C, H, W) from an IDX file or a numpy array."""
     import numpy as np
 

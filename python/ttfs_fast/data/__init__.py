@@ -19,6 +19,7 @@ from ttfs_fast.data.idx_sets import IDX_SETS, load_idx_set
 from ttfs_fast.data.imageset import ImageSet
 from ttfs_fast.data.mapped import ExampleError, from_dataset
 from ttfs_fast.data.mnist import download_mnist, load_mnist
+from ttfs_fast.data.pictures import find_pictures, read_picture
 from ttfs_fast.data.sources import DownloadError, find_data_root
 from ttfs_fast.data.stream import StreamedImages
 
@@ -36,6 +37,7 @@ __all__ = [
     "download_cifar10",
     "download_mnist",
     "find_data_root",
+    "find_pictures",
     "from_dataset",
     "load",
     "load_cifar10",
@@ -45,6 +47,7 @@ __all__ = [
     "load_images",
     "load_mnist",
     "read_idx",
+    "read_picture",
     "write_idx",
 ]
 

@@ -150,7 +150,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         """
         name = self.files[index]
         try:
-            return _decode(self._content(name))
+            return decode_picture(self._content(name))
         except Exception as error:  # the decompressors and Pillow have errors of their own
             what = f"{type(error).__name__}: {error}"
             raise ImageError(f"{self.path}: {name} is not a readable image: {what}") from error
@@ -351,7 +351,7 @@ ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x112, 0x102, 0x106
 """Tags of EXIF and TIFF."""
 
 
-def _decode(content: bytes) -> NDArray[np.uint8]:
+def decode_picture(content: bytes) -> NDArray[np.uint8]:
     """Red, green and blue of a picture as it is meant to be seen, (3, height, width).
 
     Of a file with several pictures it is the first. Alpha is left out.

@@ -13,7 +13,7 @@ from ttfs_fast.quantization.network import IntegerNetwork, LayerInfo, is_integer
 if TYPE_CHECKING:
     from ttfs_fast.quantization.config import QuantizeConfig
     from ttfs_fast.quantization.conversion import calibrate_time_scales, convert
-    from ttfs_fast.quantization.evaluation import Comparison, compare, evaluate
+    from ttfs_fast.quantization.evaluation import Comparison, compare, decide, evaluate
     from ttfs_fast.quantization.fake import (
         FakeQuantize,
         FrozenCodes,
@@ -36,6 +36,7 @@ __all__ = [
     "calibrate_time_scales",
     "compare",
     "convert",
+    "decide",
     "dequantize_",
     "evaluate",
     "freeze_codes_",
@@ -50,7 +51,7 @@ __all__ = [
 _MODULES = {
     "config": ("QuantizeConfig",),
     "conversion": ("calibrate_time_scales", "convert"),
-    "evaluation": ("Comparison", "compare", "evaluate"),
+    "evaluation": ("Comparison", "compare", "decide", "evaluate"),
     "fake": (
         "FakeQuantize",
         "FrozenCodes",

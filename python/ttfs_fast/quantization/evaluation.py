@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ttfs_fast.analysis.decisions import Decisions, decisions_of
 from ttfs_fast.analysis.evaluate import EvaluationResult, Tally
 from ttfs_fast.analysis.evaluate import evaluate as evaluate_float
 from ttfs_fast.data import ImageSet
@@ -80,6 +81,43 @@ def evaluate(
         if on_progress is not None:
             on_progress(tally.images)
     return tally.result(counter, sum(network.weight_codes(i).size for i in neurons), seconds)
+
+
+def decide(
+    network: IntegerNetwork,
+    images: NDArray[np.uint8],
+    *,
+    batch_size: int = 200,
+    threads: int | None = None,
+) -> Decisions:
+    """What an integer network decides, when, and what came second.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+        Has one output a class.
+    images : uint8 array, shape (N, C, H, W)
+        Pixels.
+    batch_size, threads
+        As for :func:`evaluate`.
+
+    Returns
+    -------
+    decisions : Decisions
+        As :func:`ttfs_fast.analysis.decide` gives them; times are those of the output codes.
+    """
+    if network.output_size[1:] != (1, 1):
+        raise ValueError(
+            f"the network's output has size {network.output_size}; to decide, it must be one value "
+            "a class"
+        )
+    codes = [
+        network(images[start : start + batch_size], threads=threads)
+        for start in range(0, len(images), batch_size)
+    ]
+    outputs = np.concatenate(codes) if codes else np.empty((0, network.output_size[0]), np.uint16)
+    times = np.log(outputs * network.time_scales[-1])
+    return decisions_of(np.where(outputs == network.silent, np.inf, times))
 
 
 @dataclass(frozen=True, eq=False)
