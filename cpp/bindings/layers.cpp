@@ -40,7 +40,7 @@ template <class T>
 void conv2d_forward(const Array<T>& input, const Array<T>& weight,
                     const std::optional<Array<T>>& bias, Pair stride, Pair padding, Pair dilation,
                     std::int64_t groups, double t_max, Array<T>& output, Array<T>& slope,
-                    int threads) {
+                    int threads, double initial_slope, double threshold) {
   const auto s = conv_shape(input, weight, output, stride, padding, dilation, groups);
   const auto in = view(input, {s.batch, s.in_channels, s.in_height, s.in_width}, "input");
   if (bias) require_dense(*bias, {s.out_channels}, "bias");
@@ -49,7 +49,8 @@ void conv2d_forward(const Array<T>& input, const Array<T>& weight,
   T* slopes = slope.mutable_data();
   const T* biases = bias ? bias->data() : nullptr;
   without_lock([&] {
-    spiking_conv2d_forward<T>(s, in, weight.data(), biases, t_max, out, slopes, threads);
+    spiking_conv2d_forward<T>(s, in, weight.data(), biases, t_max, out, slopes, threads,
+                              {initial_slope, threshold});
   });
 }
 
@@ -58,7 +59,7 @@ void conv2d_backward(const Array<T>& input, const Array<T>& weight, const Array<
                      const Array<T>& slope, const Array<T>& grad_output, Pair stride, Pair padding,
                      Pair dilation, std::int64_t groups, std::optional<Array<T>>& grad_input,
                      std::optional<Array<T>>& grad_weight, std::optional<Array<T>>& grad_bias,
-                     int threads) {
+                     int threads, double initial_slope, double threshold) {
   const auto s = conv_shape(input, weight, output, stride, padding, dilation, groups);
   const std::vector<std::int64_t> in_shape{s.batch, s.in_channels, s.in_height, s.in_width};
   const std::vector<std::int64_t> out_shape{s.batch, s.out_channels, s.out_height, s.out_width};
@@ -83,7 +84,7 @@ void conv2d_backward(const Array<T>& input, const Array<T>& weight, const Array<
   }
   without_lock([&] {
     spiking_conv2d_backward<T>(s, in, weight.data(), out, slope.data(), grad, to_input, to_weight,
-                               to_bias, threads);
+                               to_bias, threads, {initial_slope, threshold});
   });
 }
 
@@ -145,13 +146,16 @@ void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>&
 
 template <class T>
 void define(py::module_& m) {
+  const Neuron n_lif;
   m.def("conv2d_forward", &conv2d_forward<T>, "input"_a.noconvert(), "weight"_a.noconvert(),
         "bias"_a.noconvert(), "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "t_max"_a,
-        "output"_a.noconvert(), "slope"_a.noconvert(), "threads"_a);
+        "output"_a.noconvert(), "slope"_a.noconvert(), "threads"_a, "initial_slope"_a = n_lif.slope,
+        "threshold"_a = n_lif.threshold);
   m.def("conv2d_backward", &conv2d_backward<T>, "input"_a.noconvert(), "weight"_a.noconvert(),
         "output"_a.noconvert(), "slope"_a.noconvert(), "grad_output"_a.noconvert(), "stride"_a,
         "padding"_a, "dilation"_a, "groups"_a, "grad_input"_a.noconvert(),
-        "grad_weight"_a.noconvert(), "grad_bias"_a.noconvert(), "threads"_a);
+        "grad_weight"_a.noconvert(), "grad_bias"_a.noconvert(), "threads"_a,
+        "initial_slope"_a = n_lif.slope, "threshold"_a = n_lif.threshold);
   m.def("max_pool2d_forward", &max_pool2d_forward<T>, "input"_a.noconvert(), "kernel"_a, "stride"_a,
         "padding"_a, "dilation"_a, "output"_a.noconvert(), "index"_a.noconvert(), "threads"_a);
   m.def("max_pool2d_backward", &max_pool2d_backward<T>, "grad_output"_a.noconvert(),

@@ -2,14 +2,14 @@
 // namespace of an instruction set.
 
 template <class T>
-bool any_not_positive(const T* values, std::int64_t n) {
+bool any_at_or_below(const T* values, std::int64_t n, T bound) {
   using V = Vec<T>;
-  typename V::Mask bad = V::lt(V::set(0), V::set(0));
+  const auto limit = V::set(bound);
+  typename V::Mask bad = V::lt(limit, limit);
   std::int64_t i = 0;
-  for (; i + V::lanes <= n; i += V::lanes)
-    bad = V::either(bad, V::le(V::load(values + i), V::set(0)));
+  for (; i + V::lanes <= n; i += V::lanes) bad = V::either(bad, V::le(V::load(values + i), limit));
   bool found = V::any(bad);
-  for (; i < n; ++i) found |= values[i] <= 0;
+  for (; i < n; ++i) found |= values[i] <= bound;
   return found;
 }
 
@@ -153,23 +153,37 @@ void transpose(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_s
 }
 
 template <class T>
-struct Key;
+struct BitsOf;
 template <>
-struct Key<float> {
-  using Bits = std::uint32_t;
+struct BitsOf<float> {
+  using Type = std::uint32_t;
 };
 template <>
-struct Key<double> {
-  using Bits = std::uint64_t;
+struct BitsOf<double> {
+  using Type = std::uint64_t;
 };
 
-/// Bits of a positive number; their order as integers is the order of the numbers.
+/// Bits of a number that is +0 or above; their order as integers is the order of the numbers.
 template <class T>
-typename Key<T>::Bits key(T value) {
-  typename Key<T>::Bits bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
+struct Key {
+  using Bits = typename BitsOf<T>::Type;
+  static Bits of(T value) {
+    Bits bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    return bits;
+  }
+};
+
+/// The same for any number: the sign bit turned, and all others of a negative one.
+template <class T>
+struct SignedKey {
+  using Bits = typename BitsOf<T>::Type;
+  static Bits of(T value) {
+    constexpr Bits sign = Bits{1} << (8 * sizeof(T) - 1);
+    const Bits bits = Key<T>::of(value);
+    return (bits & sign) != 0 ? ~bits : bits | sign;
+  }
+};
 
 template <class T>
 std::int64_t collect(const T* values, std::int64_t n, std::uint32_t first, T limit, T* times,
@@ -197,15 +211,15 @@ std::int64_t collect(const T* values, std::int64_t n, std::uint32_t first, T lim
 /// shifts that follow.
 template <class T>
 struct Digits {
-  Digits(T least, T most) : origin(key(least)) {
-    const auto range = static_cast<unsigned long long>(key(most) - origin);
+  Digits(T least, T most) : origin(Key<T>::of(least)) {
+    const auto range = static_cast<unsigned long long>(Key<T>::of(most) - origin);
     const int bits = range == 0 ? 0 : 64 - __builtin_clzll(range);
     right = bits > 16 ? bits - 16 : 0;
     left = bits > 16 ? 16 : 32 - bits;
   }
   std::uint32_t word(T value, std::uint32_t position) const {
     return static_cast<std::uint32_t>(
-               static_cast<unsigned long long>((key(value) - origin) >> right) << left) |
+               static_cast<unsigned long long>((Key<T>::of(value) - origin) >> right) << left) |
            position;
   }
   typename Key<T>::Bits origin;
@@ -312,13 +326,12 @@ inline void place_digits(std::uint32_t* slots, unsigned digits) {
 }
 
 /// One stable counting pass over a byte of the key, from (times, positions) to the others.
-template <class T>
+template <class T, class K>
 void radix_pass(const T* times, const std::uint32_t* positions, std::int64_t n,
-                typename Key<T>::Bits least, int shift, T* times_out,
-                std::uint32_t* positions_out) {
+                typename K::Bits least, int shift, T* times_out, std::uint32_t* positions_out) {
   std::uint32_t slots[256] = {};
   const auto digit = [&](T time) {
-    return static_cast<unsigned>((key(time) - least) >> shift) & 255;
+    return static_cast<unsigned>((K::of(time) - least) >> shift) & 255;
   };
   for (std::int64_t i = 0; i < n; ++i) ++slots[digit(times[i])];
   place_digits(slots, 256);
@@ -388,12 +401,12 @@ bool sort_words(std::uint32_t* words, std::int64_t n, const T* values, T* times,
 }
 
 // One counting pass for each byte of the keys' range.
-template <class T>
+template <class T, class K>
 void sort(T* times, std::uint32_t* positions, std::int64_t n, T* times_out,
           std::uint32_t* positions_out) {
-  typename Key<T>::Bits least = ~typename Key<T>::Bits{0}, most = 0;
+  typename K::Bits least = ~typename K::Bits{0}, most = 0;
   for (std::int64_t i = 0; i < n; ++i) {
-    const auto k = key(times[i]);
+    const auto k = K::of(times[i]);
     least = k < least ? k : least;
     most = k > most ? k : most;
   }
@@ -401,7 +414,7 @@ void sort(T* times, std::uint32_t* positions, std::int64_t n, T* times_out,
   std::uint32_t *rows_from = positions, *rows_to = positions_out;
   for (int shift = 0; n > 0 && shift < 8 * static_cast<int>(sizeof(T)); shift += 8) {
     if ((most - least) >> shift == 0) break;
-    radix_pass(from, rows_from, n, least, shift, to, rows_to);
+    radix_pass<T, K>(from, rows_from, n, least, shift, to, rows_to);
     T* const other = from;
     from = to;
     to = other;

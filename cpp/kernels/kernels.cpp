@@ -39,13 +39,14 @@ namespace {
 template <class T>
 constexpr Kernels<T> all_kernels() {
   return {
-      .any_not_positive = any_not_positive<T>,
+      .any_at_or_below = any_at_or_below<T>,
       .any_nan = any_nan<T>,
       .extent = extent<T>,
       .lowest = lowest<T>,
       .transpose = transpose<T>,
       .collect = collect<T>,
-      .sort = sort<T>,
+      .sort = sort<T, Key<T>>,
+      .sort_signed = sort<T, SignedKey<T>>,
       .collect_words = collect_words<T>,
       .sort_words = sort_words<T>,
       .filter = filter<T>,

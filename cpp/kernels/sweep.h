@@ -2,9 +2,9 @@
 // namespace of an instruction set.
 //
 // The sweep follows two sums of each output: B = sum w - 1 over the events so far, and F, the
-// membrane condition. Between two events F rises by B times the step in z. A lane fires where F
-// first reaches 0. F need not be known at every event for that. Over a chunk of events from z = a
-// to z = b
+// membrane condition. (Other neurons start from another slope than -1, and F below 0.) Between two
+// events F rises by B times the step in z. A lane fires where F first reaches 0. F need not be
+// known at every event for that. Over a chunk of events from z = a to z = b
 //
 //     B(b) = B(a) + sum w_i,        F(b) = F(a) + B(a) (b - a) + sum w_i (b - z_i),
 //
@@ -15,7 +15,7 @@
 /// A lane's spike value and slope by the definition: event by event, in double precision.
 template <class T>
 void replay_in_double(const RecomputeTask<T>& task) {
-  double slope = -1, moment = 0;
+  double slope = task.initial_slope, moment = task.threshold;
   const double infinity = __builtin_inf(), horizon = static_cast<double>(task.horizon);
   bool fired = false;
   for (std::int64_t e = 0; e < task.count; ++e) {
@@ -51,7 +51,7 @@ void recompute_in_double(const RecomputeTask<T>& task) {
       slopes[u] = W::add_where(before, slopes[u], weight);
       moments[u] = W::fma_where(before, time, weight, moments[u]);
     }
-  double slope = -1, moment = 0;
+  double slope = task.initial_slope, moment = task.threshold;
   for (; i < task.inputs; ++i)
     if (task.field[i] < found) {
       slope += static_cast<double>(task.weights[i]);
@@ -74,9 +74,9 @@ void recompute_in_double(const RecomputeTask<T>& task) {
     else
       end = middle;
   }
-  if (task.bias_joins && 1 < found) {
+  if (task.bias_joins && task.origin < static_cast<double>(found)) {
     slope += static_cast<double>(task.bias);
-    moment += static_cast<double>(task.bias);
+    moment += static_cast<double>(task.bias) * task.origin;
   }
   // Is this the causal set of the spike value that it gives?
   const double value = moment / slope;
@@ -178,9 +178,9 @@ template <class V, class T>
   const auto latest = V::select(waiting, horizon, at.latest);
   const auto value = V::min(latest, V::div(V::fms(at.slope, at.time, at.membrane), at.slope));
   const auto nan = V::unordered(at.slope, at.slope);
-  // Where F overflows, no positive number is left.
-  const auto unreliable =
-      V::either(V::le(at.slope, V::fma(flat, lowest, zero)), V::flip(V::lt(zero, value)));
+  // Where F overflows, no number above the bound is left.
+  const auto unreliable = V::either(V::le(at.slope, V::fma(flat, lowest, zero)),
+                                    V::flip(V::lt(V::set(task.lower_bound), value)));
   V::store(task.values + first, V::select(nan, at.slope, V::select(silent, infinity, value)));
   V::store(task.slopes + first, V::select(nan, at.slope, V::select(silent, zero, at.slope)));
   *task.recompute_mask |= (V::bits(unreliable) & ~V::bits(V::either(nan, silent))) << first;
@@ -266,9 +266,9 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   typename V::Reg slope[R], membrane[R], lowest[R], max_overshoot[R];
   for (int r = 0; r < R; ++r) {
     slope[r] = V::load(task.initial_slope + first + r * V::lanes);
-    membrane[r] = V::mul(slope[r], V::set(task.times[0]));
+    membrane[r] = V::fma(slope[r], V::set(task.times[0]), V::set(task.initial_membrane));
     max_overshoot[r] = V::load(task.max_overshoot + first + r * V::lanes);
-    lowest[r] = V::set(-1);
+    lowest[r] = V::set(task.initial_error);
   }
   for (int g = 0; g < groups; ++g) {
     const auto start = N::load(task.initial_slope + first + g * N::lanes), zero = N::set(0);
@@ -366,11 +366,11 @@ void sweep_events(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
   EventScan<V> scan[R];
   typename V::Reg lowest[R];
-  const auto zero = V::set(0);
+  const auto zero = V::set(0), start = V::set(task.initial_membrane);
   for (int r = 0; r < R; ++r) {
     const auto slope = V::load(task.initial_slope + first + r * V::lanes);
-    scan[r] = {V::all(), slope, zero, zero, {slope, zero, zero, zero}};
-    lowest[r] = V::set(-1);
+    scan[r] = {V::all(), slope, start, zero, {slope, start, zero, zero}};
+    lowest[r] = V::set(task.initial_error);
   }
   std::int64_t e = 0;
   for (; e + kChunk <= task.count; e += kChunk)

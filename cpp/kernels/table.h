@@ -46,13 +46,17 @@ struct SweepTask {
   const std::uint32_t* rows;      // row of packed weights of each event, times kRowUnit
   std::int64_t count;             // events, before padding
   const T* weights;               // packed block: rows of `width` weights
-  const T* initial_slope;         // `width` values: -1, or NaN where a weight is not finite
+  const T* initial_slope;         // `width` values of B before any event, or NaN where a weight is
+                                  // not finite
   const T* max_overshoot;         // `width` values: kMaxOvershoot times -min(weights, 0)
   std::int64_t width;             // outputs: kBlock or kBlockGrain
   T horizon;                      // latest spike value, +inf if none
   T* values;                      // out: `width` spike values, +inf where silent
   T* slopes;                      // out: `width` values of D, 0 where silent
   std::uint32_t* recompute_mask;  // out: a bit for each output to recompute in double precision
+  T initial_membrane = 0;         // F at x = 0 before any event
+  T initial_error = -1;           // below 0: how large B and F are before any event
+  T lower_bound = 0;              // every spike is above it
 };
 
 /// One output of one pixel, to be recomputed in double precision from the spike value that the
@@ -63,12 +67,14 @@ struct RecomputeTask {
   const T* weights;  // one output's
   std::int64_t inputs;
   T bias;
-  bool bias_joins;  // there is a bias, and its z = 1 lies before the horizon
+  bool bias_joins;  // there is a bias, and it spikes before the horizon
   const T* times;   // the pixel's events, as in SweepTask; a row of `inputs` is the bias
   const std::uint32_t* rows;
   std::int64_t count;
   T horizon;
   T *value, *slope;  // in and out
+  // F before any event is initial_slope x - threshold; the bias spikes at `origin`.
+  double initial_slope = -1, threshold = 0, origin = 1;
 };
 
 /// grad_in[p][c] += sum over taps t and outputs j of (z_in < z_out) g w for `pixels` input pixels
@@ -111,8 +117,9 @@ struct Extent {
 
 template <class T>
 struct Kernels {
-  /// True if some value is <= 0, which is no spike value (NaN passes).
-  bool (*any_not_positive)(const T* values, std::int64_t n);
+  /// True if some value is at or below a bound (NaN passes): 0 is no spike value, nor is -inf a
+  /// spike time.
+  bool (*any_at_or_below)(const T* values, std::int64_t n, T bound);
 
   bool (*any_nan)(const T* values, std::int64_t n);
   Extent<T> (*extent)(const T* values, std::int64_t n, T limit);
@@ -129,11 +136,13 @@ struct Kernels {
                           std::uint32_t* positions);
 
   /// Sorts events by time into the second pair of arrays; the sort is stable. Overwrites the first
-  /// pair.
+  /// pair. Times are +0 or above; sort_signed takes negative ones as well, and -0 before +0.
   void (*sort)(T* times, std::uint32_t* positions, std::int64_t count, T* times_out,
                std::uint32_t* positions_out);
+  void (*sort_signed)(T* times, std::uint32_t* positions, std::int64_t count, T* times_out,
+                      std::uint32_t* positions_out);
 
-  /// The same with half the memory traffic, for positions below kWordPositions. A word holds the
+  /// As sort, with half the memory traffic, for positions below kWordPositions. A word holds the
   /// leading bits of a value in [least, most] and its position. sort_words leaves the positions,
   /// and times[i] = values[position]. It returns false where too many values share their leading
   /// bits.

@@ -9,7 +9,8 @@
 namespace ttfs::reference {
 
 template <class T>
-Spike neuron(const T* values, const T* weights, std::int64_t count, double t_max) {
+Spike neuron(const T* values, const T* weights, std::int64_t count, double t_max,
+             const Neuron& kind) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   for (std::int64_t i = 0; i < count; ++i)
@@ -20,9 +21,10 @@ Spike neuron(const T* values, const T* weights, std::int64_t count, double t_max
   std::stable_sort(order.begin(), order.end(),
                    [&](std::int64_t a, std::int64_t b) { return values[a] < values[b]; });
 
-  // F(z) = slope * z - moment, until the next input spike or the horizon.
-  const double horizon = static_cast<double>(static_cast<T>(std::exp(t_max)));
-  double slope = -1, moment = 0;
+  // F(x) = slope * x - moment, until the next input spike or the horizon.
+  const double horizon =
+      static_cast<double>(static_cast<T>(kind.on_values() ? std::exp(t_max) : t_max));
+  double slope = kind.slope, moment = kind.threshold;
   for (std::int64_t i : order) {
     const double time = static_cast<double>(values[i]);
     if (time >= horizon || time == infinity) break;
@@ -35,7 +37,7 @@ Spike neuron(const T* values, const T* weights, std::int64_t count, double t_max
   return {infinity, 0};
 }
 
-template Spike neuron(const float*, const float*, std::int64_t, double);
-template Spike neuron(const double*, const double*, std::int64_t, double);
+template Spike neuron(const float*, const float*, std::int64_t, double, const Neuron&);
+template Spike neuron(const double*, const double*, std::int64_t, double, const Neuron&);
 
 }  // namespace ttfs::reference

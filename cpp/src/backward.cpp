@@ -35,13 +35,14 @@ struct Chunk {
 template <class T>
 class Backward {
  public:
-  Backward(const ConvShape& shape, ConstView<T> in, const T* weight, ConstView<T> out,
-           const T* slopes, ConstView<T> gradient, View<T> to_input, T* to_weight, T* to_bias,
-           int thread_limit)
+  Backward(const ConvShape& shape, const Neuron& neuron, ConstView<T> in, const T* weight,
+           ConstView<T> out, const T* slopes, ConstView<T> gradient, View<T> to_input, T* to_weight,
+           T* to_bias, int thread_limit)
       : s(shape),
         k(kernels_of<T>(kernels())),
         input(in),
         output(out),
+        bias_spike(static_cast<T>(neuron.origin())),
         slope(slopes),
         grad_output(gradient),
         grad_input(to_input),
@@ -154,7 +155,7 @@ class Backward {
       g = workspace.take<T>(y_size);
       silent_y = workspace.take<T>(padded_outputs);
       silent_g = workspace.take<T>(padded_outputs);
-      one = workspace.take<T>(padded_outputs);
+      bias_time = workspace.take<T>(padded_outputs);
       if (grad_input.data && ahead) weights.take(workspace);
       sums = workspace.take<T>(sum_size);
       offsets = workspace.take<std::int64_t>(rows);
@@ -170,7 +171,7 @@ class Backward {
     });
     // The last pixel's vectors may reach past its channels.
     std::fill(x + x_size, x + x_size + kGradChannels, T{1});
-    std::fill(silent_y, silent_y + padded_outputs, T{0});
+    std::fill(silent_y, silent_y + padded_outputs, -std::numeric_limits<T>::infinity());
     std::fill(silent_g, silent_g + padded_outputs, T{0});
     describe_inputs();
   }
@@ -206,7 +207,7 @@ class Backward {
       }
     });
     const T origin = common_value();
-    one[0] = 1 - origin;
+    bias_time[0] = bias_spike - origin;
     if (origin == 0) return;
     parallel_for(c.images * (in_rows + out_rows), threads, [&](std::int64_t item, int) {
       const std::int64_t inputs_end = c.images * in_rows;
@@ -313,7 +314,7 @@ class Backward {
         add_tile(task.result, std::min<std::int64_t>(kGradInputs, inputs - tile), used,
                  to_weight + first * inputs + tile, inputs, overwrite);
     };
-    const T* in = bias ? one : x;
+    const T* in = bias ? bias_time : x;
     const T* values = y + c.halo * task.output_row + first;
     const T* gradients = g + c.halo * task.output_row + first;
     // A part is a range of (image, row): a partial image, whole images, a partial image.
@@ -497,6 +498,7 @@ class Backward {
   const Kernels<T>& k;
   const ConstView<T> input;
   const ConstView<T> output;
+  const T bias_spike;  // the input of the bias
   const T* const slope;
   const ConstView<T> grad_output;
   const View<T> grad_input;
@@ -511,7 +513,7 @@ class Backward {
   Workspace workspace;
   T* x = nullptr;                // a chunk's inputs, [image][row][column][channel]
   T *y = nullptr, *g = nullptr;  // its outputs and grad / D, [image][row][column][output]
-  T *silent_y = nullptr, *silent_g = nullptr, *one = nullptr;
+  T *silent_y = nullptr, *silent_g = nullptr, *bias_time = nullptr;
   T* sums = nullptr;
   std::int64_t* offsets = nullptr;
   static constexpr std::int64_t no_offsets[kGradInputs] = {};
@@ -523,7 +525,8 @@ class Backward {
 template <class T>
 void spiking_conv2d_backward(const ConvShape& shape, ConstView<T> input, const T* weight,
                              ConstView<T> output, const T* slope, ConstView<T> grad_output,
-                             View<T> grad_input, T* grad_weight, T* grad_bias, int threads) {
+                             View<T> grad_input, T* grad_weight, T* grad_bias, int threads,
+                             const Neuron& neuron) {
   check(shape);
   if (shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 ||
       shape.out_width == 0) {
@@ -541,16 +544,16 @@ void spiking_conv2d_backward(const ConvShape& shape, ConstView<T> input, const T
               grad_input.data[n * stride.n + c * stride.c + h * stride.h + w * stride.w] = 0;
     return;
   }
-  Backward<T>(shape, input, weight, output, slope, grad_output, grad_input, grad_weight, grad_bias,
-              threads)
+  Backward<T>(shape, neuron, input, weight, output, slope, grad_output, grad_input, grad_weight,
+              grad_bias, threads)
       .run();
 }
 
 template void spiking_conv2d_backward(const ConvShape&, ConstView<float>, const float*,
                                       ConstView<float>, const float*, ConstView<float>, View<float>,
-                                      float*, float*, int);
+                                      float*, float*, int, const Neuron&);
 template void spiking_conv2d_backward(const ConvShape&, ConstView<double>, const double*,
                                       ConstView<double>, const double*, ConstView<double>,
-                                      View<double>, double*, double*, int);
+                                      View<double>, double*, double*, int, const Neuron&);
 
 }  // namespace ttfs

@@ -33,19 +33,21 @@ constexpr std::int64_t kSlicePixels = 48;
 template <class T>
 class Forward {
  public:
-  Forward(const ConvShape& shape, ConstView<T> in, const T* weight_data, const T* bias_data,
-          double t_max, View<T> out, T* slopes, int thread_limit)
+  Forward(const ConvShape& shape, const Neuron& kind, ConstView<T> in, const T* weight_data,
+          const T* bias_data, double t_max, View<T> out, T* slopes, int thread_limit)
       : s(shape),
+        neuron(kind),
         k(kernels_of<T>(kernels())),
         input(in),
         output(out),
         slope(slopes),
         weight(weight_data),
         bias(bias_data),
-        horizon(static_cast<T>(std::exp(t_max))),
+        horizon(latest(kind, t_max)),
+        origin(static_cast<T>(kind.origin())),
         threads(std::max(thread_limit, 1)),
         channels(s.in_channels / s.groups),
-        weights(s, weight_data, bias_data),
+        weights(s, weight_data, bias_data, static_cast<T>(kind.slope)),
         max_events(round_up(weights.max_events(), kChunk) + kBlockGrain),
         tiling(s, kTileCosts),
         patch_rows(tiling.patch_rows()),
@@ -87,6 +89,12 @@ class Forward {
   }
 
  private:
+  /// The horizon. (Not -inf: F there would be 0 times it.)
+  static T latest(const Neuron& kind, double t_max) {
+    if (kind.on_values()) return static_cast<T>(std::exp(t_max));
+    return std::max(static_cast<T>(t_max), std::numeric_limits<T>::lowest());
+  }
+
   /// Of a work block's pixels: events, how many (-1: the pixel sees a NaN), and in [pixel][block] a
   /// bit for each output to be computed again.
   struct Events {
@@ -200,6 +208,10 @@ class Forward {
     copy_grid(k, input.data + row.image * input.stride.n + row.group * channels * input.stride.c,
               input.stride, s.in_height, s.in_width, channels, grid,
               std::numeric_limits<T>::infinity(), w.inputs);
+    if (neuron.on_values()) return;
+    // -0 becomes +0: the sort goes by the bits of a number.
+    const std::int64_t count = patch_rows * row_columns * channels;
+    for (std::int64_t i = 0; i < count; ++i) w.inputs[i] += T{0};
   }
 
   /// Calls body(inputs, first position, sum so far) for each row of what the tile with this corner
@@ -217,7 +229,9 @@ class Forward {
   /// Sorts the events of the tile with this corner: times and positions. Returns how many.
   std::int64_t sort_events(const T* corner, const Extent<T>& extent, const Scratch& w) const {
     const std::int64_t length = patch_columns * channels;
-    if (((patch_rows - 1) * row_columns + patch_columns) * channels <= kWordPositions) {
+    const bool negative = extent.least < 0;
+    if (!negative &&
+        ((patch_rows - 1) * row_columns + patch_columns) * channels <= kWordPositions) {
       const std::int64_t count =
           each_row(corner, [&](const T* inputs, std::uint32_t first, std::int64_t at) {
             return k.collect_words(inputs, length, first, horizon, extent.least, extent.most,
@@ -230,7 +244,8 @@ class Forward {
           return k.collect(inputs, length, first, horizon, w.unsorted_times + at,
                            w.unsorted_positions + at);
         });
-    k.sort(w.unsorted_times, w.unsorted_positions, count, w.times, w.positions);
+    (negative ? k.sort_signed : k.sort)(w.unsorted_times, w.unsorted_positions, count, w.times,
+                                        w.positions);
     return count;
   }
 
@@ -244,9 +259,9 @@ class Forward {
         w.rows[e] = row_of[w.positions[e]];
         w.members[e] = members_of[w.positions[e]];
       }
-      // The bias joins behind every event with z <= 1.
+      // The bias joins behind every event with t <= 0.
       const std::int64_t split =
-          bias_joins() ? std::upper_bound(w.times, w.times + count, T{1}) - w.times : count;
+          bias_joins() ? std::upper_bound(w.times, w.times + count, origin) - w.times : count;
       for (std::int64_t i = 0; i < row.rows; ++i)
         for (std::int64_t j = 0; j < std::min(tiling.tile.columns, row.columns - column); ++j) {
           const std::int64_t pixel = row.pixel + i * row.columns + column + j;
@@ -257,7 +272,7 @@ class Forward {
                                                                    j * column_stride);
           std::int64_t n = k.filter(w.times, w.rows, w.members, split, bit, shift, times, rows);
           if (bias_joins()) {
-            times[n] = 1;
+            times[n] = origin;
             rows[n++] = kRowUnit * static_cast<std::uint32_t>(weights.bias_row());
             n += k.filter(w.times + split, w.rows + split, w.members + split, count - split, bit,
                           shift, times + n, rows + n);
@@ -271,7 +286,7 @@ class Forward {
     }
   }
 
-  bool bias_joins() const { return bias && horizon > 1; }
+  bool bias_joins() const { return bias && horizon > origin; }
 
   /// Whether the receptive field from grid position (row, column) of a tile on holds a NaN.
   bool field_has_nan(const T* corner, std::int64_t row, std::int64_t column) const {
@@ -299,7 +314,8 @@ class Forward {
       k.sweep({e.times + pixel * max_events, e.time_to_chunk_end + pixel * max_events,
                e.rows + pixel * max_events, e.counts[pixel], packed,
                weights.initial_slope(row.group, b), weights.max_overshoot(row.group, b),
-               layout[b].width, horizon, values, slopes, mask});
+               layout[b].width, horizon, values, slopes, mask, initial_membrane, initial_error,
+               lower_bound});
     }
   }
 
@@ -356,6 +372,9 @@ class Forward {
     task.rows = events_of.rows + pixel * max_events;
     task.count = events_of.counts[pixel];
     task.horizon = horizon;
+    task.initial_slope = neuron.slope;
+    task.threshold = neuron.threshold;
+    task.origin = neuron.origin();
     // (The bias, if any, is one row more.)
     std::fill_n(w.field, weights.inputs(), std::numeric_limits<T>::infinity());
     for (std::int64_t e = 0; e < task.count; ++e) w.field[task.rows[e] / kRowUnit] = task.times[e];
@@ -376,12 +395,17 @@ class Forward {
   }
 
   const ConvShape s;
+  const Neuron neuron;
   const Kernels<T>& k;
   const ConstView<T> input;
   const View<T> output;
   T* const slope;
   const T *const weight, *const bias;
-  const T horizon;
+  const T horizon, origin;  // `origin` is where the bias spikes
+  // See SweepTask.
+  const T initial_membrane = static_cast<T>(0 - neuron.threshold);
+  const T initial_error = static_cast<T>(-std::max(std::abs(neuron.slope), neuron.threshold));
+  const T lower_bound = neuron.on_values() ? T{0} : -std::numeric_limits<T>::infinity();
   const int threads;
   const std::int64_t channels;
   PackedWeights<T> weights;
@@ -401,18 +425,25 @@ class Forward {
 
 template <class T>
 void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T* weight,
-                            const T* bias, double t_max, View<T> output, T* slope, int threads) {
+                            const T* bias, double t_max, View<T> output, T* slope, int threads,
+                            const Neuron& neuron) {
   check(shape);
   if (std::isnan(t_max)) throw std::invalid_argument("t_max is NaN; it must be a spike time");
-  require_spike_values(kernels_of<T>(kernels()), shape, input, threads);
+  if (!std::isfinite(neuron.slope) || !std::isfinite(neuron.threshold) ||
+      (neuron.on_values() ? neuron.threshold != 0 : !(neuron.threshold > 0)))
+    throw std::invalid_argument(
+        "a neuron has a slope below 0 and the threshold 0, or a slope of 0 or more and a threshold "
+        "above 0; both must be finite");
+  require_spikes(kernels_of<T>(kernels()), neuron, shape, input, threads);
   if (shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 || shape.out_width == 0)
     return;
-  Forward<T>(shape, input, weight, bias, t_max, output, slope, threads).run();
+  Forward<T>(shape, neuron, input, weight, bias, t_max, output, slope, threads).run();
 }
 
 template void spiking_conv2d_forward(const ConvShape&, ConstView<float>, const float*, const float*,
-                                     double, View<float>, float*, int);
+                                     double, View<float>, float*, int, const Neuron&);
 template void spiking_conv2d_forward(const ConvShape&, ConstView<double>, const double*,
-                                     const double*, double, View<double>, double*, int);
+                                     const double*, double, View<double>, double*, int,
+                                     const Neuron&);
 
 }  // namespace ttfs

@@ -48,9 +48,10 @@ BlockLayout::BlockLayout(std::int64_t groups, std::int64_t rows, std::vector<Blo
       blocks_(std::move(blocks)) {}
 
 template <class T>
-PackedWeights<T>::PackedWeights(const ConvShape& s, const T* weight, const T* bias)
+PackedWeights<T>::PackedWeights(const ConvShape& s, const T* weight, const T* bias, T slope)
     : weight_(weight),
       bias_(bias),
+      slope_(slope),
       outputs_(s.out_channels / s.groups),
       inputs_(fan_in(s)),
       layout_(s.groups, inputs_ + (bias ? 2 : 1), cut_blocks(outputs_, kBlock, kBlockGrain)) {}
@@ -79,7 +80,7 @@ void PackedWeights<T>::pack(const Kernels<T>& k, std::int64_t group, std::int64_
   std::fill(to + zero_row() * width, to + rows * width, T{0});
   k.transpose(from, inputs_, to, width, used, inputs_);
   T* slope = initial_slope(group, b);
-  std::fill(slope, slope + width, T{-1});
+  std::fill(slope, slope + width, slope_);
   T* overshoot = max_overshoot(group, b);
   std::fill(overshoot, overshoot + width, T{0});
   for (std::int64_t j = 0; j < used; ++j) {

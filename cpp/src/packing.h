@@ -57,7 +57,8 @@ class BlockLayout {
 template <class T>
 class PackedWeights {
  public:
-  PackedWeights(const ConvShape& shape, const T* weight, const T* bias);
+  /// `slope` is B before any event.
+  PackedWeights(const ConvShape& shape, const T* weight, const T* bias, T slope);
 
   /// Takes memory for what each block needs, and for all weights if they are packed ahead.
   void take(Workspace& workspace, bool ahead);
@@ -87,6 +88,7 @@ class PackedWeights {
 
  private:
   const T *weight_, *bias_;
+  T slope_;
   std::int64_t outputs_, inputs_;
   BlockLayout layout_;
   T *weights_ = nullptr, *initial_slope_ = nullptr, *max_overshoot_ = nullptr;

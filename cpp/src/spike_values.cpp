@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 #include <vector>
 
@@ -11,8 +12,8 @@
 namespace ttfs {
 
 template <class T>
-void require_spike_values(const Kernels<T>& k, const ConvShape& s, ConstView<T> input,
-                          int threads) {
+void require_spikes(const Kernels<T>& k, const Neuron& neuron, const ConvShape& s,
+                    ConstView<T> input, int threads) {
   struct Dimension {
     std::int64_t size, stride;
   };
@@ -43,6 +44,7 @@ void require_spike_values(const Kernels<T>& k, const ConvShape& s, ConstView<T> 
   const std::int64_t parts = ceil_div(merged[0].size, longest);
   // Handing out a short part costs more than reading it: a thread takes several.
   const std::int64_t batch = std::max<std::int64_t>(1, longest / merged[0].size);
+  const T bound = neuron.on_values() ? T{0} : -std::numeric_limits<T>::infinity();
   std::vector<unsigned char> bad(static_cast<std::size_t>(std::max(threads, 1)), 0);
   parallel_for(ceil_div(outer, batch) * parts, threads, [&](std::int64_t item, int worker) {
     const std::int64_t part = item % parts, from = item / parts * batch;
@@ -53,19 +55,25 @@ void require_spike_values(const Kernels<T>& k, const ConvShape& s, ConstView<T> 
               merged[static_cast<std::size_t>(i)].stride;
         rest /= merged[static_cast<std::size_t>(i)].size;
       }
-      if (k.any_not_positive(input.data + at, std::min(longest, merged[0].size - part * longest)))
+      const std::int64_t length = std::min(longest, merged[0].size - part * longest);
+      if (k.any_at_or_below(input.data + at, length, bound))
         bad[static_cast<std::size_t>(worker)] = 1;
     }
   });
-  if (std::find(bad.begin(), bad.end(), 1) != bad.end())
+  if (std::find(bad.begin(), bad.end(), 1) == bad.end()) return;
+  if (neuron.on_values())
     throw std::invalid_argument(
         "input holds a value that is not positive; spike values are z = exp(t) > 0 with t the "
         "spike time, +inf for a neuron that does not spike (ttfs_fast.encoding makes them from "
         "times or pixels)");
+  throw std::invalid_argument(
+      "input holds -inf; this neuron takes spike times t: any number, and +inf for a neuron that "
+      "does not spike");
 }
 
-template void require_spike_values(const Kernels<float>&, const ConvShape&, ConstView<float>, int);
-template void require_spike_values(const Kernels<double>&, const ConvShape&, ConstView<double>,
-                                   int);
+template void require_spikes(const Kernels<float>&, const Neuron&, const ConvShape&,
+                             ConstView<float>, int);
+template void require_spikes(const Kernels<double>&, const Neuron&, const ConvShape&,
+                             ConstView<double>, int);
 
 }  // namespace ttfs

@@ -1,4 +1,4 @@
-// Whether an input holds spike values.
+// Whether an input holds spike values, or spike times.
 #pragma once
 
 #include "kernels/table.h"
@@ -6,9 +6,10 @@
 
 namespace ttfs {
 
-/// Throws std::invalid_argument where some value is not positive (NaN passes).
+/// Throws std::invalid_argument where some value is not positive, or -infinity for neurons on spike
+/// times (NaN passes).
 template <class T>
-void require_spike_values(const Kernels<T>& k, const ConvShape& shape, ConstView<T> input,
-                          int threads);
+void require_spikes(const Kernels<T>& k, const Neuron& neuron, const ConvShape& shape,
+                    ConstView<T> input, int threads);
 
 }  // namespace ttfs

@@ -74,12 +74,13 @@ struct Layer {
   ttfs::Strides4 in() const { return dense(s.in_channels, s.in_height, s.in_width); }
   ttfs::Strides4 out() const { return dense(s.out_channels, s.out_height, s.out_width); }
 
-  void forward(Result<T>& r, int threads, double t_max = kInfinity) const {
+  void forward(Result<T>& r, int threads, double t_max = kInfinity,
+               const ttfs::Neuron& neuron = {}) const {
     r.output.resize(at(s.batch * out().n));
     r.slope.resize(r.output.size());
     ttfs::spiking_conv2d_forward<T>(s, {input.data(), in()}, weight.data(),
                                     bias.empty() ? nullptr : bias.data(), t_max,
-                                    {r.output.data(), out()}, r.slope.data(), threads);
+                                    {r.output.data(), out()}, r.slope.data(), threads, neuron);
   }
   void backward(Result<T>& r, int threads) const {
     r.grad_input.resize(input.size());
@@ -227,6 +228,24 @@ void test_refused_input_writes_nothing() {
     check_throws([&] { c.forward(r, 2); }, "not positive");
     check(r.output == before && r.slope == before, "a refused input has changed the output");
   }
+  // Spike times may be anything but -inf.
+  const ttfs::Neuron ramps{0, 1};
+  Result<T> r;
+  for (T good : {T(0), T(-0.0), T(-1), std::numeric_limits<T>::lowest()}) {
+    c.input.back() = good;
+    c.forward(r, 2, kInfinity, ramps);
+  }
+  c.input.back() = static_cast<T>(-kInfinity);
+  r.output.assign(r.output.size(), T(42));
+  const auto before = r.output;
+  check_throws([&] { c.forward(r, 2, kInfinity, ramps); }, "-inf");
+  check(r.output == before, "a refused input has changed the output");
+  c.input.back() = 1;
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const ttfs::Neuron& none : {ttfs::Neuron{0, 0}, ttfs::Neuron{-1, 1}, ttfs::Neuron{1, -1},
+                                   ttfs::Neuron{nan, 1}, ttfs::Neuron{0, kInfinity}})
+    check_throws([&] { c.forward(r, 2, kInfinity, none); }, "threshold");
+  check(r.output == before, "a refused neuron has changed the output");
 }
 
 /// Elements between those that the strides name are neither read nor written.

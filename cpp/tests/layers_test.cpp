@@ -52,6 +52,7 @@ struct Case {
   ttfs::ConvShape s;
   ttfs::Strides4 in, out;
   double t_max = kInfinity;
+  ttfs::Neuron neuron;
   bool has_bias = false;
   std::vector<T> input, weight, bias, grad;
 
@@ -69,7 +70,8 @@ void fill(Case<T>& c, bool ties, std::mt19937& random) {
   c.input.resize(at(c.s.batch * c.s.in_channels * c.s.in_height * c.s.in_width));
   for (T& z : c.input) {
     const double t = ties ? 0.25 * level(random) : 2.5 * uniform(random) - 0.5;
-    z = static_cast<T>(uniform(random) < 0.3 ? kInfinity : std::exp(t));
+    const double x = c.neuron.on_values() ? std::exp(t) : t;
+    z = static_cast<T>(uniform(random) < 0.3 ? kInfinity : x);
   }
   const double n = static_cast<double>(c.field());
   c.weight.resize(at(c.s.out_channels * c.field()));
@@ -81,7 +83,7 @@ void fill(Case<T>& c, bool ties, std::mt19937& random) {
 }
 
 template <class T>
-Case<T> random_case(std::mt19937& random) {
+Case<T> random_case(std::mt19937& random, const ttfs::Neuron& neuron = {}) {
   const auto pick = [&](int low, int high) {
     return std::uniform_int_distribution<std::int64_t>(low, high)(random);
   };
@@ -89,6 +91,7 @@ Case<T> random_case(std::mt19937& random) {
     return *(list.begin() + pick(0, static_cast<int>(list.size()) - 1));
   };
   Case<T> c;
+  c.neuron = neuron;
   ttfs::ConvShape& s = c.s;
   s.batch = pick(1, 4);
   s.groups = one_of({1, 1, 1, 2, 3});
@@ -130,11 +133,12 @@ Result<T> run(const Case<T>& c, int threads) {
   r.grad_weight.resize(c.weight.size());
   r.grad_bias.resize(c.bias.size());
   ttfs::spiking_conv2d_forward<T>(c.s, {c.input.data(), c.in}, c.weight.data(), c.bias_data(),
-                                  c.t_max, {r.output.data(), c.out}, r.slope.data(), threads);
+                                  c.t_max, {r.output.data(), c.out}, r.slope.data(), threads,
+                                  c.neuron);
   ttfs::spiking_conv2d_backward<T>(c.s, {c.input.data(), c.in}, c.weight.data(),
                                    {r.output.data(), c.out}, r.slope.data(), {c.grad.data(), c.out},
                                    {r.grad_input.data(), c.in}, r.grad_weight.data(),
-                                   r.grad_bias.data(), threads);
+                                   r.grad_bias.data(), threads, c.neuron);
   return r;
 }
 
@@ -195,17 +199,17 @@ void check_layer(const Case<T>& c, double tolerance, Count& count) {
       w.push_back(c.weight[at(m * c.field()) + i]);
     }
     if (c.has_bias) {
-      z.push_back(1);
+      z.push_back(static_cast<T>(c.neuron.origin()));
       w.push_back(c.bias[at(m)]);
     }
-    const auto spike =
-        ttfs::reference::neuron(z.data(), w.data(), static_cast<std::int64_t>(z.size()), c.t_max);
+    const auto spike = ttfs::reference::neuron(
+        z.data(), w.data(), static_cast<std::int64_t>(z.size()), c.t_max, c.neuron);
     const double out = static_cast<double>(r.output[at(o)]);
     const double slope = static_cast<double>(r.slope[at(d)]);
     if (!close(out, spike.value, tolerance)) {
       // Only a flat crossing, or one at the horizon, may differ, and only by rounding.
       const bool flat = std::min(std::abs(slope), std::abs(spike.slope)) < 1e-3;
-      const double horizon = std::exp(c.t_max);
+      const double horizon = c.neuron.on_values() ? std::exp(c.t_max) : c.t_max;
       const double finite = std::isinf(out) ? spike.value : out;
       check(flat || close(finite, horizon, 1e-4), "a spike value differs: " + std::to_string(out) +
                                                       " for " + std::to_string(spike.value));
@@ -227,7 +231,8 @@ void check_layer(const Case<T>& c, double tolerance, Count& count) {
       scale[at(field[i])] += std::abs(g * weight);
       grad_weight[at(m * c.field()) + i] -= g * (out - in);
     }
-    if (out > 1) grad_bias[at(m)] -= g * (out - 1);
+    const double origin = c.neuron.origin();
+    if (out > origin) grad_bias[at(m)] -= g * (out - origin);
   });
   const auto largest = [](const std::vector<double>& values) {
     double most = 1;
@@ -260,11 +265,15 @@ void check_counts(const Count& count) {
 }
 
 template <class T>
-void test_random_layers(std::mt19937& random, double tolerance) {
+void test_random_layers(std::mt19937& random, double tolerance, const ttfs::Neuron& neuron = {}) {
   Count count;
-  for (int repeat = 0; repeat < 40; ++repeat) check_layer(random_case<T>(random), tolerance, count);
+  for (int repeat = 0; repeat < 40; ++repeat)
+    check_layer(random_case<T>(random, neuron), tolerance, count);
   check_counts(count);
 }
+
+/// Ramps that add up to a fixed threshold, and to ones that fall.
+constexpr ttfs::Neuron kSisters[] = {{0, 1}, {1, 2}, {0.25, 1.5}};
 
 /// Layers whose events and rows do not fit in the scratch memory at once: the forward pass takes
 /// several work blocks, the backward pass several bands of rows that overlap.
@@ -299,8 +308,8 @@ void test_avx_sets_agree(std::mt19937& random) {
   for (const char* name : {"avx2", "avx512"})
     if (std::find(sets.begin(), sets.end(), name) == sets.end()) return;
   const std::string before = ttfs::instruction_set();
-  for (int repeat = 0; repeat < 20; ++repeat) {
-    const Case<T> c = random_case<T>(random);
+  for (int repeat = 0; repeat < 32; ++repeat) {
+    const Case<T> c = random_case<T>(random, repeat < 20 ? ttfs::Neuron{} : kSisters[repeat % 3]);
     ttfs::set_instruction_set("avx2");
     const Result<T> narrow = run(c, 2);
     ttfs::set_instruction_set("avx512");
@@ -478,6 +487,10 @@ int main() {
   test_random_layers<float>(random, 3e-5);
   test_large_layer<double>(random, 1e-9, 1, 3, 1);
   test_large_layer<float>(random, 3e-5, 2, 4, 3);
+  for (const ttfs::Neuron& neuron : kSisters) {
+    test_random_layers<double>(random, 1e-9, neuron);
+    test_random_layers<float>(random, 3e-5, neuron);
+  }
   test_avx_sets_agree<double>(random);
   test_avx_sets_agree<float>(random);
   test_nan();

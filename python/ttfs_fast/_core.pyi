@@ -87,6 +87,8 @@ def conv2d_forward(
     output: NDArray[Any],
     slope: NDArray[Any],
     threads: int,
+    initial_slope: float = -1.0,
+    threshold: float = 0.0,
 ) -> None: ...
 def conv2d_backward(
     input: NDArray[Any],
@@ -102,6 +104,8 @@ def conv2d_backward(
     grad_weight: NDArray[Any] | None,
     grad_bias: NDArray[Any] | None,
     threads: int,
+    initial_slope: float = -1.0,
+    threshold: float = 0.0,
 ) -> None: ...
 def max_pool2d_forward(
     input: NDArray[Any],

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ttfs_fast._overrides import overridable
 from ttfs_fast._untrusted import parse_json
+from ttfs_fast.neurons import NEURONS
 
 Polarity = Literal["bright-first", "dark-first", "both"]
 
@@ -165,8 +166,11 @@ def encoding_of(model: nn.Module, encoding: Encoding | None = None) -> Encoding:
     TypeError
         If what is given is no `Encoding`.
     ValueError
-        If none is given and the network carries none.
+        If none is given and the network carries none, or if a layer takes spike times and is not
+        inside a :class:`ttfs_fast.nn.OnTimes`.
     """
+    if isinstance(model, nn.Module):
+        _refuse_bare_times(model)
     found = encoding if encoding is not None else getattr(model, "encoding", None)
     if isinstance(found, Encoding):
         return found
@@ -179,6 +183,21 @@ def encoding_of(model: nn.Module, encoding: Encoding | None = None) -> Encoding:
         "encoding=ttfs_fast.encoding.Encoding(alpha=..., polarity=...), or set the network's "
         "attribute `encoding` to one"
     )
+
+
+def _refuse_bare_times(module: nn.Module, name: str = "") -> None:
+    """Refuses a network that would take the spike values of an encoding for spike times."""
+    if getattr(module, "gives_values", False):
+        return
+    neuron = getattr(module, "neuron", "n-lif")
+    if isinstance(neuron, str) and neuron in NEURONS and NEURONS[neuron].on_times:
+        raise ValueError(
+            f"{name or type(module).__name__} has neuron={neuron!r} and takes spike times, but an "
+            "encoding gives spike values z = exp(t): put the layers on spike times into a "
+            "ttfs_fast.nn.OnTimes, which translates"
+        )
+    for child_name, child in module.named_children():
+        _refuse_bare_times(child, f"{name}.{child_name}" if name else child_name)
 
 
 @overridable

@@ -1,7 +1,8 @@
 """Spiking layers as functions, in the spirit and with the signatures of torch.nn.functional.
 
-All of them work on spike values ``z = exp(t) > 0``, where ``t`` is the spike time in units of the
-synaptic time constant; a neuron that never spikes has ``z = inf``.
+They work on spike values ``z = exp(t) > 0``, where ``t`` is the spike time in units of the synaptic
+time constant; a neuron that never spikes has ``z = inf``. With the `neuron` "rel-psp" or
+"falling-threshold" they work on spike times ``t`` instead.
 :func:`ttfs_fast.encoding.times_to_values` and its relatives translate.
 
 References
@@ -21,13 +22,19 @@ from torch.autograd import forward_ad
 
 from ttfs_fast import ops
 from ttfs_fast._overrides import overridable
-from ttfs_fast.encoding import check_spike_values
+from ttfs_fast.encoding import check_spike_values, has_values
 from ttfs_fast.geometry import IntPair, checked_pair, conv_sizes, whole_numbers
+from ttfs_fast.neurons import NeuronName, neuron_of
 
 
 @overridable
 def spiking_linear(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, *, t_max: float = math.inf
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    t_max: float = math.inf,
+    neuron: NeuronName = "n-lif",
 ) -> Tensor:
     """Spike values of a fully connected layer of non-leaky integrate-and-fire neurons.
 
@@ -36,6 +43,12 @@ def spiking_linear(
         z_j = sum_{i in C} w_ji z_i / (sum_{i in C} w_ji - 1),
 
     where the causal set C holds the inputs that spike before it (equation 4).
+
+    Other neurons take and give spike times t. Theirs is the first t from below at which ::
+
+        sum_{i: t_i < t} w_ji (t - t_i) + slope t - threshold = 0,
+
+    that is ``t_j = (threshold + sum_{i in C} w_ji t_i) / (sum_{i in C} w_ji + slope)``.
 
     Parameters
     ----------
@@ -48,16 +61,20 @@ def spiking_linear(
         Shape (M,): the weights of one more input, which spikes at t = 0 (z = 1).
     t_max : float
         The horizon: spikes later than this time are treated as no spike (inf).
+    neuron : {"n-lif", "rel-psp", "falling-threshold"}
+        ``"rel-psp"`` has slope 0 and threshold 1, ``"falling-threshold"`` slope 1 and threshold 2.
+        Both take spike times, any numbers, ``inf`` for silence, and give spike times.
 
     Returns
     -------
     Tensor
-        Spike values, shape (..., M), ``inf`` where a neuron does not spike.
+        Spike values, or spike times, shape (..., M), ``inf`` where a neuron does not spike.
 
     Raises
     ------
     ValueError
-        If some input is zero or negative, or `t_max` is NaN.
+        If some input is zero or negative (for spike times: -inf), `t_max` is NaN, or there is no
+        such neuron.
     TypeError
         If a tensor is not float32 or float64, or the types differ.
     RuntimeError
@@ -67,7 +84,16 @@ def spiking_linear(
     -----
     Differentiable once in `input`, `weight` and `bias`: ``dz_j / dz_i = w_ji / D_j`` and
     ``dz_j / dw_ji = (z_i - z_j) / D_j`` for i in C, with ``D_j = sum_{i in C} w_ji - 1``; silent
-    neurons and silent inputs get no gradient.
+    neurons and silent inputs get no gradient. With spike times the same holds for t instead of z
+    and ``D_j = sum_{i in C} w_ji + slope``.
+
+    References
+    ----------
+    M. Zhang et al., "Rectified Linear Postsynaptic Potential Function for Backpropagation in Deep
+    Spiking Neural Networks", IEEE TNNLS, 2021 (arXiv 2003.11837): ``"rel-psp"``.
+    W. Wei et al., "Temporal-Coded Spiking Neural Networks with Dynamic Firing Threshold: Learning
+    with Event-Driven Backpropagation", ICCV 2023: the threshold 2 - t. (Its neurons also wait for
+    t = 1.)
 
     Examples
     --------
@@ -75,10 +101,13 @@ def spiking_linear(
     >>> z = torch.tensor([1.0, 2.0])
     >>> ttfs_fast.spiking_linear(z, torch.tensor([[2.0, 1.0], [0.5, 0.25]]))
     tensor([2., inf])
+    >>> t = torch.tensor([0.0, 1.0])
+    >>> ttfs_fast.spiking_linear(t, torch.tensor([[0.5, 1.5]]), neuron="rel-psp")
+    tensor([1.2500])
     """
     if ops.in_trace():
-        return ops.traced_linear(input, weight, bias, t_max)
-    input, weight, bias, t_max = _checked("spiking_linear", input, weight, bias, t_max)
+        return ops.traced_linear(input, weight, bias, t_max, neuron)
+    input, weight, bias, t_max = _checked("spiking_linear", input, weight, bias, t_max, neuron)
     if input.dim() == 0 or weight.dim() != 2:
         raise RuntimeError(
             "spiking_linear takes an input of shape (..., N) and a weight of shape (M, N); got "
@@ -94,7 +123,7 @@ def spiking_linear(
     rows = input
     if input.dim() != 2:
         rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
-    z: Tensor = ops.linear(rows, weight, bias, t_max)[0]
+    z: Tensor = ops.linear(rows, weight, bias, t_max, neuron)[0]
     return z if input.dim() == 2 else z.reshape(*input.shape[:-1], weight.shape[0])
 
 
@@ -109,6 +138,7 @@ def spiking_conv2d(
     groups: int = 1,
     *,
     t_max: float = math.inf,
+    neuron: NeuronName = "n-lif",
 ) -> Tensor:
     """Spike values of a convolution layer of non-leaky integrate-and-fire neurons.
 
@@ -134,6 +164,8 @@ def spiking_conv2d(
         As torch.
     t_max : float
         The horizon: spikes later than this time are treated as no spike (inf).
+    neuron : {"n-lif", "rel-psp", "falling-threshold"}
+        As :func:`spiking_linear`.
 
     Returns
     -------
@@ -157,9 +189,11 @@ def spiking_conv2d(
     """
     if ops.in_trace():
         mode, pads = (padding, 0) if isinstance(padding, str) else ("", padding)
-        return ops.traced_conv2d(input, weight, bias, stride, pads, mode, dilation, groups, t_max)
+        return ops.traced_conv2d(
+            input, weight, bias, stride, pads, mode, dilation, groups, t_max, neuron
+        )
     name = "spiking_conv2d"
-    input, weight, bias, t_max = _checked(name, input, weight, bias, t_max)
+    input, weight, bias, t_max = _checked(name, input, weight, bias, t_max, neuron)
     if input.dim() not in (3, 4) or weight.dim() != 4:
         raise RuntimeError(
             f"{name} takes a 3-D (unbatched) or 4-D (batched) input and a 4-D weight; got shapes "
@@ -185,7 +219,9 @@ def spiking_conv2d(
         raise RuntimeError(f"{name}: the kernel must not be empty; got {kernel}")
     before, output_size = conv_sizes(name, tuple(input.shape[-2:]), kernel, steps, padding, holes)
     batch = input if input.dim() == 4 else input[None]
-    z: Tensor = ops.conv2d(batch, weight, bias, steps, before, holes, groups, t_max, output_size)[0]
+    z: Tensor = ops.conv2d(
+        batch, weight, bias, steps, before, holes, groups, t_max, output_size, neuron
+    )[0]
     return z if input.dim() == 4 else z[0]
 
 
@@ -268,7 +304,7 @@ def spiking_max_pool2d(
 
 
 @overridable
-def spiking_delay(input: Tensor, delay: Tensor) -> Tensor:
+def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif") -> Tensor:
     """Spikes that arrive later: each channel's spike values times exp(delay).
 
     Parameters
@@ -279,6 +315,8 @@ def spiking_delay(input: Tensor, delay: Tensor) -> Tensor:
     delay : Tensor
         Delay of each channel or feature, shape (C,) or (F,), of the same type, in units of the
         synaptic time constant. A negative one counts as 0.
+    neuron : {"n-lif", "rel-psp", "falling-threshold"}
+        Whose spikes they are. For the last two `input` holds spike times, and the delay is added.
 
     Returns
     -------
@@ -288,7 +326,7 @@ def spiking_delay(input: Tensor, delay: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If some input is zero or negative.
+        If some input is zero or negative (for spike times: -inf), or there is no such neuron.
     TypeError
         If a tensor is not float32 or float64, or the types differ.
     RuntimeError
@@ -323,9 +361,15 @@ def spiking_delay(input: Tensor, delay: Tensor) -> Tensor:
             f"{tuple(input.shape)} it must be ({input.shape[axis]},), one for each "
             f"{'feature' if input.dim() < 3 else 'channel'}"
         )
-    check_spike_values(input)
+    on_times = neuron_of(neuron).on_times
     kept: Tensor = _NotNegative.apply(delay)  # type: ignore[no-untyped-call]
-    factor = kept.exp().view(-1, *[1] * (input.dim() - 1 - axis))
+    kept = kept.view(-1, *[1] * (input.dim() - 1 - axis))
+    if on_times:
+        if has_values(input) and bool((input == -math.inf).any()):
+            raise ValueError(f"{name}: a spike time is -inf; it must be a number, inf where silent")
+        return input + torch.where(input == math.inf, 0, kept)
+    check_spike_values(input)
+    factor = kept.exp()
     # inf never meets the factor: its gradient, 0 times inf, would be NaN.
     silent = input == math.inf
     return torch.where(silent, input, torch.where(silent, 1, input) * factor)
@@ -346,11 +390,12 @@ class _NotNegative(torch.autograd.Function):
 
 
 def _checked(
-    name: str, input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
+    name: str, input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float, neuron: str
 ) -> tuple[Tensor, Tensor, Tensor | None, float]:
     _check_types(name, input=input, weight=weight, bias=bias)
     if math.isnan(t_max):
         raise ValueError(f"{name}: t_max is NaN; it must be a time, or inf for no horizon")
+    neuron_of(neuron)
     return input, weight, bias, float(t_max)
 
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ttfs_fast.functional import spiking_conv2d, spiking_max_pool2d
 from ttfs_fast.geometry import IntPair, pair
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d, refuse_sisters
 
 Model = TypeVar("Model", bound=nn.Module)
 Normalization = Literal["batch", "mean", "none"]
@@ -873,6 +873,7 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
     if not isinstance(reference, ReferenceSpikes):
         return None
     total = 0.0
+    refuse_sisters(plain, "a layer with a horizon")
     if isinstance(plain, SpikingConv2d | SpikingLinear) and plain.bias is not None:
         sums = plain.weight.double().flatten(1).sum(1) + plain.bias.double()
         sizes = plain.weight.double().abs().flatten(1).sum(1)

@@ -10,24 +10,33 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, refuse_sisters
 
 Layer = SpikingLinear | SpikingConv2d
 Neurons = Layer | HorizonLinear | HorizonConv2d
 """The modules that hold neurons, those with a horizon before they are folded, too."""
 
 
-def spiking_layers(model: nn.Module) -> dict[str, Layer]:
+def spiking_layers(model: nn.Module, *, any_neuron: bool = False) -> dict[str, Layer]:
     """The layers of a network that hold neurons, by name, in the order of the modules.
 
     Pooling layers have no neurons: they pass spikes on. A layer that is used at two places is
     listed once, by the first name.
 
+    Parameters
+    ----------
+    model : Module
+    any_neuron : bool
+        Whether layers on spike times are wanted, too. Without, they are refused.
+
     Raises
     ------
     ValueError
-        If the model has no such layer, or one with a horizon that is not folded.
+        If the model has no such layer, one with a horizon that is not folded, or one on spike times
+        that is not wanted.
     """
+    if not any_neuron:
+        refuse_sisters(model, "this analysis")
     for name, module in model.named_modules():
         if isinstance(module, HorizonLinear | HorizonConv2d):
             raise ValueError(

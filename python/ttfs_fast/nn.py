@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ttfs_fast import functional
+from ttfs_fast.encoding import values_to_times
 from ttfs_fast.geometry import IntPair, pair, whole_numbers
 from ttfs_fast.init import spiking_uniform_
+from ttfs_fast.neurons import NeuronName, neuron_of
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -32,6 +34,29 @@ def is_computed(layer: nn.Module, name: str) -> bool:
     return value is not None and not isinstance(value, nn.Parameter)
 
 
+def refuse_sisters(model: nn.Module, what: str) -> None:
+    """Refuse layers whose neurons are others than the n-LIF neuron.
+
+    Parameters
+    ----------
+    model : Module
+        A layer, or what holds layers.
+    what : str
+        What is made of n-LIF neurons only, for the message.
+
+    Raises
+    ------
+    ValueError
+        If there is one; the message names it.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _SpikingLayer | Delay) and module.neuron != "n-lif":
+            raise ValueError(
+                f"{what} is made of n-LIF neurons only; {name or type(module).__name__} has "
+                f"neuron={module.neuron!r}"
+            )
+
+
 def _plain(size: IntPair) -> IntPair:
     """A size in the form in which it was given, with Python's numbers for numpy's."""
     numbers = whole_numbers(size)
@@ -43,19 +68,22 @@ class _SpikingLayer(nn.Module):
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+    neuron: NeuronName = "n-lif"  # also of a layer that was pickled before it had one
 
     def __init__(
         self,
         weight_shape: tuple[int, ...],
         bias: bool,
         t_max: float,
+        neuron: NeuronName,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
         super().__init__()
         if math.isnan(t_max):
             raise ValueError("t_max is NaN; it must be a time, or inf for no horizon")
-        self.t_max = float(t_max)
+        neuron_of(neuron)
+        self.t_max, self.neuron = float(t_max), neuron
         self.weight = nn.Parameter(torch.empty(weight_shape, device=device, dtype=dtype))
         if bias:
             self.bias = nn.Parameter(torch.empty(weight_shape[0], device=device, dtype=dtype))
@@ -69,8 +97,9 @@ class _SpikingLayer(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def _horizon(self) -> str:
-        return "" if self.t_max == math.inf else f", t_max={self.t_max}"
+    def _options(self) -> str:
+        text = "" if self.t_max == math.inf else f", t_max={self.t_max}"
+        return text if self.neuron == "n-lif" else f"{text}, neuron={self.neuron!r}"
 
 
 class SpikingLinear(_SpikingLayer):
@@ -84,6 +113,8 @@ class SpikingLinear(_SpikingLayer):
         Whether every neuron has one more input, which spikes at t = 0.
     t_max : float
         The horizon: spikes later than this time are treated as no spike (inf).
+    neuron : {"n-lif", "rel-psp", "falling-threshold"}
+        Its neurons: the default takes and gives spike values, the others spike times.
     device, dtype
         As :class:`torch.nn.Linear`.
 
@@ -114,21 +145,24 @@ class SpikingLinear(_SpikingLayer):
         bias: bool = True,
         *,
         t_max: float = math.inf,
+        neuron: NeuronName = "n-lif",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         _check_sizes(in_features=in_features, out_features=out_features)
         in_features, out_features = index(in_features), index(out_features)
         self.in_features, self.out_features = in_features, out_features
-        super().__init__((out_features, in_features), bias, t_max, device, dtype)
+        super().__init__((out_features, in_features), bias, t_max, neuron, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        return functional.spiking_linear(input, self.weight, self.bias, t_max=self.t_max)
+        return functional.spiking_linear(
+            input, self.weight, self.bias, t_max=self.t_max, neuron=self.neuron
+        )
 
     def extra_repr(self) -> str:
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}{self._horizon()}"
+            f"bias={self.bias is not None}{self._options()}"
         )
 
 
@@ -143,6 +177,8 @@ class SpikingConv2d(_SpikingLayer):
         Whether every neuron has one more input, which spikes at t = 0.
     t_max : float
         The horizon: spikes later than this time are treated as no spike (inf).
+    neuron : {"n-lif", "rel-psp", "falling-threshold"}
+        Its neurons: the default takes and gives spike values, the others spike times.
     device, dtype
         As :class:`torch.nn.Conv2d`.
 
@@ -177,6 +213,7 @@ class SpikingConv2d(_SpikingLayer):
         bias: bool = True,
         *,
         t_max: float = math.inf,
+        neuron: NeuronName = "n-lif",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -194,7 +231,7 @@ class SpikingConv2d(_SpikingLayer):
         self.dilation: tuple[int, int] = pair(dilation)
         self.groups = groups
         shape = (out_channels, in_channels // groups, *self.kernel_size)
-        super().__init__(shape, bias, t_max, device, dtype)
+        super().__init__(shape, bias, t_max, neuron, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         return functional.spiking_conv2d(
@@ -206,6 +243,7 @@ class SpikingConv2d(_SpikingLayer):
             self.dilation,
             self.groups,
             t_max=self.t_max,
+            neuron=self.neuron,
         )
 
     def extra_repr(self) -> str:
@@ -219,7 +257,7 @@ class SpikingConv2d(_SpikingLayer):
             text += f", groups={self.groups}"
         if self.bias is None:
             text += ", bias=False"
-        return text + self._horizon()
+        return text + self._options()
 
 
 class SpikingMaxPool2d(nn.Module):
@@ -262,6 +300,58 @@ class SpikingMaxPool2d(nn.Module):
         )
 
 
+class OnTimes(nn.Sequential):
+    """Layers on spike times within a network on spike values: its input and output are values.
+
+    An encoding, the losses and whatever runs a network on images work with spike values z = exp(t).
+    Layers whose `neuron` is "rel-psp" or "falling-threshold" take and give spike times t. Inside
+    this module they do; it translates before the first and behind the last.
+
+    Parameters
+    ----------
+    *layers : Module
+        As :class:`torch.nn.Sequential`. SpikingConv2d, SpikingLinear and Delay on spike times;
+        pools and nn.Flatten take either.
+
+    Raises
+    ------
+    ValueError
+        If a layer works on spike values; the message names it.
+
+    Notes
+    -----
+    In float32 a spike time above 88.7 has no spike value and leaves as silence. Silent outputs get
+    no gradient.
+
+    Examples
+    --------
+    >>> import torch, ttfs_fast.nn as snn
+    >>> model = snn.OnTimes(snn.SpikingLinear(784, 10, neuron="rel-psp"))
+    >>> model(torch.rand(32, 784).exp()).shape
+    torch.Size([32, 10])
+    """
+
+    gives_values = True  # for encoding_of
+
+    def __init__(self, *layers: Any) -> None:
+        super().__init__(*layers)
+        for name, module in self.named_modules():
+            if isinstance(module, OnTimes) and module is not self:
+                raise ValueError(f"OnTimes translates once; {name} is another OnTimes")
+            on_values = isinstance(module, _SpikingLayer | Delay) and module.neuron == "n-lif"
+            if on_values:
+                raise ValueError(
+                    f"OnTimes holds layers on spike times; {name} has neuron='n-lif': give it "
+                    "another neuron, or leave it outside"
+                )
+
+    def forward(self, input: Tensor) -> Tensor:
+        times: Tensor = super().forward(values_to_times(input))  # type: ignore[no-untyped-call]
+        silent = times == math.inf
+        # inf never meets exp: its gradient, 0 times inf, would be NaN.
+        return torch.where(silent, times, torch.where(silent, 0, times).exp())
+
+
 class Delay(nn.Module):
     """One learnable delay of 0 or more for each channel or feature.
 
@@ -275,6 +365,8 @@ class Delay(nn.Module):
     initial : float
         The delay that every channel starts with, in units of the synaptic time constant; 0 or
         above.
+    neuron : {"n-lif", "rel-psp", "falling-threshold"}
+        Whose spikes it delays: the default multiplies spike values, the others add to spike times.
     device, dtype
         As :class:`torch.nn.Linear`.
 
@@ -309,12 +401,14 @@ class Delay(nn.Module):
     """
 
     delay: nn.Parameter
+    neuron: NeuronName = "n-lif"  # also of one that was pickled before it had one
 
     def __init__(
         self,
         num_features: int,
         initial: float = 0.0,
         *,
+        neuron: NeuronName = "n-lif",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -322,7 +416,8 @@ class Delay(nn.Module):
         _check_sizes(num_features=num_features)
         if not (math.isfinite(initial) and initial >= 0):
             raise ValueError(f"initial is {initial}; a delay must be finite and 0 or above")
-        self.num_features, self.initial = index(num_features), float(initial)
+        neuron_of(neuron)
+        self.num_features, self.initial, self.neuron = index(num_features), float(initial), neuron
         self.delay = nn.Parameter(torch.empty(self.num_features, device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -335,7 +430,7 @@ class Delay(nn.Module):
         return self.delay.detach().clamp(min=0)
 
     def forward(self, input: Tensor) -> Tensor:
-        return functional.spiking_delay(input, self.delay)
+        return functional.spiking_delay(input, self.delay, neuron=self.neuron)
 
     @torch.no_grad()
     def to_neurons(self, *, maps: bool) -> SpikingConv2d | SpikingLinear:
@@ -356,7 +451,13 @@ class Delay(nn.Module):
         SpikingConv2d or SpikingLinear
             Without bias. Delays below 2^-22 become 2^-22 in float32 (2^-51 in float64), which
             rounding does not tell from 0, since a delay of 0 would take an infinite weight.
+
+        Raises
+        ------
+        ValueError
+            If it delays spike times.
         """
+        refuse_sisters(self, "a delay by neurons")
         least = 2 * torch.finfo(self.delay.dtype).eps
         weight = 1 / -torch.expm1(-self.delays().clamp(min=least))
         like: dict[str, Any] = {"bias": False, "device": weight.device, "dtype": weight.dtype}
@@ -372,4 +473,5 @@ class Delay(nn.Module):
 
     def extra_repr(self) -> str:
         text = f"{self.num_features}"
-        return text if self.initial == 0 else f"{text}, initial={self.initial:g}"
+        text = text if self.initial == 0 else f"{text}, initial={self.initial:g}"
+        return text if self.neuron == "n-lif" else f"{text}, neuron={self.neuron!r}"

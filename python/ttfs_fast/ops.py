@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ttfs_fast import _core, reference
 from ttfs_fast.gpu import dispatch
+from ttfs_fast.neurons import NEURONS, NeuronName
 
 Size = Sequence[int]
 
@@ -28,6 +29,12 @@ def _array(tensor: Tensor | None) -> Any:
         return None
     tensor = tensor.detach()
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
+
+
+def _start(neuron: str) -> tuple[float, float]:
+    """The core's last two arguments: F before any input is slope x - threshold."""
+    kind = NEURONS[neuron]
+    return kind.slope, kind.threshold
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:
@@ -53,11 +60,12 @@ def conv2d(
     groups: int,
     t_max: float,
     output_size: Size,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor]:
     """Spike values (N, M, H, W) and slopes D (N, H, W, M); `padding` is at the top and left."""
     if input.device.type != "cpu":
         return reference.conv2d_forward(
-            input, weight, bias, stride, padding, dilation, groups, t_max, output_size
+            input, weight, bias, stride, padding, dilation, groups, t_max, output_size, neuron
         )
     z, slope = _conv2d_outputs(input, weight, output_size)
     _core.conv2d_forward(
@@ -72,6 +80,7 @@ def conv2d(
         _array(z),
         _array(slope),
         torch.get_num_threads(),
+        *_start(neuron),
     )
     return z, slope
 
@@ -93,6 +102,7 @@ def _(
     groups: int,
     t_max: float,
     output_size: Size,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor]:
     return _conv2d_outputs(input, weight, output_size)
 
@@ -110,11 +120,12 @@ def conv2d_backward(
     groups: int,
     need_input: bool,
     need_weight: bool,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input, weight and bias; empty tensors for what is not needed."""
     if input.device.type != "cpu":
         grads = reference.conv2d_backward(
-            grad, input, weight, z, slope, stride, padding, dilation, groups
+            grad, input, weight, z, slope, stride, padding, dilation, groups, neuron
         )
         return _drop_unneeded(grads, need_input, need_weight)
     grad_input, grad_weight, grad_bias = _gradients(input, weight, need_input, need_weight)
@@ -132,6 +143,7 @@ def conv2d_backward(
         _array(grad_weight) if need_weight else None,
         _array(grad_bias) if need_weight else None,
         torch.get_num_threads(),
+        *_start(neuron),
     )
     return grad_input, grad_weight, grad_bias
 
@@ -167,32 +179,39 @@ def _(
     groups: int,
     need_input: bool,
     need_weight: bool,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _gradients(input, weight, need_input, need_weight)
 
 
 def _conv2d_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, bias, stride, padding, dilation, groups, _, _ = inputs
+    input, weight, bias, stride, padding, dilation, groups, _, _, neuron = inputs
     z, slope = output
     ctx.mark_non_differentiable(slope)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(input, weight, z, slope)
     ctx.has_bias = bias is not None
     ctx.geometry = (stride, padding, dilation, groups)
+    ctx.neuron = neuron
 
 
 def _conv2d_gradient(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 9
+        return (None,) * 10
     need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
     grad_input, grad_weight, grad_bias = conv2d_backward(
-        grad, *ctx.saved_tensors, *ctx.geometry, need_input, need_weight or need_bias
+        grad,
+        *ctx.saved_tensors,
+        *ctx.geometry,
+        need_input,
+        need_weight or need_bias,
+        ctx.neuron,
     )
     return (
         grad_input if need_input else None,
         grad_weight if need_weight else None,
         grad_bias if need_bias else None,
-        *(None,) * 6,
+        *(None,) * 7,
     )
 
 
@@ -204,11 +223,11 @@ conv2d.register_autograd(_conv2d_gradient, setup_context=_conv2d_setup)
 
 @torch.library.custom_op("ttfs_fast::spiking_linear", mutates_args=())
 def linear(
-    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
+    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float, neuron: str = "n-lif"
 ) -> tuple[Tensor, Tensor]:
     """Spike values and slopes D (N, M) of input (N, K), weight (M, K): one receptive field."""
     if input.device.type != "cpu":
-        return reference.linear_forward(input, weight, bias, t_max)
+        return reference.linear_forward(input, weight, bias, t_max, neuron)
     z, slope = _linear_outputs(input, weight)
     _core.conv2d_forward(
         _array(input[:, :, None, None]),
@@ -222,6 +241,7 @@ def linear(
         _array(z[:, :, None, None]),
         _array(slope[:, None, None, :]),
         torch.get_num_threads(),
+        *_start(neuron),
     )
     return z, slope
 
@@ -232,7 +252,9 @@ def _linear_outputs(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @linear.register_fake
-def _(input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float) -> tuple[Tensor, Tensor]:
+def _(
+    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float, neuron: str = "n-lif"
+) -> tuple[Tensor, Tensor]:
     return _linear_outputs(input, weight)
 
 
@@ -245,10 +267,11 @@ def linear_backward(
     slope: Tensor,
     need_input: bool,
     need_weight: bool,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input, weight and bias; empty tensors for what is not needed."""
     if input.device.type != "cpu":
-        grads = reference.linear_backward(grad, input, weight, z, slope)
+        grads = reference.linear_backward(grad, input, weight, z, slope, neuron)
         return _drop_unneeded(grads, need_input, need_weight)
     grad_input, grad_weight, grad_bias = _gradients(input, weight, need_input, need_weight)
     _core.conv2d_backward(
@@ -265,6 +288,7 @@ def linear_backward(
         _array(grad_weight[:, :, None, None]) if need_weight else None,
         _array(grad_bias) if need_weight else None,
         torch.get_num_threads(),
+        *_start(neuron),
     )
     return grad_input, grad_weight, grad_bias
 
@@ -278,29 +302,32 @@ def _(
     slope: Tensor,
     need_input: bool,
     need_weight: bool,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _gradients(input, weight, need_input, need_weight)
 
 
 def _linear_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, _, _ = inputs
+    input, weight, _, _, neuron = inputs
     z, slope = output
     ctx.mark_non_differentiable(slope)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(input, weight, z, slope)
+    ctx.neuron = neuron
 
 
 def _linear_gradient(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 4
+        return (None,) * 5
     need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
     grad_input, grad_weight, grad_bias = linear_backward(
-        grad, *ctx.saved_tensors, need_input, need_weight or need_bias
+        grad, *ctx.saved_tensors, need_input, need_weight or need_bias, ctx.neuron
     )
     return (
         grad_input if need_input else None,
         grad_weight if need_weight else None,
         grad_bias if need_bias else None,
+        None,
         None,
     )
 
@@ -462,7 +489,13 @@ def _conv2d_on_gpu(
     groups: int,
     t_max: float,
     output_size: Size,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor]:
+    if neuron != "n-lif":
+        dispatch.warn_of_plain_torch(neuron)
+        return reference.conv2d_forward(
+            input, weight, bias, stride, padding, dilation, groups, t_max, output_size, neuron
+        )
     z, slope = _conv2d_outputs(input, weight, output_size)
     dispatch.conv2d_forward(input, weight, bias, stride, padding, dilation, groups, t_max, z, slope)
     return z, slope
@@ -480,7 +513,13 @@ def _conv2d_backward_on_gpu(
     groups: int,
     need_input: bool,
     need_weight: bool,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if neuron != "n-lif":
+        found = reference.conv2d_backward(
+            grad, input, weight, z, slope, stride, padding, dilation, groups, neuron
+        )
+        return _drop_unneeded(found, need_input, need_weight)
     grads = _gradients(input, weight, need_input, need_weight)
     needed = _needed(grads, need_input, need_weight)
     dispatch.conv2d_backward(
@@ -490,8 +529,11 @@ def _conv2d_backward_on_gpu(
 
 
 def _linear_on_gpu(
-    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
+    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float, neuron: str = "n-lif"
 ) -> tuple[Tensor, Tensor]:
+    if neuron != "n-lif":
+        dispatch.warn_of_plain_torch(neuron)
+        return reference.linear_forward(input, weight, bias, t_max, neuron)
     z, slope = _linear_outputs(input, weight)
     dispatch.linear_forward(input, weight, bias, t_max, z, slope)
     return z, slope
@@ -505,7 +547,11 @@ def _linear_backward_on_gpu(
     slope: Tensor,
     need_input: bool,
     need_weight: bool,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if neuron != "n-lif":
+        found = reference.linear_backward(grad, input, weight, z, slope, neuron)
+        return _drop_unneeded(found, need_input, need_weight)
     grads = _gradients(input, weight, need_input, need_weight)
     needed = _needed(grads, need_input, need_weight)
     dispatch.linear_backward(grad, input, weight, z, slope, needed)
@@ -657,14 +703,17 @@ def _traced(schema: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return operator
 
 
-def _run_linear(input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float) -> Tensor:
+def _run_linear(
+    input: Tensor, weight: Tensor, bias: Tensor | None, t_max: float, neuron: NeuronName = "n-lif"
+) -> Tensor:
     from ttfs_fast.functional import spiking_linear
 
-    return spiking_linear(input, weight, bias, t_max=t_max)
+    return spiking_linear(input, weight, bias, t_max=t_max, neuron=neuron)
 
 
 traced_linear = _traced(
-    "traced_linear(Tensor input, Tensor weight, Tensor? bias, float t_max)", _run_linear
+    "traced_linear(Tensor input, Tensor weight, Tensor? bias, float t_max, str neuron='n-lif')",
+    _run_linear,
 )
 
 
@@ -678,16 +727,19 @@ def _run_conv2d(
     dilation: Size,
     groups: int,
     t_max: float,
+    neuron: NeuronName = "n-lif",
 ) -> Tensor:
     from ttfs_fast.functional import spiking_conv2d
 
     pads = padding_mode or padding
-    return spiking_conv2d(input, weight, bias, stride, pads, dilation, groups, t_max=t_max)
+    return spiking_conv2d(
+        input, weight, bias, stride, pads, dilation, groups, t_max=t_max, neuron=neuron
+    )
 
 
 traced_conv2d = _traced(
     "traced_conv2d(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[2] padding, "
-    "str padding_mode, int[2] dilation, int groups, float t_max)",
+    "str padding_mode, int[2] dilation, int groups, float t_max, str neuron='n-lif')",
     _run_conv2d,
 )
 

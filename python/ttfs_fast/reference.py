@@ -14,22 +14,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ttfs_fast.neurons import NEURONS, Neuron
+
 MAX_ELEMENTS = 2**24
 """Most synapses (rows x inputs x outputs) that one chunk holds at a time."""
 
 
 def spiking_linear(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, *, t_max: float = math.inf
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    t_max: float = math.inf,
+    neuron: str = "n-lif",
 ) -> Tensor:
     """Spike values of a fully connected layer; see :func:`ttfs_fast.spiking_linear`.
 
     Memory grows with rows x inputs x outputs. Differentiable as often as torch allows.
     """
+    kind = NEURONS[neuron]
     rows = input.reshape(-1, input.shape[-1])
     if bias is not None:
-        rows = torch.cat([rows, rows.new_ones(rows.shape[0], 1)], dim=1)
+        rows = torch.cat([rows, rows.new_full((rows.shape[0], 1), kind.origin)], dim=1)
         weight = torch.cat([weight, bias[:, None]], dim=1)
-    z, _ = fire(rows, weight, t_max)
+    z, _ = _spike(rows, weight, t_max, kind)
     return z.reshape(*input.shape[:-1], weight.shape[0])
 
 
@@ -78,6 +86,15 @@ def fire(z_in: Tensor, weight: Tensor, t_max: float = math.inf) -> tuple[Tensor,
 
     undefined = z_in.isnan().any(dim=1)[:, None] | ~weight.isfinite().all(dim=1)[None, :]
     return torch.where(undefined, math.nan, z), torch.where(undefined, math.nan, slope)
+
+
+def _spike(x_in: Tensor, weight: Tensor, t_max: float, neuron: Neuron) -> tuple[Tensor, Tensor]:
+    """:func:`fire`, or its sister for neurons on spike times."""
+    if not neuron.on_times:
+        return fire(x_in, weight, t_max)
+    return first_crossing(
+        x_in, weight, slope=neuron.slope, threshold=neuron.threshold, latest=t_max
+    )
 
 
 def first_crossing(
@@ -132,8 +149,8 @@ def first_crossing(
     Notes
     -----
     The rules for ties, silence, horizon and NaN are those of :func:`fire`, as are the gradients
-    ``dx_j / dx_i = w_ji / D_j`` and ``dx_j / dw_ji = (x_i - x_j) / D_j``. There is no kernel but
-    for the first row. Memory grows with rows x inputs x outputs.
+    ``dx_j / dx_i = w_ji / D_j`` and ``dx_j / dw_ji = (x_i - x_j) / D_j``. The kernels compute those
+    of :data:`ttfs_fast.neurons.NEURONS`. Memory grows with rows x inputs x outputs.
 
     References
     ----------
@@ -195,6 +212,7 @@ def spiking_conv2d(
     groups: int = 1,
     *,
     t_max: float = math.inf,
+    neuron: str = "n-lif",
 ) -> Tensor:
     """Spike values of a convolution layer; see :func:`ttfs_fast.spiking_conv2d`.
 
@@ -213,7 +231,7 @@ def spiking_conv2d(
         parts = []
         for x, w, b in _groups(image[None], weight, bias, groups):
             fields = F.unfold(x, w.shape[2:], dilation, 0, stride)[0].t()  # (pixels, inputs)
-            parts.append(spiking_linear(fields, w.flatten(1), b, t_max=t_max))
+            parts.append(spiking_linear(fields, w.flatten(1), b, t_max=t_max, neuron=neuron))
         images.append(torch.cat(parts, dim=1).t().reshape(-1, height, width))
     if not images:
         return input.new_empty((0, weight.shape[0], height, width))
@@ -234,30 +252,37 @@ def spiking_max_pool2d(
 
 
 def linear_forward(
-    z_in: Tensor, weight: Tensor, bias: Tensor | None, t_max: float
+    z_in: Tensor, weight: Tensor, bias: Tensor | None, t_max: float, neuron: str = "n-lif"
 ) -> tuple[Tensor, Tensor]:
     """:func:`fire` for any size, in chunks of at most ``MAX_ELEMENTS`` synapses."""
+    kind = NEURONS[neuron]
     if bias is not None:
-        z_in = torch.cat([z_in, z_in.new_ones(z_in.shape[0], 1)], dim=1)
+        z_in = torch.cat([z_in, z_in.new_full((z_in.shape[0], 1), kind.origin)], dim=1)
         weight = torch.cat([weight, bias[:, None]], dim=1)
     z = z_in.new_empty(z_in.shape[0], weight.shape[0])
     slope = torch.empty_like(z)
     for rows, outputs in _chunks(z_in.shape[0], *weight.shape):
-        z[rows, outputs], slope[rows, outputs] = fire(z_in[rows], weight[outputs], t_max)
+        z[rows, outputs], slope[rows, outputs] = _spike(z_in[rows], weight[outputs], t_max, kind)
     return z, slope
 
 
 def linear_backward(
-    grad: Tensor, z_in: Tensor, weight: Tensor, z: Tensor, slope: Tensor
+    grad: Tensor,
+    z_in: Tensor,
+    weight: Tensor,
+    z: Tensor,
+    slope: Tensor,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the inputs (rows, inputs), weights (outputs, inputs) and bias (outputs).
 
     With D the slope and only for neurons that spike and inputs in their causal set,
-    ``dz_j/dz_i = w_ji / D_j`` and ``dz_j/dw_ji = (z_i - z_j) / D_j``; for the bias ``z_i = 1``.
+    ``dz_j/dz_i = w_ji / D_j`` and ``dz_j/dw_ji = (z_i - z_j) / D_j``; for the bias ``z_i`` is 1,
+    or the time 0.
     """
     silent = z == math.inf
     g = torch.where(silent, 0, torch.where(z.isnan(), z, grad / torch.where(silent, 1, slope)))
-    z = torch.where(silent, 0, z)
+    z = torch.where(silent, -math.inf, z)  # before any input
     grad_in, grad_weight = torch.zeros_like(z_in), torch.zeros_like(weight)
     for rows, outputs in _chunks(z_in.shape[0], *weight.shape):
         ahead = z[rows, outputs, None] - z_in[rows, None, :]  # (rows, outputs, inputs)
@@ -266,7 +291,7 @@ def linear_backward(
         passed = torch.where(causal, some[:, :, None] * weight[outputs], 0)
         grad_in[rows] += passed.sum(dim=1)
         grad_weight[outputs] -= torch.einsum("ro,roi->oi", some, ahead.clamp(min=0))
-    grad_bias = -(g * (z - 1).clamp(min=0)).sum(dim=0)
+    grad_bias = -(g * (z - NEURONS[neuron].origin).clamp(min=0)).sum(dim=0)
     return grad_in, grad_weight, grad_bias
 
 
@@ -280,6 +305,7 @@ def conv2d_forward(
     groups: int,
     t_max: float,
     output_size: Sequence[int],
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor]:
     """Spike values (batch, outputs, height, width) and slopes (batch, height, width, outputs)."""
     shape = (weight.shape[0], *output_size)
@@ -290,7 +316,7 @@ def conv2d_forward(
         parts = []
         for x, w, b in _groups(x_all, weight, bias, groups):
             fields = F.unfold(x, w.shape[2:], tuple(dilation), 0, tuple(stride))[0].t()
-            parts.append(linear_forward(fields, w.flatten(1), b, t_max))
+            parts.append(linear_forward(fields, w.flatten(1), b, t_max, neuron))
         z[n] = torch.cat([part[0] for part in parts], dim=1).t().reshape(shape)
         slope[n] = torch.cat([part[1] for part in parts], dim=1).reshape(slope.shape[1:])
     return z, slope
@@ -306,6 +332,7 @@ def conv2d_backward(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    neuron: str = "n-lif",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the input, the weights and the bias of :func:`conv2d_forward`."""
     grad_in, grad_weight = torch.zeros_like(input), torch.zeros_like(weight)
@@ -321,7 +348,7 @@ def conv2d_backward(
             fields = F.unfold(x, kernel, *steps)[0].t()
             flat = [t[n, some].flatten(1).t() for t in (grad, z)]
             d_in, d_weight, d_bias = linear_backward(
-                flat[0], fields, w.flatten(1), flat[1], slope[n, :, :, some].flatten(0, 1)
+                flat[0], fields, w.flatten(1), flat[1], slope[n, :, :, some].flatten(0, 1), neuron
             )
             parts.append(F.fold(d_in.t()[None], x.shape[2:], kernel, *steps)[0])
             grad_weight[some] += d_weight.reshape(w.shape)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ttfs_fast._overrides import overridable
 from ttfs_fast.encoding import check_spike_values, has_values
 from ttfs_fast.geometry import conv_axis
+from ttfs_fast.neurons import neuron_of
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 MAX_TIME = 10.0
@@ -141,18 +142,19 @@ def silence_cost(
     A neuron without a horizon spikes if and only if, at some time, the weights of the inputs that
     have come sum to more than 1 for long enough; it surely does if those of *all* that come do. For
     a silent neuron the cost is ``max(0, 1 + margin - sum_i w_ji)`` over the inputs i that spike,
-    its bias included; for one that spikes it is 0.
+    its bias included; for one that spikes it is 0. (Neurons on spike times need a sum above 0, with
+    a falling threshold above -1: that takes the place of 1.)
 
     Parameters
     ----------
     layer : SpikingLinear or SpikingConv2d
         The layer whose outputs are silent.
     inputs, outputs : Tensor
-        Spike values that it received and gave.
+        Spike values (or times) that it received and gave.
     target : Tensor, optional
         Spike times as for :func:`first_spike_mse`: outputs whose target is ``inf`` may be silent.
     margin : float
-        By how much the sum is to exceed 1; 0 or above.
+        By how much the sum is to exceed that; 0 or above.
     reduction : {"mean", "sum", "none"}
         Over all outputs.
 
@@ -199,7 +201,8 @@ def silence_cost(
     lacking = outputs.detach() == math.inf
     if target is not None:
         lacking = lacking & (target < math.inf)
-    costs = torch.where(lacking, (1 + margin - sums).clamp(min=0), 0)
+    least = -neuron_of(layer.neuron).slope
+    costs = torch.where(lacking, (least + margin - sums).clamp(min=0), 0)
     if reduction == "mean":
         return costs.mean()
     return costs.sum() if reduction == "sum" else costs

@@ -6,9 +6,9 @@
 //
 //     z_j = sum_{i in C} w_ji z_i / D_j,     D_j = sum_{i in C} w_ji - 1,
 //
-// where the causal set C holds the inputs that spike before j. Every function here is instantiated
-// for float and double, divides its work among at most `threads` threads, and gives the same bits
-// for any number of them.
+// where the causal set C holds the inputs that spike before j. (Its sisters, see Neuron, take spike
+// times instead.) Every function here is instantiated for float and double, divides its work among
+// at most `threads` threads, and gives the same bits for any number of them.
 #pragma once
 
 #include <cstdint>
@@ -66,19 +66,34 @@ struct View {
   Strides4 stride;
 };
 
-/// Spike values of a convolution layer.
+/// A neuron spikes at the first x from below at which
+///
+///     F(x) = sum_{i: x_i < x} w_i (x - x_i) + slope x - threshold
+///
+/// is 0. The default is the neuron above on spike values, x = z. A slope of 0 or more, with a
+/// threshold above 0, makes a neuron on spike times, x = t: any numbers, also below 0.
+struct Neuron {
+  double slope = -1, threshold = 0;
+
+  bool on_values() const { return slope < 0; }
+  /// x at t = 0: where the bias spikes.
+  double origin() const { return on_values() ? 1 : 0; }
+};
+
+/// Spike values of a convolution layer; for neurons on spike times, spike times.
 ///
 /// input (batch, in_channels, in_height, in_width), weight dense (out_channels, in_channels /
 /// groups, kernel_height, kernel_width), bias (out_channels) or null: the weight of one more input
-/// that spikes at z = 1. Spikes later than t_max are treated as no spike (inf). Writes output and
+/// that spikes at t = 0. Spikes later than t_max are treated as no spike (inf). Writes output and
 /// slope, the D of every output as a dense (batch, out_height, out_width, out_channels) array, 0
 /// where silent.
 ///
-/// Throws std::invalid_argument for inconsistent sizes and for an input z <= 0 (nothing is
-/// written).
+/// Throws std::invalid_argument for inconsistent sizes, for a neuron that is none of those above,
+/// and for an input z <= 0 or t = -infinity (nothing is written).
 template <class T>
 void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T* weight,
-                            const T* bias, double t_max, View<T> output, T* slope, int threads);
+                            const T* bias, double t_max, View<T> output, T* slope, int threads,
+                            const Neuron& neuron = {});
 
 /// Gradients of spiking_conv2d_forward, from its input, its output, its slope and the gradient of
 /// the output. Null data skips a gradient; grad_weight is dense (out_channels, in_channels /
@@ -86,7 +101,8 @@ void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T*
 template <class T>
 void spiking_conv2d_backward(const ConvShape& shape, ConstView<T> input, const T* weight,
                              ConstView<T> output, const T* slope, ConstView<T> grad_output,
-                             View<T> grad_input, T* grad_weight, T* grad_bias, int threads);
+                             View<T> grad_input, T* grad_weight, T* grad_bias, int threads,
+                             const Neuron& neuron = {});
 
 /// The fully connected layer as a convolution with one receptive field an image: input (rows,
 /// inputs) has strides n and c, weight is dense (outputs, inputs), slope dense (rows, outputs).

@@ -3,16 +3,19 @@
 
 #include <cstdint>
 
+#include "ttfs/layers.h"
+
 namespace ttfs::reference {
 
 struct Spike {
-  double value;  ///< spike value z, +inf where the neuron is silent
-  double slope;  ///< D = sum of the causal set's weights - 1, 0 where silent
+  double value;  ///< spike value z, or spike time, +inf where the neuron is silent
+  double slope;  ///< D = sum of the causal set's weights + the neuron's slope, 0 where silent
 };
 
-/// One neuron: `count` inputs with spike values z and weights w, evaluated in double precision. A
-/// NaN input or a weight that is not finite gives NaN.
+/// One neuron: `count` inputs with spike values z (or times) and weights w, evaluated in double
+/// precision. A NaN input or a weight that is not finite gives NaN.
 template <class T>
-Spike neuron(const T* values, const T* weights, std::int64_t count, double t_max);
+Spike neuron(const T* values, const T* weights, std::int64_t count, double t_max,
+             const Neuron& kind = {});
 
 }  // namespace ttfs::reference

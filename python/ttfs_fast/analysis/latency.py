@@ -14,6 +14,7 @@ from ttfs_fast.analysis.evaluate import encoded_batches
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.layers import SpikeRecorder, predict, watch_layers
+from ttfs_fast.nn import refuse_sisters
 
 INPUT = "input"
 
@@ -98,7 +99,8 @@ def spike_timing(
     Raises
     ------
     ValueError
-        If there are no images, or ``max_time`` or ``bins`` is not above 0.
+        If there are no images, ``max_time`` or ``bins`` is not above 0, or a layer is on spike
+        times.
 
     Notes
     -----
@@ -111,6 +113,7 @@ def spike_timing(
             f"{bins}, {batch_size} and {max_time}"
         )
     encoding = encoding_of(model, encoding)
+    refuse_sisters(model, "this analysis")
     edges = np.linspace(0.0, max_time, bins + 1)
     weight = next(model.parameters())
     histograms: dict[str, NDArray[np.int64]] = {}

@@ -254,7 +254,7 @@ def check_limits(model: nn.Module, input_shape: Sequence[int], limits: Limits) -
         raise ValueError(f"input_shape must hold numbers of 1 or more; got {shape}")
     if has_horizon_layers(model):
         model = fold_horizons_(copy.deepcopy(model))
-    spiking_layers(model)  # says what is missing
+    spiking_layers(model, any_neuron=True)  # says what is missing
     measured = _measure(model, shape, limits)
     return LimitsCheck(limits, tuple(measured), tuple(_excesses(measured, limits)))
 

@@ -19,6 +19,7 @@ from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, has_horizon_layers
 from ttfs_fast.layers import Layer, hook_runs, spiking_layers
+from ttfs_fast.neurons import neuron_of
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 CHUNK = 1 << 22
@@ -268,7 +269,7 @@ def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> Ope
     """
     if has_horizon_layers(model):
         model = fold_horizons_(copy.deepcopy(model))
-    spiking_layers(model)  # says what is missing
+    spiking_layers(model, any_neuron=True)  # says what is missing
     found: dict[str, LayerOperations] = {}
     shown = 0
     was_training = {module: module.training for module in model.modules()}
@@ -370,8 +371,9 @@ def layer_operations(
             early_causal += _before(fields.masked_fill(fields >= horizon, math.inf), outs)
     if bias:
         delivered += outputs.numel()
-        causal += int((outputs > 1).sum())
-        early_causal += int((outputs > 1).sum())
+        behind = int((outputs > neuron_of(layer.neuron).origin).sum())
+        causal += behind
+        early_causal += behind
     return LayerOperations(
         name=name,
         images=images,

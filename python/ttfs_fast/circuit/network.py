@@ -20,7 +20,7 @@ from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.functional import spiking_conv2d, spiking_linear
 from ttfs_fast.geometry import conv_sizes
 from ttfs_fast.layers import Layer, hook_runs, layer_places, predict, spiking_layers
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, refuse_sisters
 from ttfs_fast.reference import pad_input
 
 DURATION = 8.0
@@ -138,6 +138,7 @@ def receptive_fields(layer: Layer, values: Tensor) -> tuple[NDArray[Any], NDArra
     weights : float64 array, shape (outputs, inputs)
         Neuron (field, output) takes one row of each.
     """
+    refuse_sisters(layer, "a network of circuits")
     weight = layer.weight.detach().to(torch.float64)
     z = values.detach().to(torch.float64)
     if isinstance(layer, SpikingConv2d):

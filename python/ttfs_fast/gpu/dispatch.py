@@ -62,6 +62,15 @@ def _served(name: str, tensor: Tensor, run: Callable[[Any, Any], None]) -> bool:
     return True
 
 
+def warn_of_plain_torch(neuron: str) -> None:
+    """Say that the kernels compute the n-LIF neuron only, once for each place that calls."""
+    warnings.warn(
+        f"{SLOW}: there are kernels for neuron='n-lif' only, and this layer has {neuron!r}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
 def _gpu_name(device: torch.device) -> str:
     if device.type != "cuda":
         return str(device)

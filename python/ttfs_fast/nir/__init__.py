@@ -37,6 +37,7 @@ from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
 from ttfs_fast.encoding import Encoding, check_spike_values, encoding_of
 from ttfs_fast.nir._layers import BIAS, Builder, Clock, build, clocks_of, describe, fill, node_name
+from ttfs_fast.nn import refuse_sisters
 
 __all__ = [
     "first_spikes",
@@ -114,6 +115,7 @@ def to_graph(
         )
     if not isinstance(model, nn.Sequential) or len(model) == 0:
         raise TypeError(f"model must be a Sequential with layers; got a {type(model).__name__}")
+    refuse_sisters(model, "a NIR graph")
     layers = model._modules  # named_children leaves out the second place of a module
     descriptions = [describe(name, layer) for name, layer in layers.items()]
     types = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}

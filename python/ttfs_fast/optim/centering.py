@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 from ttfs_fast import ops
 from ttfs_fast.geometry import tap_fractions
 from ttfs_fast.layers import find_spiking_layers
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed
+from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed, refuse_sisters
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -332,6 +332,7 @@ def _is_ours(module: nn.Module, name: str) -> bool:
 
 def _plain_layers(model: nn.Module) -> dict[str, SpikingConv2d | SpikingLinear]:
     layers = find_spiking_layers(model, required=True)
+    refuse_sisters(model, "a network of weights with a fixed sum")
     for name, layer in layers.items():
         if is_computed(layer, "weight") or is_computed(layer, "bias"):
             raise ValueError(f"the weights of {name} are parametrized already; call fold_ first")

@@ -16,7 +16,7 @@ from ttfs_fast.geometry import checked_pair
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models.networks import FirstSpike
-from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d, refuse_sisters
 from ttfs_fast.quantization.config import BITS
 from ttfs_fast.quantization.fake import (
     calibrate_thresholds,
@@ -126,6 +126,7 @@ def convert(
         raise ValueError(f"bits must be one of 8, 4 and 2; got {bits}")
     if time_bits not in LATEST_PIXEL:
         raise ValueError(f"time_bits must be 16 or 8; got {time_bits}")
+    refuse_sisters(model, "an integer network")
     silent = (1 << time_bits) - 1
     model, trained = folded_with_codes(model)
     if trained and bits not in (None, trained[0].bits):

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.layers import Neurons, find_neurons
-from ttfs_fast.nn import is_computed
+from ttfs_fast.nn import is_computed, refuse_sisters
 from ttfs_fast.quantization.config import BITS
 
 MAX_THETA = 1 << 20
@@ -239,6 +239,7 @@ def _names(modules: list[nn.Module]) -> str:
 
 def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
     """Weights that are computed from others; layers whose rounded weights would lose their sum."""
+    refuse_sisters(model, "a network for integers")
     for name, layer in model.named_modules():
         if isinstance(layer, ReferenceSpikes):
             raise ValueError(
