@@ -5,7 +5,7 @@ Neuron j spikes at the first x from below at which ::
     F_j(x) = sum_{i: x_i < x} w_ji (x - x_i) + slope x - threshold
 
 is 0: at ``x_j = (threshold + sum_{i in C} w_ji x_i) / D_j`` with the causal set C of the inputs
-before it, and ``D_j = sum_{i in C} w_ji + slope``. docs/neurons.md compares them.
+before it, and ``D_j = sum_{i in C} w_ji + slope``. docs/sisters.md compares them.
 """
 
 from dataclasses import dataclass
