@@ -31,10 +31,10 @@ def _array(tensor: Tensor | None) -> Any:
     return (tensor.resolve_neg() if tensor.is_neg() else tensor).numpy()
 
 
-def _start(neuron: str) -> tuple[float, float]:
-    """The core's last two arguments: F before any input is slope x - threshold."""
+def _start(neuron: str) -> tuple[float, ...]:
+    """The core's last two arguments, F before any input is slope x - threshold; n-LIF by default."""
     kind = NEURONS[neuron]
-    return kind.slope, kind.threshold
+    return (kind.slope, kind.threshold) if kind.on_times else ()
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:
