@@ -32,7 +32,7 @@ def _array(tensor: Tensor | None) -> Any:
 
 
 def _start(neuron: str) -> tuple[float, ...]:
-    """The core's last two arguments, F before any input is slope x - threshold; n-LIF by default."""
+    """The last arguments of the core, slope and threshold of F; none for its default, n-LIF."""
     kind = NEURONS[neuron]
     return (kind.slope, kind.threshold) if kind.on_times else ()
 
