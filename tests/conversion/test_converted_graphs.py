@@ -11,7 +11,9 @@ from torch import Tensor, fx, nn
 
 from ttfs_fast import nir, quantization
 from ttfs_fast.analysis import count_operations
+from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.conversion import ConvertedNetwork, from_relu
+from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.horizon import HorizonConv2d, fold_horizons_, horizon_layers
 from ttfs_fast.models import relu_counterpart, spiking_googlenet
@@ -459,3 +461,25 @@ def test_integers_and_graphs_refuse_it_by_name(seed: int) -> None:
         quantization.convert(branched, 8, input_size=(3, 8, 8), encoding=Encoding())
     with pytest.raises((TypeError, ValueError), match="ConvertedNetwork"):
         nir.to_graph(branched, (3, 8, 8))
+
+
+def test_groups_are_refused_by_integers_and_circuits(seed: int) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5)
+    )
+    x = torch.rand(8, 4, 8, 8)
+    _, *layers = fold_horizons_(from_relu(model, x))
+    folded = nn.Sequential(*layers)
+    pixels = torch.randint(0, 256, (8, 4, 8, 8), dtype=torch.uint8)
+    encoding = Encoding(alpha=0.01)
+    with pytest.raises(ValueError, match="layer 0 has a horizon and groups=2"):
+        quantization.convert(
+            folded, 8, input_size=(4, 8, 8), encoding=encoding, images=pixels.numpy()
+        )
+    with pytest.raises(ValueError, match="a grouped convolution cannot be simulated as circuits"):
+        simulate_network(
+            folded,
+            ImageSet(pixels.numpy(), torch.zeros(8).long().numpy(), "random", tuple("abcde")),
+            images=1,
+            encoding=encoding,
+        )
