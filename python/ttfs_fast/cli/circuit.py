@@ -1,7 +1,7 @@
 """``ttfs-fast circuit``: the neuron as a circuit, simulated."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -143,26 +143,12 @@ def jitter(
     """Output jitter against input jitter, compared with the paper's Table 3."""
     with friendly_errors(debug):
         from ttfs_fast.circuit import jitter_sweep
-        from ttfs_fast.paper import numbers
-        from ttfs_fast.paper.table3 import OPERATING_POINT
+        from ttfs_fast.paper.numbers import TABLE_3_JITTER
 
-        check_picture(plot)
-        set_threads(threads)
-        p, noise = _settings(settings, OPERATING_POINT.noise)
-        point = dataclasses.replace(OPERATING_POINT, noise=noise)
         values = split_numbers(inputs, "--inputs")
-        _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model}", seed)
-        with counting_bar(trials * len(values), show=True) as advance:
-            points = jitter_sweep(
-                point,
-                values,
-                parameters=p,
-                trials=trials,
-                model=model,
-                seed=seed,
-                progress=advance,
-            )
-        _report("input (%)", points, numbers.TABLE_3_JITTER, out, plot)
+        how = {"trials": trials, "model": model, "seed": seed}
+        set_threads(threads)
+        _sweep(jitter_sweep, "input (%)", values, TABLE_3_JITTER, settings, how, out, plot)
 
 
 @circuit.command()
@@ -180,26 +166,12 @@ def quantization(
     """Output jitter against the resolution of the weights, compared with the paper's Table 3."""
     with friendly_errors(debug):
         from ttfs_fast.circuit import quantization_sweep
-        from ttfs_fast.paper import numbers
-        from ttfs_fast.paper.table3 import OPERATING_POINT
+        from ttfs_fast.paper.numbers import TABLE_3_BITS
 
-        check_picture(plot)
-        set_threads(threads)
-        p, noise = _settings(settings, OPERATING_POINT.noise)
-        point = dataclasses.replace(OPERATING_POINT, noise=noise)
         values = [int(value) for value in split_numbers(bits, "--bits")]
-        _announce(p, noise, f"{trials:,} trials at {len(values)} points, {model}", seed)
-        with counting_bar(trials * len(values), show=True) as advance:
-            points = quantization_sweep(
-                point,
-                values,
-                parameters=p,
-                trials=trials,
-                model=model,
-                seed=seed,
-                progress=advance,
-            )
-        _report("bits", points, numbers.TABLE_3_BITS, out, plot)
+        how = {"trials": trials, "model": model, "seed": seed}
+        set_threads(threads)
+        _sweep(quantization_sweep, "bits", values, TABLE_3_BITS, settings, how, out, plot)
 
 
 @circuit.command()
@@ -408,15 +380,27 @@ def _announce(p: "CircuitParameters", noise: "Nonidealities", what: str, seed: i
     print(f"non-idealities: {', '.join(on) or 'none'}")
 
 
-def _report(
+def _sweep(
+    sweep: Callable[..., "list[SweepPoint]"],
     quantity: str,
-    points: "list[SweepPoint]",
+    values: Sequence[float],
     published: dict[float, float],
+    settings: str | None,
+    how: dict[str, Any],
     out: Path | None,
     plot: Path | None,
 ) -> None:
+    """Simulate the paper's operating point at some values, and print them beside the paper's."""
     from ttfs_fast.circuit import is_monotone
+    from ttfs_fast.paper.table3 import OPERATING_POINT
 
+    check_picture(plot)
+    p, noise = _settings(settings, OPERATING_POINT.noise)
+    neuron = dataclasses.replace(OPERATING_POINT, noise=noise)
+    trials = how["trials"]
+    _announce(p, noise, f"{trials:,} trials at {len(values)} points, {how['model']}", how["seed"])
+    with counting_bar(trials * len(values), show=True) as advance:
+        points = sweep(neuron, values, parameters=p, progress=advance, **how)
     shown = [(quantity, "mean (%)", "95 % from", "to", "paper", "ratio", "silent")]
     rows: list[tuple[str, ...]] = [
         (quantity, "jitter_percent", "low_95", "high_95", "paper_percent", "trials", "silent")
