@@ -1,7 +1,7 @@
 """The groups that ``ttfs-fast bench`` measures, and the columns of their tables."""
 
 from ttfs_fast._tables import Column
-from ttfs_fast.bench import measure
+from ttfs_fast.bench import gpu, measure
 from ttfs_fast.bench.tables import Group, mebibytes, milliseconds, numbers
 
 LAYER = {"layer": Column("layer", numeric=False, wrap=False)}
@@ -19,6 +19,18 @@ _TRAINING = {
     "dense_training": milliseconds("dense"),
     "training_ratio": RATIO,
 }
+
+
+def _on_gpu(name: str, title: str) -> dict[str, Column]:
+    return {
+        name: milliseconds(title),
+        f"dense_{name}": milliseconds("dense"),
+        f"tf32_{name}": milliseconds("dense, TF32"),
+        f"simple_{name}": milliseconds("simple"),
+        f"{name}_ratio": RATIO,
+        f"{name}_faster": numbers("faster than simple"),
+    }
+
 
 GROUPS = {
     "trained": Group(
@@ -132,3 +144,31 @@ GROUPS = {
         measure.plain_rows,
     ),
 }
+"""What is measured on the CPU."""
+
+GPU_GROUPS = {
+    "gpu": Group(
+        "Layers on a GPU against dense ones of the same shape",
+        "Dense: torch.nn.functional.conv2d or linear in float32, with TF32 off and on; the ratio "
+        "is to TF32 off. Simple: every receptive field sorted by itself, then one pass an output. "
+        "The goal is for forward; forward and backward should cost 4 dense ones, and each half of "
+        "the simple algorithm's time.",
+        LAYER | FIRED | _on_gpu("forward", "forward") | _on_gpu("training", "fwd + bwd") | GOAL,
+        gpu.layers_rows,
+    ),
+    "gpu-steps": Group(
+        "Training steps on a GPU",
+        "Forward, loss of equation (5), backward, gradient limit, Adam; dense: the same shapes "
+        "with ReLU, cross-entropy and Adam. Fired: layer by layer.",
+        LAYER
+        | FIRED
+        | {
+            "training": milliseconds("step"),
+            "dense_training": milliseconds("dense"),
+            "tf32_training": milliseconds("dense, TF32"),
+            "training_ratio": RATIO,
+        },
+        gpu.steps_rows,
+    ),
+}
+"""What is measured on a GPU, and nowhere else."""

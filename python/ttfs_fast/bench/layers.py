@@ -56,6 +56,11 @@ class Layer:
     def fan_in(self) -> int:
         return self.inputs * self.kernel**2
 
+    @property
+    def gpu_goal(self) -> float:
+        """The most that forward should cost on a GPU, in dense layers of the same shape."""
+        return 5.0
+
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Spike values, a dense input, and weights with which about two thirds of outputs fire."""
         torch.manual_seed(0)

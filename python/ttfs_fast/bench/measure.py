@@ -18,7 +18,9 @@ from ttfs_fast.models.pretrained import PRETRAINED, PretrainedName
 
 Series = dict[str, tuple[Layer, ...]]
 
+CPU = torch.device("cpu")
 CONVOLUTIONS = LAYERS[:4]
+STEPS = {"MNIST network": 100, "cifar_vgg": 128, "SpikingVGG16": 128}
 SCALING: Series = {
     "batch": tuple(replace(LAYERS[1], batch=n) for n in (1, 2, 4, 8, 16, 32)),
     "input channels": tuple(replace(LAYERS[1], inputs=n) for n in (32, 64, 128, 256, 512)),
@@ -53,6 +55,10 @@ class Settings:
         Images of the training step whose memory is measured.
     width : float
         Factor on the layers of SpikingVGG16.
+    device : torch.device
+        Of the groups that run on a GPU.
+    step_batches : dict of str to int
+        Networks whose training steps these time, and the batch size of each.
     """
 
     threads: int = 2
@@ -67,6 +73,8 @@ class Settings:
     vgg_batches: tuple[int, ...] = (1, 16)
     memory_batch: int = 32
     width: float = 1.0
+    device: torch.device = CPU
+    step_batches: dict[str, int] = field(default_factory=lambda: dict(STEPS))
 
     @classmethod
     def quick(cls, threads: int) -> "Settings":
@@ -88,6 +96,7 @@ class Settings:
             vgg_batches=(1,),
             memory_batch=2,
             width=1 / 16,
+            step_batches=dict.fromkeys(STEPS, 2),
         )
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch
 from ttfs_fast._files import replace_file
 from ttfs_fast._untrusted import parse_json
 from ttfs_fast.bench import pictures
-from ttfs_fast.bench.groups import GROUPS
+from ttfs_fast.bench.groups import GPU_GROUPS, GROUPS
 from ttfs_fast.bench.measure import Settings
 from ttfs_fast.bench.tables import Row
 from ttfs_fast.bench.timing import environment, settle_allocator
 
+ALL = GROUPS | GPU_GROUPS
 JSON, MARKDOWN, PICTURE = "results.json", "README.md", "results.png"
 
 
@@ -28,7 +30,7 @@ class GroupResult:
     Attributes
     ----------
     name : str
-        Key of `GROUPS`.
+        Key of `GROUPS` or `GPU_GROUPS`.
     measured_on : dict
         Versions, instruction set, processor, threads, repeats, date.
     rows : list of dict
@@ -48,7 +50,7 @@ def run(
     Parameters
     ----------
     name : str
-        Key of `GROUPS`.
+        Key of `GROUPS` or `GPU_GROUPS`.
     settings : Settings
         Threads, repeats and sizes. Sets torch's number of threads.
     progress : callable, optional
@@ -59,12 +61,12 @@ def run(
     ValueError
         If there is no such group, or it cannot be measured with these settings.
     """
-    if name not in GROUPS:
-        raise ValueError(f"there is no group {name!r}; the groups are: {', '.join(GROUPS)}")
+    if name not in ALL:
+        raise ValueError(f"there is no group {name!r}; the groups are: {', '.join(ALL)}")
     torch.set_num_threads(settings.threads)
     settle_allocator()
     rows = []
-    for row in GROUPS[name].rows(settings):
+    for row in ALL[name].rows(settings):
         rows.append(row)
         if progress is not None:
             progress(row)
@@ -73,11 +75,18 @@ def run(
 
 def measured_on(settings: Settings) -> dict[str, Any]:
     """What is written beside the rows measured with these settings, now and here."""
-    return environment() | {
-        "threads": settings.threads,
-        "repeats": settings.repeats,
-        "date": date.today().isoformat(),
-    }
+    gpu = {}
+    if settings.device.type == "cuda":
+        gpu = {"gpu": torch.cuda.get_device_name(settings.device), "triton": version("triton")}
+    return (
+        environment()
+        | gpu
+        | {
+            "threads": settings.threads,
+            "repeats": settings.repeats,
+            "date": date.today().isoformat(),
+        }
+    )
 
 
 def load(folder: Path) -> dict[str, GroupResult]:
@@ -98,7 +107,7 @@ def load(folder: Path) -> dict[str, GroupResult]:
             f"{path} does not hold results of a benchmark ({error}); remove it or name another "
             "folder"
         ) from error
-    return {group.name: group for group in groups if group.name in GROUPS}
+    return {group.name: group for group in groups if group.name in ALL}
 
 
 def write(results: Iterable[GroupResult], folder: Path) -> list[Path]:
@@ -117,7 +126,7 @@ def write(results: Iterable[GroupResult], folder: Path) -> list[Path]:
         The files written.
     """
     groups = load(folder) | {result.name: result for result in results}
-    ordered = [groups[name] for name in GROUPS if name in groups]
+    ordered = [groups[name] for name in ALL if name in groups]
     content = {"groups": [dataclasses.asdict(group) for group in ordered]}
     replace_file(folder / JSON, (json.dumps(content, indent=1) + "\n").encode())
     picture = pictures.draw(ordered)
@@ -135,7 +144,7 @@ def markdown(results: list[GroupResult], picture: bool) -> str:
     if picture:
         parts.append(f"![Ratios, times and speed-ups]({PICTURE})\n")
     for result in results:
-        group = GROUPS[result.name]
+        group = ALL[result.name]
         parts += [f"## {group.title}\n", group.note + "\n", f"{described(result.measured_on)}\n"]
         parts.append(group.table(result.rows).markdown() + "\n")
     return "\n".join(parts)
@@ -144,8 +153,9 @@ def markdown(results: list[GroupResult], picture: bool) -> str:
 def described(measured_on: dict[str, Any]) -> str:
     """One line: when, on what, with how many threads."""
     threads = measured_on["threads"]
+    gpu = f"{measured_on['gpu']} (Triton {measured_on['triton']}), " if "gpu" in measured_on else ""
     return (
-        f"{measured_on['date']}, {measured_on['processor']}, {measured_on['instruction_set']} "
+        f"{measured_on['date']}, {gpu}{measured_on['processor']}, {measured_on['instruction_set']} "
         f"(torch {measured_on['torch']}: {measured_on['dense_instruction_set']}), "
         f"{threads} thread{'s' if threads > 1 else ''}."
     )

@@ -15,12 +15,34 @@ import ttfs_fast
 Call = Callable[[], object]
 
 
+Clock = Callable[[Call], float]
+
+
+def seconds_by_clock(call: Call) -> float:
+    """Make a call; the seconds that passed."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def seconds_by_events(call: Call) -> float:
+    """Make a call; the seconds that it kept the current GPU busy, between two of its events."""
+    event: Any = torch.cuda.Event
+    begin, end = (event(enable_timing=True) for _ in range(2))
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1000
+
+
 def alternate(
     calls: Sequence[Call],
     repeats: int,
     *,
     seconds: float = 0.5,
     before: Callable[[int], object] | None = None,
+    clock: Clock | None = None,
 ) -> list[float]:
     """Median time of each call, in seconds; the calls take turns after a round that is not counted.
 
@@ -35,7 +57,10 @@ def alternate(
         more of them. With 0 there are exactly `repeats` rounds.
     before : callable, optional
         Called, untimed, with the index of the call that comes next.
+    clock : callable, optional
+        Makes a call and gives the seconds that it took; by default by the processor's clock.
     """
+    clock = clock or seconds_by_clock
     times: list[list[float]] = [[] for _ in calls]
     start = 0.0
     for number in range(100 * repeats + 1):
@@ -46,10 +71,9 @@ def alternate(
         for index, call in enumerate(calls):
             if before is not None:
                 before(index)
-            begin = time.perf_counter()
-            call()
+            passed = clock(call)
             if number:
-                times[index].append(time.perf_counter() - begin)
+                times[index].append(passed)
     return [statistics.median(record) for record in times]
 
 

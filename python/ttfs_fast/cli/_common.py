@@ -209,6 +209,13 @@ Threads = Annotated[
     int | None,
     option("Number of threads; without it, torch's choice.", min=1, show_default=False),
 ]
+Device = Annotated[
+    str,
+    option(
+        "Where to compute: auto (a GPU where there is one), cpu, cuda or cuda:N (docs/gpu.md).",
+        metavar="DEVICE",
+    ),
+]
 Picture = Annotated[
     Path | None,
     typer.Option(help="Draw a picture into this file (.png, .svg, .pdf).", show_default=False),

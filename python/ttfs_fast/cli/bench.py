@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ def bench(
         str | None,
         option(
             "Measure these groups only, of trained, layers, mnist, vgg, scaling, threads, isa, "
-            "memory and plain. Default: all but plain.",
+            "memory and plain; with a GPU, of gpu and gpu-steps. Default: all of them but plain.",
             show_default=False,
             metavar="GROUP,...",
         ),
@@ -52,6 +53,14 @@ def bench(
         bool,
         flag("--quick", "Tiny shapes and two runs, to see that it works. Do not use its figures."),
     ] = False,
+    device: Annotated[
+        str,
+        option(
+            "Where to measure: cpu; cuda or cuda:N, where the groups are gpu and gpu-steps; auto, "
+            "a GPU where there is one (docs/gpu.md).",
+            metavar="DEVICE",
+        ),
+    ] = "cpu",
     debug: Debug = False,
 ) -> None:
     """Time spiking layers and networks beside dense ones of the same shape.
@@ -62,6 +71,7 @@ def bench(
     """
     with friendly_errors(debug):
         from ttfs_fast import bench as benchmarks
+        from ttfs_fast.gpu import resolve_device
 
         count = threads or os.cpu_count() or 1
         settings = (
@@ -69,7 +79,8 @@ def bench(
             if quick
             else benchmarks.Settings(threads=count, repeats=repeats)
         )
-        names = chosen(only, plain=plain, threads=count)
+        settings = replace(settings, device=resolve_device(device))
+        names = chosen(only, plain=plain, threads=count, on_gpu=settings.device.type == "cuda")
         if count == 1 and "threads" in names:
             raise ValueError(
                 "the group threads compares one thread with more: use --threads 2, or leave it "
@@ -82,21 +93,28 @@ def bench(
         for name in names:
             result = _measured(name, settings, terminal)
             written = benchmarks.write([result], out)
-            show_table(benchmarks.GROUPS[name].table(result.rows))
+            show_table((benchmarks.GROUPS | benchmarks.GPU_GROUPS)[name].table(result.rows))
         print(f"Written: {', '.join(map(str, written))}")
 
 
-def chosen(only: str | None, *, plain: bool, threads: int) -> list[str]:
-    """Names of the groups to measure: those named, or all but the slow one."""
-    from ttfs_fast.bench import GROUPS
+def chosen(only: str | None, *, plain: bool, threads: int, on_gpu: bool = False) -> list[str]:
+    """Names of the groups to measure: those named, or all of the device but the slow one."""
+    from ttfs_fast.bench import GPU_GROUPS, GROUPS
 
+    groups, others = (GPU_GROUPS, GROUPS) if on_gpu else (GROUPS, GPU_GROUPS)
     left_out = set() if plain else {"plain"}
     if threads == 1:
         left_out.add("threads")
-    names = split_list(only) or [name for name in GROUPS if name not in left_out]
+    names = split_list(only) or [name for name in groups if name not in left_out]
     for name in names:
-        if name not in GROUPS:
-            raise ValueError(f"--only takes groups of {', '.join(GROUPS)}; got {name!r}")
+        if name in others:
+            raise ValueError(
+                f"the group {name} is measured with --device {'cpu' if on_gpu else 'cuda'}"
+            )
+        if name not in groups:
+            raise ValueError(f"--only takes groups of {', '.join(groups)}; got {name!r}")
+    if plain and on_gpu:
+        raise ValueError("--plain compares on the CPU; leave it out with --device cuda")
     if plain and "plain" not in names:
         names = [*names, "plain"]
     return names
@@ -104,9 +122,9 @@ def chosen(only: str | None, *, plain: bool, threads: int) -> list[str]:
 
 def _measured(name: str, settings: "Settings", terminal: Any) -> "GroupResult":
     """A group, measured; the row that came last is shown while the next is measured."""
-    from ttfs_fast.bench import GROUPS, Row, run
+    from ttfs_fast.bench import GPU_GROUPS, GROUPS, Row, run
 
-    title = GROUPS[name].title
+    title = (GROUPS | GPU_GROUPS)[name].title
     with terminal.status(title, spinner=SPINNER) as status:
 
         def show(row: Row) -> None:

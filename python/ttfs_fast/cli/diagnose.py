@@ -6,6 +6,7 @@ from typing import Annotated
 from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
+    Device,
     OwnNetwork,
     Picture,
     Threads,
@@ -37,6 +38,7 @@ def diagnose(
     plot: Picture = None,
     data_root: DataRoot = None,
     threads: Threads = None,
+    device: Device = "auto",
     as_json: Annotated[bool, flag("--json", "Print the results as JSON only.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -50,12 +52,14 @@ def diagnose(
         from ttfs_fast import analysis, training
         from ttfs_fast.analysis.style import save_figure
         from ttfs_fast.data import load
+        from ttfs_fast.gpu import resolve_device
         from ttfs_fast.training.datasets import image_shape
 
         if (config is None) == (weights is None):
             raise ValueError("give one of --config RECIPE and --weights WEIGHTS")
         check_picture(plot)
         set_threads(threads)
+        where = resolve_device(device)
         if weights is not None:
             model, chosen, source = choose_network(weights, own)
         else:
@@ -68,10 +72,9 @@ def diagnose(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(chosen.seed)
                 model = training.make_model(chosen, image_shape(image_set))
-        values = chosen.encoding(image_set.images_as_tensor()[:images])
-        found = analysis.diagnose(
-            model, (values, image_set.labels_as_tensor()[:images]), scale=chosen.logit_scale
-        )
+        values = chosen.encoding(image_set.images_as_tensor()[:images]).to(where)
+        labels = image_set.labels_as_tensor()[:images].to(where)
+        found = analysis.diagnose(model.to(where), (values, labels), scale=chosen.logit_scale)
         print(json.dumps(found.to_dict(), indent=2) if as_json else found)
         if plot is not None:
             save_figure(plot, found.plot())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
+    Device,
     Download,
     OwnNetwork,
     Threads,
@@ -80,6 +81,7 @@ def evaluate(
         ),
     ] = None,
     threads: Threads = None,
+    device: Device = "auto",
     as_json: Annotated[bool, flag("--json", "Print the results as JSON only.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -96,6 +98,8 @@ def evaluate(
         if weights is not None and is_integer_file(weights):
             if own is not None:
                 raise ValueError("an integer network is whole in its file, without --model")
+            if device not in ("auto", "cpu"):
+                raise ValueError(f"integer networks run on the CPU, without --device {device}")
             if jitter:
                 raise ValueError("an integer network encodes pixels itself, without --jitter")
             if count_operations:
@@ -115,11 +119,12 @@ def evaluate(
             return
         import torch
 
-        import ttfs_fast
         from ttfs_fast import analysis
         from ttfs_fast.data import ImageSet, load
+        from ttfs_fast.gpu.device import describe_device, resolve_device
 
         set_threads(threads)
+        where = resolve_device(device)
         energy_models = analysis.read_energy_models(energy)
         model, config, source = choose_network(weights, own)
         name = dataset or config.dataset
@@ -135,12 +140,12 @@ def evaluate(
         count = len(image_set) if isinstance(image_set, ImageSet) else image_set.images
         if not as_json:
             print(
-                f"testing {source} on {count:,} images of {image_set.name}: cpu, "
-                f"threads: {torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions"
+                f"testing {source} on {count:,} images of {image_set.name}: "
+                f"{describe_device(where)}"
             )
         with counting_bar(count, show=not as_json) as advance:
             result = analysis.evaluate(
-                model,
+                model.to(where),
                 image_set,
                 batch_size=batch_size,
                 jitter=jitter,

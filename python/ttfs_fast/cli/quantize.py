@@ -77,7 +77,9 @@ def quantize(
         from ttfs_fast.training.run_folder import RunFolder
 
         model, base, source = choose_network(weights, own)
-        base = dataclasses.replace(base, teacher=None, initial_checkpoint=None)
+        base = dataclasses.replace(
+            base, teacher=None, initial_checkpoint=None, device=TrainConfig.device
+        )
         known = base.spike_settings
         of_stages = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}
         settings = training.read_recipe(config) if config is not None else {}

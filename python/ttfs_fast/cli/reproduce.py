@@ -12,6 +12,7 @@ from ttfs_fast.cli._common import (
     WEIGHTS_HELP,
     DataRoot,
     Debug,
+    Device,
     Threads,
     app,
     flag,
@@ -59,6 +60,7 @@ def reproduce(
     seed: Annotated[int, option("Decides everything that is random.", min=0)] = 0,
     draws: Annotated[int, option("Draws of the noise on the weights at each level.", min=2)] = 10,
     threads: Threads = None,
+    device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """Compute the paper's tables and figures, and compare them with the printed ones on one page.
@@ -66,11 +68,9 @@ def reproduce(
     If it is interrupted, the same command continues where it stopped.
     """
     with friendly_errors(debug):
-        import torch
-
-        import ttfs_fast
         from ttfs_fast._extras import require
         from ttfs_fast.cli._progress import ShowProgress
+        from ttfs_fast.gpu.device import describe_device, resolve_device
         from ttfs_fast.paper import PARTS, NoNetworksError, Plan, find_networks
 
         for package in ("jinja2", "matplotlib"):
@@ -79,8 +79,8 @@ def reproduce(
         plan = Plan.quick(seed, draws) if quick else Plan(seed=seed, draws=draws)
         chosen = split_list(only)
         print(
-            f"reproducing {', '.join(chosen or PARTS)} in {out}: cpu, threads: "
-            f"{torch.get_num_threads()}, {ttfs_fast.instruction_set()} instructions, seed {seed}",
+            f"reproducing {', '.join(chosen or PARTS)} in {out}: "
+            f"{describe_device(resolve_device(device))}, seed {seed}",
             flush=True,
         )
         try:
@@ -92,6 +92,7 @@ def reproduce(
                 runs=tuple(map(Path, split_list(weights))),
                 images=images_root,
                 callback=ShowProgress(),
+                device=device,
             )
         except NoNetworksError as error:
             raise NoNetworksError(f"{error} Or give --quick, which needs no data") from error

@@ -9,6 +9,7 @@ from ttfs_fast.cli._common import (
     WEIGHTS_HELP,
     DataRoot,
     Debug,
+    Device,
     Threads,
     Weights,
     friendly_errors,
@@ -48,6 +49,7 @@ def depth(
     width: Annotated[float, option("Factor on the channels.")] = 1.0,
     data_root: DataRoot = None,
     threads: Threads = None,
+    device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """CIFAR-10 accuracy by depth of VGG-like stacks: spiking, with several starts, and ReLU.
@@ -68,7 +70,9 @@ def depth(
             epochs=epochs,
         )
         root = None if data_root is None else str(data_root)
-        runs = depth_study(chosen, out, data_root=root, threads=threads, log=print_line)
+        runs = depth_study(
+            chosen, out, data_root=root, threads=threads, device=device, log=print_line
+        )
         found = {(row[0], row[1]): row[2:] for row in study_of.summary(runs)}
         layers = sorted({run.depth for run in runs})
         heads = [Column("network", numeric=False)]
@@ -114,6 +118,7 @@ def silence(
     ] = None,
     data_root: DataRoot = None,
     threads: Threads = None,
+    device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """Accuracy against the fraction of neurons that spike: horizons, and training with them."""
@@ -130,6 +135,7 @@ def silence(
             out,
             data_root=None if data_root is None else str(data_root),
             threads=threads,
+            device=device,
             log=print_line,
         )
         shown = {
@@ -154,6 +160,7 @@ def start(
     ] = "2,3,4,5",
     data_root: DataRoot = None,
     threads: Threads = None,
+    device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """What an untrained stack does to CIFAR-10 images: spread, noise and gradient by layer."""
@@ -165,6 +172,7 @@ def start(
             out,
             depth=depth,  # type: ignore[arg-type]
             spreads=split_numbers(spreads, "--spreads"),
+            device=device,
             data_root=None if data_root is None else str(data_root),
         )
         cells = []

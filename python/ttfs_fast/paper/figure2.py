@@ -13,6 +13,7 @@ from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed, sign
 from ttfs_fast.circuit import CircuitParameters, Nonidealities
 from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import ImageSet
+from ttfs_fast.gpu.device import placed
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.paper.figure2_view import NAME, SNR, TITLE, section
 from ttfs_fast.paper.networks import EvaluatedNetwork
@@ -122,20 +123,18 @@ def _images(context: Context, network: EvaluatedNetwork, kind: str) -> int:
 
 
 def _undisturbed(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
-    found = evaluate(network.model, network.some(images))
+    with placed(network.model, network.device) as model:
+        found = evaluate(model, network.some(images))
     return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
 
 
 def _disturbed(
     network: EvaluatedNetwork, images: int, kind: str, level: float, seed: int, draw: int
 ) -> dict[str, int]:
-    found = evaluate_perturbed(
-        network.model,
-        network.some(images),
-        Perturbation(**{kind: level}),
-        seed=seed,
-        draw=draw,
-    )
+    with placed(network.model, network.device) as model:
+        found = evaluate_perturbed(
+            model, network.some(images), Perturbation(**{kind: level}), seed=seed, draw=draw
+        )
     return {"correct": found.correct, "silent": found.silent_images}
 
 
@@ -145,7 +144,7 @@ def _rounded(network: EvaluatedNetwork, images: int, bits: int) -> dict[str, Any
     dequantize_(prepare_qat_(model, bits), keep_quantized=True)
     pairs = zip(spiking_layers(network.model).values(), spiking_layers(model).values(), strict=True)
     before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
-    found = evaluate(model, network.some(images))
+    found = evaluate(model.to(network.device), network.some(images))
     return {
         "correct": found.correct,
         "accuracy": found.accuracy,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -16,6 +17,7 @@ from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, lo
 from ttfs_fast.data.folders import center_square
 from ttfs_fast.data.sources import data_folders, folder_path
 from ttfs_fast.encoding import encoding_of
+from ttfs_fast.gpu.device import resolve_device
 from ttfs_fast.layers import has_reference_spikes, spiking_layers
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.models.pretrained import PretrainedName
@@ -70,6 +72,11 @@ class EvaluatedNetwork:
         The log of its training.
     weights : Path, optional
         The file of its weights, which may say what images it takes, and the names of its classes.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where it is tested and retrained; between units of work it is on the CPU.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class EvaluatedNetwork:
         self.key, self.title, self.origin = key, title, origin
         self._read: dict[int, ImageSet] = {}
         self.model, self.encoding, self.log = model, encoding_of(model), log
+        self.device = torch.device("cpu")
         self._shape = None if weights is None else read_image_shape(weights)
         self._classes = None if weights is None else read_classes(weights)
         self.config = dataclasses.replace(
@@ -243,6 +251,7 @@ def find_networks(
     runs: tuple[Path, ...] = (),
     images: Path | None = None,
     callback: Callback | None = None,
+    device: str = "auto",
 ) -> Networks:
     """Gather the networks.
 
@@ -262,6 +271,9 @@ def find_networks(
         Folder or zip file with ``val/CLASS/NAME``, for networks trained on such a folder.
     callback : Callback, optional
         Is told what that training does; see `ttfs_fast.training.train`.
+    device : str
+        Where they are trained and tested; see :func:`ttfs_fast.gpu.resolve_device`. Circuits and
+        integers are computed on the CPU.
 
     Raises
     ------
@@ -270,6 +282,23 @@ def find_networks(
     FileNotFoundError, ValueError
         If a run or a folder that was named does not exist, or is not one.
     """
+    where = resolve_device(device)
+    found = _gathered(quick, out, seed, data_root, runs, images, callback, device)
+    for network in found.evaluated:
+        network.device = where
+    return found
+
+
+def _gathered(
+    quick: bool,
+    out: Path,
+    seed: int,
+    data_root: Path | None,
+    runs: tuple[Path, ...],
+    images: Path | None,
+    callback: Callback | None,
+    device: str,
+) -> Networks:
     if data_root is not None:
         data_folders(data_root)
     if images is not None and not folder_path(images).exists():
@@ -281,7 +310,7 @@ def find_networks(
             raise ValueError(
                 f"with quick=True, runs must be of the digits; leave out {', '.join(wrong)}"
             )
-        return Networks(named or [_trained_digits(out / "digits", seed, callback)], [])
+        return Networks(named or [_trained_digits(out / "digits", seed, callback, device)], [])
     networks, missing = _mnist(data_root)
     cifar, without_cifar = _cifar(data_root)
     networks += cifar
@@ -401,8 +430,10 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> EvaluatedNe
     )
 
 
-def _trained_digits(folder: Path, seed: int, callback: Callback | None) -> EvaluatedNetwork:
+def _trained_digits(
+    folder: Path, seed: int, callback: Callback | None, device: str
+) -> EvaluatedNetwork:
     """A network of the embedded digits; trained now, or where an earlier training stopped."""
-    config = dataclasses.replace(TrainConfig(**read_recipe("digits")), seed=seed)
+    config = dataclasses.replace(TrainConfig(**read_recipe("digits")), seed=seed, device=device)
     ensure_trained(config, folder, callback=callback)
     return _run(folder, None, None)

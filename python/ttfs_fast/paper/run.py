@@ -47,9 +47,11 @@ class RunLog:
         The file; sessions are added to those that it holds.
     command : str
         How this session was called.
+    device : str
+        Where the networks are tested.
     """
 
-    def __init__(self, path: Path, command: str) -> None:
+    def __init__(self, path: Path, command: str, device: str) -> None:
         self.path = path
         self._log: dict[str, Any] = {"seconds": {}, "sessions": []}
         if path.is_file():
@@ -60,6 +62,7 @@ class RunLog:
         self._log["sessions"].append(
             {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
             | machine()
+            | {"device": device}
         )
 
     def add(self, part: str, seconds: float) -> None:
@@ -152,7 +155,7 @@ def _reproduce(
     """`reproduce`, in a folder that is this process's alone."""
     out = context.out
     clear_partials(out, out / UNITS, out / render.TABLES, out / render.PICTURES)
-    run_log = RunLog(out / LOG, command)
+    run_log = RunLog(out / LOG, command, _devices(found))
     results: dict[str, Any] = {}
     sections: list[Section] = []
     missing = list(found.missing)
@@ -180,6 +183,11 @@ def _reproduce(
     report = render.Report(TITLE, _lead(found), sections, _made(context.plan, run_log), missing)
     render.write(report, out)
     return out / render.HTML
+
+
+def _devices(found: Networks) -> str:
+    """Where the networks are tested."""
+    return ", ".join(sorted({str(network.device) for network in found.evaluated}))
 
 
 def _compute(
@@ -230,7 +238,8 @@ def _made(plan: Plan, run_log: RunLog) -> list[Table]:
         "seed": plan.seed,
         "draws": f"{plan.draws} of noise on the weights, {plan.fewer_draws} of other disturbances",
         "processor": f"{latest['processor']}, {latest['cores']} cores",
-        "device": f"cpu, threads: {latest['threads']}, {latest['instruction_set']} instructions",
+        "device": latest.get("device", "cpu")
+        + f", threads: {latest['threads']}, {latest['instruction_set']} instructions",
         "versions": f"ttfs_fast {latest['ttfs_fast']}, torch {latest['torch']}, "
         f"Python {latest['python']}, {latest['system']}",
         "begun": run_log.sessions[0]["started"],

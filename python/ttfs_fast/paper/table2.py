@@ -14,6 +14,7 @@ from ttfs_fast.analysis import (
 )
 from ttfs_fast.analysis.plotting import spike_raster
 from ttfs_fast.data import ImageSet
+from ttfs_fast.gpu.device import placed
 from ttfs_fast.layers import ForcedSpikeCounter
 from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.networks import EvaluatedNetwork
@@ -60,8 +61,8 @@ def units(context: Context) -> list[WorkUnit]:
 
 def _evaluate(network: EvaluatedNetwork) -> dict[str, Any]:
     forced = ForcedSpikeCounter()
-    with forced.watching(network.model):
-        found = evaluate(network.model, network.test_set).to_dict()
+    with placed(network.model, network.device) as model, forced.watching(model):
+        found = evaluate(model, network.test_set).to_dict()
     del found["images_per_second"]  # a time, not a result
     if network.has_horizons:
         found["forced_spikes_per_image"] = forced.spikes / found["images"]
@@ -72,7 +73,8 @@ def _evaluate(network: EvaluatedNetwork) -> dict[str, Any]:
 
 
 def _timing(network: EvaluatedNetwork) -> dict[str, Any]:
-    timing = spike_timing(network.model, network.test_set)
+    with placed(network.model, network.device) as model:
+        timing = spike_timing(model, network.test_set)
     decision = timing.decision[np.isfinite(timing.decision)]
     margin = timing.margin[np.isfinite(timing.margin)]
     last = timing.last[np.isfinite(timing.last)]

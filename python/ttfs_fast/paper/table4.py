@@ -15,6 +15,7 @@ from ttfs_fast._tables import Column, Table
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.robustness import signal_to_noise
 from ttfs_fast.data import ImageSet
+from ttfs_fast.gpu.device import placed
 from ttfs_fast.layers import layer_places, spiking_layers
 from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.networks import EvaluatedNetwork
@@ -167,7 +168,8 @@ def _convert(network: EvaluatedNetwork, bits: int) -> IntegerNetwork:
 
 
 def _full(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
-    found = evaluate(network.model, network.some(images))
+    with placed(network.model, network.device) as model:
+        found = evaluate(model, network.some(images))
     return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
 
 
@@ -278,6 +280,7 @@ def _retraining(context: Context, network: EvaluatedNetwork) -> QuantizeConfig:
         initial_checkpoint=None,
         seed=context.plan.seed,
         threads=context.threads,
+        device=str(network.device),
     )
     epochs = context.plan.retrain_epochs
     return QuantizeConfig(
@@ -295,6 +298,7 @@ def _retraining_settings(context: Context, network: EvaluatedNetwork) -> dict[st
     found = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     found["training"] = json.loads(config.training.to_json())
     del found["training"]["data_root"]  # the images count by their digest
+    del found["training"]["device"]  # decides no more than rounding
     return found
 
 

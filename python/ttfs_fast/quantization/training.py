@@ -13,6 +13,7 @@ from torch import nn
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast.conversion import refuse_converted
+from ttfs_fast.gpu.device import describe_device, resolve_device, same_bits
 from ttfs_fast.horizon import ReferenceSpikes, has_horizon_layers, unfold_horizons_
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.quantization.config import BITS, QuantizeConfig, Stage
@@ -24,6 +25,7 @@ from ttfs_fast.quantization.fake import (
     recalibrate_,
 )
 from ttfs_fast.quantization.network import IntegerNetwork, load
+from ttfs_fast.training.batches import on_device
 from ttfs_fast.training.callback import Callback, skipped_text
 from ttfs_fast.training.checkpoint import (
     Checkpoint,
@@ -112,7 +114,9 @@ def quantize(
         try:
             if config.training.threads is not None:
                 torch.set_num_threads(config.training.threads)
-            return _Run(model, config, run, callback or Callback(), data).all_stages()
+            device = resolve_device(config.training.device)
+            with same_bits(device):
+                return _Run(model, config, run, callback or Callback(), data, device).all_stages()
         finally:
             torch.set_num_threads(threads)
 
@@ -160,15 +164,16 @@ class _Run:
         run: Path,
         callback: Callback,
         data: OwnData | None,
+        device: torch.device,
     ) -> None:
-        self.config, self.run, self.callback = config, run, callback
+        self.config, self.run, self.callback, self.device = config, run, callback, device
         training = config.training
         self.train_set, self.test_set = load_in_memory(training, data)
         self.model = copy.deepcopy(model)
         if any(isinstance(module, ReferenceSpikes) for module in model.modules()):
             self.model = unfold_horizons_(self.model, training.horizon_spread)
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        prepare_qat_(self.model, BITS[0])
+        prepare_qat_(self.model.to(device), BITS[0])
         self.averaged = average_weights(self.model, training.ema_decay)
         self.generator = torch.Generator().manual_seed(training.seed)
         # Whole batches, even with the settings of a network that several processes trained.
@@ -179,6 +184,8 @@ class _Run:
             self.teacher = Teacher(
                 copy.deepcopy(model), training.logit_scale, weights_digest(model)
             )
+        if self.teacher is not None:
+            self.teacher.network.to(device)
         self.begun_with = {
             "network_sha256": weights_digest(model),
             "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
@@ -263,7 +270,7 @@ class _Run:
             precision=training.precision,
         )
         totals = StepTotals(training.weight_sum_cost, training.l2_cost)
-        for chunk in self.batches.epoch():
+        for chunk in on_device(self.batches.epoch(), self.device):
             recalibrate_(self.model)
             for batch in chunk.batches:
                 position = epoch + totals.steps / len(self.batches)
@@ -285,15 +292,16 @@ class _Run:
 
     def _converted(self, bits: int) -> IntegerNetwork:
         encoding = self.config.training.encoding
+        network = copy.deepcopy(self.network).cpu()  # integers are made there
         images = self.train_set.images[:CALIBRATION_IMAGES]
         calibrated: dict[str, Any] = {"images": images}
-        if not has_horizon_layers(self.network):
+        if not has_horizon_layers(network):
             scales = calibrate_time_scales(
-                self.network, images, self.config.time_bits, encoding=encoding
+                network, images, self.config.time_bits, encoding=encoding
             )
             calibrated = {"time_scales": scales}
         return convert(
-            self.network,
+            network,
             bits,
             self.config.time_bits,
             input_size=self.test_set.images.shape[1:],
@@ -350,8 +358,7 @@ class _Run:
             "steps": f"{epochs} epochs of {len(self.batches):,} batches of "
             f"{training.batch_size}, {self.done} epochs done",
             "rate": f"{config.lr:g} falling to {config.min_lr:g}",
-            "device": f"cpu, threads: {torch.get_num_threads()}, "
-            f"{ttfs_fast.instruction_set()} instructions",
+            "device": describe_device(self.device),
             "seed": str(training.seed),
         }
         self.callback.log_facts(f"quantizing {type(self.model).__name__}", facts)

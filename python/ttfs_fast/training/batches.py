@@ -1,6 +1,7 @@
 """Batches of encoded images, from a data set in memory or from one that is read as it goes."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,15 @@ class Batch:
     labels: Tensor
     global_batch_size: int
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device; a copy from pinned memory does not wait."""
+        values, labels = (t.to(device, non_blocking=True) for t in (self.values, self.labels))
+        return Batch(values, labels, self.global_batch_size)
+
+    def pinned(self) -> "Batch":
+        """The same in memory from which a GPU reads by itself."""
+        return Batch(self.values.pin_memory(), self.labels.pin_memory(), self.global_batch_size)
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -47,6 +57,48 @@ class Chunk:
 
     labels: Tensor
     batches: list[Batch]
+
+    def to(self, device: torch.device) -> "Chunk":
+        """The same on a device."""
+        labels = self.labels.to(device, non_blocking=True)
+        return Chunk(labels, [batch.to(device) for batch in self.batches])
+
+    def pinned(self) -> "Chunk":
+        """The same in memory from which a GPU reads by itself."""
+        return Chunk(self.labels.pin_memory(), [batch.pinned() for batch in self.batches])
+
+
+def on_device(chunks: Iterator[Chunk], device: torch.device) -> Iterator[Chunk]:
+    """Chunks of an epoch on the device of the network.
+
+    For a GPU a thread reads, changes and encodes the next chunk while the GPU learns from this one:
+    by the CPU, so that images and noise are the same bits on every device.
+
+    Parameters
+    ----------
+    chunks : iterator of Chunk
+        From `EpochBatches.epoch` or `StreamBatches.epoch`.
+    device : torch.device
+        Where to.
+    """
+    if device.type != "cuda":
+        yield from chunks
+        return
+    for chunk in one_ahead(chunk.pinned() for chunk in chunks):
+        yield chunk.to(device)
+
+
+def one_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The same chunks, each made by a thread while the one before it is used.
+
+    What they draw from torch's global generator, they draw inside ``fork_rng``: whoever uses the
+    chunks must not draw from it meanwhile.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ttfs_fast-batches") as thread:
+        following = thread.submit(next, chunks, None)
+        while (chunk := following.result()) is not None:
+            following = thread.submit(next, chunks, None)
+            yield chunk
 
 
 class EpochBatches:

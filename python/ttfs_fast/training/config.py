@@ -18,6 +18,7 @@ from ttfs_fast._untrusted import parse_json
 from ttfs_fast.data import DatasetName
 from ttfs_fast.data.augment import CropPadding
 from ttfs_fast.encoding import Encoding, Polarity
+from ttfs_fast.gpu.device import check_device_name
 from ttfs_fast.loss import CostReduction
 from ttfs_fast.optim.schedule import cosine
 
@@ -386,6 +387,12 @@ class TrainConfig:
     seed: int = setting(
         0, "Seed of the first weights, the order of the images and the noise.", basic=True, min=0
     )
+    device: str = setting(
+        "auto",
+        "Where to compute: auto (a GPU where there is one), cpu, cuda or cuda:N (docs/gpu.md).",
+        basic=True,
+        decides=False,  # a run may go on elsewhere, to within rounding
+    )
     threads: int | None = setting(
         None,
         "Threads of torch and of the operators; if not given, torch's number.",
@@ -423,6 +430,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_device_name(self.device)
         if 0 < self.weight_sum <= 1:
             raise ValueError(
                 f"weight_sum must be above 1, or no neuron spikes, or 0 to leave the sums free; "

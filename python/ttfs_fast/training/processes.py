@@ -6,17 +6,35 @@ from typing import Any
 import torch
 
 from ttfs_fast._extras import require
+from ttfs_fast.gpu.device import kind_for_processes, resolve_device
 
 
-def make_fabric() -> Any:
-    """Lightning's Fabric for this process, or for those that torchrun started."""
+def make_fabric(device: str = "auto") -> Any:
+    """Lightning's Fabric for this process, or for those that torchrun started.
+
+    Parameters
+    ----------
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Several processes train on as many GPUs, by nccl,
+        or on the CPU, by gloo.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device, or fewer GPUs than processes.
+    """
     lightning = require("lightning_fabric", "train")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
-        return lightning.Fabric(accelerator="cpu", devices=1)
+        where = resolve_device(device)
+        devices = [where.index] if where.type == "cuda" else 1
+        return lightning.Fabric(accelerator=where.type, devices=devices)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     fabric = lightning.Fabric(
-        accelerator="cpu", devices=here, num_nodes=processes // here, strategy="ddp"
+        accelerator=kind_for_processes(device, here),
+        devices=here,
+        num_nodes=processes // here,
+        strategy="ddp",
     )
     fabric.launch()
     return fabric
@@ -32,4 +50,4 @@ def close(fabric: Any) -> None:
 def lost_connection(error: RuntimeError) -> bool:
     """Whether an error is that of a process whose partner has died."""
     text = str(error).lower()
-    return any(word in text for word in ("gloo", "connection", "peer", "socket"))
+    return any(word in text for word in ("gloo", "nccl", "connection", "peer", "socket"))

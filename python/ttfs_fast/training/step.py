@@ -131,7 +131,8 @@ class TrainingStep:
             self._runs, self._optimizer = fabric.setup(model, optimizer)
         self._clip_grad, self._constrain = clip_grad, constrain
         self._averaged, self._pieces, self._least_images = averaged, pieces, least_images
-        self._autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+        device = next(model.parameters()).device.type
+        self._autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
     def __call__(
         self, batch: Batch, rate: float | None = None, *, watch: SpikeCounter | None = None
@@ -265,7 +266,7 @@ class StepTotals:
     def reduce(self) -> None:
         """Add up what the processes have counted since the last time."""
         if self._processes > 1:
-            self._own = self._fabric.all_reduce(self._own, reduce_op="sum")
+            self._own = self._fabric.all_reduce(self._own, reduce_op="sum").cpu()
         self._reduced += self._own
         self._own = torch.zeros_like(self._own)
 

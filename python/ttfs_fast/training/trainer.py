@@ -23,6 +23,7 @@ from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
 from ttfs_fast.data import ImageSet
 from ttfs_fast.data.stream import refuse_in_starting_worker
 from ttfs_fast.encoding import Encoding
+from ttfs_fast.gpu.device import describe_device, same_bits
 from ttfs_fast.horizon import (
     HorizonConv2d,
     estimate_statistics_,
@@ -34,6 +35,7 @@ from ttfs_fast.horizon import (
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.optim.centering import fold_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
+from ttfs_fast.training.batches import on_device
 from ttfs_fast.training.build import load_model, make_model
 from ttfs_fast.training.callback import Callback, skipped_text
 from ttfs_fast.training.checkpoint import (
@@ -112,8 +114,11 @@ def train(
     run that was not.
 
     Started by torchrun, the processes train together: each takes its share of every batch, and the
-    gradients are averaged over them (torch's DistributedDataParallel over gloo). The first process
-    writes the files, tests and tells.
+    gradients are averaged over them (torch's DistributedDataParallel, over gloo, or with a GPU for
+    each over nccl). The first process writes the files, tests and tells.
+
+    On another device than it began on, a run continues from the same checkpoint, but ends with
+    other bits: sums are rounded in another order there.
 
     Parameters
     ----------
@@ -153,7 +158,8 @@ def train(
         If another process trains in ``out_dir``.
     ValueError
         If the run to resume had other settings, another network or other data, or its checkpoint
-        is damaged; if a network of your own cannot be had, or cannot be trained.
+        is damaged; if a network of your own cannot be had, or cannot be trained; if the device is
+        not there.
     FloatingPointError
         If the loss stops being a finite number.
     ConnectionError
@@ -171,7 +177,7 @@ def train(
     """
     refuse_in_starting_worker()
     run = Path(out_dir)
-    fabric = make_fabric()
+    fabric = make_fabric(config.device)
     is_main_process = fabric.global_rank == 0
     config = dataclasses.replace(config, processes=fabric.world_size)
     if model is not None:
@@ -229,7 +235,7 @@ def _train(
     taught_by = teacher.sha256 if teacher is not None else None
     if checkpoint is not None and checkpoint.facts.get("teacher_sha256") != taught_by:
         raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
-    with _threads(config.threads), curves as scalars:
+    with _threads(config.threads), same_bits(fabric.device), curves as scalars:
         session = _Session(
             config, run, train_set, test_set, digest, teacher, callback, fabric, scalars, model
         )
@@ -314,14 +320,19 @@ class _Session:
         self.records: list[EpochRecord] = []
         self.own = model
         self.shape, self.classes = image_shape(train_set), train_set.classes
-        self.model = new_network(config, train_set, model)
+        self.device: torch.device = fabric.device
+        self.model = new_network(config, train_set, model).to(self.device)
         self.description = description_of(self.model) if config.own_network else None
+        if teacher is not None:
+            teacher.network.to(self.device)
         self.averaged = average_weights(self.model, config.ema_decay)
         self.best: dict[str, Tensor] = {}
         self.optimizer = make_optimizer(config, self.model)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.batches = make_batches(config, train_set, self.generator, fabric.global_rank)
         self.sample = _sample(config, train_set) if self.averaged is not None else None
+        if self.sample is not None:
+            self.sample = self.sample.to(self.device)
 
     @property
     def network(self) -> nn.Module:
@@ -359,8 +370,8 @@ class _Session:
                 if config.ema_decay
                 else "none",
                 "noise": ", ".join([f"jitter {config.jitter:g} tau", *limits]),
-                "device": f"cpu, processes: {config.processes}, threads: {config.threads}, "
-                f"{ttfs_fast.instruction_set()} instructions",
+                "device": describe_device(self.device)
+                + (f", processes: {config.processes}" if config.processes > 1 else ""),
                 "seed": str(config.seed),
             },
         )
@@ -489,7 +500,7 @@ class _Session:
     def _epoch(self, epoch: int, step: TrainingStep) -> StepTotals:
         config = self.config
         totals = StepTotals(config.weight_sum_cost, config.l2_cost, self.fabric)
-        for chunk in self.batches.epoch(epoch):
+        for chunk in on_device(self.batches.epoch(epoch), self.device):
             outputs: list[Tensor] = []
             for batch in chunk.batches:
                 rate = config.learning_rate(epoch, (totals.steps + 1) / len(self.batches))

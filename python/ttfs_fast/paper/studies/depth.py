@@ -27,6 +27,7 @@ from ttfs_fast.analysis.style import (
 )
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Encoding
+from ttfs_fast.gpu.device import describe_device, resolve_device, same_bits
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import DecodeSpikes, relu_counterpart, vgg_stack
@@ -34,13 +35,15 @@ from ttfs_fast.models.deep import Depth
 from ttfs_fast.optim.centering import center_weights_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
 from ttfs_fast.optim.schedule import cosine
-from ttfs_fast.training.batches import EpochBatches
+from ttfs_fast.training.batches import EpochBatches, on_device
 from ttfs_fast.training.step import TrainingStep, equation_5
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
 
 DEPTHS: tuple[Depth, ...] = (4, 8, 13, 17)
 
@@ -202,6 +205,7 @@ def depth_study(
     *,
     data_root: str | None = None,
     threads: int | None = None,
+    device: str = "auto",
     log: Callable[[str], None] = logger.info,
 ) -> list[Run]:
     """Train every network of a study, or those that its table does not hold yet.
@@ -220,6 +224,8 @@ def depth_study(
         Folder of CIFAR-10; see :func:`ttfs_fast.data.load_cifar10`.
     threads : int, optional
         Threads of torch and of the operators.
+    device : str
+        Where to compute; see :func:`ttfs_fast.gpu.resolve_device`.
     log : callable
         Gets a line about each network; by default this module's logger.
 
@@ -230,7 +236,7 @@ def depth_study(
     """
     folder = Path(out)
     with use_folder(folder):
-        return _depth_study(study, folder, data_root, threads, log)
+        return _depth_study(study, folder, data_root, threads, resolve_device(device), log)
 
 
 def _depth_study(
@@ -238,6 +244,7 @@ def _depth_study(
     folder: Path,
     data_root: str | None,
     threads: int | None,
+    device: torch.device,
     log: Callable[[str], None],
 ) -> list[Run]:
     path = folder / "depth.csv"
@@ -254,12 +261,13 @@ def _depth_study(
         torch.set_num_threads(threads)
     missing = [key for key in study.combinations() if _find(runs, study, *key) is None]
     log(
-        f"depth study on cpu, threads: {torch.get_num_threads()}: {len(missing)} networks to "
+        f"depth study on {describe_device(device)}: {len(missing)} networks to "
         f"train, {len(study.combinations()) - len(missing)} are in {path}"
     )
     try:
         for number, (seed, depth, variant) in enumerate(missing, start=1):
-            run = train_one(study, variant, depth, seed, train_set, test_set)
+            with same_bits(device):
+                run = train_one(study, variant, depth, seed, train_set, test_set, device)
             runs.append(run)
             write_rows(path, Run, runs)
             firing = "" if math.isnan(run.firing) else f"  firing {run.firing:.0%}"
@@ -282,13 +290,14 @@ def train_one(
     seed: int,
     train_set: ImageSet,
     test_set: ImageSet,
+    device: torch.device = CPU,
 ) -> Run:
     """Train and test one network; the same settings and number of threads give the same result."""
     begin = time.perf_counter()
     how = VARIANTS[variant]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make_network(variant, depth, study.width, train_set)
+        model = make_network(variant, depth, study.width, train_set).to(device)
     optimizer: torch.optim.Optimizer
     if how.muon:
         optimizer = Muon(model.parameters(), how.learning_rate)
@@ -318,7 +327,7 @@ def train_one(
     losses: list[float] = []
     half, skipped = math.nan, 0
     for _ in range(study.epochs):
-        for chunk in batches.epoch():
+        for chunk in on_device(batches.epoch(), device):
             for batch in chunk.batches:
                 result = step(batch, cosine(how.learning_rate, 0.0, len(losses), steps))
                 skipped += result.skipped

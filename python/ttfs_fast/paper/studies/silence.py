@@ -23,6 +23,7 @@ from ttfs_fast.analysis.style import (
     series_color,
     style_axes,
 )
+from ttfs_fast.gpu.device import describe_device, resolve_device
 from ttfs_fast.models.pretrained import weights_file
 from ttfs_fast.training import TrainConfig, load_model
 from ttfs_fast.training.datasets import load_in_memory
@@ -119,6 +120,7 @@ def silence_study(
     *,
     data_root: str | None = None,
     threads: int | None = None,
+    device: str = "auto",
     log: Callable[[str], None] = logger.info,
 ) -> list[Silenced]:
     """Give a trained network horizons, train it further, and test it, for each fraction.
@@ -136,6 +138,8 @@ def silence_study(
         Folder of the images; by default as for the training of the network.
     threads : int, optional
         Threads of torch and of the operators; by default the network's.
+    device : str
+        Where to compute; see :func:`ttfs_fast.gpu.resolve_device`.
     log : callable
         Gets a line about each fraction; by default this module's logger.
 
@@ -146,7 +150,7 @@ def silence_study(
     """
     folder = Path(out)
     with use_folder(folder):
-        return _silence_study(study, folder, data_root, threads, log)
+        return _silence_study(study, folder, data_root, threads, device, log)
 
 
 def _silence_study(
@@ -154,6 +158,7 @@ def _silence_study(
     folder: Path,
     data_root: str | None,
     threads: int | None,
+    device: str,
     log: Callable[[str], None],
 ) -> list[Silenced]:
     path = folder / "silence.csv"
@@ -169,7 +174,9 @@ def _silence_study(
         threads=threads or config.threads or torch.get_num_threads(),
         horizons=(),
         patience_epochs=0,
+        device=device,
     )
+    where = resolve_device(device)
     train_set, test_set = load_in_memory(config)
     rows = read_rows(path, Silenced) if path.is_file() else []
     settings = _digest(config)
@@ -178,7 +185,7 @@ def _silence_study(
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)
     log(
-        f"silence study of {study.weights} on cpu, threads: {config.threads}: {len(missing)} "
+        f"silence study of {study.weights} on {describe_device(where)}: {len(missing)} "
         f"fractions to do, each {study.epochs} epochs; {len(done)} are in {path}"
     )
     try:
@@ -210,7 +217,9 @@ def _digest(config: TrainConfig) -> str:
             continue
         with weights_file(source) as path:
             sha.update(path.read_bytes())
-    nameless = dataclasses.replace(config, initial_checkpoint=None, teacher=None, data_root=None)
+    nameless = dataclasses.replace(
+        config, initial_checkpoint=None, teacher=None, data_root=None, device=TrainConfig.device
+    )
     sha.update(nameless.to_json().encode())
     return sha.hexdigest()[:12]
 
@@ -225,14 +234,15 @@ def _silence(
 ) -> Silenced:
     begin = time.perf_counter()
     assert config.initial_checkpoint is not None
-    model, _ = load_model(config.initial_checkpoint)
-    values = config.encoding(train_set.images_as_tensor()[:CALIBRATION_IMAGES])
+    device = resolve_device(config.device)
+    model = load_model(config.initial_checkpoint)[0].to(device)
+    values = config.encoding(train_set.images_as_tensor()[:CALIBRATION_IMAGES]).to(device)
     horizons = find_horizons(model, values, fraction)
     set_horizons_(model, horizons)
     at_once = evaluate(model, test_set, encoding=config.encoding)
     limited = dataclasses.replace(config, horizons=tuple(horizons))
     weights = ensure_trained(limited, folder / f"fraction-{fraction:.2f}-{settings}")
-    after = evaluate(load_model(weights)[0], test_set)
+    after = evaluate(load_model(weights)[0].to(device), test_set)
     return Silenced(
         settings=settings,
         fraction=fraction,

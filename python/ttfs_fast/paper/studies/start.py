@@ -14,6 +14,7 @@ from ttfs_fast.analysis.diagnose import diagnose
 from ttfs_fast.analysis.style import add_legend, new_figure, save_figure, series_color, style_axes
 from ttfs_fast.data import load
 from ttfs_fast.encoding import encode
+from ttfs_fast.gpu.device import resolve_device
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models import vgg_stack
 from ttfs_fast.models.deep import Depth
@@ -65,6 +66,7 @@ def start_study(
     images: int = 32,
     data_root: str | None = None,
     seed: int = 0,
+    device: str = "auto",
 ) -> list[LayerStart]:
     """Follow spread, noise and gradient through untrained networks.
 
@@ -84,12 +86,15 @@ def start_study(
         Folder of CIFAR-10.
     seed : int
         Of the weights and of the noise.
+    device : str
+        Where to compute; see :func:`ttfs_fast.gpu.resolve_device`.
 
     Returns
     -------
     rows : list of LayerStart
     """
     folder = Path(out)
+    where = resolve_device(device)
     with use_folder(folder):
         test_set = load("cifar10", data_root, train=False)
         values = encode(test_set.images_as_tensor()[:images], 1.5, "both")
@@ -102,7 +107,8 @@ def start_study(
                 if start != "uniform":
                     center_weights_(model, norm=float(start))
                 jitter = JITTER * torch.randn_like(values)
-            rows += _followed(start, model, values, labels, jitter)
+            shown = (tensor.to(where) for tensor in (values, labels, jitter))
+            rows += _followed(start, model.to(where), *shown)
         write_rows(folder / "start.csv", LayerStart, rows)
         save_figure(folder / "start.png", plot(rows))
     return rows
