@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-typer_testing = pytest.importorskip("typer.testing", reason="needs the extra ttfs_fast[train]")
 pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
 
-from ttfs_fast import analysis, cli, quantization  # noqa: E402
+from support.command import run_command  # noqa: E402
+from ttfs_fast import analysis, quantization  # noqa: E402
 from ttfs_fast.analysis.decisions import decisions_of  # noqa: E402
 from ttfs_fast.data import ImageError, load, write_idx  # noqa: E402
 from ttfs_fast.data.pictures import find_pictures, read_picture  # noqa: E402
@@ -23,7 +23,7 @@ DIGITS = load("digits", train=False)
 
 
 def run(*arguments: object, code: int = 0) -> str:
-    done = typer_testing.CliRunner().invoke(cli.app, ["predict", *map(str, arguments)])
+    done = run_command("predict", *arguments)
     assert done.exit_code == code, done.output
     return done.stdout if code == 0 else done.stderr
 
