@@ -232,13 +232,13 @@ void recompute(benchmark::State& state) {
   const ttfs::RecomputeTask<float> task{
       field.values.data(), weights.data(), field.inputs, 0,      false, field.times.data(),
       field.rows.data(),   field.count,    kInfinity,    &found, &slope};
-  kernels().recompute_in_double(task);
+  kernels().recompute(task);
   if (!(found < kInfinity)) {
     state.SkipWithError("the neuron did not fire");
     return;
   }
   const double most = std::min(best_rate(roof().recompute), load_rate(field.inputs * 8) / 8);
-  measure(state, "inputs", field.inputs, most, [&] { kernels().recompute_in_double(task); });
+  measure(state, "inputs", field.inputs, most, [&] { kernels().recompute(task); });
 }
 
 void input_gradient(benchmark::State& state) {

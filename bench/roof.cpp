@@ -89,9 +89,9 @@ std::int64_t weight_gradient(std::int64_t rounds) {
 }
 
 std::int64_t recompute(std::int64_t rounds) {
-  using V = Vec<double>;
+  using V = Vec<float>;
   constexpr int half = kSums / 2;
-  V::Reg slope[half], moment[half], weight = V::set(1e-9), time = V::set(0.5), bound = V::set(1);
+  V::Reg slope[half], moment[half], weight = V::set(1e-9F), time = V::set(0.5F), bound = V::set(1);
   clear(slope);
   clear(moment);
   hide(weight);

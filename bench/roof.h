@@ -13,7 +13,7 @@ struct Roof {
   std::int64_t (*sweep)(std::int64_t rounds);            // B + w, F + B step
   std::int64_t (*input_gradient)(std::int64_t rounds);   // z_i < z_j, sum + g w where it holds
   std::int64_t (*weight_gradient)(std::int64_t rounds);  // min(z_i, z_j), sum + g times it
-  std::int64_t (*recompute)(std::int64_t rounds);        // z_i < z_j, B + w and A + w z_i, double
+  std::int64_t (*recompute)(std::int64_t rounds);        // z_i < z_j, B + w and A + w z_i
   /// Bytes, loaded in order from `count` numbers, which decide the cache that they come from.
   std::int64_t (*load)(const float* numbers, std::int64_t count, std::int64_t rounds);
 };

@@ -52,7 +52,7 @@ constexpr Kernels<T> all_kernels() {
       .filter = filter<T>,
       .pad_to_chunk = pad_to_chunk<T>,
       .sweep = sweep<T>,
-      .recompute_in_double = recompute_in_double<T>,
+      .recompute = recompute<T>,
       .input_gradient = input_gradient<T>,
       .weight_gradient = weight_gradient<T>,
       .scale_gradient = scale_gradient<T>,

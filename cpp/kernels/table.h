@@ -53,14 +53,14 @@ struct SweepTask {
   T horizon;                      // latest spike value, +inf if none
   T* values;                      // out: `width` spike values, +inf where silent
   T* slopes;                      // out: `width` values of D, 0 where silent
-  std::uint32_t* recompute_mask;  // out: a bit for each output to recompute in double precision
+  std::uint32_t* recompute_mask;  // out: a bit for each output to recompute
   T initial_membrane = 0;         // F at x = 0 before any event
   T initial_error = -1;           // below 0: how large B and F are before any event
   T lower_bound = 0;              // every spike is above it
 };
 
-/// One output of one pixel, to be recomputed in double precision from the spike value that the
-/// sweep found. Weights and inputs are in the order of the weight tensor.
+/// One output of one pixel, to be recomputed more accurately from the spike value that the sweep
+/// found. Weights and inputs are in the order of the weight tensor.
 template <class T>
 struct RecomputeTask {
   const T* field;    // spike values of the inputs, +inf where silent or behind the horizon
@@ -163,7 +163,7 @@ struct Kernels {
                        T* time_to_chunk_end);
 
   void (*sweep)(const SweepTask<T>& task);
-  void (*recompute_in_double)(const RecomputeTask<T>& task);
+  void (*recompute)(const RecomputeTask<T>& task);
   void (*input_gradient)(const InputGradientTask<T>& task);
   void (*weight_gradient)(const WeightGradientTask<T>& task);
 

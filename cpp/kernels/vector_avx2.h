@@ -3,6 +3,7 @@
 
 template <>
 struct Vec<float> {
+  using Element = float;
   using Reg = __m256;
   using Mask = __m256;
   static constexpr int lanes = 8;
@@ -52,6 +53,7 @@ struct Vec<float> {
 
 template <>
 struct Vec<double> {
+  using Element = double;
   using Reg = __m256d;
   using Mask = __m256d;
   static constexpr int lanes = 4;

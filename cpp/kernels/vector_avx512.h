@@ -2,6 +2,7 @@
 
 template <>
 struct Vec<float> {
+  using Element = float;
   using Reg = __m512;
   using Mask = __mmask16;
   static constexpr int lanes = 16;
@@ -46,6 +47,7 @@ struct Vec<float> {
 
 template <>
 struct Vec<double> {
+  using Element = double;
   using Reg = __m512d;
   using Mask = __mmask8;
   static constexpr int lanes = 8;

@@ -4,6 +4,7 @@
 
 template <class Float, class Int, int Lanes>
 struct GenericVec {
+  using Element = Float;
   typedef Float Reg __attribute__((vector_size(16)));
   typedef Int Mask __attribute__((vector_size(16)));
   static constexpr int lanes = Lanes;

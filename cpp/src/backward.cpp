@@ -80,10 +80,10 @@ class Backward {
 
  private:
   struct Scratch {
-    T* results;   // [image][column][kGradChannels]
-    T* tile;      // [kGradInputs][kGradOutputs]
-    T* gathered;  // [image][row][output]
-    T* block;     // of weights, if they are not packed ahead
+    T* results;     // [image][column][kGradChannels]
+    T* tile;        // [kGradInputs][kGradOutputs]
+    T* gathered;    // [image][row][output]
+    T* block;       // of weights, if they are not packed ahead
     T least, most;  // of this worker's outputs; of all its spike values
     const T **outputs, **gradients, **weights;
   };

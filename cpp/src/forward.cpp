@@ -2,7 +2,7 @@
 // collected: tile row by tile row, tile by tile, sort the input spikes that the tile sees and
 // filter each pixel's own out of them. Then the pixels are swept, one block of outputs after
 // another, so that a block's weights stay in the cache. Last, the outputs that the sweep has marked
-// are computed again in double precision.
+// are computed again, more accurately.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -29,6 +29,11 @@ constexpr TileCosts kTileCosts{
 
 /// Pixels of a slice whose results stay in the first-level cache until they are written.
 constexpr std::int64_t kSlicePixels = 48;
+
+/// Pixels whose marked outputs are computed again together, at most; and the memory of their
+/// fields.
+constexpr std::int64_t kRecomputePixels = 16;
+constexpr std::int64_t kRecomputeBytes = std::int64_t{256} << 10;
 
 template <class T>
 class Forward {
@@ -64,6 +69,9 @@ class Forward {
     // One work block a group sweeps each block of weights once: the thread that takes it packs it
     // first, and has it in its cache. Else weights are packed ahead, for all.
     ahead = static_cast<std::int64_t>(tiling.blocks.size()) > s.groups || blocks < 4 * team;
+    recompute_pixels = std::clamp<std::int64_t>(
+        kRecomputeBytes / (field_size() * static_cast<std::int64_t>(sizeof(T))), 1,
+        kRecomputePixels);
     row_columns = tiling.x.span(tiling.row_tiles * tiling.tile.columns);
     allocate(team);
     if (ahead) weights.pack_all(k, threads);
@@ -112,7 +120,7 @@ class Forward {
     std::uint16_t* members;
     T *values, *slopes;  // results of a slice and block of outputs
     T* block;            // of weights, if they are not packed ahead
-    T* field;  // a receptive field's inputs in the order of the weights, +inf where silent
+    T* fields;           // receptive fields' inputs in the order of the weights, +inf where silent
   };
 
   void allocate(int team) {
@@ -142,7 +150,7 @@ class Forward {
         w.members = workspace.take<std::uint16_t>(patch);
         w.values = workspace.take<T>(results * kBlock);
         w.slopes = workspace.take<T>(results * kBlock);
-        w.field = workspace.take<T>(weights.inputs() + 1);
+        w.fields = workspace.take<T>(recompute_pixels * field_size());
         w.block = ahead ? nullptr : workspace.take<T>(weights.layout().block_size());
       }
     });
@@ -180,8 +188,13 @@ class Forward {
         weights.pack(k, group, b, w.block);
         for (const TileRange& slice : block.slices) sweep_slice(slice, b, w.block, w);
       });
-    for_each(rows, [&](std::int64_t item, int worker) {
-      recompute_row(tiling.row(range.first + item), e, scratch[static_cast<std::size_t>(worker)]);
+    // A row of tiles, or several with few pixels, unless there are too few for all threads.
+    const std::int64_t together =
+        std::clamp<std::int64_t>(rows / (4 * threads), 1, recompute_pixels);
+    for_each(ceil_div(rows, together), [&](std::int64_t item, int worker) {
+      const std::int64_t first = range.first + item * together;
+      recompute_rows(first, std::min(first + together, range.last), e,
+                     scratch[static_cast<std::size_t>(worker)]);
     });
   }
 
@@ -350,48 +363,80 @@ class Forward {
     }
   }
 
-  void recompute_row(const TileRow& row, const Events& e, const Scratch& w) const {
+  /// A pixel with outputs to be computed again, and its receptive field.
+  struct MarkedPixel {
+    const TileRow* tile_row;
+    std::int64_t number, row, column;
+    T* field;
+  };
+
+  /// Computes marked outputs of the tile rows [first, last) again, some pixels at a time: they
+  /// share the weights, which no cache holds all of.
+  void recompute_rows(std::int64_t first, std::int64_t last, const Events& e,
+                      const Scratch& w) const {
+    MarkedPixel pixels[kRecomputePixels];
+    std::int64_t count = 0;
     const std::int64_t blocks = weights.layout().count();
-    for (std::int64_t i = 0; i < row.rows; ++i)
-      for (std::int64_t j = 0; j < row.columns; ++j) {
-        const std::int64_t pixel = row.pixel + i * row.columns + j;
-        const std::uint32_t* recompute_mask = e.recompute_mask + pixel * blocks;
-        if (std::any_of(recompute_mask, recompute_mask + blocks,
-                        [](std::uint32_t m) { return m != 0; }))
-          recompute_pixel(row, pixel, tiling.out_row(row, i), tiling.out_column(row, j), e, w);
-      }
+    const auto recompute = [&] {
+      for (std::int64_t b = 0; b < blocks; ++b)
+        for (std::int64_t p = 0; p < count; ++p) recompute_outputs(pixels[p], b, e);
+      count = 0;
+    };
+    for (std::int64_t r = first; r < last; ++r) {
+      const TileRow& row = tiling.row(r);
+      for (std::int64_t i = 0; i < row.rows; ++i)
+        for (std::int64_t j = 0; j < row.columns; ++j) {
+          const std::int64_t number = row.pixel + i * row.columns + j;
+          const std::uint32_t* recompute_mask = e.recompute_mask + number * blocks;
+          if (std::all_of(recompute_mask, recompute_mask + blocks,
+                          [](std::uint32_t m) { return m == 0; }))
+            continue;
+          T* field = w.fields + count * field_size();
+          scatter_events(number, e, field);
+          pixels[count++] = {&row, number, tiling.out_row(row, i), tiling.out_column(row, j),
+                             field};
+          if (count == recompute_pixels) recompute();
+        }
+    }
+    recompute();
   }
 
-  void recompute_pixel(const TileRow& t, std::int64_t pixel, std::int64_t row, std::int64_t column,
-                       const Events& events_of, const Scratch& w) const {
+  /// (The bias, if any, is one row more.)
+  std::int64_t field_size() const { return weights.inputs() + 1; }
+
+  void scatter_events(std::int64_t pixel, const Events& events_of, T* field) const {
+    const T* times = events_of.times + pixel * max_events;
+    const std::uint32_t* rows = events_of.rows + pixel * max_events;
+    std::fill_n(field, weights.inputs(), std::numeric_limits<T>::infinity());
+    for (std::int64_t e = 0; e < events_of.counts[pixel]; ++e) field[rows[e] / kRowUnit] = times[e];
+  }
+
+  void recompute_outputs(const MarkedPixel& pixel, std::int64_t b, const Events& events_of) const {
+    const BlockLayout& layout = weights.layout();
+    const TileRow& t = *pixel.tile_row;
     RecomputeTask<T> task;
-    task.field = w.field;
+    task.field = pixel.field;
     task.inputs = weights.inputs();
     task.bias_joins = bias_joins();
-    task.times = events_of.times + pixel * max_events;
-    task.rows = events_of.rows + pixel * max_events;
-    task.count = events_of.counts[pixel];
+    task.times = events_of.times + pixel.number * max_events;
+    task.rows = events_of.rows + pixel.number * max_events;
+    task.count = events_of.counts[pixel.number];
     task.horizon = horizon;
     task.initial_slope = neuron.slope;
     task.threshold = neuron.threshold;
     task.origin = neuron.origin();
-    // (The bias, if any, is one row more.)
-    std::fill_n(w.field, weights.inputs(), std::numeric_limits<T>::infinity());
-    for (std::int64_t e = 0; e < task.count; ++e) w.field[task.rows[e] / kRowUnit] = task.times[e];
-    const BlockLayout& layout = weights.layout();
-    for (std::int64_t b = 0; b < layout.count(); ++b)
-      for (std::uint32_t left = events_of.recompute_mask[pixel * layout.count() + b]; left;
-           left &= left - 1) {
-        const std::int64_t lane = std::countr_zero(left);
-        if (lane >= layout[b].used) break;
-        const std::int64_t out = t.group * weights.outputs() + layout[b].first + lane;
-        task.weights = weight + out * weights.inputs();
-        task.bias = bias ? bias[out] : T{0};
-        task.value = output.data + t.image * output.stride.n + out * output.stride.c +
-                     row * output.stride.h + column * output.stride.w;
-        task.slope = slope_at(t.image, row, column, out);
-        k.recompute_in_double(task);
-      }
+    for (std::uint32_t left = events_of.recompute_mask[pixel.number * layout.count() + b]; left;
+         left &= left - 1) {
+      const std::int64_t lane = std::countr_zero(left);
+      if (lane >= layout[b].used) break;
+      const std::int64_t out = t.group * weights.outputs() + layout[b].first + lane;
+      task.weights = weight + out * weights.inputs();
+      task.bias = bias ? bias[out] : T{0};
+      task.value = output.data + t.image * output.stride.n + out * output.stride.c +
+                   pixel.row * output.stride.h + pixel.column * output.stride.w;
+      task.slope = slope_at(t.image, pixel.row, pixel.column, out);
+      k.recompute(task);
+    }
   }
 
   const ConvShape s;
@@ -412,6 +457,7 @@ class Forward {
   const std::int64_t max_events;  // of a pixel, padding included
   Tiling tiling;
   const std::int64_t patch_rows, patch_columns;
+  std::int64_t recompute_pixels = 1;
   std::int64_t row_columns = 0;  // grid columns that a tile row sees
   bool ahead = true;             // weights are packed before all else
   Workspace workspace;
