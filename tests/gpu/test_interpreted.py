@@ -16,7 +16,12 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize(
     ("file", "least"),
-    [("test_gpu_layers.py", 20), ("test_gpu_numerics.py", 70), ("test_gpu_pool.py", 8)],
+    [
+        ("test_gpu_layers.py", 20),
+        ("test_gpu_numerics.py", 70),
+        ("test_gpu_pool.py", 8),
+        ("test_simple.py", 3),
+    ],
 )
 def test_kernels_agree_with_the_reference(file: str, least: int) -> None:
     pytest.importorskip("triton", reason='Triton is not installed: pip install ".[gpu]" (Linux)')

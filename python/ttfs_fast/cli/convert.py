@@ -11,6 +11,7 @@ from ttfs_fast.cli._common import (
     Debug,
     Download,
     Threads,
+    allow_current_folder,
     app,
     download_data,
     flag,
@@ -197,23 +198,15 @@ def _relu_network(
 
 def _call_factory(name: str) -> Any:
     """What package.module:factory makes; the current folder counts, as the user names it."""
-    import importlib
-    import os
-    import sys
+    from ttfs_fast.training.own_network import find_factory, name_of
 
-    module, _, attribute = name.partition(":")
-    if not (module and attribute):
-        raise ValueError(f"--model must be PACKAGE.MODULE:FACTORY; got {name}")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    allow_current_folder()
+    factory = find_factory(name_of(name))
     try:
-        factory = importlib.import_module(module)
-        for part in attribute.split("."):
-            factory = getattr(factory, part)
-        return factory()  # type: ignore[operator]
+        return factory()
     except Exception as error:  # whatever the user's code raises
         raise ValueError(
-            f"--model {name} makes no network: {type(error).__name__}: {error}"
+            f"the network {name} cannot be made: {type(error).__name__}: {error}"
         ) from error
 
 
