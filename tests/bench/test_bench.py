@@ -249,7 +249,9 @@ def test_ratios_are_those_of_the_times() -> None:
 
 
 def test_bench_rejects_invalid_settings() -> None:
-    with pytest.raises(ValueError, match="no group 'layer'; the groups are: layers, mnist"):
+    with pytest.raises(
+        ValueError, match="no group 'layer'; the groups are: trained, layers, mnist"
+    ):
         run("layer", SHORT)
     with pytest.raises(ValueError, match="compares one thread with more; it was given 1"):
         run("threads", dataclasses.replace(SHORT, threads=1))
