@@ -482,7 +482,8 @@ def test_several_processes_train_a_network_of_a_user(tmp_path: Path) -> None:
         f"train(TrainConfig.from_json({config.to_json()!r}), {str(run)!r})\n"
     )
     (tmp_path / "script.py").write_text(code)
-    path = os.pathsep.join([str(Path(own_networks.__file__).parent), os.environ["PYTHONPATH"]])
+    folders = [str(Path(own_networks.__file__).parent), os.environ.get("PYTHONPATH")]
+    path = os.pathsep.join(filter(None, folders))
     done = subprocess.run(
         [
             sys.executable,
