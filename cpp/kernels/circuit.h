@@ -253,7 +253,8 @@ void switching_steps(SwitchingLanes& lanes, std::int64_t first, std::int64_t ste
         old[4] = lead;
         old[5] = fire;
       }
-      // UP: the fraction of the step in which the two square waves differ. Each switches at most once.
+      // UP: the fraction of the step in which the two square waves differ. Each switches at most
+      // once.
       Real reference_level, output_level;
       const Real a = switching_time(reference, reference_rate, reference_level);
       const Real b =
