@@ -137,7 +137,7 @@ def test_help_fits_a_screen_and_help_all_shows_the_rest(command: str) -> None:
         assert found.exit_code == 0
         return found.output.splitlines()
 
-    assert len(lines("--help")) <= 64
+    assert len(lines("--help")) <= 60
     assert "--weight-decay" not in "".join(lines("--help"))
     assert "--weight-decay" in "".join(lines("--help-all"))
 

@@ -98,6 +98,10 @@ def numbers(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(f"{text!r} is not a list of numbers, such as 1,2.5,4") from None
 
 
+MOST_SPELLED_OUT = 6
+"""Choices that stand beside an option. The help text of one with more names them."""
+
+
 def _parameter(name: str, field: Any, known: Setting, *, default: bool) -> inspect.Parameter:
     wanted: Any = plain_type(field.type)
     text, spelled = known.help, f"--{name.replace('_', '-')}"
@@ -108,6 +112,8 @@ def _parameter(name: str, field: Any, known: Setting, *, default: bool) -> inspe
         more = {"metavar": "NAME", "autocompletion": _completion(known.choices)}
     elif known.choices:
         wanted = Literal[known.choices]
+        if len(known.choices) > MOST_SPELLED_OUT:
+            more = {"metavar": "NAME"}
     if wanted is bool:
         spelled += f"/--no-{spelled.removeprefix('--')}"
     elif get_origin(wanted) is tuple:

@@ -113,9 +113,9 @@ class TrainConfig:
 
     dataset: str = setting(
         "mnist",
-        "Data set. digits: 1,437 small images that come with the package. mnist, cifar10 and "
-        "others: read from their published files. folder: train/CLASS/NAME.jpg and "
-        "val/CLASS/NAME.jpg in the data root.",
+        f"Data set: {', '.join(get_args(DatasetName))}. digits: 1,437 small images that come with "
+        "the package; folder: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg in the data root; the "
+        "others are read from their published files.",
         group=DATA,
         basic=True,
         choices=get_args(DatasetName),
