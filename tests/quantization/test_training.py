@@ -473,7 +473,7 @@ def config(**changes: object) -> QuantizeConfig:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
     from ttfs_fast.training import train
 
-    settings = dataclasses.replace(config().training, epochs=8, lr=3e-3, ema_decay=0.0)
+    settings = dataclasses.replace(config().training, epochs=8, lr=3e-3, ema_decay=0.0, seed=3)
     return train(settings, tmp_path_factory.mktemp("digits")).model
 
 
@@ -498,14 +498,16 @@ def test_retraining_recovers_accuracy_with_two_bits(
     digits: nn.Module, retrained: Retrained
 ) -> None:
     test_set = load("digits", train=False)
-    # On the images that it is retrained with: 360 test images are too few to tell.
-    seen = load("digits", train=True)
-    plain = quantization.evaluate(convert(digits, 2), seen)
+    plain = quantization.evaluate(convert(digits, 2), test_set)
     nets = retrained.nets
     assert list(nets) == [8, 4, 2]
-    result = quantization.evaluate(nets[2], seen)
-    assert result.accuracy > plain.accuracy + 0.015
-    assert quantization.evaluate(nets[2], test_set).accuracy > 0.8
+    result = quantization.evaluate(nets[2], test_set)
+    assert result.accuracy > plain.accuracy + 0.03
+    assert result.accuracy > 0.85
+    # With more images, those that it is retrained with.
+    seen = load("digits", train=True)
+    gained = quantization.evaluate(nets[2], seen).accuracy
+    assert gained > quantization.evaluate(convert(digits, 2), seen).accuracy + 0.015
     assert {p.name for p in retrained.folder.iterdir()} == {
         "quantize.json",
         "checkpoint-0006",
