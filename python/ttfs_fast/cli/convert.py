@@ -122,7 +122,7 @@ def convert(
 
         wanted = getattr(torch, dtype)
         sets = [load(name, root, train=part) for part in (True, False)]
-        front = conversion.IntensitiesOfSpikes(1.0, means, deviations)
+        front = conversion.IntensitiesOfSpikes(means, deviations)
         known, unknown = (
             _inputs(images, count, front, wanted)
             for images, count in zip(sets, (train_images, test_images), strict=True)

@@ -28,7 +28,7 @@ KEY = "converted"
 VERSION = 1
 
 _FIELDS: dict[type[nn.Module], tuple[str, ...]] = {
-    IntensitiesOfSpikes: ("alpha", "mean", "deviation"),
+    IntensitiesOfSpikes: ("mean", "deviation"),
     LeadEncoding: ("low", "high", "spread"),
     HorizonConv2d: (
         "in_channels",

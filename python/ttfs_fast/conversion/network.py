@@ -54,25 +54,19 @@ class LeadEncoding(nn.Module):
 class IntensitiesOfSpikes(nn.Module):
     """From the spike values of pixels to normalized intensities, the inputs of a ReLU network.
 
-    The package's commands feed every network with ``z = exp(alpha (1 - p))``; a converted network
-    takes ``(p - mean) / deviation`` and encodes it by itself.
+    The package's commands feed every network with spikes of its encoding, here ``z = exp(1 - p)``
+    (`Encoding` with alpha 1, bright pixels first); a converted network takes
+    ``(p - mean) / deviation`` and encodes it by itself.
 
     Parameters
     ----------
-    alpha : float
-        Of the encoding, bright pixels first.
     mean, deviation : sequence of float
         One for each channel, or one for all.
     """
 
-    def __init__(
-        self, alpha: float, mean: float | Iterable[float], deviation: float | Iterable[float]
-    ) -> None:
+    def __init__(self, mean: float | Iterable[float], deviation: float | Iterable[float]) -> None:
         super().__init__()
-        self.alpha = float(alpha)
         self.mean, self.deviation = _channels(mean), _channels(deviation)
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ValueError(f"alpha must be above 0 and finite; got {alpha}")
         if not all(map(math.isfinite, self.mean)):
             raise ValueError(f"mean must be finite numbers; got {self.mean}")
         if not all(math.isfinite(value) and value > 0 for value in self.deviation):
@@ -86,10 +80,10 @@ class IntensitiesOfSpikes(nn.Module):
             torch.tensor(values, dtype=z.dtype, device=z.device).view(-1, 1, 1)
             for values in (self.mean, self.deviation)
         )
-        return (1 - z.log() / self.alpha - mean) / deviation
+        return (1 - z.log() - mean) / deviation
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha:g}, mean={self.mean}, deviation={self.deviation}"
+        return f"mean={self.mean}, deviation={self.deviation}"
 
 
 def _channels(value: float | Iterable[float]) -> tuple[float, ...]:

@@ -15,7 +15,7 @@ AUTHORS_FILES = ("weight_scnn1.npy", "weight_scnn2.npy", "weight_scnn3.npy")
 """Of their network for MNIST."""
 AUTHORS_CIFAR_FILES = tuple(f"weight_CFAR{number}.npy" for number in range(1, 6))
 """Of their small network for CIFAR-10."""
-AUTHORS_CIFAR_ENCODING = Encoding(alpha=3.0, polarity="dark-first")
+AUTHORS_CIFAR_ENCODING = Encoding(3.0, "dark-first")
 """t = 3 p, as their code encodes CIFAR-10."""
 AUTHORS_LATEST = math.log(1e5)
 """The authors' networks take a spike later than z = 1e5 for none."""
