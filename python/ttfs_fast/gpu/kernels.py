@@ -157,6 +157,134 @@ def filter_events(
 
 
 @triton.jit
+def _first_crossing(
+    at_time, at_row, column, width_packed, count, slope, waiting, horizon,
+    UNROLL: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Where each lane's membrane condition F first reaches 0: B, F and z before it, and its end.
+
+    Lanes that do not fire get what they have after the last event, and the horizon as their end;
+    they are still waiting. Also the lowest B that each lane went through.
+    """
+    rounds = (tl.maximum(count, 0) + UNROLL - 1) // UNROLL
+    level = tl.zeros((LANES,), slope.dtype)
+    time = tl.zeros((), slope.dtype)
+    lowest = slope
+    fired_slope = slope
+    fired_level = level
+    fired_time = level
+    latest = level
+    e = tl.zeros((), tl.int32)
+    while e < rounds:
+        before_slope = slope
+        before_level = level
+        before_time = time
+        highest = tl.full((LANES,), float("-inf"), slope.dtype)
+        for u in tl.static_range(UNROLL):
+            now = tl.load(at_time + e * UNROLL + u)
+            row = tl.load(at_row + e * UNROLL + u)
+            level = tl.fma(slope, tl.zeros((LANES,), slope.dtype) + (now - time), level)
+            highest = tl.maximum(highest, level)
+            slope += tl.load(column + row * width_packed)
+            time = now
+        lowest = tl.where(waiting, tl.minimum(lowest, slope), lowest)
+        if tl.max((waiting & (highest >= 0)).to(tl.int32), axis=0) > 0:
+            for again in range(UNROLL):
+                now = tl.load(at_time + e * UNROLL + again)
+                row = tl.load(at_row + e * UNROLL + again)
+                elapsed = tl.zeros((LANES,), slope.dtype) + (now - before_time)
+                there = tl.fma(before_slope, elapsed, before_level)
+                fires = waiting & (there >= 0)
+                fired_slope = tl.where(fires, before_slope, fired_slope)
+                fired_level = tl.where(fires, before_level, fired_level)
+                fired_time = tl.where(fires, before_time, fired_time)
+                latest = tl.where(fires, now, latest)
+                waiting = waiting & (there < 0)
+                before_level = there
+                before_slope += tl.load(column + row * width_packed)
+                before_time = now
+            if tl.max(waiting.to(tl.int32), axis=0) == 0:
+                rounds = e
+        e += 1
+    fired_slope = tl.where(waiting, slope, fired_slope)
+    fired_level = tl.where(waiting, level, fired_level)
+    fired_time = tl.where(waiting, time, fired_time)
+    latest = tl.where(waiting, horizon, latest)
+    return fired_slope, fired_level, fired_time, latest, waiting, lowest
+
+
+@triton.jit
+def _sum_in_double(
+    input, weight, raw_bias, which, found, horizon, image, group, channels, inputs,
+    in_height, in_width, in_n, in_c, in_y, in_x, top, left, dilation_y, dilation_x,
+    HAS_BIAS: tl.constexpr, KERNEL_Y: tl.constexpr, KERNEL_X: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A lane's sums in the order of its weights, over the events before a spike value.
+
+    Returns the slope, the spike value that follows, and the event times around the one given.
+    """
+    sum_slope = tl.zeros((BLOCK,), tl.float64)
+    sum_moment = tl.zeros((BLOCK,), tl.float64)
+    previous = tl.zeros((BLOCK,), tl.float64)
+    following = tl.full((BLOCK,), float("inf"), tl.float64)
+    for first in range(0, inputs, BLOCK):
+        k = first + tl.arange(0, BLOCK)
+        c = k // (KERNEL_Y * KERNEL_X)
+        y = top + k // KERNEL_X % KERNEL_Y * dilation_y
+        x = left + k % KERNEL_X * dilation_x
+        inside = (k < inputs) & (y >= 0) & (y < in_height) & (x >= 0) & (x < in_width)
+        at = image * in_n + (group * channels + c) * in_c + y * in_y + x * in_x
+        t = tl.load(input + at, mask=inside, other=float("inf")).to(tl.float64)
+        w = tl.load(weight + k, mask=k < inputs, other=0.0).to(tl.float64)
+        causal = t < found
+        sum_slope += tl.where(causal, w, 0.0)
+        sum_moment += tl.where(causal, w * tl.where(causal, t, 0.0), 0.0)
+        previous = tl.maximum(previous, tl.where(causal, t, 0.0))
+        following = tl.minimum(following, tl.where(causal, float("inf"), t))
+    slope = tl.sum(sum_slope, axis=0) - 1.0
+    moment = tl.sum(sum_moment, axis=0)
+    last_time = tl.max(previous, axis=0)
+    next_time = tl.minimum(tl.min(following, axis=0), horizon.to(tl.float64))
+    if HAS_BIAS:
+        bias = tl.load(raw_bias + which).to(tl.float64)
+        joins = found > 1.0
+        slope += tl.where(joins, bias, 0.0)
+        moment += tl.where(joins, bias, 0.0)
+        last_time = tl.where(joins, tl.maximum(last_time, 1.0), last_time)
+        next_time = tl.where(joins, next_time, tl.minimum(next_time, 1.0))
+    return slope, moment / tl.where(slope > 0, slope, 1.0), last_time, next_time
+
+
+@triton.jit
+def _by_definition(
+    at_time, at_row, column, width_packed, count, searching, horizon,
+    FINITE_HORIZON: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Slopes and spike values of the lanes sought, event by event in double precision."""
+    slopes = tl.full((LANES,), -1.0, tl.float64)
+    moments = tl.zeros((LANES,), tl.float64)
+    spike_slope = tl.zeros((LANES,), tl.float64)
+    spike = tl.full((LANES,), float("inf"), tl.float64)
+    for i in range(count):
+        t = tl.load(at_time + i).to(tl.float64)
+        row = tl.load(at_row + i)
+        there = slopes * t - moments
+        fires = searching & (slopes > 0) & (there >= 0)
+        spike_slope = tl.where(fires, slopes, spike_slope)
+        spike = tl.where(fires, moments / tl.where(fires, slopes, 1.0), spike)
+        searching = searching & (fires == 0)
+        w = tl.load(column + row * width_packed).to(tl.float64)
+        slopes += w
+        moments += w * t
+    fires = searching & (slopes > 0)
+    if FINITE_HORIZON:
+        fires = fires & (slopes * horizon.to(tl.float64) - moments >= 0)
+    spike_slope = tl.where(fires, slopes, spike_slope)
+    spike = tl.where(fires, moments / tl.where(fires, slopes, 1.0), spike)
+    return spike_slope, spike
+
+
+@triton.jit
 def sweep(
     times, rows, counts, weights, start, z, slopes, input, raw_weight, raw_bias,
     first_segment, groups, channels, outputs, first_output, slab, width_packed,
@@ -193,58 +321,14 @@ def sweep(
     dtype = times.dtype.element_ty
     horizon = tl.load(start + groups * outputs)
     count = tl.load(counts + slot)
-    rounds = (tl.maximum(count, 0) + UNROLL - 1) // UNROLL
 
     slope = tl.load(start + output, mask=local < slab, other=-1.0)  # -1, or NaN
-    level = tl.zeros((LANES,), dtype)
-    time = tl.zeros((), dtype)
-    lowest = slope
-    waiting = local < slab
-    fired_slope = slope
-    fired_level = level
-    fired_time = level
-    latest = level
     column = weights + group * (inputs + 2) * width_packed + local
     at_time = times + slot * capacity
     at_row = rows + slot * capacity
-    e = tl.zeros((), tl.int32)
-    while e < rounds:
-        before_slope = slope
-        before_level = level
-        before_time = time
-        highest = tl.full((LANES,), float("-inf"), dtype)
-        for u in tl.static_range(UNROLL):
-            now = tl.load(at_time + e * UNROLL + u)
-            row = tl.load(at_row + e * UNROLL + u)
-            level = tl.fma(slope, tl.zeros((LANES,), dtype) + (now - time), level)
-            highest = tl.maximum(highest, level)
-            slope += tl.load(column + row * width_packed)
-            time = now
-        lowest = tl.where(waiting, tl.minimum(lowest, slope), lowest)
-        if tl.max((waiting & (highest >= 0)).to(tl.int32), axis=0) > 0:
-            for again in range(UNROLL):
-                now = tl.load(at_time + e * UNROLL + again)
-                row = tl.load(at_row + e * UNROLL + again)
-                there = tl.fma(
-                    before_slope, tl.zeros((LANES,), dtype) + (now - before_time), before_level
-                )
-                fires = waiting & (there >= 0)
-                fired_slope = tl.where(fires, before_slope, fired_slope)
-                fired_level = tl.where(fires, before_level, fired_level)
-                fired_time = tl.where(fires, before_time, fired_time)
-                latest = tl.where(fires, now, latest)
-                waiting = waiting & (there < 0)
-                before_level = there
-                before_slope += tl.load(column + row * width_packed)
-                before_time = now
-            if tl.max(waiting.to(tl.int32), axis=0) == 0:
-                rounds = e
-        e += 1
-
-    fired_slope = tl.where(waiting, slope, fired_slope)
-    fired_level = tl.where(waiting, level, fired_level)
-    fired_time = tl.where(waiting, time, fired_time)
-    latest = tl.where(waiting, horizon, latest)
+    fired_slope, fired_level, fired_time, latest, waiting, lowest = _first_crossing(
+        at_time, at_row, column, width_packed, count, slope, local < slab, horizon, UNROLL, LANES
+    )
     # Equation 4, with A = B z - F at the last event: there both terms are positive.
     silent = waiting & (fired_slope <= 0)
     if FINITE_HORIZON:
@@ -268,36 +352,12 @@ def sweep(
         remaining = remaining & (lanes > lane)
         found = tl.sum(tl.where(here, value, 0.0), axis=0).to(tl.float64)
         which = (group * outputs + first_output + block * LANES + lane).to(tl.int64)
-        sum_slope = tl.zeros((BLOCK,), tl.float64)
-        sum_moment = tl.zeros((BLOCK,), tl.float64)
-        previous = tl.zeros((BLOCK,), tl.float64)
-        following = tl.full((BLOCK,), float("inf"), tl.float64)
-        for first in range(0, inputs, BLOCK):
-            k = first + tl.arange(0, BLOCK)
-            c = k // (KERNEL_Y * KERNEL_X)
-            y = oy * stride_y - padding_y + k // KERNEL_X % KERNEL_Y * dilation_y
-            x = ox * stride_x - padding_x + k % KERNEL_X * dilation_x
-            inside = (k < inputs) & (y >= 0) & (y < in_height) & (x >= 0) & (x < in_width)
-            at = image * in_n + (group * channels + c) * in_c + y * in_y + x * in_x
-            t = tl.load(input + at, mask=inside, other=float("inf")).to(tl.float64)
-            w = tl.load(raw_weight + which * inputs + k, mask=k < inputs, other=0.0).to(tl.float64)
-            causal = t < found
-            sum_slope += tl.where(causal, w, 0.0)
-            sum_moment += tl.where(causal, w * tl.where(causal, t, 0.0), 0.0)
-            previous = tl.maximum(previous, tl.where(causal, t, 0.0))
-            following = tl.minimum(following, tl.where(causal, float("inf"), t))
-        exact_slope = tl.sum(sum_slope, axis=0) - 1.0
-        exact_moment = tl.sum(sum_moment, axis=0)
-        last_time = tl.max(previous, axis=0)
-        next_time = tl.minimum(tl.min(following, axis=0), horizon.to(tl.float64))
-        if HAS_BIAS:
-            bias = tl.load(raw_bias + which).to(tl.float64)
-            joins = found > 1.0
-            exact_slope += tl.where(joins, bias, 0.0)
-            exact_moment += tl.where(joins, bias, 0.0)
-            last_time = tl.where(joins, tl.maximum(last_time, 1.0), last_time)
-            next_time = tl.where(joins, next_time, tl.minimum(next_time, 1.0))
-        exact = exact_moment / tl.where(exact_slope > 0, exact_slope, 1.0)
+        exact_slope, exact, last_time, next_time = _sum_in_double(
+            input, raw_weight + which * inputs, raw_bias, which, found, horizon,
+            image, group, channels, inputs, in_height, in_width, in_n, in_c, in_y, in_x,
+            oy * stride_y - padding_y, ox * stride_x - padding_x, dilation_y, dilation_x,
+            HAS_BIAS, KERNEL_Y, KERNEL_X, BLOCK,
+        )  # fmt: skip
         # Is this the causal set of the spike value that it gives?
         # Compared lane by lane: the interpreter has no "and" of single numbers.
         slopes_there = tl.zeros((LANES,), tl.float64) + exact_slope
@@ -309,27 +369,9 @@ def sweep(
 
     # By the definition, event by event in double precision.
     if tl.max(unsolved.to(tl.int32), axis=0) > 0:
-        exact_slopes = tl.full((LANES,), -1.0, tl.float64)
-        exact_moments = tl.zeros((LANES,), tl.float64)
-        searching = unsolved
-        spike_slope = tl.zeros((LANES,), tl.float64)
-        spike = tl.full((LANES,), float("inf"), tl.float64)
-        for i in range(count):
-            t = tl.load(at_time + i).to(tl.float64)
-            row = tl.load(at_row + i)
-            there = exact_slopes * t - exact_moments
-            fires = searching & (exact_slopes > 0) & (there >= 0)
-            spike_slope = tl.where(fires, exact_slopes, spike_slope)
-            spike = tl.where(fires, exact_moments / tl.where(fires, exact_slopes, 1.0), spike)
-            searching = searching & (fires == 0)
-            w = tl.load(column + row * width_packed).to(tl.float64)
-            exact_slopes += w
-            exact_moments += w * t
-        fires = searching & (exact_slopes > 0)
-        if FINITE_HORIZON:
-            fires = fires & (exact_slopes * horizon.to(tl.float64) - exact_moments >= 0)
-        spike_slope = tl.where(fires, exact_slopes, spike_slope)
-        spike = tl.where(fires, exact_moments / tl.where(fires, exact_slopes, 1.0), spike)
+        spike_slope, spike = _by_definition(
+            at_time, at_row, column, width_packed, count, unsolved, horizon, FINITE_HORIZON, LANES
+        )
         value = tl.where(unsolved, spike.to(dtype), value)
         fired_slope = tl.where(unsolved, spike_slope.to(dtype), fired_slope)
 
