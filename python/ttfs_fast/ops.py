@@ -37,6 +37,43 @@ def _start(neuron: str) -> tuple[float, ...]:
     return (kind.slope, kind.threshold) if kind.on_times else ()
 
 
+Walk = tuple[Size, Size, Size, int]
+"""Stride, padding, dilation and groups."""
+ONE_FIELD: Walk = ((1, 1), (0, 0), (1, 1), 1)
+"""The walk of a fully connected layer: a convolution with one receptive field."""
+Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _run_forward(
+    input: Tensor, weight: Tensor, bias: Tensor | None, walk: Walk, t_max: float, z: Tensor,
+    slope: Tensor, neuron: str,
+) -> None:  # fmt: skip
+    """Fill `z` (N, M, H, W) and `slope` (N, H, W, M) by the core."""
+    _core.conv2d_forward(
+        _array(input), _array(weight.contiguous()),
+        _array(None if bias is None else bias.contiguous()), *walk, t_max, _array(z), _array(slope),
+        torch.get_num_threads(), *_start(neuron),
+    )  # fmt: skip
+
+
+def _run_backward(
+    grad: Tensor, input: Tensor, weight: Tensor, z: Tensor, slope: Tensor, walk: Walk,
+    grads: Grads, neuron: str,
+) -> None:  # fmt: skip
+    """Fill the gradients of input, weight and bias that are given by the core."""
+    by_input, by_weight, by_bias = grads
+    _core.conv2d_backward(
+        _array(input), _array(weight.contiguous()), _array(z), _array(slope), _array(grad), *walk,
+        _array(by_input), _array(by_weight), _array(by_bias), torch.get_num_threads(),
+        *_start(neuron),
+    )  # fmt: skip
+
+
+def _pixel(tensor: Tensor) -> Tensor:
+    """Rows and columns of one pixel for features (N, K)."""
+    return tensor[:, :, None, None]
+
+
 def _memory_format(input: Tensor) -> torch.memory_format:
     """The layout of the output: channels_last for an input that is channels_last only."""
     if input.is_contiguous():
@@ -68,20 +105,8 @@ def conv2d(
             input, weight, bias, stride, padding, dilation, groups, t_max, output_size, neuron
         )
     z, slope = _conv2d_outputs(input, weight, output_size)
-    _core.conv2d_forward(
-        _array(input),
-        _array(weight.contiguous()),
-        _array(None if bias is None else bias.contiguous()),
-        stride,
-        padding,
-        dilation,
-        groups,
-        t_max,
-        _array(z),
-        _array(slope),
-        torch.get_num_threads(),
-        *_start(neuron),
-    )
+    walk = (stride, padding, dilation, groups)
+    _run_forward(input, weight, bias, walk, t_max, z, slope, neuron)
     return z, slope
 
 
@@ -128,24 +153,11 @@ def conv2d_backward(
             grad, input, weight, z, slope, stride, padding, dilation, groups, neuron
         )
         return _drop_unneeded(grads, need_input, need_weight)
-    grad_input, grad_weight, grad_bias = _gradients(input, weight, need_input, need_weight)
-    _core.conv2d_backward(
-        _array(input),
-        _array(weight.contiguous()),
-        _array(z),
-        _array(slope),
-        _array(grad),
-        stride,
-        padding,
-        dilation,
-        groups,
-        _array(grad_input) if need_input else None,
-        _array(grad_weight) if need_weight else None,
-        _array(grad_bias) if need_weight else None,
-        torch.get_num_threads(),
-        *_start(neuron),
-    )
-    return grad_input, grad_weight, grad_bias
+    grads = _gradients(input, weight, need_input, need_weight)
+    needed = _needed(grads, need_input, need_weight)
+    walk = (stride, padding, dilation, groups)
+    _run_backward(grad, input, weight, z, slope, walk, needed, neuron)
+    return grads
 
 
 def _gradients(
@@ -155,6 +167,14 @@ def _gradients(
         torch.empty_like(input) if need_input else input.new_empty(0),
         weight.new_empty(weight.shape) if need_weight else weight.new_empty(0),
         weight.new_empty(weight.shape[0] if need_weight else 0),
+    )
+
+
+def _needed(grads: tuple[Tensor, Tensor, Tensor], need_input: bool, need_weight: bool) -> Grads:
+    by_input, by_weight, by_bias = grads
+    return (
+        by_input if need_input else None,
+        *((by_weight, by_bias) if need_weight else (None, None)),
     )
 
 
@@ -184,38 +204,34 @@ def _(
     return _gradients(input, weight, need_input, need_weight)
 
 
-def _conv2d_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, bias, stride, padding, dilation, groups, _, _, neuron = inputs
+def _layer_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    input, weight, _, *others, neuron = inputs
     z, slope = output
     ctx.mark_non_differentiable(slope)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(input, weight, z, slope)
-    ctx.has_bias = bias is not None
-    ctx.geometry = (stride, padding, dilation, groups)
-    ctx.neuron = neuron
+    ctx.walk = others[:-2]  # of a fully connected layer, which has t_max alone, none
+    ctx.neuron, ctx.inputs = neuron, len(inputs)
 
 
-def _conv2d_gradient(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _layer_gradient(
+    backward: Callable[..., tuple[Tensor, Tensor, Tensor]], ctx: Any, grad: Tensor | None, *_: Any
+) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 10
+        return (None,) * int(ctx.inputs)
     need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
-    grad_input, grad_weight, grad_bias = conv2d_backward(
-        grad,
-        *ctx.saved_tensors,
-        *ctx.geometry,
-        need_input,
-        need_weight or need_bias,
-        ctx.neuron,
+    grad_input, grad_weight, grad_bias = backward(
+        grad, *ctx.saved_tensors, *ctx.walk, need_input, need_weight or need_bias, ctx.neuron
     )
     return (
         grad_input if need_input else None,
         grad_weight if need_weight else None,
         grad_bias if need_bias else None,
-        *(None,) * 7,
+        *(None,) * (ctx.inputs - 3),
     )
 
 
-conv2d.register_autograd(_conv2d_gradient, setup_context=_conv2d_setup)
+conv2d.register_autograd(partial(_layer_gradient, conv2d_backward), setup_context=_layer_setup)
 
 
 # --- spiking_linear ------------------------------------------------------------------------------
@@ -229,20 +245,10 @@ def linear(
     if input.device.type != "cpu":
         return reference.linear_forward(input, weight, bias, t_max, neuron)
     z, slope = _linear_outputs(input, weight)
-    _core.conv2d_forward(
-        _array(input[:, :, None, None]),
-        _array(weight.contiguous()[:, :, None, None]),
-        _array(None if bias is None else bias.contiguous()),
-        (1, 1),
-        (0, 0),
-        (1, 1),
-        1,
-        t_max,
-        _array(z[:, :, None, None]),
-        _array(slope[:, None, None, :]),
-        torch.get_num_threads(),
-        *_start(neuron),
-    )
+    _run_forward(
+        _pixel(input), _pixel(weight), bias, ONE_FIELD, t_max, _pixel(z), slope[:, None, None],
+        neuron,
+    )  # fmt: skip
     return z, slope
 
 
@@ -273,24 +279,18 @@ def linear_backward(
     if input.device.type != "cpu":
         grads = reference.linear_backward(grad, input, weight, z, slope, neuron)
         return _drop_unneeded(grads, need_input, need_weight)
-    grad_input, grad_weight, grad_bias = _gradients(input, weight, need_input, need_weight)
-    _core.conv2d_backward(
-        _array(input[:, :, None, None]),
-        _array(weight.contiguous()[:, :, None, None]),
-        _array(z[:, :, None, None]),
-        _array(slope[:, None, None, :]),
-        _array(grad[:, :, None, None]),
-        (1, 1),
-        (0, 0),
-        (1, 1),
-        1,
-        _array(grad_input[:, :, None, None]) if need_input else None,
-        _array(grad_weight[:, :, None, None]) if need_weight else None,
-        _array(grad_bias) if need_weight else None,
-        torch.get_num_threads(),
-        *_start(neuron),
+    grads = _gradients(input, weight, need_input, need_weight)
+    by_input, by_weight, by_bias = _needed(grads, need_input, need_weight)
+    needed = (
+        None if by_input is None else _pixel(by_input),
+        None if by_weight is None else _pixel(by_weight),
+        by_bias,
     )
-    return grad_input, grad_weight, grad_bias
+    _run_backward(
+        _pixel(grad), _pixel(input), _pixel(weight), _pixel(z), slope[:, None, None], ONE_FIELD,
+        needed, neuron,
+    )  # fmt: skip
+    return grads
 
 
 @linear_backward.register_fake
@@ -307,32 +307,7 @@ def _(
     return _gradients(input, weight, need_input, need_weight)
 
 
-def _linear_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, _, _, neuron = inputs
-    z, slope = output
-    ctx.mark_non_differentiable(slope)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(input, weight, z, slope)
-    ctx.neuron = neuron
-
-
-def _linear_gradient(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 5
-    need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
-    grad_input, grad_weight, grad_bias = linear_backward(
-        grad, *ctx.saved_tensors, need_input, need_weight or need_bias, ctx.neuron
-    )
-    return (
-        grad_input if need_input else None,
-        grad_weight if need_weight else None,
-        grad_bias if need_bias else None,
-        None,
-        None,
-    )
-
-
-linear.register_autograd(_linear_gradient, setup_context=_linear_setup)
+linear.register_autograd(partial(_layer_gradient, linear_backward), setup_context=_layer_setup)
 
 
 # --- spiking_max_pool2d --------------------------------------------------------------------------
@@ -556,14 +531,6 @@ def _linear_backward_on_gpu(
     needed = _needed(grads, need_input, need_weight)
     dispatch.linear_backward(grad, input, weight, z, slope, needed)
     return grads
-
-
-def _needed(
-    grads: tuple[Tensor, Tensor, Tensor], need_input: bool, need_weight: bool
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    kept = (need_input, need_weight, need_weight)
-    a, b, c = (g if k else None for g, k in zip(grads, kept, strict=True))
-    return a, b, c
 
 
 def _max_pool2d_on_gpu(
