@@ -24,7 +24,7 @@ using py::literals::operator""_a;
 using Reals = Array<double>;
 using Rows = std::optional<Array<std::int64_t>>;
 
-/// Numbers by name: all of the type's fields and no other.
+/// Numbers by name: exactly the fields of the type.
 template <class T>
 T values_of(const py::dict& given, const std::string& what) {
   T values;
@@ -138,7 +138,7 @@ class CircuitSimulator {
   CircuitTask task_;
 };
 
-/// Normals of the kernels in use, four a step: what drives the oscillators of a trial.
+/// Normal numbers of the kernels in use, four per step: the noise of a trial's oscillators.
 Reals normals(std::uint64_t seed, std::uint64_t trial, std::int64_t first, std::int64_t count) {
   if (count < 0) throw std::invalid_argument("count must be 0 or above");
   Reals out(std::vector<py::ssize_t>{count, 4});

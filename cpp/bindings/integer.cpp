@@ -87,7 +87,7 @@ void add_pooling(Network& network, Pair kernel, Pair stride, Pair padding, Pair 
   network.add(s);
 }
 
-/// A layer's description: the arguments that made it.
+/// A layer's description: the arguments that create it.
 py::dict describe(const Network& network, std::int64_t layer) {
   py::dict out;
   out["output_size"] = triple(network.output(layer));
@@ -174,7 +174,7 @@ Codes reference(const Network& network, std::int64_t layer, const Codes& codes) 
 }  // namespace
 
 void define_integer(py::module_& m) {
-  // Local: two builds of the module can be loaded into one process and compared.
+  // Module-local, so that two builds of the module can be loaded into one process and compared.
   py::class_<Network>(m, "IntegerNetwork", py::module_local())
       .def(py::init(&make), "time_bits"_a, "image_size"_a, "unit"_a, "encoders"_a.noconvert())
       .def("add_neurons", &add_neurons, "codes"_a.noconvert(), "bits"_a, "theta"_a.noconvert(),

@@ -1,4 +1,4 @@
-// Calls of the core that Ctrl-C stops.
+// Calls of the core that Ctrl-C can stop.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -9,16 +9,16 @@ namespace ttfs::bindings {
 
 namespace py = pybind11;
 
-/// Elements that a loop of the bindings checks between two calls of check_signals.
+/// Elements that a loop of the bindings processes between two calls of check_signals.
 inline constexpr py::ssize_t kItemsPerSignalCheck = py::ssize_t{1} << 20;
 
-/// Runs the handlers of pending signals, and throws what they raise. The caller owns the
-/// interpreter lock.
+/// Runs the handlers of pending signals, and throws the exception that they raise. The caller must
+/// hold the interpreter lock.
 inline void check_signals() {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
-/// Whether a signal's handler has raised an exception, which is then set.
+/// Whether a signal handler has raised an exception, which then stays set in Python.
 inline bool signal_raised() {
   const py::gil_scoped_acquire lock;
   return PyErr_CheckSignals() != 0;

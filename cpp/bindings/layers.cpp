@@ -126,7 +126,7 @@ void max_pool2d_backward(const Array<T>& grad_output, const Array<std::int32_t>&
   const auto grad = view(grad_output, out_shape, "grad_output");
   require_dense(index, out_shape, "index");
   require_dense(grad_input, {s.batch, s.channels, s.in_height, s.in_width}, "grad_input");
-  // The index comes from the forward pass, but it is data all the same: check before following it.
+  // The index should come from the forward pass, but a caller can pass any: check it first.
   const std::int32_t* places = index.data();
   const auto places_in_window = static_cast<std::int32_t>(kernel[0] * kernel[1]);
   for (py::ssize_t i = 0; i < index.size(); ++i) {

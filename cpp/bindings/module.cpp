@@ -1,5 +1,5 @@
 // The Python module _core. The bindings check types, shapes and strides, release the interpreter
-// lock, and call the core; nothing else in cpp/ knows Python.
+// lock, and call the core; nothing else in cpp/ depends on Python.
 #include "bindings/module.h"
 
 #include <pybind11/stl.h>

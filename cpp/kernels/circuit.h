@@ -1,6 +1,6 @@
 // The steppers of the neuron circuit and their random numbers. Included inside the namespace of an
-// instruction set. No fused multiply-adds here: every operation is rounded alike everywhere, so all
-// instruction sets, the baseline too, give the same bits.
+// instruction set. There are no fused multiply-adds here, so that rounding and bits are the same
+// for all instruction sets, the baseline included.
 
 namespace circuit {
 
@@ -66,20 +66,19 @@ inline void threefry(Bits key0, Bits key1, Bits& a, Bits& b) {
   b += key0 + 5;
 }
 
-/// The middle of one of 2^52 equal parts of (0, 1).
+/// The midpoint of one of 2^52 equal parts of (0, 1).
 inline Real uniform(Bits a) {
   return real_of((a >> 12) | all_bits(0x3ff0000000000000ULL)) - V::set(1.0 - 0x1p-53);
 }
 
-/// ln of a normal number above 0: exponent apart, then 2 artanh of the mantissa's (m - 1) / (m +
-/// 1).
+/// ln of a normal number above 0: exponent times ln 2, plus 2 artanh((m - 1) / (m + 1)) for the
+/// mantissa m.
 inline Real logarithm(Real a) {
-  // The bit pattern of sqrt(1/2) is taken off first, so that the mantissa is in [sqrt(1/2), sqrt
-  // 2).
+  // Subtracting the bit pattern of sqrt(1/2) first brings the mantissa into [sqrt(1/2), sqrt(2)).
   const Bits shifted = bits_of(a) - all_bits(0x3fe6a09e667f3bcdULL);
   const Bits exponent = shifted & all_bits(0xfff0000000000000ULL);
   const Real mantissa = real_of(bits_of(a) - exponent);
-  // A signed exponent to a number: 2^52 + 2^11 has the bits that make the addition exact.
+  // Converts the signed exponent to a double: adding 2^52 + 2^11 is exact.
   const Bits biased = (exponent >> 52) ^ all_bits(0x800);
   const Real power =
       real_of((biased & all_bits(0xfff)) | all_bits(0x4330000000000000ULL)) - V::set(0x1p52 + 2048);
@@ -211,15 +210,15 @@ inline std::int64_t averaged(AveragedLanes& lanes, std::int64_t first, std::int6
                           : averaged_steps<false>(lanes, first, steps, crossed);
 }
 
-/// A phase above 1, or below 0, by less than a turn comes back into [0, 1).
+/// Wraps a phase that is outside [0, 1) by less than a turn.
 inline Real wrap(Real phase) {
   const Real one = V::set(1), zero = V::set(0);
   phase = V::select(V::le(one, phase), phase - one, phase);
   return V::select(V::lt(phase, zero), phase + one, phase);
 }
 
-/// Part of a step after which a square wave of this phase and rate switches, 1 if it does not;
-/// level is 1 in the second half of its period, else 0.
+/// Fraction of a step after which a square wave of this phase and rate switches, 1 if it does not;
+/// level is 1 in the second half of its period, otherwise 0.
 inline Real switching_time(Real phase, Real rate, Real& level) {
   const Real half = V::set(0.5), one = V::set(1);
   level = V::select(V::le(half, phase), one, V::set(0));
@@ -253,15 +252,15 @@ void switching_steps(SwitchingLanes& lanes, std::int64_t first, std::int64_t ste
         old[4] = lead;
         old[5] = fire;
       }
-      // UP: the fraction of the step in which the two square waves differ. Each switches at most
-      // once.
+      // UP: the fraction of the step in which the two square waves differ. Each switches once at
+      // most.
       Real reference_level, output_level;
       const Real a = switching_time(reference, reference_rate, reference_level);
       const Real b =
           switching_time(output, output_rate + output_gain * (control - half), output_level);
       const Real differ = reference_level - output_level, start = differ * differ;
       duty = start + (one - two * start) * absolute(a - b);
-      // The loop filter, driven by that mean, and the phases.
+      // The loop filter, driven by this fraction, and the phases.
       const Real excess = control - duty;
       reference = wrap(reference + reference_rate);
       output = wrap(output + (output_rate + output_gain * (duty + excess * mean - half)));

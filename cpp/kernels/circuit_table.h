@@ -1,4 +1,4 @@
-// What the kernels of the neuron circuit work on: eight trials side by side.
+// The data of the kernels of the neuron circuit: eight trials side by side.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@ namespace ttfs {
 
 inline constexpr int kCircuitLanes = 8;
 
-/// Second word of the generator's key: what the numbers are for.
+/// Second word of the generator's key: the use of the numbers.
 inline constexpr std::uint64_t kPathStream = 0, kJitterStream = 1, kBankStream = 2,
                                kSpreadStream = 3, kStartStream = 4;
 
@@ -37,16 +37,16 @@ struct AveragedLanes {
                      old_v[kCircuitLanes] = {};  // out: before the last step
 };
 
-/// Eight switching neurons; phases in turns, frequencies in turns a step.
+/// Eight switching neurons; phases in turns, frequencies in turns per step.
 struct SwitchingLanes {
   alignas(64) double reference[kCircuitLanes] = {}, output[kCircuitLanes] = {};  // VCO1, VCO2
   alignas(64) double control[kCircuitLanes] = {};                                // loop filter
   alignas(64) double clock[kCircuitLanes] = {};  // VCO4, whose rising edges clock the flip-flop
-  alignas(64) double lead[kCircuitLanes] = {};   // VCO4 less VCO3
+  alignas(64) double lead[kCircuitLanes] = {};   // VCO4 - VCO3
   alignas(64) double duty[kCircuitLanes] = {};   // of UP in the last step
-  alignas(64) double fire[kCircuitLanes] = {};   // step and part of it, +inf before
+  alignas(64) double fire[kCircuitLanes] = {};   // in steps, with fraction; +inf before
   alignas(64) double reference_rate[kCircuitLanes] = {}, output_rate[kCircuitLanes] = {};
-  alignas(64) double output_gain[kCircuitLanes] = {};  // turns a step for a control of 1
+  alignas(64) double output_gain[kCircuitLanes] = {};  // turns per step for a control of 1
   alignas(64) double decay[kCircuitLanes] = {};        // of the filter over a step
   alignas(64) double mean[kCircuitLanes] = {};         // of that decay within the step
   alignas(64) double low_rate[kCircuitLanes] = {}, gain_rate[kCircuitLanes] = {};  // VCO4
@@ -65,10 +65,10 @@ struct CircuitKernels {
   std::int64_t (*averaged)(AveragedLanes& lanes, std::int64_t first, std::int64_t steps,
                            unsigned* crossed);
 
-  /// Runs `steps` steps; lanes that fire note when, and their membrane goes on.
+  /// Runs `steps` steps. Records when lanes fire; their membrane continues.
   void (*switching)(SwitchingLanes& lanes, std::int64_t first, std::int64_t steps);
 
-  /// count normals of one lane's stream, for tests: those of steps first, first + 1, ...
+  /// `count` normal numbers of one lane's stream, for tests: those of steps first, first + 1, ...
   void (*normals)(std::uint64_t seed, std::uint64_t trial, std::int64_t first, std::int64_t count,
                   double* out);
 };

@@ -1,5 +1,5 @@
-// Backward: no sort and no causal set, only z_in < z_out (equation 4 differentiated). Included
-// inside the namespace of an instruction set.
+// Backward: the derivative of equation (4). It needs no sort, only z_in < z_out. Included inside
+// the namespace of an instruction set.
 
 template <class T>
 void scale_gradient(const T* values, const T* slopes, const T* gradients, std::int64_t n,
@@ -69,8 +69,8 @@ void input_gradient(const InputGradientTask<T>& task) {
 }
 
 /// I inputs from `input` and R vectors of outputs from `first`, all pixels. -max(y - z, 0) is
-/// min(z, y) - y: the sum of g y is common to all inputs, and a minimum and a multiply-add are left
-/// for each. An input that no output comes after gets exactly 0: both sums are then the same.
+/// min(z, y) - y. The sum of g y is common to all inputs, so each input needs only a minimum and a
+/// multiply-add. An input after all outputs gets exactly 0, because both sums are then equal.
 template <class T, int I, int R>
 void weight_gradient_tile(const WeightGradientTask<T>& task, int input, std::int64_t first) {
   using V = Vec<T>;

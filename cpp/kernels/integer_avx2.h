@@ -112,7 +112,7 @@ struct IntVec {
       }
     }
   }
-  /// What `add_words` found, in registers with the same outputs as those of `quad`.
+  /// The results of `add_words`, in registers with the same outputs as those of `quad`.
   static void in_order(const Reg (&low)[2], const Reg (&high)[2], Reg (&out)[4]) {
     out[0] = _mm256_permute2x128_si256(low[0], low[1], 0x20);
     out[1] = _mm256_permute2x128_si256(high[0], high[1], 0x20);
@@ -377,7 +377,7 @@ inline void finish_four(const IntegerSweepTask& task, const Fired& fired, std::i
       _mm256_div_pd(_mm256_fmadd_pd(exact_double(moment), _mm256_set1_pd(task.ratio),
                                     exact_double(_mm256_slli_epi64(some, 15))),
                     exact_double(divisor));
-  // More than 2^17 is later than any code.
+  // Values above 2^17 are later than any code.
   __m256i quotient =
       _mm256_cvtepi32_epi64(_mm256_cvttpd_epi32(_mm256_min_pd(estimate, _mm256_set1_pd(0x1p17))));
   const __m256i rest =
@@ -398,7 +398,7 @@ inline void finish_four(const IntegerSweepTask& task, const Fired& fired, std::i
 }
 
 /// Spike codes: the spike time, scaled and rounded, halves upwards. A quotient in double precision
-/// is off by one at most.
+/// is wrong by one at most.
 inline void finish(const IntegerSweepTask& task, const Fired& fired) {
   for (std::int64_t j = 0; j < task.width; j += 4) finish_four(task, fired, j);
 }

@@ -84,7 +84,7 @@ struct IntVec512 {
 }
 
 /// Spike codes: the spike time, scaled and rounded, halves upwards. A quotient in double precision
-/// is off by one at most.
+/// is wrong by one at most.
 inline void finish(const IntegerSweepTask& task, const Fired& fired) {
   const __m512i one = _mm512_set1_epi64(1), latest = _mm512_set1_epi64(task.latest);
   for (std::int64_t j = 0; j < task.width; j += 8) {
@@ -96,7 +96,7 @@ inline void finish(const IntegerSweepTask& task, const Fired& fired) {
         _mm512_srli_epi64(divisor, 1));
     __m512i quotient = _mm512_cvttpd_epi64(
         _mm512_div_pd(_mm512_cvtepi64_pd(dividend), _mm512_cvtepi64_pd(divisor)));
-    // More than 2^17 is later than any code.
+    // Values above 2^17 are later than any code.
     quotient = _mm512_min_epi64(quotient, _mm512_set1_epi64(1 << 17));
     const __m512i product = _mm512_slli_epi64(_mm512_mul_epu32(quotient, slope), 16);
     const __m512i rest = _mm512_sub_epi64(dividend, product);

@@ -24,9 +24,9 @@ inline std::int32_t describe_lags(const std::uint32_t* words, EventGroup& out) {
   return _mm512_reduce_add_epi32(_mm512_min_epi32(lag, since));
 }
 
-/// The lags from each event of a group to each event behind it: 16 points in time in the lanes,
-/// four events in the bytes of a lane. The same for every output, so that one output's F at all
-/// points is a product with its 16 weights.
+/// The lags from each event of a group to each later event: 16 points in time in the lanes,
+/// four events in the bytes of a lane. They are the same for every output, so F of one output at
+/// all points is a product with its 16 weights.
 struct GroupLags {
   __m512i low[4], high[4];
   __m512i since;  // the point's time since the start of the group
@@ -37,7 +37,7 @@ inline GroupLags group_lags(const std::uint32_t* words, const EventGroup& group)
   GroupLags out;
   const __m512i start = _mm512_set1_epi32(group.start);
   const __m512i times = _mm512_srli_epi32(_mm512_loadu_si512(words), 16);
-  // One place on: the point behind an event is when the next one comes.
+  // Shift by one lane: the point of an event is the time of the next event.
   const __m512i points = _mm512_alignr_epi32(_mm512_set1_epi32(group.end), times, 1);
   _mm512_store_si512(out.points, points);
   out.since = _mm512_sub_epi32(points, start);
@@ -70,7 +70,7 @@ inline GroupLags group_lags(const std::uint32_t* words, const EventGroup& group)
   return out;
 }
 
-/// 1 where an event is not behind the point: byte i of lane k of vector q is for event 4 q + i.
+/// 1 if an event is not after the point: byte i of lane k of vector q is for event 4 q + i.
 struct Triangle {
   alignas(64) std::uint8_t byte[4][64];
 };
@@ -112,7 +112,7 @@ inline bool locate_crossing(const GroupLags& lags, bool wide, const std::uint32_
     for (int q = 0; q < 4; ++q) high = _mm512_dpbusd_epi32(high, lags.high[q], four(q));
     f = _mm512_add_epi32(f, _mm512_slli_epi32(high, 8));
   }
-  // Where F crosses, all events up to the point are in.
+  // At the crossing, the sums contain all events up to the point.
   for (int q = 0; q < 4; ++q)
     b = _mm512_dpbusd_epi32(b, _mm512_load_si512(kBefore.byte[q]), four(q));
   const std::uint32_t reached = _mm512_cmpge_epi32_mask(f, _mm512_setzero_si512());

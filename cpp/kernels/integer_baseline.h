@@ -33,7 +33,7 @@ struct IntVec {
     return (m[0] & 1U) | (m[1] & 2U) | (m[2] & 4U) | (m[3] & 8U);
   }
 #if defined(__SSE2__)
-  static constexpr std::int32_t longest_narrow_lag = kMidLag - 1;  // what 16 bits hold
+  static constexpr std::int32_t longest_narrow_lag = kMidLag - 1;  // the largest in 16 bits
   static void store_lag(EventGroup& group, int event, std::int32_t lag) {
     const auto word = static_cast<std::int16_t>(group.wide ? lag - kMidLag : lag);
     __builtin_memcpy(group.lags + 2 * event, &word, sizeof word);
@@ -111,7 +111,7 @@ struct IntVec {
 #endif
 };
 
-/// No vectors here: the caller's loop does it all.
+/// No vectors here: the caller's loop processes everything.
 inline void collect_vectors(const std::uint16_t*, std::int64_t, std::uint32_t, std::uint16_t,
                             std::uint32_t*, std::int64_t&, std::int64_t&) {}
 inline void filter_vectors(const std::uint32_t*, const std::uint16_t*, std::int64_t, int,
@@ -132,7 +132,7 @@ inline std::int32_t describe_lags(const std::uint32_t* words, EventGroup& out) {
 #include "kernels/integer_rescan.h"
 
 /// Spike codes: the spike time, scaled and rounded, halves upwards. A quotient in double precision
-/// is off by one at most.
+/// is wrong by one at most.
 inline void finish(const IntegerSweepTask& task, const Fired& fired) {
   for (std::int64_t j = 0; j < task.width; ++j) {
     task.codes[j] = task.silent;

@@ -1,4 +1,4 @@
-// What the integer kernels of all instruction sets share. Included inside the namespace of an
+// Code that the integer kernels of all instruction sets share. Included inside the namespace of an
 // instruction set, before that set's own file. The latter defines
 //
 // - IntVec, vectors of 32-bit integers. IntVec::add_events adds a group's events to R registers of
@@ -93,7 +93,7 @@ inline void sweep_in_64_bits(const IntegerSweepTask& task, std::int64_t output, 
     slope += weights[static_cast<std::int64_t>(task.words[e] & 0xffff) * task.width];
   }
   if (!reached && task.slope) slope = task.slope[output];
-  if (slope <= 0) return;  // falls for ever
+  if (slope <= 0) return;  // F never rises again
   fired.slope[output] = slope;
   fired.moment[output] = slope * now - membrane;
 }
@@ -118,7 +118,7 @@ inline bool locate_crossing(const IntegerSweepTask& task, std::int64_t g, std::i
   return false;
 }
 
-/// The share of register r of V in a set of outputs, a bit each.
+/// The bits of register r of V in a set of outputs, one bit per output.
 template <class V>
 std::uint32_t outputs_in(std::uint64_t set, int r) {
   return static_cast<std::uint32_t>(set >> (V::lanes * r)) & ((1U << V::lanes) - 1);

@@ -11,9 +11,10 @@ inline std::int64_t collect_codes(const std::uint16_t* codes, std::int64_t n, st
   return count;
 }
 
-/// One stable pass of a counting sort over `bits` bits of the code. Many events may share a code,
-/// and each waits until the one before has updated their slot. So the first half fills the slots
-/// from their starts, while the second half, last event first, fills them from their ends.
+/// One stable pass of a counting sort over `bits` bits of the code. If many events share a code,
+/// each must wait until the one before has updated their slot. To shorten this chain, the first
+/// half of the events fills the slots from their starts, and the second half, last event first,
+/// from their ends.
 inline void counting_pass(const std::uint32_t* events, std::int64_t n, std::uint32_t least,
                           int shift, int bits, std::uint32_t* out) {
   std::uint32_t front[2048], back[2048];
@@ -102,7 +103,7 @@ inline void earlier_codes(const std::uint16_t* from, std::int64_t n, std::uint16
 
 inline void unpack_weights(const std::uint8_t* packed, int bits, std::int64_t rows,
                            std::int64_t width, std::int8_t* out) {
-  // A byte holds the codes of places half a row or a quarter of a row apart.
+  // A byte contains the codes of places half a row or a quarter of a row apart.
   for (std::int64_t r = 0; r < rows; ++r, out += width) {
     if (bits == 8) {
       __builtin_memcpy(out, packed, static_cast<std::size_t>(width));

@@ -1,21 +1,21 @@
-// The integer engine's inner loops: the contract between src/integer*.cpp and the kernels. The
-// arithmetic, and the proof that nothing overflows, is in docs/integer.md.
+// The integer engine's inner loops: the contract between src/integer*.cpp and the kernels.
+// docs/integer.md has the arithmetic and the proof that nothing overflows.
 #pragma once
 
 #include <cstdint>
 
 namespace ttfs {
 
-/// Events in a group: the sweep checks the membrane once a group.
+/// Events in a group: the sweep checks the membrane once per group.
 inline constexpr int kGroupEvents = 16;
 
-/// Outputs in a block of weights: a row of a wide block is one cache line. What a layer has beyond
-/// its last wide block goes into narrow ones.
+/// Outputs in a block of weights: a row of a wide block is one cache line. The remaining outputs of
+/// a layer go into narrow blocks.
 inline constexpr std::int64_t kWideBlock = 64;
 inline constexpr std::int64_t kNarrowBlock = 16;
 
-/// Where an output of a block has its weight within a row. The order in a wide block is such that
-/// interleaving the bytes of four rows, as each instruction set does, gives the outputs in order.
+/// The place of an output's weight within a row of its block. In a wide block, interleaving the
+/// bytes of four rows, as each instruction set does, gives the outputs in order.
 constexpr std::int64_t place_in_row(std::int64_t output, std::int64_t width) {
   return width == kWideBlock ? output / 4 % 4 * 16 + output / 16 * 4 + output % 4 : output;
 }
@@ -26,12 +26,12 @@ constexpr std::uint32_t event_word(std::uint32_t code, std::uint32_t row) {
 }
 
 /// The times of a group's events. An event's lag is the time from it to the end of the group, which
-/// is when the next group starts.
+/// is the start of the next group.
 struct EventGroup {
-  std::uint8_t lags[2 * kGroupEvents];  // as the instruction set's `add_events` wants them
+  std::uint8_t lags[2 * kGroupEvents];  // in the format of the instruction set's `add_events`
   std::int32_t start, end;
   std::int32_t overshoot;  // sum of min(lag, time since the start): see docs/integer.md
-  std::int32_t wide;       // whether some lag is longer than the instruction set's narrow ones
+  std::int32_t wide;       // whether some lag is above the set's longest_narrow_lag
 };
 
 /// One pixel against one block of outputs.
@@ -39,18 +39,18 @@ struct IntegerSweepTask {
   const std::uint32_t* words;  // kGroupEvents for each group
   const EventGroup* groups;
   std::int64_t group_count;
-  std::int64_t bias_group;     // the group before which the bias joins, or -1
+  std::int64_t bias_group;     // the group before which the bias is added, or -1
   const std::int8_t* weights;  // rows of `width` weights, the last all 0
   const std::int32_t* theta;   // `width` thresholds
   const std::int32_t* bias;    // `width` bias weights
-  const std::int32_t* slope;   // `width` slopes behind the last group, or null: the sums so far
+  const std::int32_t* slope;   // `width` slopes after the last group, or null: the sums so far
   std::int64_t width;          // kWideBlock or kNarrowBlock
   std::int64_t used;           // outputs that exist; the others' weights are 0
   std::int32_t most_negative;  // no weight of the block is below -most_negative
   bool exact;                  // sweep event by event, in 64 bits
   std::uint32_t ratio;         // output code = round(spike time * ratio / 2^16)
   std::uint32_t latest;        // later output codes are silent
-  std::uint16_t silent;        // the code that says so
+  std::uint16_t silent;        // the code for silence
   std::uint16_t* codes;        // out: `width` spike codes
 };
 
@@ -64,7 +64,8 @@ struct IntegerKernels {
   /// `events` or `scratch`, each with room for n.
   std::uint32_t* (*sort)(std::uint32_t* events, std::int64_t n, std::uint32_t* scratch);
 
-  /// Replaces the position of every event by its row of weights, and looks up which pixels see it.
+  /// Replaces the position of every event by its row of weights, and looks up which pixels receive
+  /// it.
   void (*describe)(std::uint32_t* events, std::int64_t n, const std::uint16_t* row_of,
                    const std::uint16_t* members_of, std::uint16_t* members);
 

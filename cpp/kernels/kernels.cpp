@@ -1,6 +1,6 @@
 // Every inner loop, compiled once per instruction set into its own namespace. Nothing here uses the
-// standard library: its templates leave weak symbols. One compiled for AVX-512 could then serve
-// every caller.
+// standard library: its templates leave weak symbols, and the linker could use one that was
+// compiled for AVX-512 for every caller.
 #include "kernels/table.h"
 
 #if TTFS_ISA_avx512vnni

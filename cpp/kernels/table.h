@@ -8,41 +8,42 @@
 
 namespace ttfs {
 
-/// Outputs in one packed block of weights: as many as the sweep holds in registers. The last block
-/// of a layer is cut to a multiple of kBlockGrain, which is a multiple of every vector length.
+/// Outputs in one packed block of weights: as many as the sweep keeps in registers. The last block
+/// of a layer is shortened to a multiple of kBlockGrain, a multiple of every vector length.
 inline constexpr std::int64_t kBlock = 32;
 inline constexpr std::int64_t kBlockGrain = 16;
 
-/// Positions that a word of 32 bits holds next to 16 bits of a time.
+/// Number of positions that fit into a 32-bit word next to 16 bits of a time.
 inline constexpr std::int64_t kWordPositions = std::int64_t{1} << 16;
 
 /// Pixels that share a membership word, and so the largest tile of outputs.
 inline constexpr int kTilePixels = 16;
 
-/// Input pixels and channels that one call of input_gradient handles, at most.
+/// The most input pixels and channels in one call of input_gradient.
 inline constexpr int kGradPixels = 6;
 inline constexpr std::int64_t kGradChannels = 64;
 
 /// Inputs in one tile of weight_gradient.
 inline constexpr int kGradInputs = 12;
 
-/// Outputs in one tile of weight_gradient, at most.
+/// The most outputs in one tile of weight_gradient.
 inline constexpr std::int64_t kGradOutputs = 32;
 
 /// Events in a chunk. A pixel's events are padded to whole chunks.
 inline constexpr std::int64_t kChunk = 8;
 
-/// Within a chunk of duration d, an event whose weight lies w below 0 lifts F above the line
-/// between its values at the ends by at most w d / 4; the last event does not lift it.
+/// Within a chunk of duration d, an event of weight -w raises F above the straight line between its
+/// values at the ends by at most w d / 4; the last event does not raise it.
 inline constexpr double kMaxOvershoot = (kChunk - 1) / 4.0;
 
-/// Events name a row of packed weights by its number times this: scaling it to bytes is free.
+/// Events refer to a row of packed weights by its number times this unit, because an address with
+/// it needs no further multiplication.
 inline constexpr std::uint32_t kRowUnit = 16;
 
 template <class T>
 struct SweepTask {
   const T* times;                 // spike values of the events, ascending
-  const T* time_to_chunk_end;     // spike value of the chunk's last event less the event's own
+  const T* time_to_chunk_end;     // spike value of the chunk's last event minus the event's own
   const std::uint32_t* rows;      // row of packed weights of each event, times kRowUnit
   std::int64_t count;             // events, before padding
   const T* weights;               // packed block: rows of `width` weights
@@ -56,14 +57,14 @@ struct SweepTask {
   std::uint32_t* recompute_mask;  // out: a bit for each output to recompute
   T initial_membrane = 0;         // F at x = 0 before any event
   T initial_error = -1;           // below 0: how large B and F are before any event
-  T lower_bound = 0;              // every spike is above it
+  T lower_bound = 0;              // every spike is later
 };
 
 /// One output of one pixel, to be recomputed more accurately from the spike value that the sweep
 /// found. Weights and inputs are in the order of the weight tensor.
 template <class T>
 struct RecomputeTask {
-  const T* field;    // spike values of the inputs, +inf where silent or behind the horizon
+  const T* field;    // spike values of the inputs, +inf where silent or after the horizon
   const T* weights;  // one output's
   std::int64_t inputs;
   T bias;
@@ -93,8 +94,8 @@ struct InputGradientTask {
 };
 
 /// result[i][j] = -sum over pixels of g_j max(z_j - z_i, 0), for kGradInputs inputs and `width`
-/// outputs; pixels are images x rows x columns. The sums are accurate where the values are small:
-/// the caller takes a common value off all of them. Outputs are finite or NaN.
+/// outputs; pixels are images x rows x columns. The sums are accurate if the values are small, so
+/// the caller subtracts a common value from all of them. Outputs are finite or NaN.
 template <class T>
 struct WeightGradientTask {
   std::int64_t images, rows, columns;
@@ -117,20 +118,20 @@ struct Extent {
 
 template <class T>
 struct Kernels {
-  /// True if some value is at or below a bound (NaN passes): 0 is no spike value, nor is -inf a
-  /// spike time.
+  /// True if some value is at or below a bound, not counting NaN: 0 for spike values, -inf for
+  /// spike times.
   bool (*any_at_or_below)(const T* values, std::int64_t n, T bound);
 
   bool (*any_nan)(const T* values, std::int64_t n);
   Extent<T> (*extent)(const T* values, std::int64_t n, T limit);
-  /// The lowest value, or 0 where none is below; NaN where one is not finite.
+  /// The lowest value, or 0 if no value is below 0; NaN if a value is not finite.
   T (*lowest)(const T* values, std::int64_t n);
 
   /// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows, c < columns.
   void (*transpose)(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_stride,
                     std::int64_t rows, std::int64_t columns);
 
-  /// Appends the values below limit and their positions first, first + 1, ...; returns how many.
+  /// Appends the values below limit and their positions first, first + 1, ...; returns the count.
   /// Both destinations have room for n more.
   std::int64_t (*collect)(const T* values, std::int64_t n, std::uint32_t first, T limit, T* times,
                           std::uint32_t* positions);
@@ -144,7 +145,7 @@ struct Kernels {
 
   /// As sort, with half the memory traffic, for positions below kWordPositions. A word holds the
   /// leading bits of a value in [least, most] and its position. sort_words leaves the positions,
-  /// and times[i] = values[position]. It returns false where too many values share their leading
+  /// and times[i] = values[position]. It returns false if too many values share their leading
   /// bits.
   std::int64_t (*collect_words)(const T* values, std::int64_t n, std::uint32_t first, T limit,
                                 T least, T most, std::uint32_t* words);
@@ -152,13 +153,14 @@ struct Kernels {
                      std::uint32_t* scratch);
 
   /// Copies the events whose membership word has the bit set, with rows reduced by shift; returns
-  /// how many. The destinations have room for count + kBlockGrain.
+  /// their number. The destinations have room for count + kBlockGrain.
   std::int64_t (*filter)(const T* times, const std::uint32_t* rows, const std::uint16_t* members,
                          std::int64_t count, int bit, std::uint32_t shift, T* times_out,
                          std::uint32_t* rows_out);
 
   /// Pads a pixel's events to whole chunks with `row`, whose weights are 0, and writes the time
-  /// from each to its chunk's end; adds kChunk rows to prefetch. The arrays have room.
+  /// from each to its chunk's end; appends kChunk rows for prefetching. The arrays have room for
+  /// them.
   void (*pad_to_chunk)(T* times, std::uint32_t* rows, std::int64_t count, std::uint32_t row,
                        T* time_to_chunk_end);
 
@@ -167,7 +169,7 @@ struct Kernels {
   void (*input_gradient)(const InputGradientTask<T>& task);
   void (*weight_gradient)(const WeightGradientTask<T>& task);
 
-  /// out[i] = grad[i] / slope[i] and values_out[i] = values[i] where i spiked, 0 and 0 elsewhere;
+  /// out[i] = grad[i] / slope[i] and values_out[i] = values[i] where i spiked, otherwise both 0;
   /// NaN outputs stay NaN.
   void (*scale_gradient)(const T* values, const T* slopes, const T* gradients, std::int64_t n,
                          T* values_out, T* out);

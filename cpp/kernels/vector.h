@@ -3,7 +3,7 @@
 template <class T>
 struct Vec;
 
-/// Vectors for work on few lanes at a time.
+/// Vectors for operations on few lanes at a time.
 template <class T>
 struct Narrow : Vec<T> {};
 

@@ -22,7 +22,7 @@ struct Vec<float> {
   static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm256_fmsub_ps(a, b, c); }
   static Mask all() { return _mm256_castsi256_ps(_mm256_set1_epi32(-1)); }
-  /// A lane for each of the low bits.
+  /// Selects lane i if bit i is set.
   static Mask lanes_of(unsigned bits) {
     const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     const __m256i set = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane);
@@ -103,14 +103,14 @@ struct Vec<double> {
   }
 };
 
-/// Which of 32 words lack one of the bits, a bit each.
+/// For each of 32 words, a bit that is set if the word lacks one of the bits.
 inline std::uint32_t words_without(const std::uint16_t (&p)[32], unsigned bits) {
   const __m256i all = _mm256_set1_epi16(static_cast<short>(bits));
   const auto alike = [&](const std::uint16_t* words) {
     const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
     return _mm256_cmpeq_epi16(_mm256_and_si256(word, all), all);
   };
-  // Packing takes turns between both halves of both registers.
+  // Packing alternates between the halves of both registers.
   const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(alike(p), alike(p + 16)),
                                                  _MM_SHUFFLE(3, 1, 2, 0));
   return ~static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes));
@@ -118,7 +118,7 @@ inline std::uint32_t words_without(const std::uint16_t (&p)[32], unsigned bits) 
 
 /// For each set of lanes, their numbers in order. AVX2 has no instruction that compresses lanes.
 struct Compressed {
-  std::uint64_t lanes[256];  // a byte each
+  std::uint64_t lanes[256];  // one byte per lane
 };
 constexpr Compressed compressed_lanes() {
   Compressed c{};
@@ -141,7 +141,7 @@ inline __m128i compress(unsigned set, __m128i words) {
       _mm_permutevar_ps(_mm_castsi128_ps(words), _mm_cvtepu8_epi32(_mm_cvtsi32_si128(lanes))));
 }
 
-/// Appends the lanes of times and words that m selects, and returns how many.
+/// Appends the lanes of times and words that m selects, and returns their number.
 inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m256i words, float* times_out,
                   std::uint32_t* words_out) {
   const unsigned set = Vec<float>::bits(m);
@@ -153,7 +153,7 @@ inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m256i words, floa
 inline int append(Vec<double>::Mask m, Vec<double>::Reg times, __m128i words, double* times_out,
                   std::uint32_t* words_out) {
   const unsigned set = Vec<double>::bits(m);
-  // Both halves of a double go with it.
+  // Both halves of a double move together.
   const auto halves = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castpd_ps(m)));
   _mm256_storeu_pd(times_out, _mm256_castsi256_pd(compress(halves, _mm256_castpd_si256(times))));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(words_out), compress(set, words));

@@ -1,4 +1,4 @@
-// AVX-512 vectors. Included inside namespace ttfs::avx512; a mask holds one bit a lane.
+// AVX-512 vectors. Included inside namespace ttfs::avx512; a mask has one bit per lane.
 
 template <>
 struct Vec<float> {
@@ -21,7 +21,7 @@ struct Vec<float> {
   static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
   static Reg fms(Reg a, Reg b, Reg c) { return _mm512_fmsub_ps(a, b, c); }
   static Mask all() { return 0xffff; }
-  /// A lane for each of the low bits.
+  /// Selects lane i if bit i is set.
   static Mask lanes_of(unsigned bits) { return static_cast<Mask>(bits); }
   static bool any(Mask m) { return m != 0; }
   static Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
@@ -40,8 +40,8 @@ struct Vec<float> {
   static Mask unordered(Reg a, Reg b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
   static Reg select(Mask m, Reg a, Reg b) { return _mm512_mask_blend_ps(m, b, a); }
   static Reg add_where(Mask m, Reg a, Reg b) { return _mm512_mask_add_ps(a, m, a, b); }
-  /// m ? a * b + c : c. Where m does not hold, a may be anything and b must be finite: other
-  /// instruction sets multiply 0 by it.
+  /// m ? a * b + c : c. Where m is false, a may be anything and b must be finite, because other
+  /// instruction sets multiply it by 0.
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_ps(a, b, c, m); }
 };
 
@@ -92,7 +92,7 @@ struct Vec<double> {
   static Reg fma_where(Mask m, Reg a, Reg b, Reg c) { return _mm512_mask3_fmadd_pd(a, b, c, m); }
 };
 
-/// Half a register: on some processors its instructions cost half.
+/// Half a register: on some processors its instructions take half the time.
 template <>
 struct Narrow<float> {
   using Reg = __m256;
@@ -123,13 +123,13 @@ struct Narrow<float> {
   static Reg select(Mask m, Reg a, Reg b) { return _mm256_mask_blend_ps(m, b, a); }
 };
 
-/// Which of 32 words lack one of the bits, a bit each.
+/// For each of 32 words, a bit that is set if the word lacks one of the bits.
 inline std::uint32_t words_without(const std::uint16_t (&p)[32], unsigned bits) {
   const __m512i all = _mm512_set1_epi16(static_cast<short>(bits));
   return _mm512_cmpneq_epi16_mask(_mm512_and_si512(_mm512_loadu_si512(p), all), all);
 }
 
-/// Appends the lanes of times and words that m selects, and returns how many. They are mostly
+/// Appends the lanes of times and words that m selects, and returns their number. They are usually
 /// few, and storing half a register takes half the time.
 inline int append(Vec<float>::Mask m, Vec<float>::Reg times, __m512i words, float* times_out,
                   std::uint32_t* words_out) {

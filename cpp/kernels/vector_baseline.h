@@ -60,7 +60,7 @@ struct GenericVec {
   }
   static Mask not_ge(Reg a, Reg b) { return ~(a >= b); }
   static Mask unordered(Reg a, Reg b) { return (a != a) | (b != b); }
-  /// a where m holds, else 0.
+  /// a where m is true, otherwise 0.
   static Reg if_then_else_zero(Mask m, Reg a) {
     return reinterpret_cast<Reg>(reinterpret_cast<Mask>(a) & m);
   }
@@ -84,7 +84,7 @@ struct Vec<double> : GenericVec<double, long long, 2> {
   static Reg widen(const float* p) { return Reg{p[0], p[1]}; }
 };
 
-/// Which of 32 words lack one of the bits, a bit each.
+/// For each of 32 words, a bit that is set if the word lacks one of the bits.
 inline std::uint32_t words_without(const std::uint16_t (&p)[32], unsigned bits) {
   std::uint32_t found = 0;
   for (int i = 0; i < 32; ++i) found |= std::uint32_t{(p[i] & bits) != bits} << i;

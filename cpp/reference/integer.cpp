@@ -1,4 +1,4 @@
-// docs/integer.md, line by line.
+// The specification, docs/integer.md, in the same order.
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -12,13 +12,13 @@
 namespace ttfs::integer::reference {
 namespace {
 
-/// An input that spikes: its code, and where it stands among a neuron's inputs.
+/// An input that spikes: its code, and its number among a neuron's inputs.
 struct Event {
   std::int64_t code, input;
 };
 
-/// Byte by byte of the codes, the lower first, into a bucket for each value. (A sort that compares
-/// takes most of the reference's time.)
+/// Radix sort by the bytes of the codes, the lower byte first. (A comparison sort would take most
+/// of the reference's time.)
 void sort_by_code(std::vector<Event>& events) {
   std::vector<Event> sorted(events.size());
   for (const int shift : {0, 8}) {
@@ -33,8 +33,8 @@ void sort_by_code(std::vector<Event>& events) {
   }
 }
 
-/// One neuron: when does F first reach 0? The events are in the order of their codes, all before
-/// the horizon; weights[input] is the neuron's.
+/// Finds when F of one neuron first reaches 0. The events are in the order of their codes, all
+/// before the horizon; weights[input] is the neuron's weight.
 std::uint16_t neuron(const std::vector<Event>& events, const std::int64_t* weights,
                      std::size_t output, const Neurons& layer, std::uint16_t silent) {
   // F(z) = sum of w_i (z - z_i) - theta z, with slope B; both at the codes of the inputs so far.
@@ -42,7 +42,7 @@ std::uint16_t neuron(const std::vector<Event>& events, const std::int64_t* weigh
   const auto reached_by = [&](std::int64_t code) {
     membrane += slope * (code - now);
     now = code;
-    return membrane >= 0;  // before this input, or just as it comes
+    return membrane >= 0;  // the crossing is before this input, or at it
   };
   bool reached = false;
   for (const Event& event : events) {
@@ -52,7 +52,7 @@ std::uint16_t neuron(const std::vector<Event>& events, const std::int64_t* weigh
   }
   if (layer.reference_code > 0 && !reached && !reached_by(layer.reference_code))
     slope = layer.slope[output];
-  if (slope <= 0) return silent;  // the inputs are over and F falls
+  if (slope <= 0) return silent;  // no further input, and F does not rise
   // The crossing lies at moment / slope, moment = sum of w_i z_i. Scale, round halves upwards.
   const std::int64_t moment = slope * now - membrane;
   const std::int64_t divisor = slope * 65536;

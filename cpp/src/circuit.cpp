@@ -1,5 +1,5 @@
-// Trials of the neuron circuit, eight side by side. The kernels take the steps between inputs; what
-// happens inside a step with an input or a crossing is worked out here, one lane at a time.
+// Trials of the neuron circuit, eight side by side. The kernels compute the steps between inputs;
+// this file computes the steps with an input or a crossing, one lane at a time.
 #include "ttfs/circuit.h"
 
 #include <algorithm>
@@ -28,12 +28,12 @@ struct Input {
   std::int64_t index;
 };
 
-/// One trial's circuit after the draws of its chip.
+/// One trial's circuit, with the random parameters of its chip.
 struct Neuron {
   double loop_gain = 0;   // 1/s
   double membrane = 0;    // d(membrane phase)/dt for a phase error of 1 rad, 1/s
-  double detuning = 0;    // VCO1 less VCO2, rad/s
-  double leak = 0;        // VCO4 at half duty less VCO3, rad/s
+  double detuning = 0;    // VCO1 - VCO2, rad/s
+  double leak = 0;        // VCO4 at half duty - VCO3, rad/s
   double comparator = 0;  // rad
   double start = 0;       // turns
 };
@@ -45,7 +45,7 @@ double spread(const CircuitTask& task, std::uint64_t chip, std::uint64_t number)
 Neuron draw_neuron(const CircuitTask& task, std::uint64_t trial, std::uint64_t chip) {
   const CircuitParameters& p = task.parameters;
   const CircuitNoise& noise = task.noise;
-  // Gains vary by a factor, so that they stay above 0.
+  // Gains vary by a positive factor, so that they stay above 0.
   const auto factor = [&](double deviation, std::uint64_t number) {
     return deviation > 0 ? std::exp(deviation * spread(task, chip, number)) : 1.0;
   };
@@ -81,7 +81,7 @@ double quantized(const CircuitTask& task, double weight, std::uint64_t chip, std
 
 bool jitters(const CircuitNoise& noise) { return noise.relative_jitter > 0 || noise.jitter > 0; }
 
-/// The order of each row's times; all neurons of a layer that see the same inputs share it.
+/// The order of each row's times; all neurons of a layer with the same inputs share it.
 std::vector<std::int32_t> sort_rows(const CircuitTask& task, int threads) {
   std::vector<std::int32_t> order(static_cast<std::size_t>(task.rows * task.inputs));
   parallel_for(task.rows, threads, [&](std::int64_t row, int) {
@@ -95,7 +95,7 @@ std::vector<std::int32_t> sort_rows(const CircuitTask& task, int threads) {
   return order;
 }
 
-/// The trial's spikes in the order of time, as they reach the circuit; returns how many.
+/// Collects the trial's spikes in the order in which they reach the circuit; returns their number.
 std::int64_t collect_inputs(const CircuitTask& task, const std::int32_t* order, std::int64_t local,
                             std::uint64_t trial, std::uint64_t chip, Input* to) {
   const CircuitNoise& noise = task.noise;
@@ -125,7 +125,7 @@ std::int64_t collect_inputs(const CircuitTask& task, const std::int32_t* order, 
   return count;
 }
 
-/// Lower triangle L with L L' = the covariance of what white noise adds to (e, x, v) over a step.
+/// Lower triangle L with L L' = covariance of the change of (e, x, v) by white noise over a step.
 std::array<double, 6> step_noise(const Loop& loop, double step, double membrane, double loop_noise,
                                  double membrane_noise) {
   // Gauss-Legendre, 8 points in each of 16 parts: the integrand decays at the loop's rates.
@@ -160,8 +160,8 @@ std::array<double, 6> step_noise(const Loop& loop, double step, double membrane,
   return l;
 }
 
-/// The loop's deviation from lock at time 0, after it has run for long: a draw from the stationary
-/// distribution of (e, x) under white frequency noise of both oscillators, q = 2 D. It has
+/// The loop's deviation from lock at time 0, after it has run for a long time: a draw from the
+/// stationary distribution of (e, x) under white frequency noise of both oscillators, q = 2 D, with
 /// var e = q (1 / gain + 1 / corner) / 2, cov(e, x) = q / 2 and var x = gain q / 2.
 std::pair<double, double> settled(const CircuitTask& task, std::uint64_t trial, double gain) {
   const double q = 2 * task.noise.loop_diffusion;
@@ -172,13 +172,13 @@ std::pair<double, double> settled(const CircuitTask& task, std::uint64_t trial, 
   return {le * first, lx * first + std::sqrt(std::max(0.0, 0.5 * q * gain - lx * lx)) * second};
 }
 
-/// That of a chip; the two oscillators of a pair diffuse apart.
+/// step_noise of a chip. The difference of two oscillators diffuses twice as fast as each of them.
 std::array<double, 6> chip_noise(const CircuitTask& task, const Neuron& neuron) {
   return step_noise(Loop(neuron.loop_gain, task.parameters.loop_corner), task.step, neuron.membrane,
                     2 * task.noise.loop_diffusion, 2 * task.noise.membrane_diffusion);
 }
 
-/// What all groups of a call share.
+/// Data that all groups of a call share.
 struct Shared {
   std::vector<std::int32_t> order;           // see sort_rows
   std::array<double, 6> nominal_noise = {};  // step_noise of a chip without spreads
@@ -188,7 +188,7 @@ struct Shared {
 /// Steps between two checks for a signal.
 constexpr std::int64_t kStepsPerSignalCheck = std::int64_t{1} << 16;
 
-/// Eight trials: what both models share.
+/// Eight trials: the code that both models share.
 class Group {
  public:
   Group(const CircuitTask& task, const Shared& shared, std::int64_t first, Input* inputs)
@@ -216,15 +216,15 @@ class Group {
   bool has_input(int lane, std::int64_t step) const { return next_step_[lane] == step; }
   const Input& input(int lane) const { return inputs_[lane][next_[lane]]; }
 
-  /// Goes on to the lane's next input and says whether it falls into this step as well.
+  /// Moves to the lane's next input and returns whether it falls into this step as well.
   bool advance(int lane, std::int64_t step) {
     ++next_[lane];
     find_next(lane);
     return has_input(lane, step);
   }
 
-  /// The first step at or after `step` that needs more than the kernel: an input, a sample, the
-  /// end.
+  /// The first step at or after `step` that the kernel cannot compute alone: one with an input or a
+  /// sample, or the end.
   std::int64_t stop_after(std::int64_t step) const {
     std::int64_t stop = steps_;
     for (int lane = 0; lane < lanes_; ++lane)
@@ -355,7 +355,7 @@ class AveragedGroup : Group {
     s_.threshold[lane] = threshold(lane);
   }
 
-  /// The membrane is reset until the next input; this model ends a neuron's life there.
+  /// The membrane is reset. In this model it stays reset, because a neuron fires only once.
   void fire(int lane, double time) {
     fire_[lane] = time;
     s_.v[lane] = s_.ve[lane] = s_.vx[lane] = s_.drift[lane] = 0;
@@ -364,7 +364,7 @@ class AveragedGroup : Group {
     s_.threshold[lane] = kInfinity;
   }
 
-  /// What noise added in the step that the kernel just took; zeros without noise.
+  /// The noise that the kernel added in its last step; zeros without noise.
   LoopState noise_of_step(int lane) const {
     if (!s_.streams.on) return {0, 0, 0};
     const double e = s_.old_e[lane], x = s_.old_x[lane];
@@ -373,7 +373,7 @@ class AveragedGroup : Group {
             s_.v[lane] - (s_.old_v[lane] + (s_.ve[lane] * e + s_.vx[lane] * x + s_.drift[lane]))};
   }
 
-  /// False if v stays below the threshold for certain; the kernel's bound, for a part of a step.
+  /// False if v certainly stays below the threshold: the kernel's bound, for a part of a step.
   static bool reachable(const Path& path, double length, double threshold) {
     const double error = 2 * (std::abs(path.start.e) + length * std::abs(path.start.x));
     return path.start.v + length * (path.membrane * error + std::abs(path.drift)) >= threshold;
@@ -386,7 +386,7 @@ class AveragedGroup : Group {
                     drift(lane) + noise_of_step(lane).v / task_.step};
     const double s = first_crossing(path, task_.step, threshold(lane));
     if (s >= 0) fire(lane, time_of(step) + s);
-    // The kernel's own sum may reach the threshold by a rounding that the closed form does not see.
+    // Rounding may bring the kernel's sum to the threshold but not that of the closed form.
     if (s < 0 && s_.v[lane] >= threshold(lane)) fire(lane, time_of(step + 1));
   }
 
@@ -454,7 +454,7 @@ class SwitchingGroup : Group {
       if (i >= lanes_) continue;
       const Neuron& n = neuron_[i];
       s_.streams.trial[i] = trial_[i];
-      // VCO2 takes the whole of the pair's mismatch; in lock its control has the opposite.
+      // VCO2 gets the whole mismatch of the pair; in lock its control compensates it.
       s_.reference_rate[i] = h * (p.ring_frequency + noise.common_drift);
       s_.output_rate[i] = s_.reference_rate[i] - h * n.detuning / kTurn;
       s_.output_gain[i] = h * n.loop_gain / 2;
@@ -477,7 +477,7 @@ class SwitchingGroup : Group {
     while (step < steps_ && (recording() || waiting() > 0) && !stop_(worker)) {
       const std::int64_t stop = stop_after(step);
       const bool events = stop == step;
-      // In parts, so that a group that has fired does not run to the end.
+      // In parts, so that a group stops soon after all its neurons have fired.
       const std::int64_t count = events ? 1 : std::min<std::int64_t>(stop - step, 256);
       kernels_.switching(s_, step, count);
       for (int lane = 0; events && lane < lanes_; ++lane)
@@ -511,7 +511,7 @@ class SwitchingGroup : Group {
     const double middle = 0.5 * (p.low_frequency + p.high_frequency);
     s_.gain_rate[lane] = h * gain;
     s_.low_rate[lane] = h * (middle - 0.5 * gain + drift);
-    // VCO3 takes the whole of the pair's mismatch.
+    // VCO3 gets the whole mismatch of the pair.
     s_.threshold_rate[lane] = h * (middle + drift - n.leak / kTurn);
     s_.membrane_noise[lane] = std::sqrt(task_.noise.membrane_diffusion * h) / kTurn;
   }
@@ -530,7 +530,7 @@ class SwitchingGroup : Group {
     return lead < -0.5 * s_.range ? lead + s_.range : lead;
   }
 
-  /// A part of a step, as the kernel takes a whole one.
+  /// Computes a part of a step as the kernel computes a whole step.
   void move(State& state, int lane, double begin, double part) {
     if (!(part > 0)) return;
     const double corner = task_.parameters.loop_corner * task_.step * part;

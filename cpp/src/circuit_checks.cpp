@@ -133,8 +133,8 @@ void check(const CircuitParameters& p) {
   if (!(p.threshold_phase < half_range))
     refuse("threshold_phase must be below pi phase_range = " + text(half_range) +
            " rad, half of what the flip-flop tells apart; got " + text(p.threshold_phase));
-  // The detector looks twice a period, and each look corrects the error by gain / (2 frequency):
-  // the loop is stable while that is below 2.
+  // The detector compares twice per period, and each time corrects the error by the factor
+  // gain / (2 frequency). The loop is stable if this is below 2.
   const double most = 4 * p.ring_frequency;
   if (!(p.loop_gain < most))
     refuse("the loop is unstable: loop_gain must be below 4 ring_frequency = " + text(most) +

@@ -1,4 +1,4 @@
-// The numbers of a circuit by name, each with what it may be.
+// The parameters of a circuit by name, each with its valid range.
 #pragma once
 
 #include <cstdint>

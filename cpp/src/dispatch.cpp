@@ -14,7 +14,7 @@ struct Candidate {
   bool runs_here;
 };
 
-// Narrowest first. The processor is asked here and nowhere else.
+// Narrowest first. The processor is queried only here.
 const std::vector<Candidate>& candidates() {
   static const std::vector<Candidate> list = [] {
     std::vector<Candidate> all;

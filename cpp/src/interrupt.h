@@ -1,4 +1,4 @@
-// Checks between work items whether the call is to be stopped.
+// Checks between work items whether to stop the call.
 #pragma once
 
 #include "ttfs/interrupt.h"
@@ -17,8 +17,8 @@ class Stop {
            (call_->stopped_.load(std::memory_order_relaxed) || (worker == 0 && call_->ask()));
   }
 
-  /// Throws Interrupted if any work may have been skipped. For the calling thread, when the others
-  /// are done.
+  /// Throws Interrupted if any work may have been skipped. The calling thread calls this after the
+  /// others are done.
   void check() const {
     if (call_ && call_->stopped_.load(std::memory_order_relaxed)) throw Interrupted();
   }

@@ -11,7 +11,7 @@
 namespace ttfs {
 namespace {
 
-/// Outputs of ChannelWeights that one thread packs in turn.
+/// Outputs of ChannelWeights in one work item of packing.
 constexpr std::int64_t kOutputsPerTurn = 16;
 
 /// Bytes that kernels may read past the last code.
@@ -151,7 +151,7 @@ PackedCodes::Place PackedCodes::place(std::int64_t group, std::int64_t row,
   while (output >= layout_[b].first + layout_[b].used) ++b;
   const Block& block = layout_[b];
   const std::int64_t at = place_in_row(output - block.first, block.width);
-  // A byte holds places half a row or a quarter of a row apart.
+  // A byte contains the codes of places half a row or a quarter of a row apart.
   const std::int64_t row_bytes = block.width * bits_ / 8;
   return {static_cast<std::size_t>(layout_.offset(group, b) * bits_ / 8 + row * row_bytes +
                                    at % row_bytes),

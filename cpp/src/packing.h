@@ -13,19 +13,19 @@
 
 namespace ttfs {
 
-/// Outputs [first, first + used) whose weights lie side by side, in rows of `width` places.
+/// Outputs [first, first + used), whose weights are stored side by side in rows of `width` places.
 struct Block {
   std::int64_t first, width, used;
 };
 
-/// Blocks of `widest` places; the last is cut to a multiple of `grain`.
+/// Blocks of `widest` places; the last one is shortened to a multiple of `grain`.
 std::vector<Block> cut_blocks(std::int64_t outputs, std::int64_t widest, std::int64_t grain);
 
 /// Blocks of `wide` places, and narrow ones for a remainder of up to two narrow blocks.
 std::vector<Block> wide_and_narrow_blocks(std::int64_t outputs, std::int64_t wide,
                                           std::int64_t narrow);
 
-/// Where packed weights lie: [group][block][row][place].
+/// The layout of packed weights: [group][block][row][place].
 class BlockLayout {
  public:
   BlockLayout(std::int64_t groups, std::int64_t rows, std::vector<Block> blocks);
@@ -36,13 +36,13 @@ class BlockLayout {
   std::int64_t count() const { return static_cast<std::int64_t>(blocks_.size()); }
   const Block& operator[](std::int64_t b) const { return blocks_[static_cast<std::size_t>(b)]; }
 
-  /// Places of all groups: what an array with one value for each output needs.
+  /// Places of all groups: the size of an array with one value for each output.
   std::int64_t places() const { return groups_ * width_; }
   /// Number of a block's first place among them.
   std::int64_t place(std::int64_t group, std::int64_t b) const {
     return group * width_ + (*this)[b].first;
   }
-  /// Weights of all groups, of the largest block, and before a block.
+  /// Number of weights in all groups, in the largest block, and before a block.
   std::int64_t size() const { return places() * rows_; }
   std::int64_t block_size() const { return blocks_.empty() ? 0 : blocks_.front().width * rows_; }
   std::int64_t offset(std::int64_t group, std::int64_t b) const { return place(group, b) * rows_; }
@@ -53,14 +53,14 @@ class BlockLayout {
 };
 
 /// Weights for the sweep. Rows are in the order of the weight tensor (channel, kernel row, kernel
-/// column); then comes the bias, if any, and a row of zeros.
+/// column), followed by the bias, if any, and a row of zeros.
 template <class T>
 class PackedWeights {
  public:
   /// `slope` is B before any event.
   PackedWeights(const ConvShape& shape, const T* weight, const T* bias, T slope);
 
-  /// Takes memory for what each block needs, and for all weights if they are packed ahead.
+  /// Takes memory for one block, and for all weights if they are packed in advance.
   void take(Workspace& workspace, bool ahead);
 
   void pack_all(const Kernels<T>& k, int threads) const;
@@ -70,13 +70,13 @@ class PackedWeights {
   std::int64_t bytes() const { return layout_.size() * static_cast<std::int64_t>(sizeof(T)); }
   std::int64_t outputs() const { return outputs_; }
   std::int64_t inputs() const { return inputs_; }
-  /// Events that a pixel has at most.
+  /// The largest number of events of a pixel.
   std::int64_t max_events() const { return layout_.rows() - 1; }
   /// Numbers of the row of zeros and of the row of biases.
   std::int64_t zero_row() const { return layout_.rows() - 1; }
   std::int64_t bias_row() const { return inputs_; }
 
-  /// A block that was packed ahead.
+  /// A block that was packed in advance.
   T* block(std::int64_t group, std::int64_t b) const { return weights_ + layout_.offset(group, b); }
   /// See SweepTask.
   T* initial_slope(std::int64_t group, std::int64_t b) const {
@@ -122,7 +122,7 @@ class ChannelWeights {
   T* weights_ = nullptr;
 };
 
-/// Allocates on cache lines: a row of a wide block is one.
+/// Allocates on cache lines; a row of a wide block is one cache line.
 template <class T>
 struct CacheAlignedAllocator {
   using value_type = T;
@@ -137,7 +137,8 @@ struct CacheAlignedAllocator {
 };
 
 /// Weight codes of an integer layer, 8, 4 or 2 bits each. Rows are in the order (kernel row, kernel
-/// column, channel). Kernels read codes of 8 bits in place, so a row of zeros ends each block then.
+/// column, channel). Kernels read 8-bit codes in place, so each block then ends with a row of
+/// zeros.
 class PackedCodes {
  public:
   explicit PackedCodes(const integer::Neurons& neurons);

@@ -1,4 +1,4 @@
-// Copies parts of an input channels last; positions outside it are silent.
+// Copies parts of an input to channels-last order; positions outside it are silent.
 #pragma once
 
 #include <limits>

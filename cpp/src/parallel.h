@@ -13,7 +13,7 @@ namespace ttfs {
 int team_size(std::int64_t items, int threads);
 
 /// Calls body(item, worker) once for every item in [0, items), worker in [0, team_size(...)). The
-/// body must not throw. Where the call is stopped, skips the remaining items and throws
+/// body must not throw. If the call is stopped, skips the remaining items and throws
 /// Interrupted.
 template <class Body>
 void parallel_for(std::int64_t items, int threads, const Body& body) {

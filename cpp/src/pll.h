@@ -7,15 +7,15 @@
 
 namespace ttfs {
 
-/// e is the phase error and x the frequency that the loop adds to VCO2, both less their resting
+/// e is the phase error and x the frequency that the loop adds to VCO2, both minus their resting
 /// values: de/dt = -x, dx/dt = corner (gain e - x). The membrane follows dv/dt = membrane e +
 /// drift.
 struct LoopState {
   double e, x, v;
 };
 
-/// What a time s makes of a state: e <- ee e + ex x and x <- xe e + xx x; ve, vx: the integral of
-/// e.
+/// The change of a state over a time s: e <- ee e + ex x and x <- xe e + xx x; ve e + vx x is the
+/// integral of e.
 struct Transition {
   double ee, ex, xe, xx, ve, vx;
 };
@@ -27,7 +27,7 @@ class Loop {
     const double discriminant = half_ * half_ - corner * gain;
     oscillates_ = discriminant < 0;
     root_ = std::sqrt(std::abs(discriminant));
-    // The slow rate is the product of both over the fast one: no difference of near equals.
+    // The slow rate is the product of both divided by the fast one, which avoids cancellation.
     slow_ = corner * gain / (half_ + root_);
   }
 
@@ -109,7 +109,7 @@ inline double first_crossing(const Path& path, double length, double threshold) 
   for (int i = 0; i + 1 < count; ++i) {
     double low = points[i], high = points[i + 1];
     if (path.at(high).v < threshold) continue;
-    // Newton's method, kept between a point below the threshold and one that is not.
+    // Newton's method within a bracket: one end is below the threshold, the other is not.
     double s = high;
     for (int step = 0; step < 200; ++step) {
       const LoopState state = path.at(s);

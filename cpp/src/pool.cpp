@@ -10,7 +10,7 @@
 namespace ttfs {
 namespace {
 
-/// Rows of a plane between two checks whether to stop: some ten thousand inputs.
+/// Rows of a plane between two checks whether to stop: about ten thousand inputs.
 std::int64_t rows_per_stop_check(const PoolShape& s) {
   const std::int64_t row = s.out_width * s.kernel_height * s.kernel_width;
   return ceil_div(std::int64_t{1} << 16, std::max<std::int64_t>(row, 1));
@@ -56,7 +56,7 @@ void spiking_max_pool2d_forward(const PoolShape& s, ConstView<T> input, View<T> 
           for (std::int64_t kx = columns.first; kx < columns.last; ++kx) {
             const T value = in[(top + ky * s.dilation_height) * input.stride.h +
                                (left + kx * s.dilation_width) * input.stride.w];
-            // The first of equals; a NaN wins, and the first NaN stays.
+            // The first of equal values; the first NaN takes precedence over all.
             if (value < least || (value != value && least == least)) {
               least = value;
               place = ky * s.kernel_width + kx;

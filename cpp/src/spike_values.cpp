@@ -23,9 +23,9 @@ void require_spikes(const Kernels<T>& k, const Neuron& neuron, const ConvShape& 
                     {s.in_width, input.stride.w}};
   for (Dimension& each : d) {
     if (each.size == 0) return;
-    if (each.stride == 0) each.size = 1;  // an expanded tensor: the same values again
+    if (each.stride == 0) each.size = 1;  // an expanded tensor repeats the same values
   }
-  // Innermost the dimension of unit stride; dimensions that continue each other become one.
+  // The dimension of unit stride becomes the innermost; contiguous dimensions are merged.
   std::sort(d, d + 4, [](const Dimension& a, const Dimension& b) {
     return a.size == 1 || b.size == 1 ? a.size != 1 && b.size == 1 : a.stride < b.stride;
   });
@@ -42,7 +42,7 @@ void require_spikes(const Kernels<T>& k, const Neuron& neuron, const ConvShape& 
   const std::int64_t outer = merged[1].size * merged[2].size * merged[3].size * merged[4].size;
   constexpr std::int64_t longest = std::int64_t{1} << 16;
   const std::int64_t parts = ceil_div(merged[0].size, longest);
-  // Handing out a short part costs more than reading it: a thread takes several.
+  // Distributing a short part costs more than reading it, so a thread takes several.
   const std::int64_t batch = std::max<std::int64_t>(1, longest / merged[0].size);
   const T bound = neuron.on_values() ? T{0} : -std::numeric_limits<T>::infinity();
   std::vector<unsigned char> bad(static_cast<std::size_t>(std::max(threads, 1)), 0);

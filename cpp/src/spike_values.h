@@ -1,4 +1,4 @@
-// Whether an input holds spike values, or spike times.
+// Checks that an input contains valid spike values, or spike times.
 #pragma once
 
 #include "kernels/table.h"
@@ -6,8 +6,8 @@
 
 namespace ttfs {
 
-/// Throws std::invalid_argument where some value is not positive, or -infinity for neurons on spike
-/// times (NaN passes).
+/// Throws std::invalid_argument if some value is not positive or, for neurons on spike times,
+/// -infinity (NaN is allowed).
 template <class T>
 void require_spikes(const Kernels<T>& k, const Neuron& neuron, const ConvShape& shape,
                     ConstView<T> input, int threads);

@@ -14,8 +14,8 @@
 
 namespace ttfs {
 
-/// Calls body(item, worker) once for every item in [0, items), on `team` threads; the calling one
-/// is worker 0. The body must not throw.
+/// Calls body(item, worker) once for every item in [0, items), on `team` threads; the calling
+/// thread is worker 0. The body must not throw.
 template <class Body>
 void share(std::int64_t items, [[maybe_unused]] int team, const Body& body) {
 #ifdef TTFS_STD_THREADS

@@ -1,5 +1,5 @@
-// Random numbers that are a function of a key and a counter, one at a time. The kernels have the
-// same generator for several trials side by side (kernels/circuit.h).
+// Counter-based random numbers, a function of a key and a counter, one at a time. The kernels have
+// the same generator for several trials side by side (kernels/circuit.h).
 #pragma once
 
 #include <bit>
@@ -32,7 +32,7 @@ inline Words threefry(Words key, Words counter) {
   return {a, b};
 }
 
-/// The middle of one of 2^52 equal parts of (0, 1).
+/// The midpoint of one of 2^52 equal parts of (0, 1).
 inline double uniform(std::uint64_t word) {
   return std::bit_cast<double>((word >> 12) | 0x3ff0000000000000ULL) - (1.0 - 0x1p-53);
 }

@@ -9,14 +9,15 @@
 namespace ttfs {
 namespace {
 
-// Bytes of a work block's events, a thread: what stays in the second-level cache; more, to have
-// enough pixels or where threads share the block; most, where every block reloads heavy weights.
+// Bytes per thread for the events of a work block. They should stay in the second-level cache; more
+// bytes give enough pixels, or blocks that threads share; the most are for large weights, which
+// every work block loads again.
 constexpr std::int64_t kEventBytes = std::int64_t{256} << 10, kSharedEventBytes = 16 * kEventBytes,
                        kMaxEventBytes = 32 * kEventBytes;
 constexpr std::int64_t kCachedWeightBytes = std::int64_t{1} << 20;
 
-/// The tile with the least work a pixel. A larger tile shares the sorting among more pixels, but
-/// each pixel filters its events out of more.
+/// The tile with the least work per pixel. A larger tile shares the sorting among more pixels, but
+/// each pixel filters its events from a longer list.
 TileShape choose_tile(const Axis& y, const Axis& x, std::int64_t channels, const TileCosts& costs) {
   TileShape best;
   double least = costs.sort * static_cast<double>(y.kernel * x.kernel);
@@ -90,7 +91,7 @@ void Tiling::divide(std::int64_t tiles, std::int64_t max_pixels) {
 void Tiling::divide_for_caches(std::int64_t pixel_bytes, std::int64_t weight_bytes, int team) {
   const std::int64_t bytes = std::clamp(weight_bytes / 2, kEventBytes, kMaxEventBytes);
   const std::int64_t shared = std::max<std::int64_t>(kSharedEventBytes / pixel_bytes, 1);
-  // A work block a thread reads all weights: that pays only with enough pixels.
+  // With one work block per thread, each thread loads all weights. This needs enough pixels.
   const std::int64_t enough = weight_bytes > kCachedWeightBytes ? 32 : 8;
   const std::int64_t fit = std::max(bytes / pixel_bytes, std::min(2 * enough, shared));
   const std::int64_t all = batch_ * groups_ * y.out * x.out;
@@ -98,7 +99,7 @@ void Tiling::divide_for_caches(std::int64_t pixel_bytes, std::int64_t weight_byt
       ceil_div(all, round_up(std::max<std::int64_t>(ceil_div(all, fit), 4 * team), team));
   block_per_thread = team == 1 || share >= enough;
   const std::int64_t most = team == 1 ? fit : block_per_thread ? share : team * shared;
-  // Tile rows short enough that every thread finds some, and of about the same length.
+  // Tile rows are short enough for every thread to get some, and about equally long.
   const std::int64_t across = ceil_div(x.outputs(0), tile.columns);
   const std::int64_t all_tiles =
       batch_ * groups_ * y.phases * x.phases * ceil_div(y.outputs(0), tile.rows) * across;

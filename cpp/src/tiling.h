@@ -36,11 +36,11 @@ struct TileShape {
   std::int64_t rows = 1, columns = 1;
 };
 
-/// What decides the shape of a tile.
+/// The costs and limits that determine the shape of a tile.
 struct TileCosts {
-  double sort, filter;                // cycles an event
-  std::int64_t max_inputs = 1 << 16;  // that a tile of several pixels may see
-  std::int64_t max_weight_rows;       // that its events may name
+  double sort, filter;                // cycles per event
+  std::int64_t max_inputs = 1 << 16;  // of a tile of several pixels
+  std::int64_t max_weight_rows;       // that its events may refer to
 };
 
 /// Adjacent tiles of one image and group, side by side.
@@ -69,24 +69,24 @@ class Tiling {
   /// Chooses the shape of a tile.
   Tiling(const ConvShape& shape, const TileCosts& costs);
 
-  /// Cuts the output into tile rows of at most `tiles` tiles, and into work blocks of at most
+  /// Divides the output into tile rows of at most `tiles` tiles, and into work blocks of at most
   /// `max_pixels` pixels.
   void divide(std::int64_t tiles, std::int64_t max_pixels);
 
-  /// The same, with sizes that suit the caches. A thread takes whole work blocks where there are
-  /// enough pixels for that, so that events stay in its own cache; else `team` threads share each
+  /// The same, with sizes that suit the caches. If there are enough pixels, each thread takes whole
+  /// work blocks, so that events stay in its own cache; otherwise `team` threads share each
   /// (`block_per_thread`).
   void divide_for_caches(std::int64_t pixel_bytes, std::int64_t weight_bytes, int team);
 
-  /// Cuts each work block into slices of at least min_pixels(pixels of the block) pixels.
+  /// Divides each work block into slices of at least min_pixels(pixels of the block) pixels.
   void slice(const std::function<std::int64_t(std::int64_t)>& min_pixels);
 
-  /// Grid positions that one tile sees.
+  /// Grid positions in the receptive fields of one tile.
   std::int64_t patch_rows() const { return y.span(tile.rows); }
   std::int64_t patch_columns() const { return x.span(tile.columns); }
 
-  /// For every grid position (r, c) of a tile, calls visit(r, c, members): a bit for each pixel,
-  /// by its number row * tile.columns + column, whose receptive field holds it.
+  /// Calls visit(r, c, members) for every grid position (r, c) of a tile. In `members`, bit
+  /// row * tile.columns + column is set for each pixel whose receptive field contains it.
   template <class Visit>
   void visit_patch(const Visit& visit) const {
     for (std::int64_t r = 0; r < patch_rows(); ++r)
@@ -116,7 +116,7 @@ class Tiling {
 
   Axis y, x;
   TileShape tile;
-  std::int64_t row_tiles = 1;  // in a tile row, at most
+  std::int64_t row_tiles = 1;  // the largest number of tiles in a tile row
   bool block_per_thread = false;
   std::vector<TileRow> rows;
   std::vector<WorkBlock> blocks;

@@ -6,7 +6,7 @@
 
 namespace ttfs {
 
-/// Cuts aligned arrays from one allocation. A caller lists its arrays once:
+/// Takes aligned arrays from one allocation. A caller lists its arrays once:
 ///
 ///     workspace.allocate([&] {
 ///       times = workspace.take<float>(count);

@@ -1,5 +1,5 @@
-// What the headers promise beyond the numbers: the same bits for any number of threads and for the
-// AVX sets, sizes that are empty or wrong, strides with gaps, gradients that nobody asked for.
+// The contract of the headers beside the numbers: the same bits for any number of threads and for
+// the AVX sets, empty and wrong sizes, strides with gaps, gradients that are not requested.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -28,7 +28,7 @@ void check(bool holds, const std::string& what) {
   if (++failures <= 20) std::printf("FAILED: %s\n", what.c_str());
 }
 
-/// That the call throws std::invalid_argument with a message that holds `word`.
+/// Checks that the call throws std::invalid_argument with a message that contains `word`.
 void check_throws(const std::function<void()>& call, const std::string& word) {
   try {
     call();
@@ -46,7 +46,7 @@ ttfs::Strides4 dense(std::int64_t c, std::int64_t h, std::int64_t w) {
   return {c * h * w, h * w, w, 1};
 }
 
-/// Equal in every bit, the sign of zero too, but for which NaN a NaN is.
+/// Equal in every bit, with the sign of zero; all NaNs count as equal.
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
@@ -99,7 +99,7 @@ struct Layer {
   }
 };
 
-/// Two groups, every size odd; one NaN input if asked for.
+/// Two groups, every size odd; optionally one NaN input.
 template <class T>
 Layer<T> odd_layer(std::mt19937& random, bool with_nan) {
   Layer<T> c;
@@ -177,7 +177,7 @@ void test_linear_by_hand() {
   const Result<T> r = c.run(2);
   check(r.output == std::vector<T>{2, silent, 4, silent}, "spikes of a fully connected layer");
   check(r.slope == std::vector<T>{1, 0, 1, 0}, "slopes of a fully connected layer");
-  // An input at the very time of the spike is not causal. dz/dz_i = 2; dz/dw = z_i - z.
+  // An input at exactly the time of the spike is not causal. dz/dz_i = 2; dz/dw = z_i - z.
   check(r.grad_input == std::vector<T>{6, 0, 14, 0}, "gradients of the inputs");
   check(r.grad_weight == std::vector<T>{3 * (1 - 2) + 7 * (2 - 4), 0, 0, 0},
         "gradients of the weights");
@@ -196,7 +196,7 @@ void test_empty() {
   Result<T> r = c.run(2);
   check(std::all_of(r.output.begin(), r.output.end(), [](T z) { return std::isinf(z) && z > 0; }),
         "a neuron without inputs is silent");
-  c.bias = {3, 1};  // 3 (z - 1) - z = 0 at 1.5; z - 1 - z = 0 nowhere
+  c.bias = {3, 1};  // 3 (z - 1) - z = 0 at 1.5; z - 1 - z is never 0
   r = c.run(2);
   check(r.output[0] == T(1.5) && r.output[4] == T(1.5) && std::isinf(r.output[1]),
         "a neuron whose only input is its bias");
@@ -228,7 +228,7 @@ void test_refused_input_writes_nothing() {
     check_throws([&] { c.forward(r, 2); }, "not positive");
     check(r.output == before && r.slope == before, "a refused input has changed the output");
   }
-  // Spike times may be anything but -inf.
+  // Spike times may be any number except -inf.
   const ttfs::Neuron ramps{0, 1};
   Result<T> r;
   for (T good : {T(0), T(-0.0), T(-1), std::numeric_limits<T>::lowest()}) {
@@ -335,7 +335,7 @@ void test_sizes() {
   std::mt19937 random(kSeed);
   const Layer<float> good = odd_layer<float>(random, false);
   for (const auto& bad : conv_sizes) {
-    // The arrays have the sizes that the shape should have: nothing of them may be touched.
+    // The arrays have the sizes that the shape should have; a refused call must not change them.
     Result<float> r = good.run(1);
     const Result<float> before = r;
     Conv s = good.s;

@@ -41,14 +41,14 @@ void put(Bytes& file, std::size_t at, std::uint64_t value, std::size_t bytes) {
     file[at + i] = static_cast<std::uint8_t>(value >> (8 * i));
 }
 
-/// Makes size and checksum fit, so that what lies behind them is reached.
+/// Corrects size and checksum, so that the checks after them are reached.
 void seal(Bytes& file) {
   if (file.size() < 24) return;
   put(file, 12, file.size(), 8);
   put(file, file.size() - 4, crc32(file, file.size() - 4), 4);
 }
 
-constexpr std::size_t kEncoders = 48;  // where they begin
+constexpr std::size_t kEncoders = 48;  // where the encoders begin
 
 Bytes small_network(int bits, int time_bits, bool bias, int encoders, bool horizon, bool names) {
   ttfs::integer::Encoder encoder{};
@@ -97,10 +97,10 @@ Bytes corrupted(Bytes file, Random& random) {
       0x10000,    0xffffff,   0x10000000, 0x7fffffff,  0x80000000,
       0xfffffffe, 0xffffffff, 0x3fffffff, 0x100000001, ~std::uint64_t{0}};
   switch (random.below(6)) {
-    case 0:  // cut short
+    case 0:  // truncated
       file.resize(random.below(file.size()));
       break;
-    case 1:  // bits flipped, nothing made to fit
+    case 1:  // bits flipped, size and checksum not corrected
       for (std::size_t i = random.below(8) + 1; i > 0; --i)
         file[random.below(file.size())] ^= static_cast<std::uint8_t>(1U << random.below(8));
       return file;
@@ -117,7 +117,7 @@ Bytes corrupted(Bytes file, Random& random) {
         put(file, at, absurd[random.below(std::size(absurd))], 4);
       }
       break;
-    case 4: {  // a part left out, or doubled
+    case 4: {  // a part removed or repeated
       const auto begin = static_cast<std::ptrdiff_t>(random.below(file.size()));
       const auto end = begin + static_cast<std::ptrdiff_t>(
                                    random.below(file.size() - static_cast<std::size_t>(begin)));
@@ -157,7 +157,7 @@ int main(int argc, char** argv) {
     try {
       const Network network = Network::parse(file.data(), file.size());
       ++loaded;
-      // What loads must run, unless it is so large that it would only take time.
+      // A network that loads must run; very large ones are skipped to save time.
       bool small = network.layer_count() > 0 && network.input().count() < 10000;
       std::vector<std::vector<std::uint16_t>> outputs;
       std::vector<std::uint16_t*> places;

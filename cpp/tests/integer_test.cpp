@@ -49,7 +49,7 @@ Encoder encoder(std::uint16_t silent) {
   return codes;
 }
 
-/// One or two, the second with the intensities the other way round.
+/// One or two encoders; the second has the intensities in reverse order.
 std::vector<Encoder> encoders(std::uint16_t silent, int count) {
   std::vector<Encoder> both(static_cast<std::size_t>(count), encoder(silent));
   if (count == 2) std::reverse(both[1].begin(), both[1].end());

@@ -42,7 +42,7 @@ ttfs::Strides4 dense(std::int64_t c, std::int64_t h, std::int64_t w) {
   return {c * h * w, h * w, w, 1};
 }
 
-/// Channels last: the input of a layer may lie in memory in any way.
+/// Channels last, because a layer accepts an input of any strides.
 ttfs::Strides4 channels_last(std::int64_t c, std::int64_t h, std::int64_t w) {
   return {c * h * w, 1, w * c, c};
 }
@@ -185,8 +185,8 @@ struct Count {
   std::int64_t fired = 0, silent = 0, differing = 0;
 };
 
-/// Forward against the one-neuron reference, backward against sums over the causal sets that
-/// z_in < z_out names, and the bits of 2 threads against those of 1, 3 and 7.
+/// Compares forward with the one-neuron reference, backward with sums over the causal sets
+/// z_in < z_out, and the bits of 2 threads with those of 1, 3 and 7.
 template <class T>
 void check_layer(const Case<T>& c, double tolerance, Count& count) {
   const Result<T> r = run(c, 2);
@@ -275,7 +275,7 @@ void test_random_layers(std::mt19937& random, double tolerance, const ttfs::Neur
 /// Ramps that add up to a fixed threshold, and to ones that fall.
 constexpr ttfs::Neuron kSisters[] = {{0, 1}, {1, 2}, {0.25, 1.5}};
 
-/// Layers whose events and rows do not fit in the scratch memory at once: the forward pass takes
+/// Layers whose events and rows do not fit in the scratch memory at once: the forward pass needs
 /// several work blocks, the backward pass several bands of rows that overlap.
 template <class T>
 void test_large_layer(std::mt19937& random, double tolerance, std::int64_t stride,
@@ -360,7 +360,7 @@ void test_nan() {
   }
 }
 
-/// A weight that is no number spoils its own output channel alone.
+/// A weight that is not finite affects its own output channel only.
 void test_weights_that_are_not_finite() {
   std::mt19937 random(kSeed);
   Case<double> c = random_case<double>(random);
@@ -394,7 +394,7 @@ void test_pooling(std::mt19937& random) {
     s.dilation_width = pick(1, 2);
     s.in_height = s.dilation_height * s.kernel_height + pick(0, 6);
     s.in_width = s.dilation_width * s.kernel_width + pick(0, 6);
-    s.out_height = s.in_height / s.stride_height;  // the last windows may lie wholly outside
+    s.out_height = s.in_height / s.stride_height;  // the last windows may be entirely outside
     s.out_width = s.in_width / s.stride_width;
     const auto in = (pick(0, 1) ? dense : channels_last)(s.channels, s.in_height, s.in_width);
     const auto out = (pick(0, 1) ? dense : channels_last)(s.channels, s.out_height, s.out_width);

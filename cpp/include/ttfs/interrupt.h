@@ -32,7 +32,7 @@ class Interruptible {
   alignas(64) unsigned calls_ = 0;
   bool (*stop_)();
   Interruptible* outer_;
-  std::int64_t next_;  // ns, when to ask again
+  std::int64_t next_;  // time of the next check, ns
 };
 
 }  // namespace ttfs

@@ -9,10 +9,10 @@ namespace ttfs {
 /// The name of the instruction set in use: "baseline", "avx2", "avx512" or "avx512vnni".
 ///
 /// Chosen at first use: the environment variable TTFS_FAST_ISA if set (std::invalid_argument
-/// where it names a set that is unknown or that this processor lacks), the widest set otherwise.
+/// if it names a set that is unknown or that this processor lacks), the widest set otherwise.
 std::string instruction_set();
 
-/// The sets that this build holds and this processor runs, narrowest first.
+/// The sets that this build contains and this processor supports, narrowest first.
 std::vector<std::string> instruction_sets();
 
 /// Uses the named set from now on, in every thread. Throws std::invalid_argument as above.

@@ -6,9 +6,9 @@
 //
 //     z_j = sum_{i in C} w_ji z_i / D_j,     D_j = sum_{i in C} w_ji - 1,
 //
-// where the causal set C holds the inputs that spike before j. (Its sisters, see Neuron, take spike
-// times instead.) Every function here is instantiated for float and double, divides its work among
-// at most `threads` threads, and gives the same bits for any number of them.
+// where the causal set C contains the inputs that spike before j. (Sister neurons, see Neuron, take
+// spike times instead.) Every function here is instantiated for float and double, divides its work
+// among at most `threads` threads, and gives the same bits for any number of them.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 
 namespace ttfs {
 
-/// The inputs that an output of a convolution or pooling sees. Right and bottom padding follow from
+/// The inputs of an output of a convolution or pooling. Right and bottom padding follow from
 /// the output size: positions outside the input are silent.
 struct Window {
   std::int64_t kernel_height = 1, kernel_width = 1;
@@ -71,7 +71,7 @@ struct View {
 ///     F(x) = sum_{i: x_i < x} w_i (x - x_i) + slope x - threshold
 ///
 /// is 0. The default is the neuron above on spike values, x = z. A slope of 0 or more, with a
-/// threshold above 0, makes a neuron on spike times, x = t: any numbers, also below 0.
+/// threshold above 0, makes a neuron on spike times, x = t, which may also be 0 or negative.
 struct Neuron {
   double slope = -1, threshold = 0;
 
@@ -88,8 +88,8 @@ struct Neuron {
 /// slope, the D of every output as a dense (batch, out_height, out_width, out_channels) array, 0
 /// where silent.
 ///
-/// Throws std::invalid_argument for inconsistent sizes, for a neuron that is none of those above,
-/// and for an input z <= 0 or t = -infinity (nothing is written).
+/// Throws std::invalid_argument for inconsistent sizes, for a neuron of neither kind, and for an
+/// input z <= 0 or t = -infinity (nothing is written).
 template <class T>
 void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T* weight,
                             const T* bias, double t_max, View<T> output, T* slope, int threads,
@@ -104,13 +104,13 @@ void spiking_conv2d_backward(const ConvShape& shape, ConstView<T> input, const T
                              View<T> grad_input, T* grad_weight, T* grad_bias, int threads,
                              const Neuron& neuron = {});
 
-/// The fully connected layer as a convolution with one receptive field an image: input (rows,
+/// The fully connected layer as a convolution with one receptive field per image: input (rows,
 /// inputs) has strides n and c, weight is dense (outputs, inputs), slope dense (rows, outputs).
 ConvShape linear_shape(std::int64_t rows, std::int64_t inputs, std::int64_t outputs);
 
-/// First spike of each window: the least z, and in `index` its place in the window
+/// First spike of each window: the least z, and in `index` its position in the window
 /// (row * kernel_width + column; -1 where the window is silent), dense (batch, channels,
-/// out_height, out_width). A window that holds a NaN is NaN, and its index is that NaN's.
+/// out_height, out_width). A window that contains a NaN is NaN, and its index is that of the NaN.
 template <class T>
 void spiking_max_pool2d_forward(const PoolShape& shape, ConstView<T> input, View<T> output,
                                 std::int32_t* index, int threads);

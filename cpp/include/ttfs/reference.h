@@ -1,4 +1,4 @@
-// The neuron, slow and obvious: tests compare the kernels with it.
+// The neuron, slow and simple: tests compare the kernels with it.
 #pragma once
 
 #include <cstdint>
