@@ -57,7 +57,7 @@ def test_waveform_warns_beyond_the_detector_s_range() -> None:
         "waveform",
         "--input-weights",
         "9,0.1,0.1",
-        "--model",
+        "--equations",
         "averaged",
         "--duration",
         "1",
@@ -112,7 +112,7 @@ def test_convergence(tmp_path: Path) -> None:
 def test_settings_reach_the_circuit() -> None:
     result = run(
         "waveform",
-        "--model",
+        "--equations",
         "averaged",
         "--set",
         "vco_gain=25e6,phase_noise=-120,bank_offset=true",
@@ -194,7 +194,7 @@ def test_layer(data_root: Path, tmp_path: Path) -> None:
         (("waveform", "--set", "bank_offset=1"), "true or false"),
         (("waveform", "--input-times", "1,x,3"), "--input-times must be numbers"),
         (("waveform", "--input-times", "1,2"), "as many inputs"),
-        (("waveform", "--model", "spice"), "'spice' is not one of"),
+        (("waveform", "--equations", "spice"), "'spice' is not one of"),
         (("waveform", "--set", "vco_gain=4e9"), "unstable"),
         (("jitter", "--inputs", "-1", "--trials", "10"), "relative_jitter"),
         (("quantization", "--bits", "99", "--trials", "10"), "weight_bits"),

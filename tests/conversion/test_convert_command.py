@@ -143,6 +143,7 @@ def test_a_network_of_your_own_is_converted(own: Path, tmp_path: Path) -> None:
             ["weights.safetensors", "--to", "a.safetensors", "--model", "x:y"],
             "give the images, too",
         ),
+        (["OWN", "--model", "factory_of_test:small", "--dataset", "folder"], "class folders use"),
         (["OWN", "--model", "factory_of_test"], "must be named as package.module:factory"),
         (["OWN", "--model", "factory_of_test:none"], "factory_of_test has no none"),
         (
@@ -266,6 +267,33 @@ def test_what_a_converted_network_cannot_do_is_said(own: Path, tmp_path: Path) -
     assert torch.allclose(program(z), load_model(out)[0](z))
     with pytest.raises(ValueError, match="cannot be retrained with few bits"):
         quantize(load_model(out)[0], QuantizeConfig(), tmp_path / "few")
+
+
+def test_commands_read_a_converted_network(own: Path, tmp_path: Path) -> None:
+    """Pictures decide as images do; circuits with a fast loop filter decide as the closed form."""
+    image = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
+    out = tmp_path / "spiking.safetensors"
+    named = ["--model", "factory_of_test:small", "--dataset", "digits"]
+    assert run_command("convert", str(own), "--to", str(out), *named).exit_code == 0
+    digits = load("digits", train=False)
+    for number, pixels in enumerate(digits.images[:4, 0]):
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        image.fromarray(pixels).save(tmp_path / "scans" / f"{number}.png")
+    predicted = run_command("predict", out, "scans", "--json")
+    assert predicted.exit_code == 0, predicted.output
+    rows = json.loads(predicted.output)["predictions"]
+    names: dict[str, Any] = {}
+    exec(FACTORY, names)
+    logits = names["small"]()(digits.images_as_tensor()[:4] / 255)
+    assert [row["decision"]["class"] for row in rows] == logits.argmax(1).tolist()
+    assert [row["decision"]["name"] for row in rows] == [str(n) for n in logits.argmax(1).tolist()]
+    found = run_command("diagnose", "--weights", out, "--images", "4", "--json")
+    assert found.exit_code == 0, found.output
+    assert len(json.loads(found.output)["layers"]) == 3
+    words = ("--images", "4", "--set", "loop_corner=2e12")
+    circuits = run_command("circuit", "layer", "--weights", out, *words)
+    assert circuits.exit_code == 0, circuits.output
+    assert "same answer for 4" in circuits.output
 
 
 def test_differences_are_counted_with_their_margins() -> None:

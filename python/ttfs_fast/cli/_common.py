@@ -135,6 +135,7 @@ def choose_network(
     """The network of --weights, its settings, and where it is from."""
     if weights is None:
         raise ValueError(f"give a network with --weights: {WEIGHTS_HELP}")
+    refuse_integers(weights)
     from ttfs_fast import training
     from ttfs_fast.models import cifar_scnn, mnist_scnn
 
@@ -151,6 +152,17 @@ def choose_network(
     if (name := pretrained_name(weights)) is not None:
         return *training.load_pretrained(name), f"the pretrained {name}"
     return *training.load_model(weights), str(weights)
+
+
+def refuse_integers(weights: Path) -> None:
+    """Raise ValueError if a file holds an integer network, of which a command can make nothing."""
+    from ttfs_fast.quantization import is_integer_file
+
+    if is_integer_file(weights):
+        raise ValueError(
+            f"{weights} holds an integer network, which eval and predict take; give the network "
+            "in float that it was made of"
+        )
 
 
 def _network_of_the_authors(weights: Path) -> PretrainedName | None:

@@ -10,6 +10,7 @@ from ttfs_fast._tables import Column, Table
 from ttfs_fast.cli._common import (
     DataRoot,
     Debug,
+    OwnNetwork,
     Picture,
     Threads,
     Weights,
@@ -18,6 +19,7 @@ from ttfs_fast.cli._common import (
     console,
     counting_bar,
     draw,
+    fit_to_network,
     flag,
     friendly_errors,
     group,
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 circuit = group("circuit", "Simulate the neuron circuit: ring oscillators and a phase-locked loop.")
 
 
-ModelName = Literal["averaged", "switching"]
-Model = Annotated[
-    ModelName,
+EquationsName = Literal["averaged", "switching"]
+Equations = Annotated[
+    EquationsName,
     option("averaged: mean phases, exact; switching: square waves, XOR, sampled flip-flop."),
 ]
 Trials = Annotated[int, option("Trials at each point.", min=2)]
@@ -57,7 +59,7 @@ Settings = Annotated[
 def waveform(
     input_times: Annotated[str, option("Input spike times in units of tau.")] = "0.2,0.7,2.6",
     input_weights: Annotated[str, option("Their weights.")] = "0.8,0.7,0.6",
-    model: Annotated[
+    equations: Annotated[
         Literal["averaged", "switching", "both"], option("Equations to solve.")
     ] = "both",
     duration: Annotated[float, option("Time to simulate, in units of tau.", min=0.01)] = 4.0,
@@ -79,17 +81,19 @@ def waveform(
         p, noise = _settings(settings)
         t = split_numbers(input_times, "--input-times")
         w = split_numbers(input_weights, "--input-weights")
-        chosen: list[ModelName] = ["averaged", "switching"] if model == "both" else [model]
+        chosen: list[EquationsName] = (
+            ["averaged", "switching"] if equations == "both" else [equations]
+        )
         _announce(p, noise, f"{len(t)} inputs, {', '.join(chosen)}", seed)
         results: dict[str, SimulationResult] = {}
-        for equations in chosen:
-            step = min(default_step(p, equations), p.tau * duration / 2000)
-            results[equations] = simulate(
+        for kind in chosen:
+            step = min(default_step(p, kind), p.tau * duration / 2000)
+            results[kind] = simulate(
                 p,
                 p.seconds(t),
                 w,
                 noise=noise,
-                model=equations,
+                model=kind,
                 duration=float(p.seconds(duration)),
                 step=step,
                 record_every=max(1, int(p.tau * duration / step / 4000)),
@@ -132,7 +136,7 @@ def waveform(
 def jitter(
     inputs: Annotated[str, option("Input jitter in %, a list.")] = "1,3,5,7,9",
     trials: Trials = 20_000,
-    model: Model = "averaged",
+    equations: Equations = "averaged",
     settings: Settings = None,
     seed: Seed = 0,
     out: TableFile = None,
@@ -146,7 +150,7 @@ def jitter(
         from ttfs_fast.paper.numbers import TABLE_3_JITTER
 
         values = split_numbers(inputs, "--inputs")
-        how = {"trials": trials, "model": model, "seed": seed}
+        how = {"trials": trials, "model": equations, "seed": seed}
         set_threads(threads)
         _sweep(jitter_sweep, "input (%)", values, TABLE_3_JITTER, settings, how, out, plot)
 
@@ -155,7 +159,7 @@ def jitter(
 def quantization(
     bits: Annotated[str, option("Bits of the weights, a list.")] = "4,8,16,24,32",
     trials: Trials = 20_000,
-    model: Model = "averaged",
+    equations: Equations = "averaged",
     settings: Settings = None,
     seed: Seed = 0,
     out: TableFile = None,
@@ -169,7 +173,7 @@ def quantization(
         from ttfs_fast.paper.numbers import TABLE_3_BITS
 
         values = [int(value) for value in split_numbers(bits, "--bits")]
-        how = {"trials": trials, "model": model, "seed": seed}
+        how = {"trials": trials, "model": equations, "seed": seed}
         set_threads(threads)
         _sweep(quantization_sweep, "bits", values, TABLE_3_BITS, settings, how, out, plot)
 
@@ -178,7 +182,8 @@ def quantization(
 def layer(
     images: Annotated[int, option("Test images to run through circuits.", min=1)] = 20,
     weights: Weights = Path("mnist_scnn"),
-    model: Model = "averaged",
+    own: OwnNetwork = None,
+    equations: Equations = "averaged",
     duration: Annotated[float, option("Time simulated in each layer, in units of tau.")] = 8.0,
     settings: Settings = None,
     seed: Seed = 0,
@@ -202,11 +207,12 @@ def layer(
         check_picture(plot)
         set_threads(threads)
         p, noise = _settings(settings)
-        network, config, source = choose_network(weights)
+        network, config, source = choose_network(weights, own)
         root = None if data_root is None else str(data_root)
-        image_set = load(config.dataset, root, train=False)
+        assert weights is not None  # choose_network has refused it
+        image_set = fit_to_network(load(config.dataset, root, train=False), weights, source)
         images = min(images, len(image_set))
-        what = f"{source} on {images:,} images of {image_set.name}, {model}"
+        what = f"{source} on {images:,} images of {image_set.name}, {equations}"
         _announce(p, noise, what, seed)
         with counting_bar(images, show=True) as advance:
             result = simulate_network(
@@ -215,7 +221,7 @@ def layer(
                 p,
                 images=images,
                 noise=noise,
-                model=model,
+                model=equations,
                 duration=duration,
                 seed=seed,
                 progress=advance,

@@ -17,17 +17,17 @@ from ttfs_fast.cli._common import (
     flag,
     friendly_errors,
     option,
+    refuse_integers,
     set_threads,
     split_numbers,
 )
+from ttfs_fast.data import DatasetName
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from ttfs_fast.data import ImageSet
-
-Data = Literal["mnist", "digits", "cifar10"]
 
 
 @app.command()
@@ -53,7 +53,7 @@ def convert(
         ),
     ] = None,
     dataset: Annotated[
-        Data | None,
+        DatasetName | None,
         option(
             "Data set whose images set the scale of every layer, and are compared. Default: what "
             "the network was trained on.",
@@ -116,6 +116,11 @@ def convert(
         means = means if mean is None else split_numbers(mean, "--mean")
         deviations = deviations if deviation is None else split_numbers(deviation, "--deviation")
         root = None if data_root is None else str(data_root)
+        if name == "folder":
+            raise ValueError(
+                "convert compares on a data set that fits into memory; with images in class "
+                "folders use ttfs_fast.conversion.from_relu (docs/conversion.md)"
+            )
         if download:
             download_data(name, root)
         from ttfs_fast.data import load
@@ -166,6 +171,7 @@ def _relu_network(
             "); save the weights with safetensors.torch.save_file(model.state_dict(), "
             '"weights.safetensors") and name what makes the network with --model'
         )
+    refuse_integers(file)
     if model is None:
         with weights_file(file) as path:
             if path.is_file() and is_converted(path):
@@ -179,7 +185,7 @@ def _relu_network(
         means, deviations = (t.flatten().tolist() for t in (loaded.mean, loaded.deviation))
         return loaded.network, dataset or config.dataset, means, deviations
     if dataset is None:
-        raise ValueError("with --model give the images, too: --dataset mnist, digits or cifar10")
+        raise ValueError("with --model give the images, too, such as --dataset cifar10")
     made = _call_factory(model)
     import torch
 

@@ -91,7 +91,14 @@ def quantize(
                     f"retrained for the spikes that it knows, so leave {name} out of the settings"
                 )
         assert weights is not None  # choose_network has refused it
-        test_set = fit_to_network(load_in_memory(base)[1], weights, source)
+        test_set = load_in_memory(base)[1]
+        fitted = fit_to_network(test_set, weights, source)
+        if fitted.classes != test_set.classes:
+            raise ValueError(
+                f"{source} counts its classes otherwise than {test_set.name} does "
+                f"({', '.join(fitted.classes[:5])}, ... in this order): retrain it in Python, "
+                "ttfs_fast.quantization.quantize(..., data=...)"
+            )
         chosen = QuantizeConfig(training=base, **of_stages)
         networks = quantization.quantize(
             model,

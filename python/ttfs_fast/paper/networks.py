@@ -21,6 +21,7 @@ from ttfs_fast.gpu.device import resolve_device
 from ttfs_fast.layers import has_reference_spikes, spiking_layers
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.models.pretrained import PretrainedName
+from ttfs_fast.nn import refuse_sisters
 from ttfs_fast.paper.store import digest
 from ttfs_fast.training import (
     TrainConfig,
@@ -404,6 +405,7 @@ def _run(path: Path, data_root: Path | None, images: Path | None) -> EvaluatedNe
             f"{run.weights.name}"
         )
     model, config = load_model(weights)
+    refuse_sisters(model, "the report")
     refuse_converted(model, "stand in the report, which sets trained networks beside the paper's")
     if config.neuron not in ("spiking", "horizon"):
         raise ValueError(f"{path} holds a network of {config.neuron} neurons; these do not spike")
