@@ -1,5 +1,7 @@
 """Networks of users as integer networks: followed, or refused by the name of a module."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from torch import nn
 
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear
-from ttfs_fast.quantization import convert
+from ttfs_fast.quantization import QuantizeConfig, convert, quantize
+from ttfs_fast.training import TrainConfig
 
 
 class Residual(nn.Module):
@@ -80,3 +83,13 @@ def test_networks_of_users_are_followed_by_their_nesting(seed: int) -> None:
 def test_unsupported_forward_methods_are_named(model: nn.Module, named: str) -> None:
     with pytest.raises(TypeError, match=named):
         convert(model, input_size=(1, 2, 2), encoding=Encoding())
+
+
+@pytest.mark.parametrize("model", [Residual(), nn.Sequential(nn.Flatten(), Delay(784))])
+def test_unsupported_networks_are_refused_before_they_are_retrained(
+    model: nn.Module, tmp_path: Path
+) -> None:
+    config = QuantizeConfig(training=TrainConfig(dataset="digits"), bits=8, epochs=100)
+    with pytest.raises(TypeError, match="an integer network"):
+        quantize(model, config, tmp_path / "few")
+    assert not (tmp_path / "few").exists()

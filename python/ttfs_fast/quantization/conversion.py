@@ -1,5 +1,6 @@
 """From a trained network to an integer network."""
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -13,7 +14,13 @@ from torch import Tensor, nn
 from ttfs_fast import _core
 from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.geometry import checked_pair
-from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
+from ttfs_fast.horizon import (
+    HorizonConv2d,
+    HorizonLinear,
+    ReferenceSpikes,
+    fold_horizons_,
+    has_horizon_layers,
+)
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d, refuse_sisters
@@ -196,6 +203,14 @@ def convert(
     if classes is not None:
         made.set_classes(classes)
     return made
+
+
+def check_chain(model: nn.Module) -> None:
+    """Raise `TypeError` if a network's modules have no integer form; name the module."""
+    refuse_sisters(model, "an integer network")
+    if has_horizon_layers(model):
+        model = fold_horizons_(copy.deepcopy(model))
+    _chain(model)
 
 
 def calibrate_time_scales(

@@ -17,7 +17,7 @@ from ttfs_fast.gpu.device import describe_device, resolve_device, same_bits
 from ttfs_fast.horizon import ReferenceSpikes, has_horizon_layers, unfold_horizons_
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.quantization.config import BITS, QuantizeConfig, Stage
-from ttfs_fast.quantization.conversion import calibrate_time_scales, convert
+from ttfs_fast.quantization.conversion import calibrate_time_scales, check_chain, convert
 from ttfs_fast.quantization.evaluation import evaluate
 from ttfs_fast.quantization.fake import (
     freeze_codes_,
@@ -89,6 +89,8 @@ def quantize(
 
     Raises
     ------
+    TypeError
+        If the network has no integer form; names the module, before the folder is touched.
     FileExistsError
         If ``out_dir`` holds a run and ``resume`` is not given.
     BlockingIOError
@@ -103,6 +105,7 @@ def quantize(
     goes to the full-precision ones, and the bits fall from 32 over 8 and 4 to 2.
     """
     refuse_converted(model, "be retrained with few bits: an integer network takes pixels")
+    check_chain(model)
     _check_encoding(model, config)
     run = Path(out_dir)
     if data is not None:
