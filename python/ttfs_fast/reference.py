@@ -33,7 +33,7 @@ def spiking_linear(
     Memory grows with rows x inputs x outputs. Differentiable as often as torch allows.
     """
     kind = NEURONS[neuron]
-    rows = input.reshape(-1, input.shape[-1])
+    rows = input.reshape(input.shape[:-1].numel(), input.shape[-1])  # -1 needs an element
     if bias is not None:
         rows = torch.cat([rows, rows.new_full((rows.shape[0], 1), kind.origin)], dim=1)
         weight = torch.cat([weight, bias[:, None]], dim=1)
@@ -230,7 +230,9 @@ def spiking_conv2d(
     for image in padded:
         parts = []
         for x, w, b in _groups(image[None], weight, bias, groups):
-            fields = F.unfold(x, w.shape[2:], dilation, 0, stride)[0].t()  # (pixels, inputs)
+            fields = x.new_empty(height * width, 0)  # (pixels, inputs)
+            if x.shape[1] > 0:
+                fields = F.unfold(x, w.shape[2:], dilation, 0, stride)[0].t()
             parts.append(spiking_linear(fields, w.flatten(1), b, t_max=t_max, neuron=neuron))
         images.append(torch.cat(parts, dim=1).t().reshape(-1, height, width))
     if not images:

@@ -404,6 +404,7 @@ def test_empty_linear(dtype: torch.dtype, bias: bool) -> None:
         b = torch.full((outputs,), 3.0, dtype=dtype, requires_grad=True) if bias else None
         out = spiking_linear(x, w, b)
         assert out.shape == torch.nn.functional.linear(x, w, b).shape
+        assert torch.equal(out, reference.spiking_linear(x, w, b))
         out.sum().backward()
         for tensor in (x, w) if b is None else (x, w, b):
             assert tensor.grad.shape == tensor.shape
@@ -426,6 +427,7 @@ def test_empty_conv(dtype: torch.dtype, bias: bool) -> None:
         b = torch.full(weight_shape[:1], 3.0, dtype=dtype, requires_grad=True) if bias else None
         out = spiking_conv2d(x, w, b, padding=1)
         assert out.shape == (shape[0], weight_shape[0], 6, 6)
+        assert torch.equal(out, reference.spiking_conv2d(x, w, b, padding=(1, 1)))
         out.sum().backward()
         assert x.grad.shape == x.shape
         assert w.grad.shape == w.shape
