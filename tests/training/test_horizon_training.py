@@ -38,6 +38,13 @@ def test_network_learns_and_exports_plain_layers(result: TrainResult) -> None:
     model, config = load_model(result.weights_path)
     assert config == dataclasses.replace(SMALL, processes=1)
     assert not has_horizon_layers(model)
+    horizons = {n: value for n, value in model.named_buffers() if n.endswith(".reference")}
+    assert len(horizons) == 4
+    for name, value in result.model.named_buffers():
+        if name in horizons:  # in float64, of which a network in float32 rounds the last bits
+            assert torch.equal(horizons[name], value)
+            assert value.dtype == torch.float64
+            assert value != value.float()
     images = load("digits", train=False)
     images = dataclasses.replace(images, images=images.images[:300], labels=images.labels[:300])
     again = evaluate(model, images)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
 from ttfs_fast.analysis.horizons import set_horizons_
 from ttfs_fast.conversion import is_converted, load_converted
-from ttfs_fast.horizon import fold_horizons_
+from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_
 from ttfs_fast.models import (
     DecodeSpikes,
     HorizonNetwork,
@@ -225,7 +225,12 @@ def _load(path: Path, given: OwnModel | None) -> tuple[nn.Module, TrainConfig]:
         model.load_state_dict(state, assign=True)
     except (RuntimeError, OverflowError, ValueError) as error:
         raise ValueError(f"{path}: not the weights of {config.model}: {error}") from error
-    return model.to(torch.get_default_dtype()), config
+    # Horizons keep all their digits; a layer rounds them to the type that it computes in.
+    exact = {m: m.reference for m in model.modules() if isinstance(m, ReferenceSpikes)}
+    model.to(torch.get_default_dtype())
+    for module, reference in exact.items():
+        module.reference = reference
+    return model, config
 
 
 def _load_converted(path: Path) -> tuple[nn.Module, TrainConfig]:
