@@ -127,7 +127,6 @@ def main() -> None:
             single = dataclasses.replace(config, precision="float32")
             steps["float32"] = Steps(single, images)
         steps["ReLU"] = Steps(_dense(config), images)
-        steps["ReLU"].model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for step in steps.values():
         step.run_one()  # warm up
     times: dict[str, list[float]] = {name: [] for name in steps}

@@ -8,6 +8,7 @@ import torch
 
 from ttfs_fast._csv import read_rows, write_rows
 from ttfs_fast.data import ImageSet
+from ttfs_fast.horizon import has_horizon_layers
 from ttfs_fast.optim.centering import is_centered
 from ttfs_fast.paper import studies as experiments
 from ttfs_fast.paper.studies import DepthStudy, depth_study
@@ -82,7 +83,15 @@ def test_networks_learn(tmp_path: Path) -> None:
     study = dataclasses.replace(
         SMALL,
         depths=(4,),
-        variants=("centered", "centered-muon", "fixed-norm-muon", "relu", "relu-muon"),
+        variants=(
+            "centered",
+            "centered-muon",
+            "fixed-norm-muon",
+            "relu",
+            "relu-muon",
+            "relu-norm-muon",
+            "horizon",
+        ),
         train_images=200,
         epochs=6,
         width=0.5,
@@ -105,11 +114,12 @@ def test_variants_match_their_names() -> None:
     assert uniform.max() <= 8 / uniform[0].numel()
     normal = networks["normal"].fc1.weight
     assert normal.std().item() == pytest.approx(math.sqrt(15 / normal.shape[1]), rel=0.1)
+    assert has_horizon_layers(networks["horizon"])
     norms = [
         any(isinstance(m, torch.nn.BatchNorm2d) for m in networks[variant].modules())
-        for variant in ("relu", "relu-norm")
+        for variant in ("relu", "relu-norm", "relu-norm-muon")
     ]
-    assert norms == [False, True]
+    assert norms == [False, True, True]
     weights = {
         variant: sum(p.numel() for n, p in net.named_parameters() if p.dim() > 1)
         for variant, net in networks.items()

@@ -140,3 +140,30 @@ def test_crop_flip_and_standardization_come_before_the_encoding() -> None:
     order = torch.randperm(30, generator=torch.Generator().manual_seed(6))
     pixels = images.images_as_tensor()[order]
     assert torch.equal(standardized, encode(standardize(pixels)))
+
+
+def test_alternating_flips_mirror_each_image_in_every_second_epoch() -> None:
+    images = some_images(300)
+    upright = encode(images.images_as_tensor())
+    batches = batches_of(images, 0, 50, alternating_hflip=4)
+
+    def flipped(epoch: int) -> set[int]:
+        """Numbers of the mirrored images; each of the others must be as it was."""
+        numbers, count = set(), 0
+        for chunk in batches.epoch(epoch):
+            for value in torch.cat([batch.values for batch in chunk.batches]):
+                count += 1
+                mirrored = (value.flip(-1) == upright).flatten(1).all(1)
+                if bool(mirrored.any()):
+                    numbers.add(int(mirrored.int().argmax()))
+                else:
+                    assert bool((value == upright).flatten(1).all(1).any())
+        assert count == 300
+        return numbers
+
+    first, second, third = (flipped(epoch) for epoch in range(3))
+    assert 100 < len(first) < 200
+    assert second == set(range(300)) - first
+    assert third == first
+    other = batches_of(images, 0, 50, alternating_hflip=5)
+    assert not torch.equal(other._flipped_first, batches._flipped_first)

@@ -21,7 +21,7 @@ from ttfs_fast.horizon import has_horizon_layers, horizon_layers
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.nir import to_graph
-from ttfs_fast.training import TrainResult, train, trainer
+from ttfs_fast.training import TrainConfig, TrainResult, train, trainer
 from ttfs_fast.training.build import ImageShape, load_model, make_model
 
 
@@ -64,7 +64,7 @@ def test_exported_network_decides_as_the_trained_one(result: TrainResult) -> Non
     "changes",
     [
         {"precision": "float32"},
-        {"precision": "bfloat16"},
+        {"precision": "bfloat16", "hflip": True, "alternating_hflip": True},
         {"optimizer": "adam", "lr": 0.01},  # fused: its state must have the weights' layout
         {"optimizer": "sgd", "lr": 0.01},
     ],
@@ -162,7 +162,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"batch_size": 1}, "batch normalization needs a batch_size of at least 2"),
         ({"exclude_target": True}, "label_smoothing and exclude_target contradict each other"),
         ({"neuron": "spiking"}, 'horizon_spread is for neuron="horizon"; got 0.001'),
-        ({"neuron": "spiking", "precision": "bfloat16"}, 'precision is for neuron="horizon"'),
+        ({"alternating_hflip": True}, "alternating_hflip says how hflip flips; give hflip, too"),
         ({"neuron": "spiking", "whitening": True}, 'whitening is for neuron="horizon"'),
         ({"label_smoothing": 1.0}, "label_smoothing must be finite and at least 0 and below 1"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
@@ -174,6 +174,36 @@ def test_settings_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **change)
+
+
+def test_spiking_layers_take_no_half_precision() -> None:
+    with pytest.raises(ValueError, match='neuron="spiking" computes in float32'):
+        TrainConfig(precision="bfloat16")
+
+
+def test_the_relu_counterpart_trains_in_half_precision(tmp_path: Path) -> None:
+    """With Muon, and Adam for its classifier, as the network with horizons."""
+    config = dataclasses.replace(
+        SMALL,
+        neuron="relu-norm",
+        precision="bfloat16",
+        weight_sum=0.0,
+        horizon_spread=TrainConfig.horizon_spread,
+        logit_scale=1.0,
+        lr=0.01,
+    )
+    half = train(config, tmp_path / "half")
+    assert half.evaluation.accuracy > 0.8
+    assert all(weight.dtype == torch.float32 for weight in half.model.parameters())
+    whole = train(dataclasses.replace(config, precision="float32"), tmp_path / "whole")
+    assert half.records[0].loss == pytest.approx(whole.records[0].loss, rel=0.05)
+    assert half.records[0].loss != whole.records[0].loss
+    model = make_model(config, ImageShape(1, 8, 8, 10))
+    matrices, classifier = trainer.muon_groups(model)
+    (weight,) = classifier["params"]
+    assert weight.shape[0] == 10
+    assert classifier["adam"]
+    assert len(matrices["params"]) + 1 == len(list(model.parameters()))
 
 
 def test_unsupported_features_are_refused(result: TrainResult) -> None:

@@ -39,7 +39,7 @@ def depth(
         str | None,
         option(
             "List of uniform, normal, centered, centered-muon, fixed-norm-muon, relu, relu-muon, "
-            "relu-norm. Default: all."
+            "relu-norm, relu-norm-muon, horizon. Default: all."
         ),
     ] = None,
     seeds: Annotated[int, option("Number of seeds.", min=1)] = 3,
@@ -88,6 +88,48 @@ def depth(
 def _mean_and_deviation(found: tuple[float, float, int]) -> str:
     mean, deviation, runs = found
     return f"{mean:.1%}" + (f" +- {deviation:.1%}" if runs > 1 else "")
+
+
+@study.command()
+def settings(
+    changes: Annotated[
+        Path,
+        option(
+            "TOML file with the changes: a recipe as config, the number of seeds, a table base, "
+            "and a table changes.NAME for each change (docs/training.md)."
+        ),
+    ],
+    out: Annotated[
+        Path, option("Folder to write: settings.csv, runs. Finished runs are not repeated.")
+    ] = Path("runs/settings"),
+    data_root: DataRoot = None,
+    threads: Threads = None,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """What single settings contribute: trains with one change at a time, over several seeds."""
+    with friendly_errors(debug):
+        import torch
+
+        from ttfs_fast.paper.studies import settings as study_of
+        from ttfs_fast.paper.studies import settings_study
+
+        chosen = study_of.read_study(
+            changes,
+            data_root=None if data_root is None else str(data_root),
+            threads=threads or torch.get_num_threads(),
+            device=device,
+        )
+        rows = study_of.summary(settings_study(chosen, out, log=print_line))
+        columns = [
+            Column("change", numeric=False),
+            Column("training images", "{:.1%}".format),
+            Column("test or held-out images", "{:.1%}".format),
+            Column("deviation", "{:.1%}".format),
+            Column("seeds"),
+        ]
+        cells = [[row.change, row.train, row.test, row.deviation, row.seeds] for row in rows]
+        show_table(Table("settings", "accuracy: means over the seeds", columns, cells))
 
 
 @study.command()

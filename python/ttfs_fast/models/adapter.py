@@ -58,5 +58,5 @@ class DecodeSpikes(nn.Module):
         intensity = z.log() / self.encoding.alpha
         if self.encoding.polarity == "bright-first":
             intensity = 1 - intensity
-        logits: Tensor = self.network((intensity - self.mean) / self.deviation)
+        logits: Tensor = self.network((intensity - self.mean) / self.deviation).to(z.dtype)
         return (-logits.clamp(-LARGEST_LOGIT, LARGEST_LOGIT)).exp()

@@ -121,6 +121,10 @@ class EpochBatches:
         the images stay as they are.
     augmentation : Augmentation, optional
         Random crop and flip, before the distortion.
+    alternating_hflip : int, optional
+        Seed by which half of the images are chosen. These are mirrored, left to right, in even
+        epochs, the others in odd ones. Source: K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a
+        single GPU", arXiv 2404.00498, section 3.6.
     rank, ranks : int
         Of several processes that train together, which one this is. All draw the same numbers and
         each keeps its share of every batch.
@@ -136,6 +140,7 @@ class EpochBatches:
         jitter: float = 0.0,
         distortion: Mapping[str, float] | None = None,
         augmentation: Augmentation | None = None,
+        alternating_hflip: int | None = None,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
@@ -146,6 +151,10 @@ class EpochBatches:
         self._encoding, self._jitter = encoding, jitter
         self._distortion = dict(distortion or {})
         self._augmentation = augmentation
+        self._flipped_first: Tensor | None = None
+        if alternating_hflip is not None:
+            own = torch.Generator().manual_seed(alternating_hflip)
+            self._flipped_first = torch.rand(len(self._labels), generator=own) < 0.5
         self._rank, self._ranks = rank, ranks
 
     def __len__(self) -> int:
@@ -163,12 +172,15 @@ class EpochBatches:
         Parameters
         ----------
         number : int
-            The epoch; its content depends on the generator only.
+            The epoch, from 0. Only ``alternating_hflip`` depends on it, all else on the generator.
         """
         order = torch.randperm(len(self._labels), generator=self._generator)
         whole_batches = max(1, CHUNK_IMAGES // self._batch_size) * self._batch_size
         for index in torch.split(order, whole_batches):
             pixels = self._images.index_select(0, index)
+            if self._flipped_first is not None:
+                flipped = self._flipped_first[index] ^ bool(number % 2)
+                pixels[flipped] = pixels[flipped].flip(-1)
             if self._augmentation is not None:
                 pixels = self._augmentation(pixels, self._generator)
             if any(self._distortion.values()):

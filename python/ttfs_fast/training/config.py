@@ -175,8 +175,8 @@ class TrainConfig:
     )
     precision: Precision = setting(
         "float32",
-        "With neuron horizon: precision of the dense products in training. Spike values, weights "
-        "and evaluation stay float32.",
+        "Precision of the dense products in training, with every neuron but spiking. Spike values, "
+        "weights and evaluation stay float32.",
         group=NETWORK,
     )
     epochs: int = setting(50, "Passes over the training images.", basic=True, min=1)
@@ -286,6 +286,12 @@ class TrainConfig:
     )
     hflip: bool = setting(
         False, "Flip half of the training images horizontally.", group=AUGMENTATION
+    )
+    alternating_hflip: bool = setting(
+        False,
+        "With hflip: flip half of the images in the first epoch and the other half in the next, in "
+        "turn, in place of drawing anew.",
+        group=AUGMENTATION,
     )
     resized_crop: float = setting(
         0.0,
@@ -444,6 +450,8 @@ class TrainConfig:
             raise ValueError("relative_lr needs a weight_sum, such as 4")
         if self.fixed_norm and not self.relative_lr:
             raise ValueError("fixed_norm needs relative_lr, and with it a weight_sum, such as 4")
+        if self.alternating_hflip and not self.hflip:
+            raise ValueError("alternating_hflip says how hflip flips; give hflip, too")
         if self.crop and self.resized_crop:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if self.neuron != "spiking" and self.polarity == "both":
@@ -495,12 +503,17 @@ class TrainConfig:
 
     def _check_horizon(self) -> None:
         if self.neuron != "horizon":
-            for name in ("whitening", "dirac", "precision", "horizon_spread"):
+            for name in ("whitening", "dirac", "horizon_spread"):
                 if getattr(self, name) != getattr(TrainConfig, name):
                     raise ValueError(
                         f'{name} is for neuron="horizon"; got {getattr(self, name)!r} with '
                         f"neuron={self.neuron!r}"
                     )
+            if self.neuron == "spiking" and self.precision != "float32":
+                raise ValueError(
+                    'neuron="spiking" computes in float32: its layers take no dense products; got '
+                    f"precision={self.precision!r}"
+                )
             return
         if not self.weight_sum and not self.own_network:
             raise ValueError(

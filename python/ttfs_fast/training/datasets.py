@@ -150,14 +150,15 @@ def _stream(config: TrainConfig, rank: int) -> tuple[StreamedImages, StreamedIma
 
 
 def augmentation_of(config: TrainConfig, size: tuple[int, int]) -> Augmentation | None:
-    if not (config.crop or config.hflip or config.resized_crop or config.cutout):
+    flip = config.hflip and not config.alternating_hflip
+    if not (config.crop or flip or config.resized_crop or config.cutout):
         return None
     piece = (config.resized_crop, 1.0) if config.resized_crop else None
     return Augmentation(
         size,
         crop=config.crop,
         crop_padding=config.crop_padding,
-        flip=config.hflip,
+        flip=flip,
         resized_crop=piece,
         cutout=config.cutout,
     )
@@ -186,6 +187,8 @@ def make_batches(
                 f"{', '.join(config.distortion)} are for data sets in memory; for a folder give "
                 "resized_crop and flip"
             )
+        if config.alternating_hflip:
+            raise ValueError("alternating_hflip is for data sets in memory; leave it out")
         return StreamBatches(images, generator, **how)
     shape = image_shape(images)
     return EpochBatches(
@@ -194,6 +197,7 @@ def make_batches(
         generator,
         distortion=config.distortion,
         augmentation=augmentation_of(config, (shape.height, shape.width)),
+        alternating_hflip=config.seed if config.alternating_hflip else None,
         rank=rank,
         ranks=config.processes,
         **how,

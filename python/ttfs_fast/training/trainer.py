@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
@@ -32,6 +32,7 @@ from ttfs_fast.horizon import (
     renormalize_horizons_,
     whiten_,
 )
+from ttfs_fast.models import DecodeSpikes
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.optim.centering import fold_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
@@ -556,7 +557,10 @@ class _Session:
         if self.sample is not None:
             # Parts of about one size: a last one of a single image would have no deviation.
             parts = self.sample.tensor_split(math.ceil(len(self.sample) / 256))
-            estimate_statistics_(self.network, parts)
+            if self.config.neuron == "horizon":
+                estimate_statistics_(self.network, parts)
+            else:
+                update_bn(parts, self.network)
         with parametrize.cached():
             return evaluate(self.network, self.test_set, encoding=self.config.encoding)
 
@@ -595,12 +599,12 @@ class _Session:
 
 def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor | None:
     """Training images from which the statistics of averaged weights are taken."""
-    if config.neuron != "horizon":
+    if not config.normalizes:
         return None
     if not isinstance(images, ImageSet):
         raise ValueError(
             "the statistics of averaged weights are taken from training images in memory; for a "
-            "folder of images train with average=0"
+            "folder of images train with ema_decay=0"
         )
     return config.encoding(torch.from_numpy(images.images[:count]))
 
@@ -636,7 +640,7 @@ def new_network(config: TrainConfig, images: DataSet, model: OwnModel | None = N
         network = make_model(config, image_shape(images), model=model)
         if config.whitening:
             whiten_first_(network, images, config.encoding)
-        if config.neuron == "horizon":
+        if config.neuron != "spiking":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
@@ -684,6 +688,24 @@ def make_step(
     )
 
 
+def muon_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters for `ttfs_fast.optim.muon.Muon`, with Adam's steps for the classifier.
+
+    The rows of a classifier are not directions of one space. It is known in networks whose layers
+    have horizons, and in ReLU networks.
+    """
+    layers = horizon_layers(model).values()
+    classifiers: list[Tensor] = [layer.weight for layer in layers if layer.normalization == "none"]
+    if isinstance(model, DecodeSpikes):
+        classifiers = [m.weight for m in model.modules() if isinstance(m, nn.Linear)][-1:]
+    apart = {id(weight) for weight in classifiers}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    groups: list[dict[str, Any]] = [{"params": others}]
+    if classifiers:
+        groups.append({"params": classifiers, "adam": True})
+    return groups
+
+
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(
@@ -694,16 +716,8 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
             fused=True,
         )
     if config.optimizer == "muon":
-        # A classifier's rows are not directions of one space: it gets Adam's steps.
-        layers = horizon_layers(model).values()
-        classifiers = [layer.weight for layer in layers if layer.normalization == "none"]
-        apart = {id(parameter) for parameter in classifiers}
-        others = [parameter for parameter in model.parameters() if id(parameter) not in apart]
-        groups: list[dict[str, Any]] = [{"params": others}]
-        if classifiers:
-            groups.append({"params": classifiers, "adam": True})
         return Muon(
-            groups,
+            muon_groups(model),
             config.lr,
             momentum=config.momentum,
             beta2=config.adam_beta2,

@@ -28,15 +28,17 @@ from ttfs_fast.analysis.style import (
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.gpu.device import describe_device, resolve_device, same_bits
+from ttfs_fast.horizon import renormalize_horizons_
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import SpikingLoss
-from ttfs_fast.models import DecodeSpikes, relu_counterpart, vgg_stack
+from ttfs_fast.models import DecodeSpikes, HorizonNetwork, relu_counterpart, vgg_stack
 from ttfs_fast.models.deep import Depth
 from ttfs_fast.optim.centering import center_weights_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
 from ttfs_fast.optim.schedule import cosine
 from ttfs_fast.training.batches import EpochBatches, on_device
 from ttfs_fast.training.step import TrainingStep, equation_5
+from ttfs_fast.training.trainer import muon_groups
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,10 +58,13 @@ VariantName = Literal[
     "relu",
     "relu-muon",
     "relu-norm",
+    "relu-norm-muon",
+    "horizon",
 ]
 
 
 BOTH_POLARITIES = Encoding(1.5, "both")
+HORIZON_SPREAD = 0.0005
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,12 @@ class Variant:
         At the start; it falls to 0 as a cosine.
     muon : bool
         Steps by `ttfs_fast.optim.muon.Muon` in place of Adam's.
+    momentum : float
+        Of Muon.
+    adam_classifier : bool
+        With Muon: Adam's steps for the last layer.
     fixed_norm : bool
-        Call `ttfs_fast.optim.centering.renormalize_weights_` after each step.
+        Bring the weights of each neuron back to their norm after each step.
     encoding : Encoding
         How the network sees images.
     scale : float
@@ -89,6 +98,8 @@ class Variant:
     label: str
     learning_rate: float
     muon: bool = False
+    momentum: float = 0.95
+    adam_classifier: bool = False
     fixed_norm: bool = False
     encoding: Encoding = BOTH_POLARITIES
     scale: float = 16.0
@@ -115,6 +126,23 @@ VARIANTS: dict[VariantName, Variant] = {
     "relu": Variant("ReLU", 1e-3, encoding=Encoding(1.5), scale=1.0),
     "relu-muon": Variant("ReLU, Muon", 1e-3, muon=True, encoding=Encoding(1.5), scale=1.0),
     "relu-norm": Variant("ReLU, batch norm", 1e-3, encoding=Encoding(1.5), scale=1.0),
+    "relu-norm-muon": Variant(
+        "ReLU, batch norm, Muon",
+        2e-3,
+        muon=True,
+        adam_classifier=True,
+        encoding=Encoding(1.5),
+        scale=1.0,
+    ),
+    "horizon": Variant(
+        "spiking, horizons, Muon",
+        3e-2,
+        muon=True,
+        adam_classifier=True,
+        fixed_norm=True,
+        encoding=Encoding(0.01),
+        scale=1 / HORIZON_SPREAD,
+    ),
 }
 
 
@@ -251,10 +279,12 @@ def _depth_study(
     runs = read_rows(path, Run) if path.is_file() else []
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)
     test_set = _first(load("cifar10", data_root, train=False), study.test_images)
-    if "relu-norm" in study.variants and len(train_set) % study.batch_size == 1:
+    normalizes = [v for v in study.variants if v.startswith(("relu-norm", "horizon"))]
+    if normalizes and len(train_set) % study.batch_size == 1:
         raise ValueError(
             f"{len(train_set):,} images in batches of {study.batch_size} leave one over, which "
-            "batch normalization (relu-norm) cannot learn from; give another number of either"
+            f"batch normalization ({normalizes[0]}) cannot learn from; give another number of "
+            "either"
         )
     before = torch.get_num_threads()
     if threads is not None:
@@ -300,7 +330,8 @@ def train_one(
         model = make_network(variant, depth, study.width, train_set).to(device)
     optimizer: torch.optim.Optimizer
     if how.muon:
-        optimizer = Muon(model.parameters(), how.learning_rate)
+        groups = muon_groups(model) if how.adam_classifier else model.parameters()
+        optimizer = Muon(groups, how.learning_rate, momentum=how.momentum)
     else:
         optimizer = torch.optim.Adam(model.parameters(), lr=how.learning_rate)
     batches = EpochBatches(
@@ -318,7 +349,7 @@ def train_one(
         optimizer,
         equation_5(loss, model),
         clip_grad=how.clip_grad if isinstance(model, nn.Sequential) else math.inf,
-        constrain=renormalize_weights_ if how.fixed_norm else None,
+        constrain=_renormalize_ if how.fixed_norm else None,
     )
 
     def evaluation() -> EvaluationResult:
@@ -359,6 +390,12 @@ def train_one(
     )
 
 
+def _renormalize_(model: nn.Module) -> None:
+    """Whichever of the two a network has: centered weights, or layers with a horizon."""
+    renormalize_weights_(model)
+    renormalize_horizons_(model)
+
+
 def make_network(variant: VariantName, depth: Depth, width: float, images: ImageSet) -> nn.Module:
     """The network of an variant, newly initialized by torch's global generator."""
     how = VARIANTS[variant]
@@ -371,9 +408,17 @@ def make_network(variant: VariantName, depth: Depth, width: float, images: Image
         classes=len(images.classes),
         encoding=how.encoding,
     )
+    if variant == "horizon":
+        return HorizonNetwork(
+            model.description,
+            encoding=how.encoding,
+            weight_sum=2.0,
+            spread=HORIZON_SPREAD,
+            dirac=True,
+        )
     if variant.startswith("relu"):
         intensity = images.images_as_tensor()[:1000].float() / 255
-        counterpart = relu_counterpart(model, batch_norm=variant == "relu-norm")
+        counterpart = relu_counterpart(model, batch_norm=variant.startswith("relu-norm"))
         return DecodeSpikes(
             counterpart,
             how.encoding,
