@@ -1,4 +1,7 @@
-"""Every kind of network in every command that takes one: it works, or is refused by name."""
+"""The table of docs/command-line.md: a kind of network in a command works, or is refused by name.
+
+Converted ReLU networks are in tests/conversion/test_convert_command.py.
+"""
 
 import json
 import sys
@@ -144,6 +147,7 @@ def test_every_command_takes_or_refuses_a_kind(kind: str, here: Path, tmp_path: 
         "eval": ["eval", *weights, *own, "--count-operations", "2", "--json"],
         "diagnose": ["diagnose", *weights, *own, "--images", "4", "--json"],
         "nir": ["export", *weights, *own, "--out", tmp_path / "a.nir"],
+        "pt2": ["export", *weights, *own, "--out", tmp_path / "a.pt2"],
         "check": ["export", *weights, *own, "--check", "limits.toml"],
         "quantize": ["quantize", *weights, *own, "--bits", "8", "--epochs", "0"],
         "circuit": ["circuit", "layer", *weights, *own, "--images", "2"],
