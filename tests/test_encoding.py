@@ -288,6 +288,7 @@ def test_every_network_carries_its_encoding(make: Any) -> None:
         ("mnist_scnn", Encoding(3.0)),
         ("cifar_scnn", Encoding(1.0, "both")),
         ("cifar_vgg", Encoding(1.0, "both")),
+        ("cifar_airbench", Encoding(0.01)),
     ],
 )
 def test_pretrained_networks_carry_the_encoding_of_their_training(

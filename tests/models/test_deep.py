@@ -18,6 +18,7 @@ from ttfs_fast.models import (
     Description,
     ReluNetwork,
     SpikingNetwork,
+    cifar_airbench,
     cifar_scnn,
     cifar_vgg,
     relu_counterpart,
@@ -262,17 +263,19 @@ def test_errors_name_the_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "recipe", "least"),
+    ("name", "make", "recipe", "least", "count"),
     [
-        ("cifar_scnn", cifar_scnn, "cifar10-small", 0.72),
-        ("cifar_vgg", cifar_vgg, "cifar10-vgg", 0.80),
+        ("cifar_scnn", cifar_scnn, "cifar10-small", 0.72, 1000),
+        ("cifar_vgg", cifar_vgg, "cifar10-vgg", 0.80, 1000),
+        ("cifar_airbench", cifar_airbench, "cifar10-airbench", 0.90, 200),
     ],
 )
 def test_trained_weights_that_ship(
     name: PretrainedName,
-    make: Callable[..., SpikingNetwork],
+    make: Callable[..., nn.Module],
     recipe: str,
     least: float,
+    count: int,
     data_root: Path,
 ) -> None:
     """They come from the recipe, and classify as many test images as they say."""
@@ -287,11 +290,15 @@ def test_trained_weights_that_ship(
     assert float(metadata["test_accuracy"]) > least
     test_set = load("cifar10", str(data_root), train=False)
     some = dataclasses.replace(
-        test_set, images=test_set.images[:1000], labels=test_set.labels[:1000]
+        test_set, images=test_set.images[:count], labels=test_set.labels[:count]
     )
     result = evaluate(model, some)
-    assert result.accuracy == pytest.approx(float(metadata["test_accuracy"]), abs=0.03)
-    assert result.spikes_per_neuron > 0.9
+    by_chance = 0.95 / count**0.5  # three deviations
+    assert result.accuracy == pytest.approx(float(metadata["test_accuracy"]), abs=by_chance)
+    if name == "cifar_airbench":  # late neurons stay silent
+        assert 0.2 < result.spikes_per_neuron < 0.3
+    else:
+        assert result.spikes_per_neuron > 0.9
 
 
 def test_trained_weights_fit_no_other_network() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from support.horizons import SMALL
-from support.runs import assert_same_run, interrupted
+from support.runs import assert_same_run, assert_same_weights, interrupted
 from ttfs_fast import quantization
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.diagnose import diagnose
@@ -20,8 +21,9 @@ from ttfs_fast.encoding import encode
 from ttfs_fast.horizon import has_horizon_layers, horizon_layers
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
+from ttfs_fast.models.pretrained import halve_file, pretrained_weights
 from ttfs_fast.nir import to_graph
-from ttfs_fast.training import TrainConfig, TrainResult, train, trainer
+from ttfs_fast.training import TrainConfig, TrainResult, read_metadata, train, trainer
 from ttfs_fast.training.build import ImageShape, load_model, make_model
 
 
@@ -271,3 +273,35 @@ def test_label_smoothing_is_torchs(seed: int) -> None:
         first_spike_cross_entropy(z, target, label_smoothing=-0.1)
     with pytest.raises(ValueError, match="contradict each other"):
         first_spike_cross_entropy(z, target, label_smoothing=0.1, exclude_target=True)
+
+
+def test_weights_in_half_precision_decide_alike(result: TrainResult, tmp_path: Path) -> None:
+    """The sums of weights stay what they were: rounding them would move the horizons."""
+    half = tmp_path / "half.safetensors"
+    assert halve_file(result.weights_path, half) < 0.6 * result.weights_path.stat().st_size
+    model, _ = load_model(half)
+    for name, layer in spiking_layers(model).items():
+        sums = layer.weight.double().flatten(1).sum(1) + layer.bias.double()
+        assert torch.allclose(sums, torch.full_like(sums, 2.0), atol=2e-6), name
+    images = load("digits", train=False)
+    z = encode(images.images_as_tensor()[:300], alpha=SMALL.alpha)
+    assert (model(z).argmin(1) == result.model(z).argmin(1)).float().mean() > 0.99
+    twice = tmp_path / "twice.safetensors"
+    halve_file(half, twice)
+    assert_same_weights(load_model(twice)[0], model)
+
+
+def test_weights_without_horizons_are_not_halved(result: TrainResult, tmp_path: Path) -> None:
+    with pretrained_weights("mnist_scnn") as path, pytest.raises(ValueError, match="no network wh"):
+        halve_file(path, tmp_path / "half.safetensors")
+    state = {name: value * 1e6 for name, value in result.model.state_dict().items()}
+    large = tmp_path / "large.safetensors"
+    large.write_bytes(save(state, read_metadata(result.weights_path)))
+    with pytest.raises(ValueError, match="too large for float16"):
+        halve_file(large, tmp_path / "half.safetensors")
+    assert not (tmp_path / "half.safetensors").exists()
+    broken = tmp_path / "broken.safetensors"
+    weights = {k: v for k, v in result.model.state_dict().items() if not k.endswith("bias")}
+    broken.write_bytes(save(weights, read_metadata(result.weights_path) | {"completed_sum": "2"}))
+    with pytest.raises(ValueError, match="not weights of layers with horizons"):
+        load_model(broken)

@@ -14,7 +14,7 @@ from ttfs_fast.bench.layers import LAYERS, Layer, forward, train
 from ttfs_fast.bench.tables import Row, number
 from ttfs_fast.bench.timing import alternate
 from ttfs_fast.encoding import encode
-from ttfs_fast.models.pretrained import PRETRAINED, PretrainedName
+from ttfs_fast.models.pretrained import PretrainedName
 
 Series = dict[str, tuple[Layer, ...]]
 
@@ -67,7 +67,7 @@ class Settings:
     layers: tuple[Layer, ...] = LAYERS
     plain: tuple[Layer, ...] = tuple(replace(layer, batch=1) for layer in CONVOLUTIONS)
     scaling: Series = field(default_factory=lambda: SCALING)
-    pretrained: tuple[PretrainedName, ...] = PRETRAINED
+    pretrained: tuple[PretrainedName, ...] = tuple(trained.NETWORKS)
     trained_batches: tuple[int, ...] = (1, 16, 128)
     mnist_batches: tuple[int, ...] = (10, 100)
     vgg_batches: tuple[int, ...] = (1, 16)

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args, overload
 
 import torch
+from torch import nn
 
-from ttfs_fast._untrusted import read_safetensors
 from ttfs_fast.encoding import MNIST_ENCODING, Encoding
 from ttfs_fast.geometry import IntPair, pair
 from ttfs_fast.models.authors import (
@@ -27,10 +27,16 @@ from ttfs_fast.models.description import (
     Pool,
     numbered,
 )
-from ttfs_fast.models.networks import SpikingNetwork
-from ttfs_fast.models.pretrained import PretrainedName, pretrained_encoding, pretrained_weights
+from ttfs_fast.models.networks import HorizonNetwork, SpikingNetwork
+from ttfs_fast.models.pretrained import (
+    PretrainedName,
+    pretrained_encoding,
+    pretrained_weights,
+    read_weights,
+)
 
 Depth = Literal[4, 8, 13, 17]
+Network = TypeVar("Network", bound=nn.Module)
 
 _GOOGLENET: tuple[tuple[str, Layer], ...] = (
     ("conv1", Conv(7, 64, 2, 3)),
@@ -305,18 +311,45 @@ def cifar_vgg(
     return _load_pretrained(model, "cifar_vgg") if pretrained else model
 
 
+@overload
 def cifar_airbench(
     *,
+    pretrained: Literal[False] = False,
     width: float = 1.0,
     in_channels: int = 3,
     image_size: IntPair = 32,
     classes: int = 10,
     bias: bool = True,
     t_max: float = math.inf,
-    encoding: Encoding = MNIST_ENCODING,
+    encoding: Encoding | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-) -> SpikingNetwork:
+) -> SpikingNetwork: ...
+
+
+@overload
+def cifar_airbench(
+    *,
+    pretrained: Literal[True],
+    encoding: Encoding | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> HorizonNetwork: ...
+
+
+def cifar_airbench(
+    *,
+    pretrained: bool = False,
+    width: float = 1.0,
+    in_channels: int = 3,
+    image_size: IntPair = 32,
+    classes: int = 10,
+    bias: bool = True,
+    t_max: float = math.inf,
+    encoding: Encoding | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> SpikingNetwork | HorizonNetwork:
     """The network of airbench94: 24 (2x2), 64 P 64, 256 P 256, 256 P 256, first spike, FC 10.
 
     All convolutions but the first are 3 x 3, "P" is a pool of 2 x 2. The first one has room for the
@@ -325,15 +358,26 @@ def cifar_airbench(
 
     Parameters
     ----------
+    pretrained : bool
+        Load the weights in the package, trained on CIFAR-10 with layers that have horizons
+        (docs/results/cifar10.md says how), and folded to plain layers.
     width : float
         Factor on the channels of all layers but the first and the last.
-    in_channels, image_size, classes, bias, t_max, encoding, device, dtype
+    encoding : Encoding, optional
+        How it sees images: by default as :func:`spiking_vgg16`, with `pretrained` as the weights
+        were trained, ``Encoding(alpha=0.01)``.
+    in_channels, image_size, classes, bias, t_max, device, dtype
         As :func:`spiking_vgg16`, for images of at least 9 x 9.
 
     Returns
     -------
-    SpikingNetwork
+    SpikingNetwork, or with `pretrained` HorizonNetwork
         From spike values (N, in_channels, H, W) to spike values (N, classes).
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, or the trained weights are for other arguments.
 
     References
     ----------
@@ -346,9 +390,29 @@ def cifar_airbench(
         inner = max(1, round(channels * width))
         layers += [Conv(3, inner), Pool(2, 2), Conv(3, inner)]
     layers += [GlobalPool(), Dense(_positive("classes", classes))]
-    return _network(
-        "CIFAR airbench", layers, 1.0, in_channels, image_size, bias, t_max, encoding, device, dtype
+    own = encoding or (pretrained_encoding("cifar_airbench") if pretrained else MNIST_ENCODING)
+    # A trained network needs no first weights of its own.
+    where = "meta" if pretrained else device
+    model = _network(
+        "CIFAR airbench", layers, 1.0, in_channels, image_size, bias, t_max, own, where, dtype
     )
+    if not pretrained:
+        return model
+    if not bias or not math.isinf(t_max):
+        raise ValueError(
+            "the trained weights of cifar_airbench have a bias and horizons; leave "
+            "bias and t_max out with pretrained=True"
+        )
+    folded = HorizonNetwork(
+        model.description,
+        encoding=own,
+        weight_sum=2.0,
+        spread=0.0005,
+        whitening=True,
+        device=device,
+        dtype=dtype,
+    ).fold_()
+    return _load_pretrained(folded, "cifar_airbench", "3 channels")
 
 
 def spiking_googlenet(
@@ -443,16 +507,17 @@ def _network(
     )
 
 
-def _load_pretrained(model: SpikingNetwork, name: PretrainedName) -> SpikingNetwork:
+def _load_pretrained(
+    model: Network, name: PretrainedName, channels: str = "6 channels (both polarities)"
+) -> Network:
     with pretrained_weights(name) as file:
-        state = read_safetensors(file)
+        state = read_weights(file)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            f"the trained weights of {name} are for width 1, 6 channels (both polarities), images "
-            "of 32 x 32, 10 classes and a bias; leave these arguments out with pretrained=True: "
-            f"{error}"
+            f"the trained weights of {name} are for width 1, {channels}, images of 32 x 32, 10 "
+            f"classes and a bias; leave these arguments out with pretrained=True: {error}"
         ) from error
     return model
 

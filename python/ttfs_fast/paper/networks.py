@@ -377,7 +377,7 @@ def _distinct(networks: list[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
 
 def _cifar(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
     """The pretrained networks for CIFAR-10, if its images are there."""
-    names: tuple[PretrainedName, ...] = ("cifar_scnn", "cifar_vgg")
+    names: tuple[PretrainedName, ...] = ("cifar_scnn", "cifar_vgg", "cifar_airbench")
     networks = [
         EvaluatedNetwork(
             f"pretrained-{name.replace('_', '-')}",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ttfs_fast._untrusted import parse_json, read_metadata, read_safetensors
+from ttfs_fast._untrusted import parse_json, read_metadata
 from ttfs_fast.analysis.horizons import set_horizons_
 from ttfs_fast.conversion import is_converted, load_converted
 from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_
@@ -30,6 +30,7 @@ from ttfs_fast.models.pretrained import (
     PretrainedName,
     pretrained_weights,
     read_encoding,
+    read_weights,
     weights_file,
 )
 from ttfs_fast.optim.centering import center_weights_
@@ -204,7 +205,7 @@ def _load(path: Path, given: OwnModel | None) -> tuple[nn.Module, TrainConfig]:
     if is_converted(path):
         return _load_converted(path)
     config, shape = read_config(path) or TrainConfig(), read_image_shape(path)
-    state = read_safetensors(path)
+    state = read_weights(path)
     encoding = read_encoding(path) or config.encoding
     if encoding != config.encoding:
         raise ValueError(
@@ -295,7 +296,8 @@ def _deep(name: str, options: dict[str, Any]) -> SpikingNetwork:
     if name == "cifar_scnn":
         return cifar_scnn(**options)
     if name == "cifar_airbench":
-        return cifar_airbench(**options)
+        airbench: SpikingNetwork = cifar_airbench(**options)
+        return airbench
     if name == "cifar_vgg":
         return cifar_vgg(**options)
     if name == "spiking_vgg16":
