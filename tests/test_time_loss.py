@@ -182,6 +182,10 @@ def test_silence_cost_refuses() -> None:
         silence_cost(nn.Linear(2, 3), z, out)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"the layer gives \(1, 3\).*got \(1, 2\)"):
         silence_cost(layer, z, z)
+    with pytest.raises(ValueError, match=r"with 2 features; got \(1, 3\)"):
+        silence_cost(layer, out, out)
+    with pytest.raises(ValueError, match=r"with 2 channels; got \(3, 5, 5\)"):
+        silence_cost(SpikingConv2d(2, 3, 3), torch.ones(3, 5, 5), out)
     with pytest.raises(ValueError, match=r"and \(1, 2\)"):
         silence_cost(layer, z, out, z)
     with pytest.raises(ValueError, match="margin must be"):

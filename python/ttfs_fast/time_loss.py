@@ -187,6 +187,13 @@ def silence_cost(
     if reduction not in get_args(Reduction):
         names = ", ".join(repr(name) for name in get_args(Reduction))
         raise ValueError(f"reduction must be one of {names}; got {reduction!r}")
+    place = 1 if isinstance(layer, SpikingLinear) else 3
+    channels = layer.in_features if isinstance(layer, SpikingLinear) else layer.in_channels
+    if inputs.dim() < place or inputs.shape[-place] != channels:
+        raise ValueError(
+            f"inputs must be what {layer} takes, with {channels} "
+            f"{'features' if place == 1 else 'channels'}; got {tuple(inputs.shape)}"
+        )
     heard = inputs.detach().isfinite().to(layer.weight.dtype)
     if isinstance(layer, SpikingLinear):
         sums = F.linear(heard, layer.weight, layer.bias)

@@ -206,7 +206,7 @@ def test_counting_refuses() -> None:
     for images in ([], torch.ones(0, 2)):
         with pytest.raises(ValueError, match="no images to count on"):
             count_operations(SpikingLinear(2, 2), images)
-    with pytest.raises(ValueError, match="gives NaN"):
+    with pytest.raises(ValueError, match="the layer gives NaN"):
         count_operations(SpikingLinear(2, 2), torch.tensor([[math.nan, 1.0]]))
 
 

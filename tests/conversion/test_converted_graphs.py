@@ -366,6 +366,7 @@ class Function(nn.Module):
         (Function(lambda x: x.clamp(x, x)), "clips to tensors"),
         (Function(lambda x: F.dropout(x)), "drops at random"),
         (Function(lambda x: 1 / x), "divides by a signal"),
+        (Function(lambda x: (x, x)), "gives a tuple; it must give one tensor, the logits"),
         (Function(lambda x: F.relu(x, wrong=1)), "arguments that do not convert|torch.fx cannot"),
     ],
 )

@@ -103,7 +103,7 @@ def from_relu(
     try:
         graph_module = trace(model)
         recorder = Recorder(graph_module)
-        outputs = torch.cat([recorder.run(some) for some in torch.split(images, BATCH)])
+        outputs = torch.cat([recorder.logits(some) for some in torch.split(images, BATCH)])
         if not bool(outputs.isfinite().all()):
             raise ValueError("the outputs of the ReLU network on the images are not finite")
         low, high = float(images.min()), float(images.max())

@@ -59,6 +59,15 @@ class Recorder(fx.Interpreter):
         self.highs: dict[fx.Node, float] = {}
         self.values: dict[fx.Node, Any] = {}
 
+    def logits(self, images: Tensor) -> Tensor:
+        """The network's output, and what `run_node` records."""
+        output = self.run(images)
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"the network gives a {type(output).__name__}; it must give one tensor, the logits"
+            )
+        return output
+
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         depends = _is_input(n) or any(one in self.shapes for one in n.all_input_nodes)
