@@ -350,7 +350,9 @@ def layer_operations(
         Spike value from which on inputs count as reference spikes.
     """
     if bool(outputs.isnan().any()):
-        raise ValueError(f"{name or 'the layer'} gives NaN: look for NaN among its inputs or weights")
+        raise ValueError(
+            f"{name or 'the layer'} gives NaN: look for NaN among its inputs or weights"
+        )
     inputs, outputs = inputs.detach(), outputs.detach()
     if isinstance(layer, SpikingConv2d):
         inputs = inputs if inputs.dim() == 4 else inputs[None]
