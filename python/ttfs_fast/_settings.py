@@ -186,6 +186,15 @@ def check_names(cls: type, values: Mapping[str, Any], source: str) -> None:
         raise ValueError(f"{source} has fields this version does not know: {', '.join(unknown)}")
 
 
+def settings_that_differ(config: T, other: T) -> list[str]:
+    """Names of the settings in which two configurations would give different results."""
+    return [
+        name
+        for name, (_, known) in settings_of(config).items()
+        if known.decides and getattr(config, name) != getattr(other, name)
+    ]
+
+
 def settings_to_values(config: Any) -> dict[str, Any]:
     """The settings as JSON takes them; an infinite number becomes a string, ``"inf"``."""
     return {name: _to_json(getattr(config, name)) for name in settings_of(config)}

@@ -96,17 +96,7 @@ def evaluate(
         if energy is not None and not count_operations:
             raise ValueError("--energy is for --count-operations N; give both")
         if weights is not None and is_integer_file(weights):
-            if own is not None:
-                raise ValueError("an integer network is whole in its file, without --model")
-            if device not in ("auto", "cpu"):
-                raise ValueError(f"integer networks run on the CPU, without --device {device}")
-            if jitter:
-                raise ValueError("an integer network encodes pixels itself, without --jitter")
-            if count_operations:
-                raise ValueError(
-                    "operations are counted on float networks; count those of the network that "
-                    "this integer network was made of"
-                )
+            _refuse_for_integers(own, device, jitter, count_operations)
             evaluate_file(
                 weights,
                 dataset,
@@ -166,6 +156,23 @@ def evaluate(
                 print_operations(counts, energy_models)
             if len(image_set.classes) <= MOST_COLUMNS:
                 print_confusion(result, image_set.classes)
+
+
+def _refuse_for_integers(
+    own: str | None, device: str, jitter: float, count_operations: int
+) -> None:
+    """Raise ValueError for an option that integer networks have no use for."""
+    if own is not None:
+        raise ValueError("an integer network is whole in its file, without --model")
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"integer networks run on the CPU, without --device {device}")
+    if jitter:
+        raise ValueError("an integer network encodes pixels itself, without --jitter")
+    if count_operations:
+        raise ValueError(
+            "operations are counted on float networks; count those of the network that this "
+            "integer network was made of"
+        )
 
 
 def _class_folders(

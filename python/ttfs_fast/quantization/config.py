@@ -11,7 +11,7 @@ from ttfs_fast._settings import (
     document_settings,
     setting,
     settings_from_values,
-    settings_of,
+    settings_that_differ,
     settings_to_values,
 )
 from ttfs_fast._untrusted import parse_json
@@ -150,11 +150,7 @@ class QuantizeConfig:
 
     def differences(self, other: "QuantizeConfig") -> list[str]:
         """Names of the fields in which two configurations would give different results."""
-        own = [
-            name
-            for name, (_, known) in settings_of(self).items()
-            if known.decides and getattr(self, name) != getattr(other, name)
-        ]
+        own = settings_that_differ(self, other)
         return own + [f"training.{name}" for name in self.training.differences(other.training)]
 
     def to_json(self) -> str:

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,10 +129,7 @@ def convert(
     >>> convert(mnist_scnn(), bits=4).output_size
     (10, 1, 1)
     """
-    if bits is not None and bits not in BITS:
-        raise ValueError(f"bits must be one of 8, 4 and 2; got {bits}")
-    if time_bits not in LATEST_PIXEL:
-        raise ValueError(f"time_bits must be 16 or 8; got {time_bits}")
+    _check_formats(bits, time_bits)
     refuse_sisters(model, "an integer network")
     silent = (1 << time_bits) - 1
     model, trained = folded_with_codes(model)
@@ -144,13 +141,7 @@ def convert(
     chain = _chain(model)
     encoding = _plain_encoding(model, encoding)
     horizons = horizon_steps(chain)
-    if horizons and (time_scales is not None or images is None):
-        raise ValueError(
-            "a network with horizons is calibrated on images: give convert some hundred, and no "
-            "time_scales"
-        )
-    if not horizons and (images is not None or widening is not None):
-        raise ValueError("images and widening are for networks with horizons; this one has none")
+    _check_calibration(bool(horizons), images is not None, time_scales, widening)
     if images is not None:
         images = _some_images(images, input_size)
         values = encoding(torch.from_numpy(images))
@@ -164,41 +155,22 @@ def convert(
         encoders = _encoders(encoding, unit, silent)
     scales = itertools.pairwise(factors)  # of each layer of neurons: before it, and behind it
     network = _core.IntegerNetwork(time_bits, input_size, unit, encoders)
-    flat = False
-    for module in chain:
+    for module in _without_flatten(chain, network):
         size = network.output_size
-        if isinstance(module, nn.Flatten):
-            if module.start_dim != 1 or module.end_dim != -1:
-                raise TypeError("an integer network flattens all of an image: nn.Flatten()")
-            flat = True
-        elif isinstance(module, FirstSpike):
+        if isinstance(module, FirstSpike):
             network.add_pooling(size[1:], size[1:], (0, 0), (1, 1), (1, 1))
         elif isinstance(module, SpikingMaxPool2d):
             _add_pooling(network, module, size)
-        elif not isinstance(module, ReferenceSpikes):
-            is_linear = isinstance(module, SpikingLinear)
-            if is_linear and not flat and size[1:] != (1, 1):
-                raise TypeError("a SpikingLinear behind an image needs an nn.Flatten before it")
-            before, behind = next(scales)
-            if images is not None:
-                step = horizons.pop(0)
-                window = window_of(module, size, step.padding, reference=1)
-                scale = (before, behind)
-                codes = trained.pop(0) if trained else None
-                add_horizon_layer(
-                    network,
-                    step,
-                    window,
-                    codes.bits if codes else bits or 8,
-                    scale,
-                    leads.means.pop(0),
-                    images,
-                    codes,
-                )
-            else:
-                window = window_of(module, size, 0 if is_linear else module.padding)
-                _add_neurons(network, module, window, bits, before, behind, silent)
-            flat = flat and is_linear
+        elif images is not None:
+            step, scale, mean = horizons.pop(0), next(scales), leads.means.pop(0)
+            window = window_of(module, size, step.padding, reference=1)
+            codes = trained.pop(0) if trained else None
+            width = codes.bits if codes else bits or 8
+            add_horizon_layer(network, step, window, width, scale, mean, images, codes)
+        else:
+            padding = 0 if isinstance(module, SpikingLinear) else module.padding
+            window = window_of(module, size, padding)
+            _add_neurons(network, module, window, bits, *next(scales), silent)
     made = IntegerNetwork(network)
     if classes is not None:
         made.set_classes(classes)
@@ -211,6 +183,48 @@ def check_chain(model: nn.Module) -> None:
     if has_horizon_layers(model):
         model = fold_horizons_(copy.deepcopy(model))
     _chain(model)
+
+
+def _check_formats(bits: int | None, time_bits: int) -> None:
+    if bits is not None and bits not in BITS:
+        raise ValueError(f"bits must be one of 8, 4 and 2; got {bits}")
+    if time_bits not in LATEST_PIXEL:
+        raise ValueError(f"time_bits must be 16 or 8; got {time_bits}")
+
+
+def _check_calibration(
+    has_horizons: bool, has_images: bool, time_scales: object, widening: object
+) -> None:
+    """Refuse what only networks of the other kind are calibrated with."""
+    if has_horizons and (time_scales is not None or not has_images):
+        raise ValueError(
+            "a network with horizons is calibrated on images: give convert some hundred, and no "
+            "time_scales"
+        )
+    if not has_horizons and (has_images or widening is not None):
+        raise ValueError("images and widening are for networks with horizons; this one has none")
+
+
+def _without_flatten(chain: list[Any], network: _core.IntegerNetwork) -> Iterator[Any]:
+    """The layers that an integer network holds, each as the network has come to it.
+
+    Raises
+    ------
+    TypeError
+        If a fully connected layer would see a map that is not flattened.
+    """
+    flat = False
+    for module in chain:
+        if isinstance(module, nn.Flatten):
+            if module.start_dim != 1 or module.end_dim != -1:
+                raise TypeError("an integer network flattens all of an image: nn.Flatten()")
+            flat = True
+        elif not isinstance(module, ReferenceSpikes):
+            is_linear = isinstance(module, SpikingLinear)
+            if is_linear and not flat and network.output_size[1:] != (1, 1):
+                raise TypeError("a SpikingLinear behind an image needs an nn.Flatten before it")
+            yield module
+            flat = flat and not isinstance(module, SpikingConv2d)
 
 
 def calibrate_time_scales(

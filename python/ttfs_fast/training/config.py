@@ -11,7 +11,7 @@ from ttfs_fast._settings import (
     document_settings,
     setting,
     settings_from_values,
-    settings_of,
+    settings_that_differ,
     settings_to_values,
 )
 from ttfs_fast._untrusted import parse_json
@@ -591,11 +591,7 @@ class TrainConfig:
 
     def differences(self, other: "TrainConfig") -> list[str]:
         """Names of the fields in which two configurations would give different results."""
-        return [
-            name
-            for name, (_, known) in settings_of(self).items()
-            if known.decides and getattr(self, name) != getattr(other, name)
-        ]
+        return settings_that_differ(self, other)
 
     def to_json(self) -> str:
         """The configuration as JSON; an infinite number is the string ``"inf"``."""
