@@ -56,7 +56,7 @@ def test_mnist_and_the_authors_weights(data_root: Path, tmp_path: Path) -> None:
     keys = [network.key for network in found.evaluated]
     assert keys[:2] == ["mnist", "mnist-authors"]
     if keys[2:]:  # where the folder has CIFAR-10
-        assert keys[2:] == ["pretrained-cifar-scnn", "pretrained-cifar-vgg"]
+        assert keys[2:] == [f"pretrained-cifar-{name}" for name in ("scnn", "vgg", "airbench")]
         assert {network.paper_key for network in found.evaluated[2:]} == {"cifar10"}
     else:
         assert any(text.startswith("CIFAR-10: ") for text in found.missing)
