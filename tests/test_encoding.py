@@ -381,7 +381,7 @@ RUNS: dict[str, Any] = {
 @pytest.mark.parametrize("name", RUNS)
 def test_a_network_without_an_encoding_is_refused(name: str) -> None:
     model, images = nn.Sequential(*models.mnist_scnn(pretrained=True)), digits(2)
-    with pytest.raises(ValueError, match=r"this Sequential does not say how it sees images: give"):
+    with pytest.raises(ValueError, match=r"this Sequential has no encoding: give"):
         RUNS[name](model, images)
     with pytest.raises(TypeError, match=r"encoding must be a ttfs_fast.encoding.Encoding; got d"):
         RUNS[name](model, images, encoding={"alpha": 3.0})

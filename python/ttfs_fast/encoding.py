@@ -3,8 +3,8 @@
 Times are in units of the synaptic time constant tau. Every operator of this package computes on
 spike values, in which a neuron's membrane is piecewise linear; see :func:`times_to_values`.
 
-:class:`Encoding` is how a network sees its images, as one value. Networks carry theirs as the
-attribute ``encoding``, and files of weights store it.
+An :class:`Encoding` describes how pixels become the input spikes of a network. A network has it as
+the attribute ``encoding``, and files of weights store it.
 """
 
 import dataclasses
@@ -37,10 +37,10 @@ def _check_polarity(polarity: str) -> None:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a network sees images: the spikes that their pixels become.
+    """How pixels become the input spikes of a network.
 
-    A network has its encoding as the attribute ``encoding``: all functions that run the network on
-    images asks for it there. A file of weights stores it, and loading the file gives it back.
+    A network has its encoding as the attribute ``encoding``. All functions that run a network on
+    images read it there. Files of weights store it.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Encoding:
     polarity : {"bright-first", "dark-first", "both"}
         Which pixels spike first; see :func:`pixels_to_times`.
     standardize : bool
-        Bring each image to mean 0.5 and one deviation before; see :func:`standardize`.
+        First bring each image to the same mean and standard deviation; see :func:`standardize`.
 
     Raises
     ------
@@ -91,7 +91,7 @@ class Encoding:
     def __call__(
         self, pixels: Tensor, *, jitter: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Spike values of images, with noise on the spike times if wanted.
+        """Spike values of images, optionally with noise on the spike times.
 
         Parameters
         ----------
@@ -113,12 +113,12 @@ class Encoding:
         return encode(self.shown(pixels), self.alpha, self.polarity, jitter, generator)
 
     def shown(self, pixels: Tensor) -> Tensor:
-        """The images whose intensities become spike times: standardized, or as they are."""
+        """The intensities that become spike times: standardized if the encoding says so."""
         return standardize(pixels) if self.standardize else pixels
 
     @property
     def copies(self) -> int:
-        """Channels of spikes for each channel of an image: 2 for both polarities, else 1."""
+        """Spike channels per image channel: 2 for both polarities, otherwise 1."""
         return 2 if self.polarity == "both" else 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,11 +145,11 @@ class Encoding:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what :meth:`to_json` wrote; raises ValueError if the text is something else."""
+        """Read the text that :meth:`to_json` wrote; raise ValueError for any other text."""
         return cls.from_dict(parse_json(text))
 
     def __str__(self) -> str:
-        """For people, such as ``alpha 3, bright-first``."""
+        """Text such as ``alpha 3, bright-first``."""
         standardized = ", standardized images" if self.standardize else ""
         return f"alpha {self.alpha:g}, {self.polarity}{standardized}"
 
@@ -159,15 +159,15 @@ MNIST_ENCODING = Encoding()
 
 
 def encoding_of(model: nn.Module, encoding: Encoding | None = None) -> Encoding:
-    """The encoding to run a network with: the one given, or else the one that it carries.
+    """The encoding to run a network with: the given one, otherwise the network's own.
 
     Raises
     ------
     TypeError
-        If what is given is no `Encoding`.
+        If the given one is not an `Encoding`.
     ValueError
-        If none is given and the network carries none, or if a layer takes spike times and is not
-        inside a :class:`ttfs_fast.nn.OnTimes`.
+        If neither exists, or if a layer takes spike times and is not inside a
+        :class:`ttfs_fast.nn.OnTimes`.
     """
     if isinstance(model, nn.Module):
         _refuse_bare_times(model)
@@ -179,7 +179,7 @@ def encoding_of(model: nn.Module, encoding: Encoding | None = None) -> Encoding:
             f"encoding must be a ttfs_fast.encoding.Encoding; got {type(encoding).__name__}"
         )
     raise ValueError(
-        f"this {type(model).__name__} does not say how it sees images: give "
+        f"this {type(model).__name__} has no encoding: give "
         "encoding=ttfs_fast.encoding.Encoding(alpha=..., polarity=...), or set the network's "
         "attribute `encoding` to one"
     )
@@ -194,7 +194,7 @@ def _refuse_bare_times(module: nn.Module, name: str = "") -> None:
         raise ValueError(
             f"{name or type(module).__name__} has neuron={neuron!r} and takes spike times, but an "
             "encoding gives spike values z = exp(t): put the layers on spike times into a "
-            "ttfs_fast.nn.OnTimes, which translates"
+            "ttfs_fast.nn.OnTimes, which converts"
         )
     for child_name, child in module.named_children():
         _refuse_bare_times(child, f"{name}.{child_name}" if name else child_name)
@@ -221,7 +221,7 @@ def pixels_to_times(
     -------
     times : Tensor
         Spike times in [0, alpha], of the shape of ``pixels``, with twice as many channels for
-        ``"both"``; torch's default dtype for uint8, else the dtype of ``pixels``.
+        ``"both"``; torch's default dtype for uint8, otherwise the dtype of ``pixels``.
 
     Raises
     ------
@@ -256,7 +256,7 @@ def standardize(
     *,
     reach: float = 2.5,
 ) -> Tensor:
-    """Spread intensities evenly over [0, 1]: each channel to mean 0.5 and the same deviation.
+    """Bring the intensities of each channel to mean 0.5 and the same standard deviation.
 
     p becomes 0.5 + (p - mean) / (2 reach deviation), clipped to [0, 1]. Without ``mean`` and
     ``deviation`` those of each image are taken, over all its channels, as CIFAR-10 is often trained
@@ -362,7 +362,7 @@ def values_to_times(values: Tensor) -> Tensor:
     TypeError
         If ``values`` is not a float32 or float64 tensor.
     ValueError
-        If a value is 0 or negative: it belongs to no spike time.
+        If a value is 0 or negative, which no spike time has.
     """
     _check_float(values, "values")
     check_spike_values(values)
@@ -377,14 +377,14 @@ def encode(
     jitter: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Turn pixel intensities into spike values, with noise on the spike times if wanted.
+    """Turn pixel intensities into spike values, optionally with noise on the spike times.
 
     Parameters
     ----------
     pixels : Tensor
         Intensities of any shape: uint8 (divided by 255), or float32 or float64 in [0, 1].
     alpha, polarity
-        As for :func:`pixels_to_times`; exp(alpha) has to be finite in the dtype computed in.
+        As for :func:`pixels_to_times`; exp(alpha) must be finite in the dtype of the result.
     jitter : float
         Standard deviation of Gaussian noise added to the times, in units of tau; 0 or above.
         A jittered time may be negative; its spike value is still above 0.
@@ -396,7 +396,7 @@ def encode(
     -------
     values : Tensor
         Spike values z = exp(t) above 0, of the shape that :func:`pixels_to_times` gives;
-        torch's default dtype for uint8, else the dtype of ``pixels``.
+        torch's default dtype for uint8, otherwise the dtype of ``pixels``.
 
     Raises
     ------
@@ -426,14 +426,14 @@ def encode(
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether checks may read a tensor: not on the meta device, nor while torch makes a graph."""
+    """Whether checks may read a tensor's values: not on the meta device or while torch traces."""
     if tensor.is_meta or torch.compiler.is_compiling():
         return False
     return not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
 
 
 def check_spike_values(values: Tensor) -> None:
-    """Raise ValueError if a spike value is 0 or negative, where there are values to look at."""
+    """Raise ValueError if a spike value is 0 or negative, if values can be read."""
     if has_values(values) and bool((values <= 0).any()):
         raise ValueError(
             "spike values are exp(t) and must be above 0 (+inf where silent); got "

@@ -1,8 +1,8 @@
-"""Spike streams of cameras and microphones, and first-spike tensors: there and back.
+"""Conversion between event streams of cameras or microphones and first-spike tensors.
 
 A stream is a numpy structured array with the fields x, y, t and p (column, row, time, polarity), as
-tonic and the readers of most event data sets give it. A neuron of this package takes one spike from
-each input, so what remains of a stream is the first event of each pixel and polarity.
+in tonic and the readers of most event data sets. A neuron of this package takes one spike from each
+input, so only the first event of each pixel and polarity is used.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from ttfs_fast.encoding import check_spike_values
 
 EVENT_TYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.bool_)])
-"""One event as tonic has it: column, row, time in microseconds, polarity."""
+"""One event in tonic's format: column, row, time in microseconds, polarity."""
 
 TIME_LIMITS = np.iinfo(np.int64)
 """Limits of a time in such an event."""
@@ -38,17 +38,17 @@ def events_to_values(
     Parameters
     ----------
     events : structured array
-        Fields x (column), t (time, of any unit) and, unless the sensor has one row or one
-        polarity, y (row) and p (polarity, counted from 0, or bool); shape (events,), in any order.
+        Fields x (column), t (time, in any unit) and, unless the sensor has one row or one polarity,
+        y (row) and p (polarity, counted from 0, or bool); shape (events,), in any order.
     sensor_size : (width, height, polarities)
         Of the sensor, in tonic's order; a data set of tonic has it as ``sensor_size``.
     time_constant : float
-        How long tau is, in the unit of t: 10,000 makes a synapse decay in 10 ms if t counts
-        microseconds.
+        Length of tau, in the unit of t: with t in microseconds, 10,000 makes a synapse decay in 10
+        ms.
     start, stop : float
         The window, in the unit of t: events before `start`, and at `stop` or later, are left out.
-        `start` is where t = 0, and z = 1, is: when the bias of a layer spikes. Whole times and a
-        whole `start` keep all their digits, such as nanoseconds since 1970 have.
+        `start` becomes t = 0 and z = 1, the time at which the bias of a layer spikes. Integer times
+        with an integer `start` keep all their digits, even as nanoseconds since 1970.
     dtype : torch.dtype
         float32 or float64.
 
@@ -56,20 +56,20 @@ def events_to_values(
     -------
     Tensor
         Spike values z = exp((t - start) / time_constant), shape (polarities, height, width), 1 or
-        above; ``inf`` where no event fell into the window.
+        above; ``inf`` where no event is in the window.
 
     Raises
     ------
     TypeError
-        If `events` is no structured array with these fields, they are no numbers, or `dtype` is
-        another.
+        If `events` is not a structured array with these fields, they are not numbers, or `dtype` is
+        another type.
     ValueError
         If an event lies outside the sensor or between its pixels, or has no finite time, a number
         is out of its range, or a spike value would exceed `dtype`.
 
     See Also
     --------
-    values_to_events : The way back.
+    values_to_events : The inverse.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def events_to_values(
 
 
 def values_to_events(values: Tensor, time_constant: float, *, start: float = 0.0) -> NDArray[Any]:
-    """Spike values as a stream of events: one for each neuron that spikes.
+    """Spike values as a stream of events, one for each neuron that spikes.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def values_to_events(values: Tensor, time_constant: float, *, start: float = 0.0
         Spike values of one sample, shape (polarities, height, width), at most two polarities;
         ``inf`` is silence.
     time_constant : float
-        How long tau is, in the unit wanted for t; times are rounded to whole units.
+        Length of tau, in the unit of t; times are rounded to whole units.
     start : float
         Time of t = 0, z = 1.
 
@@ -126,8 +126,8 @@ def values_to_events(values: Tensor, time_constant: float, *, start: float = 0.0
     TypeError
         If `values` is not a tensor of float32 or float64.
     ValueError
-        If a value is zero, negative or NaN, the shape is another, the sensor is larger than int16
-        counts, or a time is beyond int64.
+        If a value is zero, negative or NaN, the shape is another, or the sensor or a time exceeds
+        the types of :data:`EVENT_TYPE`.
     """
     if not isinstance(values, Tensor) or values.dtype not in (torch.float32, torch.float64):
         kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
@@ -172,7 +172,7 @@ def _shape(sensor_size: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _exact(time: float) -> float:
-    """A number of Python; a whole one keeps all its digits, which math takes from numpy's."""
+    """A Python number; an integer keeps all its digits."""
     return int(time) if isinstance(time, numbers.Integral) else float(time)
 
 
@@ -223,7 +223,7 @@ def _pixels(events: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[np.int
 def _window(
     times: NDArray[Any], start: float, stop: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which events fall into the window, and how long after its start these do."""
+    """Which events are in the window, and how long after its start."""
     if times.dtype.kind == "f":
         if not np.isfinite(times).all():
             raise ValueError(f"event {int(np.argmin(np.isfinite(times)))} has no finite time")

@@ -1,9 +1,9 @@
-"""Spiking layers as functions, in the spirit and with the signatures of torch.nn.functional.
+"""Spiking layers as functions, with the signatures of torch.nn.functional.
 
 They work on spike values ``z = exp(t) > 0``, where ``t`` is the spike time in units of the synaptic
 time constant; a neuron that never spikes has ``z = inf``. With the `neuron` "rel-psp" or
 "falling-threshold" they work on spike times ``t`` instead.
-:func:`ttfs_fast.encoding.times_to_values` and its relatives translate.
+:func:`ttfs_fast.encoding.times_to_values` converts times to values.
 
 References
 ----------
@@ -42,9 +42,9 @@ def spiking_linear(
 
         z_j = sum_{i in C} w_ji z_i / (sum_{i in C} w_ji - 1),
 
-    where the causal set C holds the inputs that spike before it (equation 4).
+    where the causal set C contains the inputs that spike before it (equation 4).
 
-    Other neurons take and give spike times t. Theirs is the first t from below at which ::
+    Other neurons take and return spike times t. They spike at the first t at which, from below, ::
 
         sum_{i: t_i < t} w_ji (t - t_i) + slope t - threshold = 0,
 
@@ -56,14 +56,15 @@ def spiking_linear(
         Spike values, shape (..., N), float32 or float64, positive; ``inf`` is silence. A NaN makes
         every output of its row NaN.
     weight : Tensor
-        Shape (M, N), same type. An output with a weight that is not finite is NaN.
+        Shape (M, N), same type. An output is NaN if one of its weights is not finite.
     bias : Tensor, optional
         Shape (M,): the weights of one more input, which spikes at t = 0 (z = 1).
     t_max : float
         The horizon: spikes later than this time are treated as no spike (inf).
     neuron : {"n-lif", "rel-psp", "falling-threshold"}
         ``"rel-psp"`` has slope 0 and threshold 1, ``"falling-threshold"`` slope 1 and threshold 2.
-        Both take spike times, any numbers, ``inf`` for silence, and give spike times.
+        Both take spike times, which may be negative, with ``inf`` for silence, and return spike
+        times.
 
     Returns
     -------
@@ -142,7 +143,7 @@ def spiking_conv2d(
 ) -> Tensor:
     """Spike values of a convolution layer of non-leaky integrate-and-fire neurons.
 
-    Stands where :func:`torch.nn.functional.conv2d` stood: the same signature, shapes and memory
+    Replaces :func:`torch.nn.functional.conv2d`: it has the same signature, shapes and memory
     formats. Each output is the neuron of :func:`spiking_linear` on its receptive field (equation
     4); padding is silent input.
 
@@ -236,9 +237,9 @@ def spiking_max_pool2d(
 ) -> Tensor:
     """First spike of each window.
 
-    Stands where :func:`torch.nn.functional.max_pool2d` stood: the strongest input is the one that
-    spikes first, so the pool takes the *least* spike value (section 3.2 of the paper: "the output
-    is just the first arrived input").
+    Replaces :func:`torch.nn.functional.max_pool2d`: the strongest input is the one that spikes
+    first, so the pool takes the *least* spike value (section 3.2 of the paper: "the output is just
+    the first arrived input").
 
     Parameters
     ----------
@@ -305,7 +306,7 @@ def spiking_max_pool2d(
 
 @overridable
 def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif") -> Tensor:
-    """Spikes that arrive later: each channel's spike values times exp(delay).
+    """Delay spikes: multiply each channel's spike values by exp(delay).
 
     Parameters
     ----------
@@ -316,7 +317,8 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
         Delay of each channel or feature, shape (C,) or (F,), of the same type, in units of the
         synaptic time constant. A negative one counts as 0.
     neuron : {"n-lif", "rel-psp", "falling-threshold"}
-        Whose spikes they are. For the last two `input` holds spike times, and the delay is added.
+        The neuron that sends the spikes. With the last two `input` contains spike times, and the
+        delay is added.
 
     Returns
     -------
@@ -336,8 +338,8 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
     -----
     With z = exp(t), the spike time t + d is the spike value z exp(d). Gradients are
     ``dz_out / dz_in = exp(d)`` and ``dz_out / dd = z_out``, hence ``dt_out / dd = 1``. Silent
-    inputs get no gradient and give none to the delay. A delay at or below 0 gets those gradients
-    that make it longer, and none that would make it shorter.
+    inputs get no gradient and give none to the delay. A delay at or below 0 gets only gradients
+    that increase it.
 
     Examples
     --------
@@ -376,7 +378,7 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
 
 
 class _NotNegative(torch.autograd.Function):
-    """max(0, d), whose gradient stops only the steps that lead from 0 to below."""
+    """max(0, d), whose gradient is 0 only where a step would make a delay of 0 negative."""
 
     @staticmethod
     def forward(ctx: Any, delay: Tensor) -> Tensor:
@@ -400,7 +402,7 @@ def _checked(
 
 
 def _check_types(name: str, **tensors: Tensor | None) -> None:
-    """Refuses types and devices that differ or that there is no kernel for."""
+    """Refuses types and devices that differ or have no kernel."""
     given = {key: t for key, t in tensors.items() if t is not None}
     for key, t in given.items():
         if not isinstance(t, Tensor):

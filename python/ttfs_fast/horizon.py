@@ -1,27 +1,29 @@
-"""Layers with a horizon: a first-spike layer that is exactly a ReLU layer.
+"""Layers with a horizon: first-spike layers that compute exactly what ReLU layers compute.
 
-Let every input of a layer spike by the input horizon T (as a spike value), and call
+Let every input of a layer spike no later than the input horizon T (a spike value). The *lead* of
+input i, how much earlier than the horizon it spikes, is
 
     x_i = 1 - z_i / T  >= 0
 
-the *lead* of input i: how much earlier than the horizon it spikes. Give each neuron one more
-input, the *reference*, which spikes at T, and choose its weight so that all weights of the neuron
-sum to m. If the neuron spikes after T, all its inputs are causal, and equation (4) reads
+Give each neuron one more input, the *reference*, which spikes at T, and choose its weight so that
+all weights of the neuron sum to m. If the neuron spikes after T, all its inputs are causal, and
+equation (4) becomes
 
     z_j = (m T - T sum_i w_ji x_i) / (m - 1) = T' (1 - sum_i w_ji x_i / m),    T' = T m / (m - 1),
 
-so its own lead over the next horizon T' is ``x'_j = sum_i w_ji x_i / m``. A neuron that has not
-spiked by T' is made to spike then (an input with a large weight, which spikes at T'), and
+so its own lead, relative to the next horizon T', is ``x'_j = sum_i w_ji x_i / m``. A neuron that
+has not spiked by T' is made to spike then by an input with a large weight, which spikes at T'.
+Hence
 
     x'_j = max(0, sum_i w_ji x_i) / m :
 
-a ReLU. The reference adds nothing to the sum, because its own lead is 0; padding spikes at the
-horizon, too. docs/horizon.md derives this and shows it.
+a ReLU. The reference adds nothing to the sum, because its own lead is 0; padding also spikes at the
+horizon. docs/horizon.md derives this in detail.
 
-A neuron may spike before T only if the sum of its positive ``w_ji x_i`` comes near 1. Leads are
-therefore kept small (`HorizonConv2d`'s ``spread``), and every call checks a bound that rules such
-early spikes out. Where the bound holds, a dense product computes the spike times of equation (4);
-where it does not, the layer runs the ordinary spiking operator. Both give the same values.
+A neuron can spike before T only if the sum of its positive ``w_ji x_i`` is near 1. Leads are
+therefore kept small (``spread`` of `HorizonConv2d`), and every call checks a bound that rules such
+early spikes out. If the bound holds, a dense product computes the spike times of equation (4). If
+not, the layer runs the ordinary spiking operator. Both give the same values.
 """
 
 import math
@@ -44,11 +46,11 @@ _LATEST = {dtype: math.log(torch.finfo(dtype).max) for dtype in (torch.float32, 
 
 
 class ReferenceSpikes(nn.Module):
-    """Spikes at a fixed time: for inputs that are late, for padding, and for one more input.
+    """Add spikes at a fixed time: for late inputs, for padding, and for one more input.
 
-    An input that has not spiked by the time ``t`` spikes then. ``padding`` rows and columns of
-    such spikes are put around a map, and one more channel (or feature) of them is appended: the
-    reference input of the layer that follows.
+    An input that has not spiked by the time ``t`` spikes then. A map is padded with ``padding``
+    rows and columns of such spikes, and one more channel (or feature) of them is appended: the
+    reference input of the next layer.
 
     Parameters
     ----------
@@ -57,8 +59,8 @@ class ReferenceSpikes(nn.Module):
     padding : int or pair of int
         Rows and columns on either side of a map.
     groups : int
-        Of the convolution that follows: each group of channels gets a reference channel of its own,
-        behind its last one.
+        Groups of the next convolution: each group of channels gets its own reference channel, after
+        its last one.
 
     Attributes
     ----------
@@ -118,7 +120,7 @@ class ReferenceSpikes(nn.Module):
 
 
 class _HorizonLayer(nn.Module):
-    """What convolution and fully connected layers with a horizon share."""
+    """Common part of convolution and fully connected layers with a horizon."""
 
     weight: nn.Parameter
     shift: nn.Parameter
@@ -180,7 +182,7 @@ class _HorizonLayer(nn.Module):
         return self.t_in + math.log(self.weight_sum / (self.weight_sum - 1))
 
     def _check_precision(self, dtype: torch.dtype) -> None:
-        """Refuse a type that does not hold the layer's spike values, or cannot tell them apart."""
+        """Raise an error if a type cannot represent or resolve the layer's spike values."""
         if dtype not in _LATEST:
             raise TypeError(
                 f"layers with a horizon compute in float32 or float64; got {dtype}: in half "
@@ -202,11 +204,11 @@ class _HorizonLayer(nn.Module):
 
     @property
     def fan_in(self) -> int:
-        """Inputs of a neuron, the reference and the bias not counted."""
+        """Inputs of a neuron without the reference and the bias."""
         return max(math.prod(self.weight.shape[1:]), 1)
 
     def reset_parameters(self) -> None:
-        """Weights normal with deviation 1; shift 0; statistics as new."""
+        """Initialize: normal weights of standard deviation 1, shift 0, new statistics."""
         nn.init.normal_(self.weight)
         nn.init.zeros_(self.shift)
         self.running_mean.zero_()
@@ -217,7 +219,7 @@ class _HorizonLayer(nn.Module):
     def set_weights_(self, weight: Tensor, shift: Tensor) -> None:
         """Set the layer to lead'_j / spread = sum_i weight_ji lead_i / spread + shift_j, in place.
 
-        Only for ``normalization="none"``: the other ones depend on the batch.
+        Only for ``normalization="none"``, because the others depend on the batch.
         """
         if self.normalization != "none":
             raise ValueError(
@@ -232,7 +234,7 @@ class _HorizonLayer(nn.Module):
         self.shift.copy_(shift)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Spike values of the outputs; those later than ``t_out`` have not spiked by the horizon.
+        """Spike values of the outputs; values later than ``t_out`` are late.
 
         Parameters
         ----------
@@ -246,8 +248,8 @@ class _HorizonLayer(nn.Module):
         RuntimeError
             If the shape does not fit.
         ValueError
-            If an input is not above 0; or in training, if the statistics of the batch do not exist:
-            ``normalization="batch"`` takes two values of each channel, ``"mean"`` one.
+            If an input is not above 0; or in training, if the batch is too small for its
+            statistics: ``normalization="batch"`` needs two values per channel, ``"mean"`` one.
         """
         self._check_input(input)
         lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
@@ -269,7 +271,7 @@ class _HorizonLayer(nn.Module):
 
     @property
     def _inputs(self) -> int:
-        """Channels or features that the layer takes."""
+        """Input channels or features."""
         return self.weight.shape[1]
 
     def _check_input(self, input: Tensor) -> None:
@@ -287,18 +289,19 @@ class _HorizonLayer(nn.Module):
 
     @property
     def _scale(self) -> float:
-        """Factor on the product that brings normal weights and leads of one spread to gain sqrt 2.
+        """Factor on the product that gives gain sqrt 2 for normal weights and leads of one spread.
 
-        Used where the deviation is not normalized.
+        Used if the standard deviation is not normalized.
         """
         return math.sqrt(2 / self.fan_in) / self.spread
 
     def _spikes(self, product: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Spike values where all inputs are causal; gain and offset of each channel."""
+        """Spike values if all inputs are causal; gain and offset of each channel."""
         last = math.exp(self.t_out)
         momentum = self.momentum
         if self.training:
-            # The first batch sets them: leads are so small that 0 and 1 would be far off for long.
+            # The first batch sets the statistics: the initial 0 and 1 are far from those of small
+            # leads.
             if not product.is_meta and int(self.num_batches_tracked) == 0:
                 momentum = 1.0
             self.num_batches_tracked += 1
@@ -332,7 +335,7 @@ class _HorizonLayer(nn.Module):
         return values, torch.full_like(offset, self._scale), offset.detach()
 
     def _affine(self, product: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Gain and offset of each channel, with gradients; of the running statistics by default."""
+        """Gain and offset of each channel, with gradients; by default of the running statistics."""
         mean, variance = self.running_mean, self.running_var
         if product is not None:
             axes = [0, *range(2, product.dim())]
@@ -344,9 +347,9 @@ class _HorizonLayer(nn.Module):
 
     @torch.no_grad()
     def early_bound(self, input: Tensor) -> float:
-        """Below 1, no neuron spikes before the input horizon for these inputs, in evaluation.
+        """A bound: below 1, no neuron spikes before the input horizon in evaluation.
 
-        It grows in proportion to the leads of the inputs and to ``spread``.
+        It is proportional to the leads of the inputs and to ``spread``.
         """
         lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
         return float(self._bound(lead, *self._affine()))
@@ -356,11 +359,11 @@ class _HorizonLayer(nn.Module):
 
     @torch.no_grad()
     def _bound(self, lead: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
-        """Below 1, no neuron can spike before the input horizon.
+        """A bound: below 1, no neuron can spike before the input horizon.
 
-        The membrane of neuron j at T (1 - x), less the threshold, is at most the sum of the
-        positive ``w_ji x_i``, bias included, less 1 - x, for any lead x at which an input has
-        spiked; the sum is at most the norm of the positive weights times that of the leads.
+        For any lead x of an input, the membrane of neuron j at T (1 - x) minus the threshold is at
+        most the sum of the positive ``w_ji x_i``, bias included, minus 1 - x. The sum is at most
+        the norm of the positive weights times the norm of the leads.
         """
         positive = self.weight.clamp(min=0).flatten(1).norm(dim=1)
         scale = self.weight_sum * self.spread
@@ -369,7 +372,7 @@ class _HorizonLayer(nn.Module):
         return bound
 
     def plain_weights(self) -> tuple[Tensor, Tensor]:
-        """Weights and bias of the plain spiking layer that this layer is, statistics folded in.
+        """Weights and bias of the equivalent plain spiking layer, with the statistics folded in.
 
         Returns
         -------
@@ -404,12 +407,13 @@ class _HorizonLayer(nn.Module):
         raise NotImplementedError
 
     def to_plain(self, *, last: bool = False) -> nn.Sequential:
-        """The same layer of plain modules: `ReferenceSpikes` and a spiking layer.
+        """The equivalent plain modules: `ReferenceSpikes` and a spiking layer.
 
         Parameters
         ----------
         last : bool
-            Leave the horizon out: every output spikes, as a network's answer needs.
+            Omit the output horizon, so that every output spikes, as the last layer of a network
+            needs.
         """
         raise NotImplementedError
 
@@ -428,7 +432,7 @@ def _spike_values(normalized: Tensor, last: float, spread: float) -> Tensor:
 
 
 class _Lead(torch.autograd.Function):
-    """max(0, 1 - z / T), with one tensor kept for its gradient."""
+    """max(0, 1 - z / T), which saves one tensor for its gradient."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, horizon: float) -> Tensor:
@@ -447,8 +451,8 @@ class _Lead(torch.autograd.Function):
 class _NormalizedSpikes(torch.autograd.Function):
     """T' (1 - spread u) of the batch-normalized u, in the layout and precision of the product.
 
-    The gradient of a first-spike pool is not channels_last; batch normalization of mixed layouts
-    takes many times as long.
+    The gradient of a first-spike pool is not channels_last, and batch normalization of mixed
+    layouts takes many times as long.
     """
 
     @staticmethod
@@ -495,43 +499,45 @@ class _NormalizedSpikes(torch.autograd.Function):
 
 
 class HorizonConv2d(_HorizonLayer):
-    """Convolution of first-spike neurons with a horizon: a normalized ReLU convolution, exactly.
+    """Convolution of first-spike neurons with a horizon: exactly a normalized ReLU convolution.
 
-    The leads of the outputs over their horizon, in units of ``spread``, are
+    The leads of the outputs, relative to their horizon and in units of ``spread``, are
 
         u_j = (y_j - mean_j) / deviation_j + shift_j,      y_j = sum_i v_ji x_i,
 
-    with the trained weights v; mean and deviation are those of the batch in training and running
-    ones in evaluation, as in :class:`torch.nn.BatchNorm2d`. In terms of equation (4) the neuron has
+    with the trained weights v. Mean and standard deviation are those of the batch in training and
+    running ones in evaluation, as in :class:`torch.nn.BatchNorm2d`. In equation (4) the neuron has
     the weights ``w_ji = m spread v_ji / deviation_j``, a bias, and a reference input; see
     :meth:`to_plain`.
 
     Parameters
     ----------
     in_channels, out_channels, kernel_size, stride, padding, dilation
-        As :class:`torch.nn.Conv2d`, padding as a number or two; it spikes at the input horizon.
+        As :class:`torch.nn.Conv2d`, padding as one or two numbers; it spikes at the input horizon.
     pool : int or pair of int
-        First-spike pool of the outputs, windows of this size side by side; 1 for none. The
-        statistics are those of the pooled maps, which costs less than a pool behind the layer.
+        Size of a first-spike pool of the outputs, with windows side by side; 1 for none. The
+        statistics are those of the pooled maps, which costs less than a separate pool after the
+        layer.
     t_in : float
-        Input horizon, in units of tau; above 0: ``t_out`` of the layer before, or the latest input
-        spike of the network. Inputs that are later or silent count as spiking then.
+        Input horizon, in units of tau, above 0: ``t_out`` of the layer before, or the latest input
+        spike of the network. Later and silent inputs count as spiking then.
     weight_sum : float
         m, the sum of each neuron's weights, reference and bias included; above 1. The outputs'
         horizon ``t_out`` is t_in + ln(m / (m - 1)).
     spread : float
-        Lead of an output one deviation before the horizon, as a fraction of the horizon; between 0
-        and 1. Small leads make the layer a dense product; with leads around 0.1 inputs begin to
-        come too late to be causal, and the layer runs the spiking operator.
+        Lead of an output that is one standard deviation above its channel's mean, as a fraction of
+        the horizon; between 0 and 1. With small leads the layer is a dense product. With leads
+        around 0.1 some neurons spike before their last inputs, and the layer runs the spiking
+        operator.
     normalization : {"batch", "mean", "none"}
-        Bring each channel's sums to mean 0 and deviation 1 over the batch; to mean 0 only; or leave
-        them, as a last layer does. Where they are not brought to deviation 1, they are scaled by
-        sqrt(2 / inputs of a neuron) / ``spread``.
+        Bring each channel's sums to mean 0 and standard deviation 1 over the batch; to mean 0 only;
+        or leave them unchanged, as in a last layer. With ``"mean"`` and ``"none"`` they are scaled
+        by sqrt(2 / inputs of a neuron) / ``spread``.
     momentum, eps
-        As :class:`torch.nn.BatchNorm2d`; but the first batch in training sets the running
+        As :class:`torch.nn.BatchNorm2d`, except that the first batch in training sets the running
         statistics.
     groups
-        As :class:`torch.nn.Conv2d`; each group has a reference input of its own.
+        As :class:`torch.nn.Conv2d`; each group has its own reference input.
     device, dtype
         As :class:`torch.nn.Conv2d`.
 
@@ -545,12 +551,12 @@ class HorizonConv2d(_HorizonLayer):
     t_out : float
         Horizon of the outputs: ``t_in`` of the next layer.
     fallbacks : int
-        Calls that ran the spiking operator because the bound did not hold.
+        Number of calls that ran the spiking operator because the bound was exceeded.
 
     Notes
     -----
-    Input (N, C, H, W) and output are spike values. Outputs later than ``t_out`` are the late ones;
-    the next layer takes them as spiking at its ``t_in``, and a first-spike pool passes them on.
+    Input (N, C, H, W) and output are spike values. Outputs later than ``t_out`` are late: in the
+    next layer they count as spiking at its ``t_in``. A first-spike pool passes them on.
 
     Source: equation (4) of Zhou et al. (AAAI 2021); a first-spike neuron as a ReLU: Rueckauer and
     Liu (2018), Stanojevic et al. (2023).
@@ -611,7 +617,7 @@ class HorizonConv2d(_HorizonLayer):
         product = F.conv2d(
             lead, weight, None, self.stride, self.padding, self.dilation, self.groups
         )
-        # Its largest value is its first spike: every gain is positive.
+        # The largest value is the first spike, because every gain is positive.
         return product if self.pool == (1, 1) else F.max_pool2d(product, self.pool)
 
     @property
@@ -626,7 +632,7 @@ class HorizonConv2d(_HorizonLayer):
             squares = torch.linalg.vector_norm(each, dim=2).square_()
         area = math.prod(self.kernel_size)
         if self.dilation == (1, 1):
-            # A window never leaves the padded map by more than the kernel's half, as pools demand.
+            # Windows extend beyond the map by at most half of the kernel, as pools require.
             rows, columns = self.padding
             squares = F.pad(squares, (columns, columns, rows, rows))
             largest: Tensor = F.avg_pool2d(squares, self.kernel_size, 1).max()
@@ -774,19 +780,19 @@ def fold_horizons_(model: Model) -> Model:
     """Replace every layer with a horizon by plain modules, in place.
 
     Statistics and shifts become weights and biases of :class:`~ttfs_fast.nn.SpikingConv2d` and
-    :class:`~ttfs_fast.nn.SpikingLinear`, each behind a `ReferenceSpikes`. Neurons that are late
-    stay silent; the next layer's `ReferenceSpikes` stands for them. The layer with the latest
-    ``t_out`` is the last; it keeps all its spikes, so that the first of them is the answer.
+    :class:`~ttfs_fast.nn.SpikingLinear`, each behind a `ReferenceSpikes`. Late neurons stay silent;
+    the next layer's `ReferenceSpikes` replaces their spikes. The layer with the latest ``t_out`` is
+    the last one. It keeps all its spikes, because its first spike is the network's decision.
 
     Parameters
     ----------
     model : Module
-        The running statistics count, whether it is in training or not.
+        Its running statistics are used, in training mode as well.
 
     Returns
     -------
     Module
-        ``model``; the same object, or if it is itself such a layer, what replaces it.
+        ``model``, the same object; if it is itself such a layer, its replacement.
 
     Examples
     --------
@@ -810,7 +816,7 @@ def fold_horizons_(model: Model) -> Model:
         if name == "":
             return cast(Model, plain)
         replaced[id(layer)] = plain
-    # A layer that is used at two places is one object under two names.
+    # A layer used at two places is one object with two names.
     for module in list(model.modules()):
         for name, child in module.named_children():
             if id(child) in replaced:
@@ -822,14 +828,15 @@ def fold_horizons_(model: Model) -> Model:
 def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
     """Undo `fold_horizons_`, in place: layers that train by dense products again.
 
-    The layers get ``normalization="none"``: the statistics are part of the weights, and stay so.
+    The layers get ``normalization="none"``, because the statistics stay part of the weights.
 
     Parameters
     ----------
     model : Module
-        Holds what `fold_horizons_` put in the place of layers.
+        Contains layers that `fold_horizons_` made.
     spread : float
-        Of the new layers; it is the unit of their parameters, and does not change the outputs.
+        Spread of the new layers. It is the unit of their parameters and does not change the
+        outputs.
 
     Raises
     ------
@@ -865,7 +872,7 @@ def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
 
 
 def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | None:
-    """The layer that `_HorizonLayer.to_plain` made a module of; None if it did not make it."""
+    """The layer from which `_HorizonLayer.to_plain` made a module; None for other modules."""
     parts = list(module.children()) if isinstance(module, nn.Sequential) else []
     if not 2 <= len(parts) <= 3:
         return None
@@ -922,11 +929,12 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
 
 @torch.no_grad()
 def renormalize_horizons_(model: Model) -> Model:
-    """Bring the weights of each neuron that normalizes its outputs back to deviation 1, in place.
+    """Bring the weights of each normalized neuron back to standard deviation 1, in place.
 
-    With ``normalization="batch"`` their scale does not change the outputs, but a learning rate acts
-    on weights of one size only. With ``"mean"`` it does change them, and training holds it; layers
-    with ``"none"``, such as a last one, are left alone. Called after each step of the optimizer.
+    With ``normalization="batch"`` the scale of the weights does not change the outputs, but it
+    changes the effect of a learning rate. With ``"mean"`` it changes the outputs too, so training
+    keeps it fixed. Layers with ``"none"``, such as a last layer, are not changed. Call this after
+    each step of the optimizer.
     """
     for layer in horizon_layers(model).values():
         if layer.weight.requires_grad and layer.normalization != "none":
@@ -941,18 +949,19 @@ def renormalize_horizons_(model: Model) -> Model:
 def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
     """Recompute the running statistics of layers with a horizon from batches, in place.
 
-    Averaged weights need it: the statistics that a run gathers are those of the weights it passes.
+    Averaged weights need this, because the running statistics belong to the weights of earlier
+    steps.
 
     Parameters
     ----------
     model : Module
-        Holds layers with a horizon.
+        Contains layers with a horizon.
     batches : iterable of Tensor
-        Inputs of ``model``; every batch counts alike.
+        Inputs of ``model``; every batch has the same weight.
 
     Notes
     -----
-    As :func:`torch.optim.swa_utils.update_bn` does for batch normalization.
+    See :func:`torch.optim.swa_utils.update_bn` for batch normalization.
     """
     layers = horizon_layers(model).values()
     momenta = [layer.momentum for layer in layers]
@@ -974,15 +983,16 @@ def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
 def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonConv2d:
     """Fill a first convolution with the whitening filters of image patches, and freeze it.
 
-    The filters are the eigenvectors of the covariance of the patches' leads, each over the root of
-    its eigenvalue, with both signs: a ReLU pair keeps what both signs say. Directions whose
-    variance is small beside ``eps``, such as the quantization noise of a JPEG file, stay small;
-    a layer with ``normalization="batch"`` would amplify them again, so prefer ``"none"``.
+    The filters are the eigenvectors of the covariance of the patches' leads, each divided by the
+    root of its eigenvalue, with both signs, so that a pair of ReLUs keeps all information.
+    Directions whose variance is small compared with ``eps``, such as the quantization noise of a
+    JPEG file, stay small. A layer with ``normalization="batch"`` would amplify them again, so use
+    ``"none"``.
 
     Parameters
     ----------
     layer : HorizonConv2d
-        With twice as many output channels as a patch has values: 24 for 2 x 2 patches of a color
+        Has twice as many output channels as a patch has values: 24 for 2 x 2 patches of a color
         image.
     images : Tensor
         Training images, intensities in [0, 1], shape (N, C, H, W).
@@ -993,14 +1003,14 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
     Returns
     -------
     HorizonConv2d
-        ``layer``, whose ``weight`` no longer asks for a gradient. Where it does not normalize, its
+        ``layer``, whose ``weight`` no longer requires a gradient. Without normalization its
         ``shift`` is set so that the outputs before the ReLU have mean 0 over ``images``.
 
     Raises
     ------
     ValueError
-        If the layer's shape does not fit the patches, the images are no intensities, there are
-        fewer than two patches, or without ``eps`` they do not vary in every direction.
+        If the layer's shape does not fit the patches, the images are not intensities, there are
+        fewer than two patches, or with ``eps`` of 0 they do not vary in every direction.
 
     Notes
     -----
@@ -1039,7 +1049,7 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
             "the filters are not finite: the images are not, or do not vary in every direction; "
             f"give others, or eps above {eps:g}"
         )
-    # An eigenvector's sign is arbitrary; fix it, so that every machine starts alike.
+    # An eigenvector's sign is arbitrary. Fix it, so that every machine gets the same filters.
     signs = filters.flatten(1).gather(1, filters.flatten(1).abs().argmax(1, keepdim=True)).sign()
     filters *= signs.view(-1, 1, 1, 1)
     filters = torch.cat([filters, -filters])
@@ -1055,14 +1065,14 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
 def dirac_(layer: HorizonConv2d) -> HorizonConv2d:
     """Let the first neurons of a convolution pass on one input channel each, in place.
 
-    Neuron j of the first ``in_channels`` ones (or of all, if there are fewer) gets the weights of
-    `torch.nn.init.dirac_`, of the size that the layer holds its weights at; the others keep theirs.
-    A network that starts so passes the image on through all its layers.
+    Neuron j of the first ``in_channels`` neurons (or of all, if there are fewer) gets the weights
+    of `torch.nn.init.dirac_`, scaled to the layer's weight norm. The others keep theirs. A network
+    with this initialization passes the image on through all its layers.
 
     Raises
     ------
     ValueError
-        If the kernel has no middle: it must be odd in both directions; or if it has groups.
+        If the kernel is not odd in both directions, or if the layer has groups.
 
     Notes
     -----

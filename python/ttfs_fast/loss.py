@@ -12,7 +12,7 @@ from ttfs_fast._overrides import overridable
 from ttfs_fast.encoding import check_spike_values, has_values
 
 MAX_TIME = math.log(1e5)
-"""Latest output spike that the loss tells from silence, in units of tau: z = 1e5."""
+"""Latest output spike that the loss distinguishes from silence, in units of tau: z = 1e5."""
 
 CostReduction = Literal["sum", "mean"]
 LossReduction = Literal["mean", "sum", "none"]
@@ -44,11 +44,11 @@ def first_spike_cross_entropy(
     target : Tensor
         Index of the class of each sample, int64, (N,) or ().
     scale : float
-        Factor on the times, above 0: larger tells close spikes apart more sharply.
+        Factor on the times, above 0: a larger one separates close spikes more sharply.
     exclude_target : bool
         Leave the target's class out of the sum.
     label_smoothing : float
-        Share of the target that is spread evenly over all classes, from 0 to below 1, as in
+        Fraction of the target that is spread evenly over all classes, from 0 to below 1, as in
         :func:`torch.nn.functional.cross_entropy`.
     max_time : float
         Horizon of the loss, in units of tau; finite. An output that is silent, or that spikes
@@ -71,14 +71,14 @@ def first_spike_cross_entropy(
 
     Notes
     -----
-    The target is kept in the sum by default, which is what the published codes compute: the loss
-    is then at least 0 and its gradient fades once the target leads clearly. The printed
-    log-ratio is unbounded below and keeps rewarding a larger lead for ever.
+    By default the sum includes the target, as in the published codes. The loss is then at least 0,
+    and its gradient vanishes once the target spikes clearly first. The printed log-ratio has no
+    lower bound and rewards a larger lead without limit.
 
-    The two rules for late outputs keep the loss continuous in z and finite even if every output
-    is silent (ln C, or ln(C - 1) without the target), and never rank a silent output before one
-    that spikes. The default horizon, z = 1e5, is where the published codes stop as well. A silent
-    target is pulled in only by the weight-sum cost; the others are still pushed later.
+    With the two rules for late outputs the loss is continuous in z, and finite even if every output
+    is silent (ln C, or ln(C - 1) without the target). A silent output never counts as earlier than
+    one that spikes. The published codes have the same horizon, z = 1e5. Only the weight-sum cost
+    can make a silent target spike; the loss still moves the other outputs later.
 
     NaN in ``z`` gives NaN.
     """
@@ -105,7 +105,7 @@ def first_spike_cross_entropy(
 
 
 def weight_sum_cost(layers: Layers, beta: float = 1.0, reduction: CostReduction = "sum") -> Tensor:
-    """Cost of neurons whose weights add up to too little to make them spike.
+    """Cost of neurons whose sum of weights is too small for a spike.
 
     Second term of equation (5): sum over layers and neurons j of max(0, beta - sum_i w_ji). The
     bias is the weight of one more input. A convolution's neuron is its output channel.
@@ -113,10 +113,10 @@ def weight_sum_cost(layers: Layers, beta: float = 1.0, reduction: CostReduction 
     Parameters
     ----------
     layers : Module, or iterable of Module, Tensor or (Tensor, Tensor or None)
-        A model, whose SpikingLinear and SpikingConv2d layers are taken; or the layers
-        themselves; or weights (out, ...), alone or each with its bias (out,) or None.
+        A model, of which SpikingLinear and SpikingConv2d layers count; or the layers themselves; or
+        weights (out, ...), alone or each with its bias (out,) or None.
     beta : float
-        What each neuron's weights should add up to; a neuron can spike only above 1.
+        Least sum of each neuron's weights without a cost; a neuron can spike only above 1.
     reduction : {"sum", "mean"}
         Within a layer: ``"sum"`` is the paper's, ``"mean"`` that of the published codes. Layers
         are always added up.
@@ -129,7 +129,7 @@ def weight_sum_cost(layers: Layers, beta: float = 1.0, reduction: CostReduction 
     Raises
     ------
     TypeError, ValueError
-        If ``layers`` holds no weights of at least two dimensions.
+        If ``layers`` has no weights of at least two dimensions.
     """
     _check_cost_reduction(reduction)
     return _added([_weight_sum(pair, beta, reduction) for pair in weights_and_biases(layers)])
@@ -154,7 +154,7 @@ def l2_cost(layers: Layers, reduction: CostReduction = "sum") -> Tensor:
     Raises
     ------
     TypeError, ValueError
-        If ``layers`` holds no weights of at least two dimensions.
+        If ``layers`` has no weights of at least two dimensions.
     """
     _check_cost_reduction(reduction)
     return _added([_l2(pair, reduction) for pair in weights_and_biases(layers)])
@@ -302,7 +302,7 @@ def weights_and_biases(layers: Layers) -> list[WeightAndBias]:
     Raises
     ------
     TypeError, ValueError
-        If ``layers`` holds no weights of at least two dimensions.
+        If ``layers`` has no weights of at least two dimensions.
     """
     if isinstance(layers, nn.Module):
         from ttfs_fast.layers import find_spiking_layers

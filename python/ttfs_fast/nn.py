@@ -23,7 +23,7 @@ def _check_sizes(**sizes: int) -> None:
 
 
 def is_computed(layer: nn.Module, name: str) -> bool:
-    """Whether a layer's ``weight`` or ``bias`` is computed from other tensors, not a parameter.
+    """Whether a layer's ``weight`` or ``bias`` is computed from other tensors.
 
     A parametrization does that (:mod:`torch.nn.utils.parametrize`), and a hook of
     :mod:`torch.nn.utils.prune` and the like.
@@ -35,19 +35,19 @@ def is_computed(layer: nn.Module, name: str) -> bool:
 
 
 def refuse_sisters(model: nn.Module, what: str) -> None:
-    """Refuse layers whose neurons are others than the n-LIF neuron.
+    """Raise an error if a layer has neurons other than n-LIF.
 
     Parameters
     ----------
     model : Module
-        A layer, or what holds layers.
+        A layer, or a module that contains layers.
     what : str
-        What is made of n-LIF neurons only, for the message.
+        For the message: what requires n-LIF neurons.
 
     Raises
     ------
     ValueError
-        If there is one; the message names it.
+        If there is such a layer; the message names it.
     """
     for name, module in model.named_modules():
         if isinstance(module, _SpikingLayer | Delay) and module.neuron != "n-lif":
@@ -58,13 +58,13 @@ def refuse_sisters(model: nn.Module, what: str) -> None:
 
 
 def _plain(size: IntPair) -> IntPair:
-    """A size in the form in which it was given, with Python's numbers for numpy's."""
+    """A size in the form in which it was given, with Python numbers instead of numpy's."""
     numbers = whole_numbers(size)
     return numbers[0] if np.ndim(size) == 0 else tuple(numbers)
 
 
 class _SpikingLayer(nn.Module):
-    """What fully connected and convolution layers share: a weight, a bias, and their start."""
+    """Common part of fully connected and convolution layers: weight and bias."""
 
     weight: nn.Parameter
     bias: nn.Parameter | None
@@ -103,7 +103,7 @@ class _SpikingLayer(nn.Module):
 
 
 class SpikingLinear(_SpikingLayer):
-    """Fully connected layer of neurons that spike at most once; stands where nn.Linear stood.
+    """Fully connected layer of neurons that spike at most once; replaces nn.Linear.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ class SpikingLinear(_SpikingLayer):
     t_max : float
         The horizon: spikes later than this time are treated as no spike (inf).
     neuron : {"n-lif", "rel-psp", "falling-threshold"}
-        Its neurons: the default takes and gives spike values, the others spike times.
+        The default takes and returns spike values, the others take and return spike times.
     device, dtype
         As :class:`torch.nn.Linear`.
 
@@ -167,7 +167,7 @@ class SpikingLinear(_SpikingLayer):
 
 
 class SpikingConv2d(_SpikingLayer):
-    """Convolution layer of neurons that spike at most once; stands where nn.Conv2d stood.
+    """Convolution layer of neurons that spike at most once; replaces nn.Conv2d.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ class SpikingConv2d(_SpikingLayer):
     t_max : float
         The horizon: spikes later than this time are treated as no spike (inf).
     neuron : {"n-lif", "rel-psp", "falling-threshold"}
-        Its neurons: the default takes and gives spike values, the others spike times.
+        The default takes and returns spike values, the others take and return spike times.
     device, dtype
         As :class:`torch.nn.Conv2d`.
 
@@ -261,7 +261,7 @@ class SpikingConv2d(_SpikingLayer):
 
 
 class SpikingMaxPool2d(nn.Module):
-    """First spike of each window; stands where nn.MaxPool2d stood.
+    """First spike of each window; replaces nn.MaxPool2d.
 
     Parameters
     ----------
@@ -303,9 +303,9 @@ class SpikingMaxPool2d(nn.Module):
 class OnTimes(nn.Sequential):
     """Layers on spike times within a network on spike values: its input and output are values.
 
-    An encoding, the losses and whatever runs a network on images work with spike values z = exp(t).
-    Layers whose `neuron` is "rel-psp" or "falling-threshold" take and give spike times t. Inside
-    this module they do; it translates before the first and behind the last.
+    An encoding, the losses and the functions that run a network on images use spike values z =
+    exp(t). Layers whose `neuron` is "rel-psp" or "falling-threshold" take and return spike times t.
+    This module converts values to times before its first layer, and times to values after its last.
 
     Parameters
     ----------
@@ -320,8 +320,8 @@ class OnTimes(nn.Sequential):
 
     Notes
     -----
-    In float32 a spike time above 88.7 has no spike value and leaves as silence. Silent outputs get
-    no gradient.
+    In float32 a spike time above 88.7 has no finite spike value and becomes silent. Silent outputs
+    get no gradient.
 
     Examples
     --------
@@ -355,18 +355,18 @@ class OnTimes(nn.Sequential):
 class Delay(nn.Module):
     """One learnable delay of 0 or more for each channel or feature.
 
-    Stands between layers: what it delays are the spikes on the way from one layer to the next.
-    Behind a layer it is a delay of its neurons' outputs (an axonal one).
+    Put it between layers: it delays the spikes from one layer to the next. After a layer it is a
+    delay of its neurons' outputs (an axonal delay).
 
     Parameters
     ----------
     num_features : int
         Channels of maps (N, C, H, W), or features of (N, F).
     initial : float
-        The delay that every channel starts with, in units of the synaptic time constant; 0 or
-        above.
+        The initial delay of every channel, in units of the synaptic time constant; 0 or above.
     neuron : {"n-lif", "rel-psp", "falling-threshold"}
-        Whose spikes it delays: the default multiplies spike values, the others add to spike times.
+        The neuron that sends the spikes: the default multiplies spike values, the others add to
+        spike times.
     device, dtype
         As :class:`torch.nn.Linear`.
 
@@ -374,18 +374,17 @@ class Delay(nn.Module):
     ----------
     delay : Parameter
         Shape (num_features,), in units of the synaptic time constant. A value below 0, which an
-        optimizer's step may leave, counts as 0; :meth:`delays` gives what counts.
+        optimizer's step may leave, counts as 0; :meth:`delays` returns the effective delays.
 
     Notes
     -----
     See :func:`ttfs_fast.spiking_delay` for shapes, silence and gradients. The parameter is the
-    delay itself, so its gradient is that of the spike times, ``dL/dd = sum dL/dt``, wherever it
-    can be of use. Only a gradient that would shorten a delay of 0 is left out: a delay at 0 is
-    never stuck there, and is exactly 0.
+    delay itself, so its gradient is that of the spike times, ``dL/dd = sum dL/dt``. Only a gradient
+    that would decrease a delay of 0 is dropped. So a delay can be exactly 0 and still grow again.
 
-    A delay that is common to all inputs of a layer without bias moves through the layer. Delays
-    that differ do not fold into weights; docs/delays.md shows why. :meth:`to_neurons` says a delay
-    with neurons alone, where there are no delays.
+    A delay common to all inputs of a layer without bias can move to its outputs. Different delays
+    do not fold into weights; docs/delays.md shows why. :meth:`to_neurons` expresses delays by
+    neurons, for formats without delays.
 
     Source: J. Göltz et al., "DelGrad: exact event-based gradients for training delays and weights
     on spiking neuromorphic hardware", Nature Communications 16, 8245 (2025), learns delays by
@@ -422,11 +421,11 @@ class Delay(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Every delay is the initial one."""
+        """Set every delay to the initial one."""
         nn.init.constant_(self.delay, self.initial)
 
     def delays(self) -> Tensor:
-        """The delays that count, 0 or above, shape (num_features,), without a gradient."""
+        """The effective delays, 0 or above, shape (num_features,), without a gradient."""
         return self.delay.detach().clamp(min=0)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -434,11 +433,11 @@ class Delay(nn.Module):
 
     @torch.no_grad()
     def to_neurons(self, *, maps: bool) -> SpikingConv2d | SpikingLinear:
-        """The same delays by neurons: one for each channel or feature, with a single synapse.
+        """Neurons that delay by the same times: one per channel or feature, with a single synapse.
 
         A neuron with one input of weight w > 1 spikes at ``z = z_in w / (w - 1)``: d later, with
-        ``d = ln(w / (w - 1))`` and ``w = 1 / (1 - exp(-d))``. Chips and simulators without delays
-        have such neurons, and so have integer networks.
+        ``d = ln(w / (w - 1))`` and ``w = 1 / (1 - exp(-d))``. Chips and simulators without delays,
+        and integer networks, can represent such neurons.
 
         Parameters
         ----------
@@ -449,8 +448,9 @@ class Delay(nn.Module):
         Returns
         -------
         SpikingConv2d or SpikingLinear
-            Without bias. Delays below 2^-22 become 2^-22 in float32 (2^-51 in float64), which
-            rounding does not tell from 0, since a delay of 0 would take an infinite weight.
+            Without bias. Delays below 2^-22 become 2^-22 in float32 (2^-51 in float64), because a
+            delay of 0 would need an infinite weight. Rounding cannot distinguish so small a delay
+            from 0.
 
         Raises
         ------

@@ -1,8 +1,9 @@
-"""Losses on spike times: outputs that are to spike at given times, and what those times mean.
+"""Losses on spike times: outputs that should spike at given times, and the values of these times.
 
-A classifier asks which output spikes first (:mod:`ttfs_fast.loss`); a regression asks when. Here
-are the squared error of first-spike times, a readout that turns times into values and back, and a
-cost that makes silent neurons spike, which no loss on their outputs can.
+In classification the output that spikes first is the class (:mod:`ttfs_fast.loss`); in regression
+the time of an output spike is the value. This module has the squared error of first-spike times, a
+readout that converts times to values and back, and a cost that makes silent neurons spike, which no
+loss on their outputs can do.
 """
 
 import math
@@ -19,7 +20,7 @@ from ttfs_fast.neurons import neuron_of
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
 MAX_TIME = 10.0
-"""Default time, in units of tau, that stands for silence."""
+"""Default time, in units of tau, that replaces silence."""
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -35,20 +36,20 @@ def first_spike_mse(
 ) -> Tensor:
     """Squared error of first-spike times against target times.
 
-    The error of an output is how far its time t = ln z lies from the target's, less `tolerance`,
-    and 0 within it; its square is the loss.
+    The error of an output is the distance of its time t = ln z from the target minus `tolerance`,
+    and 0 within the tolerance. The loss is its square.
 
     Parameters
     ----------
     z : Tensor
         Spike values of the outputs, float32 or float64, any shape; ``inf`` where silent.
     target : Tensor
-        Spike times in units of tau, of the same shape and type; ``inf`` for an output that is to
+        Spike times in units of tau, of the same shape and type; ``inf`` for an output that should
         stay silent.
     tolerance : float
         0 or above, in units of tau.
     max_time : float
-        What stands for silence, in units of tau; finite. See the notes.
+        Time that replaces silence, in units of tau; finite. See the notes.
     reduction : {"mean", "sum", "none"}
         Over all outputs.
 
@@ -77,9 +78,9 @@ def first_spike_mse(
     silent, no target   0
     ==================  =====================================================================
 
-    A spike later than ``max_time`` keeps its own time and gradient, and may cost more than
-    silence does. What makes silent outputs spike is :func:`silence_cost`, or the weight-sum cost of
-    equation (5), :func:`ttfs_fast.loss.weight_sum_cost`.
+    A spike later than ``max_time`` keeps its own time and gradient, and may cost more than silence.
+    To make silent outputs spike, use :func:`silence_cost`, or the weight-sum cost of equation (5),
+    :func:`ttfs_fast.loss.weight_sum_cost`.
 
     NaN in ``z`` gives NaN.
 
@@ -137,24 +138,24 @@ def silence_cost(
     margin: float = 0.1,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """What silent neurons lack to spike: a cost whose gradient makes them.
+    """Cost of silent neurons, whose gradient makes them spike.
 
-    A neuron without a horizon spikes if and only if, at some time, the weights of the inputs that
-    have come sum to more than 1 for long enough; it surely does if those of *all* that come do. For
-    a silent neuron the cost is ``max(0, 1 + margin - sum_i w_ji)`` over the inputs i that spike,
-    its bias included; for one that spikes it is 0. (Neurons on spike times need a sum above 0, with
-    a falling threshold above -1: that takes the place of 1.)
+    A neuron without a horizon certainly spikes if the weights of *all* inputs that spike sum to
+    more than 1. (It may spike earlier, if those of the first inputs do so for long enough.) For a
+    silent neuron the cost is ``max(0, 1 + margin - sum_i w_ji)`` over the inputs i that spike, its
+    bias included; for one that spikes it is 0. (For neurons on spike times 0 takes the place of 1,
+    with a falling threshold -1.)
 
     Parameters
     ----------
     layer : SpikingLinear or SpikingConv2d
         The layer whose outputs are silent.
     inputs, outputs : Tensor
-        Spike values (or times) that it received and gave.
+        Spike values (or times) of its inputs and outputs.
     target : Tensor, optional
         Spike times as for :func:`first_spike_mse`: outputs whose target is ``inf`` may be silent.
     margin : float
-        By how much the sum is to exceed that; 0 or above.
+        By how much the sum should exceed 1; 0 or above.
     reduction : {"mean", "sum", "none"}
         Over all outputs.
 
@@ -169,14 +170,14 @@ def silence_cost(
     TypeError
         If the layer is of another kind.
     ValueError
-        If `outputs` has not the shape that the layer gives, `target` has another, or an option is
-        out of its range.
+        If `outputs` or `target` does not have the shape of the layer's output, or an option is out
+        of its range.
 
     Notes
     -----
-    The weight-sum cost of equation (5) applies to all weights of all neurons, for any input; this
-    one at the neurons that are silent, and at the inputs that came. A layer with a horizon may
-    silence a neuron whose weights suffice; to such a neuron it says nothing.
+    The weight-sum cost of equation (5) applies to all weights of all neurons, for any input. This
+    cost applies only to silent neurons, and to the weights of inputs that spike. A horizon may
+    silence a neuron whose weights are large enough; such a neuron has no cost.
     """
     if not isinstance(layer, SpikingLinear | SpikingConv2d):
         raise TypeError(
@@ -228,21 +229,21 @@ def _convolved(layer: SpikingConv2d, heard: Tensor) -> Tensor:
 
 
 class TimeReadout(nn.Module):
-    """Spike times as values, and values as spike times: a straight line between two points.
+    """Linear map between spike times and values.
 
     Parameters
     ----------
     first, last : float
-        The values that spikes at `first_time` and at `last_time` stand for; they differ.
+        The values of spikes at `first_time` and at `last_time`; they differ.
     first_time, last_time : float
         Times in units of tau, the first before the last.
     silent : float
-        The value that silence stands for; NaN by default, since a silent output says nothing.
+        The value of a silent output; NaN by default.
 
     Notes
     -----
-    Spikes before and after the two times stand for values beyond the two, on the same line. The
-    encoding of pixels is the line from (0, intensity 1) to (alpha, intensity 0).
+    Spikes before and after the two times get values beyond the two, on the same line. The encoding
+    of pixels is the line from (0, intensity 1) to (alpha, intensity 0).
 
     Examples
     --------
@@ -294,7 +295,7 @@ class TimeReadout(nn.Module):
         return torch.where(silent, self.silent, values)
 
     def times(self, values: Tensor) -> Tensor:
-        """Spike times, in units of tau, that stand for values of any shape."""
+        """Spike times, in units of tau, of values of any shape."""
         return self.first_time + (values - self.first) / self.slope
 
     def extra_repr(self) -> str:

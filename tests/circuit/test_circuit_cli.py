@@ -177,7 +177,7 @@ def test_layer(data_root: Path, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "accuracy on 3 images" in result.output
-    assert "nJ an image" in result.output
+    assert "nJ per image" in result.output
     rows = list(csv.DictReader(table.open()))
     assert [row["layer"] for row in rows] == ["conv1", "conv2", "fc"]
     assert int(rows[0]["both fire"]) > 10_000

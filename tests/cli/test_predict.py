@@ -221,7 +221,7 @@ def test_bad_files_are_one_line(scans: Path, tmp_path: Path) -> None:
     twelve = mnist_scnn()
     with pytest.raises(ValueError, match="1 or 3 channels, and the network takes 2"):
         read_picture(scans / "pictures/0.png", (2, 28, 28))
-    with pytest.raises(ValueError, match="one spike value a class"):
+    with pytest.raises(ValueError, match="one spike value per class"):
         analysis.decide(twelve.conv1, DIGITS.images[:1], encoding=twelve.encoding)
 
 

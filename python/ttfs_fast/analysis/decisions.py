@@ -102,7 +102,7 @@ def decide(
                 if output.dim() != 2:
                     raise ValueError(
                         f"the network gives an output of shape {tuple(output.shape)}; to decide, "
-                        "it must give one spike value a class"
+                        "it must give one spike value per class"
                     )
                 outputs.append(output.double().log().numpy())
     finally:

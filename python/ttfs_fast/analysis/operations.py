@@ -118,7 +118,7 @@ class LayerOperations:
         Parameters
         ----------
         memory : MemoryModel, optional
-            Sizes; by default 4 bytes a weight, 8 a state, 8 an event.
+            Sizes; by default 4 bytes per weight, 8 per state, 8 per event.
         operations : int, optional
             Synaptic operations that read a weight; by default `causal`.
         """

@@ -35,8 +35,8 @@ def energy(
     Returns
     -------
     energy : float64 array
-        Joules: cycles of the four rings x energy of a cycle, the logic's charge once a period, and
-        the static power.
+        Joules: cycles of the four rings x energy of a cycle, the logic's charge once per period,
+        and the static power.
     """
     loop = np.asarray(loop_time, dtype=np.float64)
     membrane = np.asarray(membrane_time, dtype=np.float64)

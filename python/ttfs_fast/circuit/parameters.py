@@ -13,7 +13,7 @@ from ttfs_fast import _core
 class CircuitParameters:
     """The neuron circuit of Zhou et al. (AAAI 2021), Figure 1, with values for a 65 nm design.
 
-    The paper gives the schematic, equation (2), and less than 10 pJ a spike; it gives none of
+    The paper gives the schematic, equation (2), and less than 10 pJ per spike; it gives none of
     these values. docs/circuit.md says where each comes from.
 
     Attributes

@@ -107,7 +107,7 @@ def simulate(
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> SimulationResult:
-    """Simulate neuron circuits, one a trial.
+    """Simulate neuron circuits, one per trial.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def simulate(
     weight_pick = _pick_all(weight_pick, len(all_weights), trials, "weights")
     chip_pick = _picks(chips, "chips")
     if chip_pick is not None and len(chip_pick) != trials:
-        raise ValueError(f"chips must have {trials} entries, one a trial; got {len(chip_pick)}")
+        raise ValueError(f"chips must have {trials} entries, one per trial; got {len(chip_pick)}")
     if duration is None:
         finite = all_times[np.isfinite(all_times)]
         last = float(finite.max()) if finite.size else 0.0

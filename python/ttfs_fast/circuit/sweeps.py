@@ -163,7 +163,7 @@ def _sweep(
 ) -> list[SweepPoint]:
     p = parameters or CircuitParameters()
     if trials < 2:
-        raise ValueError(f"a sweep needs at least 2 trials a value; got {trials}")
+        raise ValueError(f"a sweep needs at least 2 trials per value; got {trials}")
     times = p.seconds(point.times)
     duration = float(times.max()) + 6 * p.tau
     ideal = simulate(p, times, point.weights, duration=duration, model=model)

@@ -257,7 +257,7 @@ def layer(
             f"accuracy on {result.images:,} images: closed form {result.accuracy_ideal:.2%}, "
             f"circuits {result.accuracy_circuit:.2%}; same answer for {result.same_answer:,}"
         )
-        print(f"energy: {result.energy_per_image * 1e9:.1f} nJ an image, silent neurons included")
+        print(f"energy: {result.energy_per_image * 1e9:.1f} nJ per image, silent neurons included")
         if out is not None:
             _write_csv(out, [tuple(cell.replace(",", "") for cell in row) for row in rows])
         if plot is not None:

@@ -36,7 +36,7 @@ def check_positive(
     input, flags, size, channels, height, width, sn, sc, sy, sx,
     WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Whether some spike value of a block is zero or negative: one flag a program."""
+    """Whether some spike value of a block is zero or negative: one flag per program."""
     program = tl.program_id(0)
     i = _places(program, WIDE, BLOCK)
     x = i % width

@@ -346,9 +346,9 @@ def _operations(context: Context, result: dict[str, Any]) -> Table:
         Column("memory traffic", kilobytes),
     ]
     note = (
-        "Exact counts, mean of an image. Delivered: every spike reaches all its synapses. Causal: "
-        "a neuron takes nothing in after its own spike. Memory: 4 bytes a weight, 8 a state, 8 an "
-        "event (docs/hardware.md)."
+        "Exact counts, mean per image. Delivered: every spike reaches all its synapses. Causal: "
+        "a neuron ignores inputs after its own spike. Memory: 4 bytes per weight, 8 per state, 8 "
+        "per event (docs/hardware.md)."
     )
     return Table(f"{NAME}-operations", "Operations of an image", columns, rows, note)
 

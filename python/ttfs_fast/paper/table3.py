@@ -37,7 +37,7 @@ found.
 
 
 def energy_saving(parameters: CircuitParameters) -> float:
-    """Fraction of the prior circuit's 19 pJ a spike that is saved: the paper's "45 %"."""
+    """Fraction of the prior circuit's 19 pJ per spike that is saved: the paper's "45 %"."""
     return 1 - energy_per_spike(parameters) / numbers.PRIOR_JOULE_PER_SPIKE
 
 

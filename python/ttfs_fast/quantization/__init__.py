@@ -1,8 +1,8 @@
-"""Networks in integers: weights of 8, 4 or 2 bits, spike codes of 16 or 8; see docs/integer.md.
+"""Integer networks: weights of 8, 4 or 2 bits, spike codes of 16 or 8 bits; see docs/integer.md.
 
 :func:`load` reads an :class:`IntegerNetwork` from a file and runs it without torch.
-:func:`prepare_qat_` prepares a network for quantization-aware training, :func:`convert` makes an
-integer network of it, :func:`quantize` does both, stepping the bits down.
+:func:`prepare_qat_` prepares a network for quantization-aware training, :func:`convert` converts it
+to an integer network, and :func:`quantize` does both while it reduces the bits in stages.
 """
 
 import importlib
@@ -47,7 +47,7 @@ __all__ = [
     "recalibrate_",
 ]
 
-# What needs torch is imported when it is first used.
+# Modules that need torch are imported when they are first used.
 _MODULES = {
     "config": ("QuantizeConfig",),
     "conversion": ("calibrate_time_scales", "convert"),

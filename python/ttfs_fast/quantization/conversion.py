@@ -1,4 +1,4 @@
-"""From a trained network to an integer network."""
+"""Conversion of a trained network to an integer network."""
 
 import copy
 import itertools
@@ -57,7 +57,7 @@ _LAYERS: tuple[type[nn.Module], ...] = (
 """Modules that have an integer form."""
 MAX_RATIO = 1 << 23
 MAX_SUM = 1 << 22
-"""What the integer weights of one sign of a channel may sum to, bias and threshold included."""
+"""Largest sum of a channel's integer weights of one sign, with bias and threshold."""
 
 
 def convert(
@@ -72,42 +72,41 @@ def convert(
     widening: float | Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
 ) -> IntegerNetwork:
-    """Make an integer network of a trained one, with or without quantization-aware training.
+    """Convert a trained network to an integer network, with or without quantization-aware training.
 
     Parameters
     ----------
     model : Module
         A chain (``nn.Sequential``, possibly nested) of SpikingConv2d, SpikingMaxPool2d,
-        FirstSpike, nn.Flatten and SpikingLinear; nn.Identity and nn.Dropout are passed over. Or a
+        FirstSpike, nn.Flatten and SpikingLinear; nn.Identity and nn.Dropout are ignored. Or a
         network whose layers have horizons, folded by :func:`ttfs_fast.horizon.fold_horizons_`: a
         ReferenceSpikes before every layer of neurons.
     bits : {8, 4, 2}, optional
-        Bits of a weight. By default those that :func:`~ttfs_fast.quantization.prepare_qat_`
-        prepared the network for, else 8.
+        Bits of a weight. By default those of :func:`~ttfs_fast.quantization.prepare_qat_`, or 8 if
+        the network is not prepared.
     time_bits : {16, 8}
         Bits of a spike code.
     input_size : tuple of int
         Channels, rows and columns of an image.
     encoding : Encoding, optional
-        How the network sees images; by default the one that it carries. Integer networks do not
+        How pixels become spikes; by default the network's own. Integer networks do not
         standardize images.
     time_scales : float or sequence of float, optional
-        Spike value exp(t) of one step of a code: one for all layers (the closed form is
-        homogeneous, so it propagates), or that of the input codes and of the output codes of
-        every layer of neurons. By default the power of two with which the latest pixel, exp(alpha),
-        gets a code from 4096 to 8192, with 8-bit codes from 64 to 128: that leaves room for later
-        spikes. :func:`calibrate_time_scales` makes room where a network needs more.
+        Spike value exp(t) of one step of a code: one number for all layers (equation (4) is
+        homogeneous), or one for the input codes and one for the output codes of every layer of
+        neurons. By default the power of two with which the latest pixel, exp(alpha), gets a code
+        from 4096 to 8192 (8-bit codes: 64 to 128). The larger codes are for later spikes;
+        :func:`calibrate_time_scales` gives more of them to networks that need them.
     images : uint8 array, shape (N, channels, rows, columns), optional
-        Some hundred, of the kind that the network was trained on: needed by a network with
-        horizons, and only there. On them the leads are measured: how much they are to be widened,
-        and by how much the integers shift each neuron, which its bias takes back.
+        A few hundred training images; only for a network with horizons, which needs them. The
+        converter measures the leads on them, chooses the widening, and corrects the shift of each
+        neuron by rounding through its bias.
     widening : float or sequence of float, optional
-        How many times as long the leads of a network with horizons are made, so that codes resolve
-        them: one factor, or one for the input and one for the outputs of every layer of neurons.
-        By default those that bring the leads' root mean square to 0.01 of the horizon, with 8-bit
-        codes to 0.1.
+        Factor by which the leads of a network with horizons are enlarged, so that codes resolve
+        them: one factor, or one for the input and one for the outputs of every layer of neurons. By
+        default the root mean square of the leads becomes 0.01 of the horizon, with 8-bit codes 0.1.
     classes : sequence of str, optional
-        Names of the classes, one an output: the network and its file hold them.
+        Names of the classes, one per output, which the network and its file store.
 
     Returns
     -------
@@ -116,7 +115,7 @@ def convert(
     Raises
     ------
     TypeError
-        If the network holds another kind of layer.
+        If the network contains another kind of layer.
     ValueError
         If bits, sizes, time scales, widening or the encoding are not allowed, a weight or bias is
         not finite, a horizon lies before the first spike code, horizons do not fit each other, or a
@@ -153,7 +152,7 @@ def convert(
         factors = _time_scales(chain, time_bits, encoding.alpha, time_scales)
         unit = factors[0]
         encoders = _encoders(encoding, unit, silent)
-    scales = itertools.pairwise(factors)  # of each layer of neurons: before it, and behind it
+    scales = itertools.pairwise(factors)  # of each layer of neurons: before it, and after it
     network = _core.IntegerNetwork(time_bits, input_size, unit, encoders)
     for module in _without_flatten(chain, network):
         size = network.output_size
@@ -237,16 +236,15 @@ def calibrate_time_scales(
 ) -> list[float]:
     """Time scales with which nearly all of a network's spikes have a code.
 
-    Each layer gets the time scale that :func:`convert` takes by default, or the least power of two
-    times it with which at least ``fraction`` of the layer's spikes come no later than the latest
-    code.
+    Each layer gets the default time scale of :func:`convert`, or the least power of two times it
+    with which at least ``fraction`` of the layer's spikes come no later than the latest code.
 
     Parameters
     ----------
     model : Module
         As for :func:`convert`.
     images : uint8 array, shape (N, channels, rows, columns)
-        Some hundred images, of the kind that the network was trained on.
+        A few hundred training images.
     time_bits, encoding
         As for :func:`convert`.
     fraction : float
@@ -255,7 +253,7 @@ def calibrate_time_scales(
     Returns
     -------
     time_scales : list of float
-        For :func:`convert`: of the input codes, and of every layer of neurons.
+        For :func:`convert`: one for the input codes, and one for every layer of neurons.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be above 0 and at most 1; got {fraction}")
@@ -284,7 +282,7 @@ def calibrate_time_scales(
 
 
 def _plain_encoding(model: nn.Module, given: Encoding | None) -> Encoding:
-    """How pixels become codes: one by one, by a table."""
+    """The encoding, checked: a table must turn each pixel into its code."""
     encoding = encoding_of(model, given)
     if encoding.standardize:
         raise ValueError(
@@ -309,7 +307,8 @@ def _chain(model: nn.Module, name: str = "") -> list[Any]:
     Raises
     ------
     TypeError
-        If what a module computes does not follow from its layers, or has no integer form; names it.
+        If a module's computation does not follow from its layers, or has no integer form; the
+        message names the module.
     """
     kind = f"{name or 'the network itself'}, a {type(model).__name__},"
     if isinstance(model, nn.Identity | nn.Dropout):
@@ -410,10 +409,10 @@ def _add_neurons(
 
 
 def _with_room(theta: Tensor, weight: Tensor, bias: Tensor, bits: int) -> Tensor:
-    """Thresholds as low as a channel's bias needs, to fit beside its weights.
+    """Lower the thresholds of channels whose weights and bias would exceed the bounds.
 
     The finer a channel's steps 1 / theta, the larger the integer of its bias. A channel whose
-    weights are small, or 0, has the finest, and room for a bias of 4.
+    weights are small, or 0, has the finest steps, and allows a bias of up to 4.
     """
     weight = weight.flatten(1)
     while True:
@@ -422,7 +421,7 @@ def _with_room(theta: Tensor, weight: Tensor, bias: Tensor, bits: int) -> Tensor
         negative = theta - integers.clamp(max=0).sum(1)
         added = (bias * theta).round()
         sums = torch.maximum(positive + added.clamp(min=0), negative - added.clamp(max=0))
-        # Without its bias a channel must fit as it is: whether it does is for the core to say.
+        # Without its bias a channel must fit unchanged; the core checks this.
         fits = torch.maximum(positive, negative) <= MAX_SUM
         over = fits & (sums > MAX_SUM) & (theta > 1)
         if not bool(over.any()):
@@ -443,7 +442,7 @@ def _add_pooling(
             ("dilation", layer.dilation, 1),
         )
     ]
-    # The size that the float operator gives, found by running it on nothing but silence.
+    # The output size of the float operator, found by running it on a silent input.
     out = layer(torch.full((1, 1, *size[1:]), math.inf))
     kernel, stride, padding, dilation = pairs
     network.add_pooling(kernel, stride, padding, dilation, tuple(out.shape[2:]))

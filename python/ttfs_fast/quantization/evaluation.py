@@ -1,4 +1,4 @@
-"""What an integer network does on a data set, alone and beside the network that it was made of."""
+"""Accuracy of an integer network on a data set, alone and compared with its float network."""
 
 import time
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def evaluate(
     Parameters
     ----------
     network : IntegerNetwork
-        Has one output a class.
+        Has one output per class.
     image_set : ImageSet
         The images with their labels.
     batch_size : int
@@ -90,12 +90,12 @@ def decide(
     batch_size: int = 200,
     threads: int | None = None,
 ) -> Decisions:
-    """What an integer network decides, when, and what came second.
+    """Decisions of an integer network: class, time and runner-up of each image.
 
     Parameters
     ----------
     network : IntegerNetwork
-        Has one output a class.
+        Has one output per class.
     images : uint8 array, shape (N, C, H, W)
         Pixels.
     batch_size, threads
@@ -142,7 +142,7 @@ class Comparison:
 
     @property
     def agreement(self) -> float:
-        """Share of the images on which both decide the same."""
+        """Fraction of the images with the same decision."""
         return float(np.trace(self.counts)) / self.images
 
 

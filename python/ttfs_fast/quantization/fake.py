@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def check_bits(bits: int) -> int:
-    """The number of bits of a weight, if there are such weights.
+    """The number of bits of a weight, checked.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def check_bits(bits: int) -> int:
 
 
 class _OfBits(nn.Module):
-    """What weights depend on beyond tensors: their bits, which a state_dict carries too."""
+    """The number of bits of quantized weights, as an entry of the state_dict."""
 
     bits: int
 
@@ -44,12 +44,12 @@ class _OfBits(nn.Module):
 
 
 class FakeQuantize(_OfBits):
-    """Rounds a weight to the levels that an integer network has, as a parametrization.
+    """Rounds a weight to the levels of an integer network, as a parametrization.
 
     An output channel j has the threshold theta_j, an integer, and its weights the values
     W / theta_j, with the integers W of docs/integer.md: -127 to 127 for 8 bits, multiples of 16
-    from -112 to 112 for 4 bits, and -96, -32, 32 and 96 for 2 bits. The gradient passes as if
-    nothing had been rounded (straight through).
+    from -112 to 112 for 4 bits, and -96, -32, 32 and 96 for 2 bits. The gradient passes straight
+    through the rounding.
 
     Parameters
     ----------
@@ -65,7 +65,8 @@ class FakeQuantize(_OfBits):
 
     Notes
     -----
-    A state_dict holds the bits, too: loaded into a layer of other bits, it changes them.
+    The state_dict contains the number of bits. Loading it into a layer with another number changes
+    that number.
     """
 
     theta: Tensor
@@ -89,18 +90,18 @@ class FakeQuantize(_OfBits):
 
 
 class FrozenCodes(_OfBits):
-    """Keeps the integer weights of a layer as they are; its thresholds are trained instead.
+    """Keeps the integer weights of a layer fixed, and makes its thresholds trainable.
 
-    What :func:`freeze_codes_` puts in the place of a :class:`FakeQuantize`. A weight is
-    W / theta_j, as there, but W is constant and the logarithm of theta_j a parameter. The forward
-    pass rounds theta_j to an integer; the gradient passes straight through.
+    :func:`freeze_codes_` replaces a :class:`FakeQuantize` by it. A weight is W / theta_j, as there,
+    but W is constant and the logarithm of theta_j is a parameter. The forward pass rounds theta_j
+    to an integer; the gradient passes straight through.
 
     Parameters
     ----------
     quantizer : FakeQuantize
-        The quantizer of the layer so far, with its bits and thresholds.
+        The layer's previous quantizer, with its bits and thresholds.
     weight : Tensor
-        The full-precision weights behind it.
+        The full-precision weights.
 
     Attributes
     ----------
@@ -137,7 +138,7 @@ class FrozenCodes(_OfBits):
 
 
 def _by_channel(values: Tensor, weight: Tensor) -> Tensor:
-    """Values of the output channels, shaped to meet their weights."""
+    """Values of the output channels, shaped for broadcasting with the weights."""
     return values.view(-1, *[1] * (weight.dim() - 1))
 
 
@@ -161,12 +162,12 @@ def weight_of_code(codes: Tensor, bits: int) -> Tensor:
 
 
 def calibrate_thresholds(weight: Tensor, bits: int) -> Tensor:
-    """Thresholds theta, one an output channel, with which the quantized weights fit best.
+    """Thresholds theta, one per output channel, with which the quantized weights fit best.
 
-    With 8 bits the largest weight of a channel gets the largest integer weight that leaves theta
-    an integer, theta = floor(127 / max |w|), so that theta itself has no rounding error. With 4
-    and 2 bits, where it pays to cut off a few large weights, theta is the one with the least
-    squared error among a few dozen from that value upwards.
+    With 8 bits, theta = floor(127 / max |w|): the largest weight of a channel gets the largest
+    integer weight, and theta is an integer, so that it has no rounding error. With 4 and 2 bits it
+    can be better to clip a few large weights. There, theta is the one with the least squared error
+    among a few dozen from that value upwards.
 
     Parameters
     ----------
@@ -209,7 +210,7 @@ def spiking_layers_of(model: nn.Module) -> list[Neurons]:
 
 
 def quantizer_of(layer: nn.Module) -> FakeQuantize | FrozenCodes | None:
-    """The quantizer that :func:`prepare_qat_` put on a layer's weight; None if there is none.
+    """The quantizer of a layer that :func:`prepare_qat_` prepared; None for other layers.
 
     Raises
     ------
@@ -238,7 +239,7 @@ def _names(modules: list[nn.Module]) -> str:
 
 
 def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
-    """Weights that are computed from others; layers whose rounded weights would lose their sum."""
+    """Raise an error for computed weights, and for layers whose sum rounding would change."""
     refuse_sisters(model, "a network for integers")
     for name, layer in model.named_modules():
         if isinstance(layer, ReferenceSpikes):
@@ -285,7 +286,7 @@ def _replace_quantizer(layer: nn.Module, old: nn.Module, new: nn.Module) -> None
 
 
 def full_precision(layer: nn.Module) -> Tensor:
-    """The weight behind the quantized one of a prepared layer."""
+    """The full-precision weight of a prepared layer."""
     weight = layer.parametrizations["weight"].original  # type: ignore[index,union-attr]
     assert isinstance(weight, Tensor)
     return weight
@@ -294,17 +295,16 @@ def full_precision(layer: nn.Module) -> Tensor:
 def prepare_qat_(model: Model, bits: int = 8) -> Model:
     """Prepare a network for quantization-aware training, in place.
 
-    From then on every :class:`~ttfs_fast.nn.SpikingLinear` and
-    :class:`~ttfs_fast.nn.SpikingConv2d`, and every layer with a horizon, computes with quantized
-    weights, and training changes the full-precision ones behind them. Calling it again with other
-    bits changes the bits; the paper steps them down from 32 over 8 and 4 to 2 while it trains.
-    Biases stay as they are: :func:`~ttfs_fast.quantization.convert` rounds them to multiples of
-    1 / theta.
+    Every :class:`~ttfs_fast.nn.SpikingLinear` and :class:`~ttfs_fast.nn.SpikingConv2d`, and every
+    layer with a horizon, then computes with quantized weights, and training changes the
+    full-precision weights. Another call with other bits changes the bits; the paper reduces them
+    from 32 to 8, 4 and 2 during training. Biases stay as they are:
+    :func:`~ttfs_fast.quantization.convert` rounds them to multiples of 1 / theta.
 
     Parameters
     ----------
     model : Module
-        Holds the spiking layers.
+        Contains the spiking layers.
     bits : {8, 4, 2}
         Bits of a weight.
 
@@ -321,8 +321,8 @@ def prepare_qat_(model: Model, bits: int = 8) -> Model:
 
     Notes
     -----
-    Zhou et al., AAAI 2021, section 4.2. Thresholds are fitted here and by
-    :func:`recalibrate_`, not at every step.
+    Zhou et al., AAAI 2021, section 4.2. Thresholds are calibrated here and by :func:`recalibrate_`,
+    not at every step.
     """
     check_bits(bits)
     _refuse_what_cannot_be_quantized(model)
@@ -342,9 +342,10 @@ def prepare_qat_(model: Model, bits: int = 8) -> Model:
 
 
 def recalibrate_(model: Model) -> Model:
-    """Fit the thresholds of a prepared network to its weights of now, in place.
+    """Recalibrate the thresholds of a prepared network for its current weights, in place.
 
-    Layers whose codes are frozen (:func:`freeze_codes_`) keep theirs, which are trained.
+    Layers with frozen codes (:func:`freeze_codes_`) keep their thresholds, because these are
+    trained.
     """
     for layer in spiking_layers_of(model):
         quantizer = _prepared(layer)
@@ -356,12 +357,12 @@ def recalibrate_(model: Model) -> Model:
 def freeze_codes_(model: Model) -> Model:
     """Freeze the weight codes of a prepared network in place; thresholds and biases stay trainable.
 
-    At the end of quantization-aware training weights still change codes at every step: a network
-    of few bits is a little different each time, and none of these is trained for long. With the
-    codes frozen, the thresholds theta, one an output channel, and the biases can be trained like
-    any other parameter. Thresholds are fitted a last time before. The new parameters are not in an
-    optimizer made earlier: make a new one of ``[p for p in model.parameters() if
-    p.requires_grad]``. :func:`prepare_qat_` unfreezes the codes.
+    At the end of quantization-aware training some weights still change codes at every step, so that
+    a network with few bits changes a little after each step. With frozen codes the thresholds
+    theta, one per output channel, and the biases are trained like any other parameter. The
+    thresholds are recalibrated once before. An earlier optimizer does not contain the new
+    parameters: make a new one with ``[p for p in model.parameters() if p.requires_grad]``.
+    :func:`prepare_qat_` unfreezes the codes.
 
     Parameters
     ----------
@@ -401,7 +402,7 @@ def dequantize_(model: Model, *, keep_quantized: bool = False) -> Model:
     model : Module
         A prepared network.
     keep_quantized : bool
-        Leave the quantized weights as the weights, instead of the full-precision ones.
+        Keep the quantized weights, instead of the full-precision ones.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Layers with a horizon in integers; docs/integer.md derives what is done here.
+"""Layers with a horizon in integers; docs/integer.md derives the method.
 
-The leads of a network with horizons are too short for spike codes. But a layer is homogeneous in
-them: leads that are longer by one factor, biases included, give outputs whose leads are. So every
-layer's leads are widened, to as much as codes resolve and early spikes allow.
+The leads of a network with horizons are too small for spike codes. But a layer is homogeneous in
+them: if all leads and biases are larger by a factor, so are the leads of the outputs. So the leads
+of every layer are widened until codes resolve them, but not so far that neurons spike early.
 """
 
 import copy
@@ -32,20 +32,20 @@ from ttfs_fast.quantization.fake import (
 from ttfs_fast.quantization.window import Window, integers
 
 HORIZON_CODE = {16: 49152, 8: 192}
-"""The code of every horizon. A last layer's outputs that are later need codes as well."""
+"""The code of every horizon. Later codes are for late outputs of the last layer."""
 SPREAD = {16: 0.01, 8: 0.1}
 """Root mean square of widened leads: hundreds of codes of 16 bits, twenty of 8."""
 MAX_THETA = 1 << 14
-"""Highest threshold: its product with a horizon stays within the kernels' 32 bits."""
+"""Largest threshold: its product with a horizon stays within the kernels' 32 bits."""
 MAX_BIAS = 1 << 15
-"""Biases are kept below this, so that the kernels' 32 bits hold long groups of events."""
+"""Bound on biases, so that long groups of events stay within the kernels' 32 bits."""
 SAME = 1e-5
-"""Largest relative difference of horizons, and of sums of weights, that rounding explains."""
+"""Largest relative difference of horizons, and of sums of weights, that counts as rounding."""
 
 
 @dataclass(frozen=True)
 class HorizonStep:
-    """A layer of neurons behind its `ReferenceSpikes`.
+    """A layer of neurons with the `ReferenceSpikes` before it.
 
     Attributes
     ----------
@@ -129,16 +129,16 @@ def _step(number: int, layer: Any, reference: Any) -> HorizonStep:
 
 @dataclass(frozen=True)
 class Leads:
-    """What the leads of a network are on some images.
+    """Leads of a network, measured on some images.
 
     Attributes
     ----------
     sizes : list of float
-        Root mean square of those of the input's spikes, of the spikes of every layer of neurons,
-        and of all outputs of the last.
+        Root mean square over the spikes of the input, over the spikes of every layer of neurons,
+        and over all outputs of the last.
     means : list of Tensor
-        Mean over the images of what each layer of neurons sees, padding included, the reference
-        not; shape (1, channels, rows, columns) or (1, features), float64.
+        Mean over the images of the inputs of each layer of neurons, with padding and without the
+        reference; shape (1, channels, rows, columns) or (1, features), float64.
     """
 
     sizes: list[float]
@@ -146,7 +146,7 @@ class Leads:
 
 
 def measure_leads(steps: list[HorizonStep], model: nn.Module, values: Tensor) -> Leads:
-    """Run a network and look at its leads; `values` are spike values of images."""
+    """Run a network and measure its leads; `values` are spike values of images."""
     sizes = [_size(1 - values.double() / steps[0].horizon)]
     means: list[Tensor] = []
 
@@ -172,7 +172,7 @@ def _size(leads: Tensor) -> float:
 
 
 def widened(leads: Leads, time_bits: int, widening: float | Sequence[float] | None) -> list[float]:
-    """A factor for the leads of the inputs, and of the outputs of every layer."""
+    """Widening factors for the leads of the input, and of the outputs of every layer."""
     if widening is None:
         return [SPREAD[time_bits] / size if size > 0 else 1.0 for size in leads.sizes]
     layers = len(leads.means)
@@ -213,12 +213,12 @@ def widened_encoders(
 
 @dataclass(frozen=True)
 class TrainedCodes:
-    """The weights of a layer in the codes that training gave them.
+    """The weights of a layer as codes chosen by quantization-aware training.
 
     Attributes
     ----------
     codes : Tensor
-        Signed codes, of the shape of the layer's weights, the reference not counted.
+        Signed codes, of the shape of the layer's weights without the reference.
     bits : int
         Bits of a code.
     """
@@ -227,7 +227,7 @@ class TrainedCodes:
     bits: int
 
     def thresholds(self, weight: Tensor) -> Tensor:
-        """The real thresholds with which the codes are these weights; shape (outputs,)."""
+        """The real thresholds with which the codes represent these weights; shape (outputs,)."""
         integer = weight_of_code(self.codes.double(), self.bits).flatten(1)
         flat = weight.flatten(1)
         return (integer * integer).sum(1) / (integer * flat).sum(1).clamp(min=1e-30)
@@ -273,13 +273,13 @@ def add_horizon_layer(
 ) -> None:
     """Append a layer.
 
-    `widening` is that of the leads of its inputs and of its outputs; `mean` the mean on the images
-    of the leads that it sees in the float network; `trained` the codes of its weights, if training
-    has chosen them.
+    `widening` has the factors for its inputs and its outputs. `mean` is the mean over the images of
+    its input leads in the float network. `trained` are the codes of its weights, if training has
+    chosen them.
     """
     layer, m, horizon = step.layer, step.weight_sum, HORIZON_CODE[network.time_bits]
     before, behind = widening
-    # Without the reference: the slope is what it makes.
+    # Without the reference, whose effect is the slope.
     weight = layer.weight.detach().double()[:, :-1] * (behind / before)
     limit = max(1, MAX_THETA // math.ceil(m - 1))
     sizes = (-1, *[1] * (weight.dim() - 1))
@@ -289,25 +289,25 @@ def add_horizon_layer(
     else:
         theta = trained.thresholds(weight)
         slope = ((m - 1) * theta.clamp(max=limit)).round().clamp(min=1)
-    # The weights' scale is that of the slope, which has no rounding error of its own then.
+    # The scale of the weights follows from the rounded slope, so the slope has no rounding error.
     scale = slope / (m - 1)
     codes = weight_codes(weight * scale.view(sizes), bits)
     if trained is not None:
-        # Rounding the slope must not move codes; where it is at its limit, the codes are others.
+        # Rounding the slope must not change codes; they change only if the slope is at its limit.
         codes = torch.where((theta <= limit).view(sizes), trained.codes.double(), codes)
     theta = scale.round().clamp(min=1)
     ratio = round((m - 1) / m * 2**16)
-    # What F must be at the horizon, less the weights' part, for a spike at the output horizon.
+    # F at the horizon, without the weights' part, for a spike at the output horizon.
     needed = theta * horizon - slope * (horizon * 2**16 / ratio - horizon)
     if layer.bias is not None:
         lead = behind * (1 - 1 / step.horizon)
         needed = needed + scale * horizon * lead * layer.bias.detach().double()
-    # Leads are positive: rounded weights shift a neuron's mean by far more than they blur it.
+    # Leads are positive, so rounding shifts a neuron's mean far more than it adds noise.
     rounded = weight_of_code(codes, bits)
     is_so = _mean_sum(step, rounded, _seen(network, step, images))
     should_be = _mean_sum(step, weight, before * mean) * scale
     needed = needed - (is_so - should_be) * horizon
-    # The nearer the horizon a bias spikes, the finer are its steps.
+    # The closer to the horizon a bias spikes, the finer its steps.
     early = math.ceil(max(1.0, float(needed.abs().max()) / MAX_BIAS))
     if early >= horizon:
         raise ValueError(
@@ -344,7 +344,7 @@ def add_horizon_layer(
 
 
 def _seen(network: _core.IntegerNetwork, step: HorizonStep, images: NDArray[np.uint8]) -> Tensor:
-    """Mean over the images of the leads that the next layer of an integer network sees."""
+    """Mean over the images of the input leads of the next layer of an integer network."""
     if network.layer_count > 0:
         codes = network.run_pixels(images, False, torch.get_num_threads())[0]
     else:

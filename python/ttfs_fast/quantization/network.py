@@ -1,4 +1,4 @@
-"""Integer networks: numpy in, numpy out, and no torch."""
+"""Integer networks: numpy arrays in and out, without torch."""
 
 import os
 import re
@@ -15,13 +15,13 @@ from ttfs_fast._native import _core
 
 MAGIC = b"TTFSINT\n"
 MOST_THREADS = 1 << 16
-"""More are never started: a layer has fewer pieces of work."""
+"""The largest number of threads: a layer has fewer work items."""
 Codes = NDArray[np.uint16]
 
 
 @dataclass(frozen=True, eq=False)
 class LayerInfo:
-    """One layer of an integer network, as docs/integer.md names its parts.
+    """One layer of an integer network; docs/integer.md defines the terms.
 
     Attributes
     ----------
@@ -39,15 +39,15 @@ class LayerInfo:
     latest : int
         Spikes with a later output code are treated as no spike.
     bias_code : int
-        When the bias joins.
+        Spike code of the bias input.
     theta : int32 array, shape (channels,)
         Threshold of every output channel.
     bias : int32 array, shape (channels,), or None
         Bias weight of every output channel.
     reference_code : int
-        The horizon of the inputs, when all that have not spiked do; 0 for a layer without one.
+        The horizon of the inputs, at which all inputs spike that have not yet; 0 without a horizon.
     slope : int32 array, shape (channels,), or None
-        Slope of every output channel's membrane from the horizon on.
+        Slope of every output channel's membrane after the horizon.
     """
 
     kind: str
@@ -70,9 +70,9 @@ class LayerInfo:
 class IntegerNetwork:
     """A spiking network in integers, from pixels to class.
 
-    :func:`ttfs_fast.quantization.convert` makes one of a trained network and :func:`load` reads one
-    from a file. Calling it gives the same codes, bit for bit, on every machine, for every number
-    of threads and every instruction set.
+    :func:`ttfs_fast.quantization.convert` makes one from a trained network and :func:`load` reads
+    one from a file. Calling it gives the same codes, bit for bit, on every machine, for every
+    number of threads and every instruction set.
 
     Parameters
     ----------
@@ -95,15 +95,16 @@ class IntegerNetwork:
         Parameters
         ----------
         images : uint8 or uint16 array, shape (N, C, H, W)
-            Pixels as uint8, of ``input_size``, which the network encodes, or spike codes as uint16,
-            of ``code_size``: 1 to ``silent - 1``, and ``silent``.
+            Pixels as uint8, of ``input_size``, which the network encodes; or spike codes as uint16,
+            of ``code_size``, from 1 to ``silent``.
         threads : int, optional
-            Threads to use; by default those that this process may run on, or OMP_NUM_THREADS.
+            Number of threads; by default OMP_NUM_THREADS, or one per processor of this process.
 
         Returns
         -------
         codes : uint16 array, shape (N, classes), or (N, C, H, W) if the output has rows
-            The earliest output is the class; ``silent`` is an output that does not spike.
+            The output with the least code is the class; ``silent`` means that an output does not
+            spike.
 
         Raises
         ------
@@ -119,7 +120,7 @@ class IntegerNetwork:
     def layers(
         self, images: NDArray[np.uint8] | Codes, *, threads: int | None = None
     ) -> list[Codes]:
-        """Spike codes of every layer, each (N, C, H, W); otherwise as calling the network."""
+        """Spike codes of every layer, each (N, C, H, W). Otherwise as a call."""
         return self._run(images, True, threads)
 
     def classify(
@@ -140,7 +141,7 @@ class IntegerNetwork:
         if self.output_size[1:] != (1, 1):
             raise ValueError(
                 f"the network's output has size {self.output_size}; to classify, it must be one "
-                "value a class"
+                "value per class"
             )
         return first_spikes(self(images, threads=threads), self.silent)
 
@@ -156,7 +157,7 @@ class IntegerNetwork:
         return np.concatenate([encoder[images] for encoder in self.encoders], axis=-3)
 
     def reference(self, layer: int, codes: Codes) -> Codes:
-        """One layer by the plain reference, slowly: (N, C, H, W) codes in, and so out."""
+        """One layer by the slow reference: (N, C, H, W) codes in and out."""
         return self._core.reference(layer, np.ascontiguousarray(codes))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -176,8 +177,8 @@ class IntegerNetwork:
         Raises
         ------
         ValueError
-            If it is cut short, was altered, or is of another version; nothing is believed before
-            its checksum.
+            If it is truncated, was altered, or is of another version. The checksum is checked
+            first.
         """
         try:
             return cls(_core.IntegerNetwork.parse(content))
@@ -185,7 +186,7 @@ class IntegerNetwork:
             raise ValueError(str(error)) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickle and copy keep: the content of the file in place of the core's network."""
+        """State for pickle and copy: the content of the file in place of the core's network."""
         return self.__dict__ | {"_core": self.to_bytes()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -198,12 +199,12 @@ class IntegerNetwork:
 
     @property
     def silent(self) -> int:
-        """The code that says "no spike": the largest."""
+        """The code for "no spike": the largest code."""
         return self._core.silent
 
     @property
     def time_scale(self) -> float:
-        """Spike value exp(t) that one step of an input code stands for."""
+        """Spike value exp(t) of one step of an input code."""
         return self._core.unit
 
     @property
@@ -223,7 +224,7 @@ class IntegerNetwork:
 
     @property
     def code_size(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of its spike codes: channels for each of the encoders."""
+        """Channels, rows and columns of its spike codes, with the channels of all encoders."""
         return self._core.input_size
 
     @property
@@ -242,12 +243,12 @@ class IntegerNetwork:
         return tuple(self._core.classes) or None
 
     def set_classes(self, names: Sequence[str] | None) -> None:
-        """Name the classes, in place: a file that is saved from then on holds the names.
+        """Set the names of the classes, in place; files that are saved afterwards contain them.
 
         Parameters
         ----------
         names : sequence of str or None
-            A name for each channel of the output, in their order; None takes the names away.
+            A name for each channel of the output, in their order; None removes the names.
 
         Raises
         ------
@@ -264,7 +265,7 @@ class IntegerNetwork:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that the weights take in memory."""
+        """Memory of the weights, in bytes."""
         return self._core.weight_bytes
 
     def layer_infos(self) -> list[LayerInfo]:
@@ -322,7 +323,7 @@ def load(path: str | os.PathLike[str]) -> IntegerNetwork:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is cut short, was altered, is of another version, or is no integer network;
+        If the file is truncated, was altered, is of another version, or is not an integer network;
         the message says which.
     """
     path = os.fspath(path)
@@ -337,7 +338,7 @@ def load(path: str | os.PathLike[str]) -> IntegerNetwork:
 
 
 def is_integer_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as an integer network does."""
+    """Whether a file begins like an integer network."""
     try:
         with open(path, "rb") as file:
             return file.read(len(MAGIC)) == MAGIC
@@ -353,7 +354,7 @@ def first_spikes(codes: Codes, silent: int) -> NDArray[np.int32]:
 
 
 def default_threads(threads: int | None) -> int:
-    """The number asked for, or as many as OMP_NUM_THREADS or the processors of this process.
+    """The given number of threads, or OMP_NUM_THREADS, or the processors of this process.
 
     OMP_NUM_THREADS may be a list, a number for each level of nested parallel regions; there is one
     level here. As in OpenMP, an invalid value counts as not set.

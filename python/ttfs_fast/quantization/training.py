@@ -47,7 +47,7 @@ from ttfs_fast.training.run_folder import RunFolder
 from ttfs_fast.training.step import StepTotals, TrainingStep
 
 CALIBRATION_IMAGES = 500
-"""Training images on which the units of the spike codes are found."""
+"""Training images on which the time scales of the spike codes are calibrated."""
 
 
 def quantize(
@@ -59,18 +59,18 @@ def quantize(
     callback: Callback | None = None,
     data: OwnData | None = None,
 ) -> dict[int, IntegerNetwork]:
-    """Retrain a network with quantized weights, stepping the bits down, and convert it.
+    """Retrain a network with fewer and fewer bits, and convert it after each stage.
 
     The folder receives the settings, a checkpoint per epoch, and after each stage an
-    integer network, ``model-8bit.ttfs`` and so on. A step whose gradient is not finite is
-    left out; the epoch's line and the checkpoint's ``state.json`` count them. A run that was
-    stopped continues from its newest checkpoint with ``resume=True`` and ends with the same bits.
+    integer network, ``model-8bit.ttfs`` and so on. Steps whose gradient is not finite are skipped;
+    the epoch's line and the checkpoint's ``state.json`` count them. A run that was stopped
+    continues from its newest checkpoint with ``resume=True`` and ends with the same bits.
 
     Parameters
     ----------
     model : Module
-        A trained network that :func:`~ttfs_fast.quantization.convert` can convert; it is left as
-        it is.
+        A trained network that :func:`~ttfs_fast.quantization.convert` can convert; it is not
+        changed.
     config : QuantizeConfig
         The settings.
     out_dir : str or Path
@@ -96,13 +96,13 @@ def quantize(
     BlockingIOError
         If another process works in ``out_dir``.
     ValueError
-        If the run to resume had other settings or other images, if the network was converted from
-        a ReLU network, or if it sees images otherwise than ``config.training`` says.
+        If the run to resume had other settings or other images, if the network was converted from a
+        ReLU network, or if its encoding differs from that of ``config.training``.
 
     Notes
     -----
     Zhou et al., AAAI 2021, section 4.2: the forward pass uses the quantized weights, the gradient
-    goes to the full-precision ones, and the bits fall from 32 over 8 and 4 to 2.
+    is applied to the full-precision ones, and the bits are reduced from 32 to 8, 4 and 2.
     """
     refuse_converted(model, "be retrained with few bits: an integer network takes pixels")
     check_chain(model)
@@ -125,7 +125,7 @@ def quantize(
 
 
 def _check_encoding(model: nn.Module, config: QuantizeConfig) -> None:
-    """Refuse to retrain a network on other spikes than it was trained on."""
+    """Raise an error if the settings have another encoding than the network was trained with."""
     own, said = getattr(model, "encoding", None), config.training.encoding
     if own is not None and own != said:
         raise ValueError(
@@ -135,7 +135,7 @@ def _check_encoding(model: nn.Module, config: QuantizeConfig) -> None:
 
 
 def _check_settings(config: QuantizeConfig, run: Path, *, resume: bool) -> None:
-    """Refuse a folder that holds a run, or to resume, one that holds a run of other settings."""
+    """Raise an error if the folder contains a run; when resuming, if its settings differ."""
     saved = RunFolder(run).qat_config
     if not resume and (saved.exists() or RunFolder(run).checkpoints()):
         raise FileExistsError(
@@ -146,7 +146,7 @@ def _check_settings(config: QuantizeConfig, run: Path, *, resume: bool) -> None:
 
 
 def _check_same(config: QuantizeConfig, text: str, problem: str, other: str) -> None:
-    """Refuse settings that would not give the result of those in ``text``."""
+    """Raise an error if the settings would not give the result of those in ``text``."""
     try:
         others = ", ".join(config.differences(QuantizeConfig.from_json(text)))
     except ValueError as error:
@@ -241,7 +241,7 @@ class _Run:
         return networks
 
     def _enter(self, stage: Stage) -> None:
-        """Give the networks the parameters of a stage."""
+        """Prepare the networks for a stage."""
         for model in (self.model, self.network):
             prepare_qat_(model, stage.bits)
             if stage.frozen:
@@ -256,7 +256,7 @@ class _Run:
         )
 
     def _begin(self, stage: Stage) -> None:
-        """Start a stage from what the one before it gave."""
+        """Start a stage from the result of the one before."""
         if self.averaged is not None:
             self.model.load_state_dict(self.averaged.module.state_dict())
             self.averaged.n_averaged.zero_()

@@ -1,4 +1,4 @@
-"""What the layers of an integer network share, whether they have a horizon or not."""
+"""Code that integer layers with and without a horizon share."""
 
 import math
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Window:
-    """What a neuron sees of its layer's input.
+    """The receptive field of a neuron within its layer's input.
 
-    A fully connected layer is a convolution whose kernel covers its input: flattened, its weights
-    are in this order.
+    A fully connected layer is a convolution whose kernel covers its input; its flattened weights
+    have this order.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ def window_of(
     ----------
     layer : SpikingConv2d or SpikingLinear
     size : tuple of int
-        Channels, rows and columns of what is before it.
+        Channels, rows and columns of its input.
     padding
         Of a convolution; its own, or that of its `ReferenceSpikes`.
     reference : int

@@ -274,6 +274,6 @@ def _check_output(
     found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if found != (1, classes):
         raise ValueError(
-            f"{config.model} gives {found} for an image; it must give one spike value a class, "
+            f"{config.model} gives {found} for an image; it must give one spike value per class, "
             f"(1, {classes})"
         )

@@ -28,7 +28,7 @@ class StepLoss:
     data : Tensor
         What depends on the images: a scalar that adds up over pieces and processes.
     costs : Tensor, optional
-        What depends on the weights alone, with its coefficients: it counts once a batch.
+        What depends on the weights alone, with its coefficients: it counts once per batch.
     weight_sum, l2 : Tensor, optional
         The costs of equation (5) without their coefficients, for the log.
     """

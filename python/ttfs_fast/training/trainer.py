@@ -84,7 +84,7 @@ class TrainResult:
     evaluation : EvaluationResult
         The final network on the test images.
     records : list of EpochRecord
-        The log, one record an epoch.
+        The log, one record per epoch.
     weights_path, log_path : Path
         The exported weights and the CSV log.
     """
