@@ -8,7 +8,7 @@ from types import ModuleType
 
 
 def require(module_name: str, extra: str) -> ModuleType:
-    """Import an optional package, or say which extra brings it.
+    """Import an optional package; if it is missing, the error names the extra that installs it.
 
     Parameters
     ----------

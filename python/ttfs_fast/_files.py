@@ -1,4 +1,4 @@
-"""Writes that a crash, a full disk or a power cut leaves either undone or complete."""
+"""Atomic writes: after a crash, a full disk or a power cut a write is complete or has no effect."""
 
 import fcntl
 import os

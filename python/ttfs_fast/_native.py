@@ -1,7 +1,7 @@
-"""The compiled core for those who come before torch, or without it.
+"""Imports the compiled core before torch, or without it.
 
-It needs an OpenMP runtime. The system's serves, and torch then shares it; where the system has
-none, torch's own has to be there first.
+It needs an OpenMP runtime. If the system has one, the core and torch share it. Otherwise torch's
+own must be loaded first.
 """
 
 try:

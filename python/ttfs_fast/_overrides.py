@@ -1,4 +1,4 @@
-"""Functions that stand-ins for tensors can take over, as they can torch's own functions."""
+"""Functions that objects with ``__torch_function__`` can override, like torch's own functions."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Tables: values with the columns that say how people read them, for terminals and pages."""
+"""Tables: values with columns that format them, for terminals and pages."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

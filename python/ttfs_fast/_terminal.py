@@ -1,4 +1,4 @@
-"""Text about a computation, shown so that nothing about showing it ends the computation."""
+"""Terminal output that never ends a computation when it fails."""
 
 import codecs
 import sys

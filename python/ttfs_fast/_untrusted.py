@@ -1,4 +1,4 @@
-"""Files that anybody may have written, as values or a ValueError.
+"""Readers for untrusted files: they return values or raise ValueError.
 
 The libraries behind these formats raise errors of many kinds, some of which they do not even
 export, and all of them mean that the file is damaged.

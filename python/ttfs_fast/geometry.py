@@ -1,4 +1,4 @@
-"""Sizes of convolutions and pools: outputs along an axis, and the taps that lie inside."""
+"""Sizes of convolutions and pools: outputs along an axis, and taps inside the input."""
 
 import math
 from collections.abc import Sequence

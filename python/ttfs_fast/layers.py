@@ -1,4 +1,4 @@
-"""Watching the spiking layers of a network while it runs."""
+"""Finds the spiking layers of a network, and observes them as it runs."""
 
 import math
 from collections import Counter
@@ -14,11 +14,11 @@ from ttfs_fast.nn import SpikingConv2d, SpikingLinear, refuse_sisters
 
 Layer = SpikingLinear | SpikingConv2d
 Neurons = Layer | HorizonLinear | HorizonConv2d
-"""The modules that hold neurons, those with a horizon before they are folded, too."""
+"""The modules with neurons, including layers with a horizon in their training form."""
 
 
 def spiking_layers(model: nn.Module, *, any_neuron: bool = False) -> dict[str, Layer]:
-    """The layers of a network that hold neurons, by name, in the order of the modules.
+    """The layers of a network that have neurons, by name, in the order of the modules.
 
     Pooling layers have no neurons: they pass spikes on. A layer that is used at two places is
     listed once, by the first name.
@@ -27,7 +27,7 @@ def spiking_layers(model: nn.Module, *, any_neuron: bool = False) -> dict[str, L
     ----------
     model : Module
     any_neuron : bool
-        Whether layers on spike times are wanted, too. Without, they are refused.
+        Whether to accept layers on spike times. By default they raise an error.
 
     Raises
     ------
@@ -75,9 +75,9 @@ def find_neurons(model: nn.Module, *, required: bool = False) -> dict[str, Neuro
 
 
 def layer_places(model: nn.Module) -> dict[str, Layer]:
-    """Every place of a network that holds a spiking layer, by name, in the order of the modules.
+    """Every place of a network with a spiking layer, by name, in the order of the modules.
 
-    Unlike :func:`spiking_layers` it names a layer that stands at two places twice.
+    Unlike :func:`spiking_layers` it names a layer at two places twice.
     """
     return {n: m for n, m in neuron_places(model).items() if isinstance(m, Layer)}
 
@@ -188,7 +188,7 @@ class SpikeCounter:
 
 
 class ForcedSpikeCounter:
-    """Counts the spikes that a network with horizons forces: a late neuron spikes at its horizon.
+    """Counts forced spikes of a network with horizons: late neurons that spike at their horizon.
 
     `SpikeCounter` leaves them out. They are the silent inputs of every
     :class:`~ttfs_fast.horizon.ReferenceSpikes`, behind the pool of the layer before where there is

@@ -1,4 +1,4 @@
-"""The operators as torch sees them.
+"""Registration of the operators in torch.
 
 For each operator, side by side: the allocation of its results and the call into the core, its fake
 version (shapes and strides only, for torch.compile and torch.export), its backward, and its rules
@@ -40,7 +40,7 @@ def _start(neuron: str) -> tuple[float, ...]:
 Walk = tuple[Size, Size, Size, int]
 """Stride, padding, dilation and groups."""
 ONE_FIELD: Walk = ((1, 1), (0, 0), (1, 1), 1)
-"""The walk of a fully connected layer: a convolution with one receptive field."""
+"""The geometry of a fully connected layer: a convolution with one receptive field."""
 Grads = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 

@@ -1,4 +1,4 @@
-"""The operators in plain torch: slow, obvious, differentiable by torch itself.
+"""The operators in plain torch: slow, simple, differentiable by torch itself.
 
 Everything here follows equations (3) and (4) of Zhou et al., "Temporal-Coded Deep Spiking Neural
 Network with Easy Training and Robust Performance" (AAAI 2021), by sorting each receptive field,
@@ -17,7 +17,7 @@ from torch import Tensor
 from ttfs_fast.neurons import NEURONS, Neuron
 
 MAX_ELEMENTS = 2**24
-"""Most synapses (rows x inputs x outputs) that one chunk holds at a time."""
+"""Most synapses (rows x inputs x outputs) of one chunk."""
 
 
 def spiking_linear(
@@ -105,7 +105,7 @@ def first_crossing(
     threshold: float = 0.0,
     latest: float = math.inf,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes of a family of neurons that one sweep computes: this package's and its sisters.
+    """Spikes of a family of neurons: this package's default neuron and its sister neurons.
 
     Neuron j spikes at the first zero from below of the piecewise linear function ::
 
@@ -131,8 +131,8 @@ def first_crossing(
     weight : Tensor
         Shape (outputs, inputs).
     slope, threshold : float
-        What F is before any input: finite, and below 0 there. With a slope of 0 or more the
-        threshold is above 0; with one below 0 it is 0 and every input above 0.
+        They define F before any input; finite. With a slope of 0 or more the threshold must be
+        above 0. With a slope below 0 it must be 0, and every input above 0.
     latest : float
         The horizon: spikes later than this are treated as no spike (inf).
 
@@ -369,7 +369,7 @@ def pad_input(
     dilation: Sequence[int],
     output_size: Sequence[int],
 ) -> Tensor:
-    """Silence around the image, exactly as far as the receptive fields of the output reach."""
+    """Silent padding of the image, exactly as far as the receptive fields of the output extend."""
     after = [
         (out - 1) * s + d * (k - 1) + 1 - p - n
         for out, s, d, k, p, n in zip(

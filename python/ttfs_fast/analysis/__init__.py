@@ -1,10 +1,10 @@
-"""What a network does: accuracy, spikes, latency, energy, faults, and pictures of them.
+"""Analyses of a network: accuracy, spikes, latency, energy, faults, and pictures of them.
 
 `evaluate` measures accuracy, spikes per neuron, spike times and energy of any network of spiking
-layers; `spike_timing` measures when it decides, `decide`
-says what on single images; `diagnose` prints spike statistics per layer and
-flags the first layer with a problem; `count_operations` counts what hardware would do, and energy
-models turn that into joules; `check_limits` says whether a network fits a chip. Disturbances are in
+layers; `spike_timing` measures when it decides, `decide` returns its decisions on single images;
+`diagnose` prints spike statistics per layer and flags the first layer with a problem;
+`count_operations` counts the operations of hardware, and energy models convert them to joules;
+`check_limits` checks whether a network fits a chip. Disturbances are in
 :mod:`ttfs_fast.analysis.robustness`, pictures in :mod:`ttfs_fast.analysis.plotting`.
 """
 

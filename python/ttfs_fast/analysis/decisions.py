@@ -1,4 +1,4 @@
-"""What a network decides about single images: class, time, and the runner-up."""
+"""Decisions of a network on single images: class, time and runner-up."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -59,12 +59,12 @@ def decide(
     encoding: Encoding | None = None,
     batch_size: int = 200,
 ) -> Decisions:
-    """Run a network on images, and say what it decides, when, and what came second.
+    """Run a network on images and return its decisions: class, time and runner-up.
 
     Parameters
     ----------
     model : Module
-        Maps spike values (N, C, H, W) to those of one output a class, (N, classes).
+        Maps spike values (N, C, H, W) to those of one output per class, (N, classes).
     images : uint8 array, shape (N, C, H, W)
         Pixels.
     encoding : Encoding, optional

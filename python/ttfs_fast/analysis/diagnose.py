@@ -1,4 +1,4 @@
-"""What happens in each layer of a network: which spikes, how spread, and what gradient arrives."""
+"""Spike statistics of each layer of a network: spikes, their spread, and gradients."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -24,13 +24,13 @@ FEWEST_FIRING = 0.05
 """A layer in which a smaller fraction of neurons spikes is called nearly silent."""
 
 SMALL_SLOPE = 0.05
-"""D below which a gradient, which holds 1 / D, is called steep."""
+"""D below which a gradient, which is proportional to 1 / D, is called steep."""
 
 MOST_STEEP = 0.05
 """A layer in which a larger fraction of spikes has a small D is called unstable."""
 
 LEAST_SPREAD = 1e-5
-"""Spread of spike times, in units of tau, that float32's rounding begins to drown."""
+"""Spread of spike times, in units of tau, below which float32's rounding matters."""
 
 STEEPEST_GRADIENT = 10.0
 """The paper's limit of a weight gradient's norm over its rows."""
@@ -58,19 +58,19 @@ class LayerDiagnosis:
     time : float
         Mean spike time, in units of tau.
     shift : float
-        Deviation over the images of the layer's mean spike time. All neurons share it: it says
-        little about the image but how bright it is, and passes every layer unchanged.
+        Standard deviation over the images of the layer's mean spike time. All neurons share it. It
+        depends mainly on the brightness of the image, and passes every layer unchanged.
     spread_over_images : float
-        Deviation over the images of a neuron's spike time against the layer's mean for that image,
-        mean over the neurons: what the layer tells about the image.
+        Standard deviation over the images of a neuron's spike time relative to the layer's mean for
+        that image, mean over the neurons: the information of the layer about the image.
     spread_over_neurons : float
         Deviation of spike times over the neurons of an image, mean over the images.
     causal : float
-        Inputs that spike before the neuron does, its causal set; mean over neurons that spike.
+        Number of inputs that spike before the neuron, its causal set; mean over neurons that spike.
     causal_fraction : float
         The same as a fraction of the inputs of its receptive field that spike at all.
     slope_median, slope_least : float
-        D, the sum of the causal set's weights less one; median and least over neurons that spike.
+        D, the sum of the causal set's weights minus 1; median and least over neurons that spike.
     steep : float
         Share of the spikes with D below 0.05.
     weight_gradient : float
@@ -79,10 +79,10 @@ class LayerDiagnosis:
     time_gradient : float
         Norm of the loss's gradient by the spike times of the layer, over all images.
     delivered, causal_operations : float
-        Synaptic operations an image, exactly: all that spikes deliver, and those before a neuron's
-        own spike; see :mod:`ttfs_fast.analysis.operations`.
+        Synaptic operations per image, exact counts: all that spikes deliver, and those before a
+        neuron's own spike; see :mod:`ttfs_fast.analysis.operations`.
     issues : tuple of str
-        What is wrong with it, "symptom: remedy"; empty if nothing is.
+        Its problems, as "symptom: remedy"; empty without a problem.
     """
 
     name: str
@@ -125,9 +125,9 @@ class Diagnosis:
 
     @property
     def first_problem(self) -> LayerDiagnosis | None:
-        """The first layer, from the input on, that something is wrong with; None if all is well.
+        """The first layer with a problem, counted from the input; None if there is no problem.
 
-        What is wrong further on often follows from it.
+        Problems in later layers are often consequences of the first.
         """
         return next((layer for layer in self.layers if layer.issues), None)
 
@@ -241,9 +241,9 @@ def diagnose(
     scale: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Diagnosis:
-    """Run a batch forward and backward and say what happens in each layer.
+    """Run a batch forward and backward and return spike statistics of each layer.
 
-    The model's parameters and their gradients are left as they are.
+    The model's parameters and their gradients are not changed.
 
     Parameters
     ----------
@@ -254,14 +254,13 @@ def diagnose(
     scale : float
         Factor on the spike times in the loss, as in training.
     generator : torch.Generator, optional
-        Chooses the receptive fields that causal sets and D are counted on; by default always the
-        same.
+        Chooses the receptive fields for causal sets and D; by default always the same.
 
     Returns
     -------
     Diagnosis
-        Its ``first_problem`` is the first layer that something is wrong with; print it for a table,
-        ``plot()`` draws it.
+        Its ``first_problem`` is the first layer with a problem; print it for a table, ``plot()``
+        draws it.
 
     Raises
     ------
@@ -364,10 +363,10 @@ def _measure(
 
 
 def _with_issues(rows: list[LayerDiagnosis]) -> tuple[LayerDiagnosis, ...]:
-    """The layers with what is wrong with each."""
+    """The layers, each with its problems."""
     gradients = [row.time_gradient for row in rows]
     weakest = min(gradients) < WEAKEST_GRADIENT * max(gradients)
-    # The gradient comes from the output: the layer in which it loses most is to blame.
+    # The gradient comes from the output: the problem is in the layer where it shrinks most.
     lost = [before / after if after > 0 else math.inf for before, after in pairwise(gradients)]
     culprit = lost.index(min(lost)) + 1 if weakest and lost else -1
     judged = []
@@ -452,7 +451,7 @@ def _causal_sets(
 def _receptive_fields(
     layer: SpikingConv2d, inputs: Tensor, z: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Some receptive fields, (fields, inputs), and what their neurons do, (fields, outputs)."""
+    """Some receptive fields, (fields, inputs), and the neurons' outputs, (fields, outputs)."""
     batch = inputs if inputs.dim() == 4 else inputs[None]
     outs = z if z.dim() == 4 else z[None]
     pads: list[int] = []

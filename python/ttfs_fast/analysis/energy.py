@@ -1,4 +1,4 @@
-"""Energy models: joules of what is counted, as a small table that the user can replace."""
+"""Energy models: joules per counted operation, as a small table that the user can replace."""
 
 import math
 import tomllib
@@ -21,7 +21,7 @@ class EnergyModel:
     source : str
         Where the figures come from.
     per_spike, per_synaptic_operation, per_neuron_update, per_byte : float
-        Joules; 0 for what costs nothing or is not known.
+        Joules; 0 for no cost, or an unknown one.
     operations : {"causal", "delivered"}
         Which synaptic operations the hardware carries out: those before a neuron's own spike, or
         all that are delivered to it.

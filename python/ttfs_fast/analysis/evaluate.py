@@ -21,7 +21,7 @@ JOULE_PER_SPIKE = 10e-12
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What a network does on a data set.
+    """Results of a network on a data set.
 
     Attributes
     ----------
@@ -72,17 +72,17 @@ class EvaluationResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that are classified correctly."""
+        """Fraction of the images that are classified correctly."""
         return self.correct / self.images
 
     @property
     def silent_fraction(self) -> float:
-        """Share of the images without an output spike."""
+        """Fraction of the images without an output spike."""
         return self.silent_images / self.images
 
     @property
     def energy_by_weights(self) -> float:
-        """Joules an image, as the paper counts: weights x spikes per neuron x 10 pJ."""
+        """Joules per image, counted as in the paper: weights x spikes per neuron x 10 pJ."""
         return self.weights * self.spikes_per_neuron * JOULE_PER_SPIKE
 
     @property
@@ -115,7 +115,7 @@ class EvaluationResult:
 
 
 class Tally:
-    """What any network answers on a data set, counted batch by batch.
+    """Answers of a network on a data set, counted batch by batch.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Horizons that leave a network the fraction of its spikes that is wanted.
+"""Horizons that leave a given fraction of a network's spikes.
 
-A neuron that spikes late says little: most of what its successors do is settled before, and of the
-four under a pooling window only the first counts. With a horizon t_max for each layer, such neurons
-stay silent, which saves their energy, and no later layer waits for them.
+A neuron that spikes late has little effect: most of its successors have spiked before, and in a
+pooling window only the first spike counts. With a horizon t_max for each layer, late neurons stay
+silent, which saves their energy, and no later layer waits for them.
 """
 
 from collections.abc import Sequence
@@ -42,8 +42,8 @@ def set_horizons_(model: nn.Module, horizons: Sequence[float]) -> None:
 def find_horizons(model: nn.Module, values: Tensor, fraction: float) -> list[float]:
     """Horizons with which a fraction of the neurons of each layer spikes.
 
-    Layer by layer, on what the layers before it still let through. The last layer, whose first
-    spike is the answer, keeps its own.
+    Horizons are found layer by layer, on the remaining spikes of the layers before. The last layer,
+    whose first spike is the answer, keeps its own.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""When the neurons of a network spike, and how early its decision falls."""
+"""Spike times of the neurons of a network, and the time of its decision."""
 
 import math
 from collections.abc import Callable
@@ -57,16 +57,16 @@ class SpikeTiming:
 
     @property
     def fraction_by_decision(self) -> float:
-        """Share of a decided image's spikes that come no later than the decision; nan if none."""
+        """Fraction of a decided image's spikes no later than the decision; nan if none."""
         return self.spikes_by_decision / self.spikes if self.spikes else math.nan
 
     def decided(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of the images that are decided by each of ``times``."""
+        """Fraction of the images that are decided by each of ``times``."""
         ordered = np.sort(self.decision[np.isfinite(self.decision)])
         return np.searchsorted(ordered, times, side="right") / max(len(self.decision), 1)
 
     def decided_right(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Share of the images that are decided, and rightly, by each of ``times``."""
+        """Fraction of the images that are decided correctly by each of ``times``."""
         ordered = np.sort(self.decision[self.correct])
         return np.searchsorted(ordered, times, side="right") / max(len(self.decision), 1)
 
@@ -81,7 +81,7 @@ def spike_timing(
     bins: int = 80,
     on_progress: Callable[[int], None] | None = None,
 ) -> SpikeTiming:
-    """Run a network over a data set and note when it spikes.
+    """Run a network over a data set and record its spike times.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def spike_timing(
     Notes
     -----
     Zhou et al. (AAAI 2021), section 3.2: the class is decided at the first spike among the output
-    neurons, so what would spike after it need not be computed.
+    neurons, so later spikes need not be computed.
     """
     if bins < 1 or not (max_time > 0 and math.isfinite(max_time)) or batch_size < 1:
         raise ValueError(

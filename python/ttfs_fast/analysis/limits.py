@@ -1,4 +1,4 @@
-"""Whether a network fits a chip: fan-in, fan-out, neurons and weights beside the chip's limits."""
+"""Checks whether a network fits a chip: fan-in, fan-out, neurons and weights."""
 
 import copy
 import math
@@ -22,23 +22,23 @@ from ttfs_fast.nn import SpikingMaxPool2d
 
 @dataclass(frozen=True)
 class Limits:
-    """What a chip can hold; None where it has no limit.
+    """Limits of a chip; None for no limit.
 
     Attributes
     ----------
     fan_in : int, optional
         Synapses of a neuron; a bias and a horizon are one more input each.
     fan_out : int, optional
-        Synapses that one input or neuron leads to, in all layers that it leads to.
+        Synapses of one input or neuron, in all layers that receive its spikes.
     neurons_per_core, weights_per_core, synapses_per_core : int, optional
-        What one core holds. Weights are those that are stored, a convolution's once; synapses are
+        Capacity of one core. Weights are stored weights, those of a convolution once. Synapses are
         counted for every neuron, for cores that do not share weights.
     cores_per_layer : int, optional
         Cores among which one layer may be divided.
     cores : int, optional
         Cores of the chip; layers do not share any.
     pools_are_neurons : bool
-        Whether a first-spike pool takes a neuron for each window, as a NIR graph writes it.
+        Whether a first-spike pool needs a neuron for each window, as in a NIR graph.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def read_limits(path: str | Path) -> Limits:
 
 @dataclass(frozen=True)
 class LayerSize:
-    """What one layer takes of a chip.
+    """Resources of a chip that one layer needs.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class LayerSize:
 
 @dataclass(frozen=True)
 class Excess:
-    """A limit that is not kept.
+    """An exceeded limit.
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ class Excess:
 
 @dataclass(frozen=True)
 class LimitsCheck:
-    """A network beside the limits of a chip; print it for a table and what does not fit.
+    """A network compared with the limits of a chip; print it for a table and the exceeded limits.
 
     Attributes
     ----------
@@ -172,7 +172,7 @@ class LimitsCheck:
     layers : tuple of LayerSize
         In the order in which they run.
     excesses : tuple of Excess
-        What does not fit; empty if all does.
+        The exceeded limits; empty if there are none.
     """
 
     limits: Limits
@@ -181,12 +181,12 @@ class LimitsCheck:
 
     @property
     def fits(self) -> bool:
-        """Whether every limit is kept."""
+        """Whether no limit is exceeded."""
         return not self.excesses
 
     @property
     def cores(self) -> int:
-        """Cores that the network takes at least."""
+        """The least number of cores that the network needs."""
         return sum(layer.cores for layer in self.layers)
 
     def table(self) -> Any:
@@ -218,7 +218,7 @@ class LimitsCheck:
 
 
 def check_limits(model: nn.Module, input_shape: Sequence[int], limits: Limits) -> LimitsCheck:
-    """Compare what each layer of a network takes with what a chip can hold.
+    """Compare the resources that each layer of a network needs with the limits of a chip.
 
     Parameters
     ----------
@@ -358,7 +358,7 @@ def _excesses(layers: list[LayerSize], limits: Limits) -> list[Excess]:
             ("fan_in", layer.fan_in, limits.fan_in),
             ("fan_out", layer.fan_out, limits.fan_out),
             ("cores_per_layer", layer.cores, limits.cores_per_layer),
-            # No division helps where one neuron alone is too much for a core.
+            # If one neuron alone exceeds a core, division does not help.
             ("weights_per_core", layer.neuron_weights, limits.weights_per_core),
             ("synapses_per_core", layer.fan_in, limits.synapses_per_core),
         ]

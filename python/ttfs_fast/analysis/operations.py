@@ -1,4 +1,4 @@
-"""Counts of what hardware does for a network: synaptic operations, updates, memory traffic."""
+"""Counts of hardware operations of a network: synaptic operations, updates, memory traffic."""
 
 import copy
 import math
@@ -40,7 +40,7 @@ _COUNTS = (
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """What a processor of events reads and writes, in bytes.
+    """Bytes that an event-driven processor reads and writes.
 
     Each synaptic operation reads a weight; each update of a neuron reads and writes its state; each
     spike is an event, written once by the neuron that sends it and read once by each layer that
@@ -68,7 +68,7 @@ class MemoryModel:
 
 @dataclass(frozen=True)
 class LayerOperations:
-    """What one layer of neurons does, in all images together. All counts are exact.
+    """Operations of one layer of neurons, in all images together. All counts are exact.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class LayerOperations:
     neurons : int
         Neurons for one image.
     synapses : int
-        Synapses for one image, those that lie on padding not counted; a bias is one more input.
+        Synapses for one image, without those on padding; a bias is one more input.
     input_spikes : int
         Spikes that arrive at the layer, each counted once, however many synapses it has. The bias
         counts as one spike per image.
@@ -88,8 +88,8 @@ class LayerOperations:
     delivered : int
         Synaptic operations if every spike is delivered to all its synapses: its fan-out.
     causal : int
-        Synaptic operations if a neuron takes nothing in after its own spike: the spikes that come
-        before it, its causal set. For a silent neuron all that are delivered.
+        Synaptic operations if a neuron ignores inputs after its own spike: the spikes before it,
+        its causal set. For a silent neuron all that are delivered.
     reference_delivered, reference_causal : int
         Of these, how many come at the horizon or after it, in a layer with a horizon: reference
         spikes, of inputs that are late, of padding and of the added input. A layer that knows the
@@ -130,7 +130,7 @@ class LayerOperations:
 
 @dataclass(frozen=True)
 class OperationCounts:
-    """What a network does; print it for a table.
+    """Operations of a network; print it for a table.
 
     Attributes
     ----------
@@ -163,10 +163,9 @@ class OperationCounts:
         Parameters
         ----------
         model : EnergyModel
-            Joules of a spike, a synaptic operation, an update and a byte; what it names none for
-            costs nothing.
+            Joules of a spike, a synaptic operation, an update and a byte; 0 by default.
         memory : MemoryModel, optional
-            Sizes of what is read and written.
+            Sizes of weights, states and events.
         """
         joules = 0.0
         for layer in self.layers:
@@ -227,7 +226,7 @@ class OperationCounts:
 
 
 def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> OperationCounts:
-    """Count what hardware would do for a network on some images, exactly.
+    """Count the hardware operations of a network on some images, exactly.
 
     Parameters
     ----------
@@ -302,7 +301,7 @@ def count_on_images(
     batch_size: int = 50,
     encoding: Encoding | None = None,
 ) -> OperationCounts:
-    """The same on the first images of a data set.
+    """`count_operations` on the first images of a data set.
 
     Parameters
     ----------
@@ -454,8 +453,8 @@ def _positions(layer: SpikingConv2d, axis: int, size: int) -> Tensor:
 
 
 def _before(fields: Tensor, outs: Tensor) -> int:
-    """How many inputs of each field (rows, inputs) come before its outputs (rows, outputs)."""
-    # Silence counts with nothing: it is not before silence.
+    """Number of inputs of each field (rows, inputs) before its outputs (rows, outputs)."""
+    # Silence is not before silence.
     ordered = fields.contiguous().sort(dim=1).values
     return int(torch.searchsorted(ordered, outs.contiguous()).sum())
 

@@ -1,8 +1,7 @@
-"""A trained network under disturbance: noisy weights, spikes that come early, late or not at all.
+"""Disturbed networks: noisy weights, and spikes that come early, late or not at all.
 
-`perturbed` disturbs a network for the length of a ``with`` block;
-`evaluate_perturbed` tests a disturbed network on a data set. docs/reproduction.md shows what the
-MNIST network bears.
+`perturbed` disturbs a network inside a ``with`` block; `evaluate_perturbed` tests a disturbed
+network on a data set. docs/reproduction.md shows what the MNIST network tolerates.
 """
 
 import math
@@ -24,7 +23,7 @@ from ttfs_fast.nn import is_computed
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What goes wrong in a network; by default nothing.
+    """Disturbances of a network; by default none.
 
     Attributes
     ----------
@@ -42,8 +41,8 @@ class Perturbation:
         Probability, from 0 to 1, that a spike is lost on its way to the next layer: of the inputs,
         and of every layer but the last. Drawn again for every image.
     stuck_silent : float
-        Share of the neurons, of every layer but the last, that never spike. The neurons are drawn
-        once and are the same for all images: defects of a chip.
+        Fraction of the neurons, of every layer but the last, that never spike. The neurons are
+        drawn once and are the same for all images, like defects of a chip.
     stuck_early : float
         Likewise, neurons that spike at t = 0 for any input.
     t_max : float
@@ -85,12 +84,12 @@ class Perturbation:
 
     @property
     def spares_outputs(self) -> bool:
-        """Whether something goes wrong in every layer but the last, so that it matters which is."""
+        """Whether every layer but the last is disturbed, so that the last layer must be known."""
         return bool(self.stuck_silent or self.stuck_early or self.dropped)
 
 
 def draw_generator(seed: int, draw: int) -> torch.Generator:
-    """The source of randomness of one draw: a function of the two numbers alone.
+    """The random generator of one draw, which depends only on the two numbers.
 
     Levels of a sweep that use the same draw share their random numbers, so that curves are smooth.
 
@@ -115,7 +114,7 @@ def perturbed(
         Maps spike values to spike values; its spiking layers run in the order of its modules. A
         layer that stands at two places has neurons of its own at each, and its weights once.
     perturbation : Perturbation
-        What goes wrong.
+        The disturbances.
     generator : torch.Generator
         Source of all that is random, on the CPU. Weights and stuck neurons are drawn once; what
         happens to spikes is drawn for every image that passes.
@@ -170,7 +169,7 @@ def evaluate_perturbed(
         As for `ttfs_fast.analysis.evaluate`. ``batch_size`` is part of what decides the random
         numbers.
     perturbation : Perturbation
-        What goes wrong.
+        The disturbances.
     seed, draw : int
         See `draw_generator`.
 

@@ -1,4 +1,4 @@
-"""The look of every picture: colors, axes, files.
+"""The style of all pictures: colors, axes, files.
 
 Figures are of `matplotlib.figure.Figure`, each on its own: no global state of pyplot is touched,
 and no display is needed. The HTML page of the report replaces these colors by its own, light or
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#22262b"
-"""Text, and what is drawn first."""
+"""Text, and the first curve."""
 SOFT = "#5b636c"
 """Notes."""
 FAINT = "#8a929b"
-"""What a curve is compared with."""
+"""Curves for comparison."""
 LATE = "#b9c0c8"
-"""What comes too late to count."""
+"""Spikes after the decision."""
 RULE, GRID = "#c9ced4", "#e6e8eb"
 """Lines of the axes, and lines behind the curves."""
 DECISION = "#d1342f"

@@ -1,4 +1,4 @@
-"""How the circuit approaches the neuron of equation (1), and the switching the averaged model."""
+"""Convergence of the circuit to equation (1), and of the switching to the averaged model."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -29,7 +29,7 @@ def energy(
     loop_time : array_like
         Seconds during which VCO1 and VCO2, the detector and the bias run.
     membrane_time : array_like
-        Seconds during which VCO3 and VCO4 run: from the first input to the spike, as both are reset
+        Seconds during which VCO3 and VCO4 run: from the first input to the spike, because both are
         in reset before and after.
 
     Returns
@@ -65,7 +65,7 @@ class NetworkEnergy:
     Attributes
     ----------
     total : float
-        Joules of all neurons, silent ones too.
+        Joules of all neurons, silent ones included.
     spiking : float
         Joules of those that fired.
     spikes, neurons : int
@@ -78,7 +78,7 @@ class NetworkEnergy:
 
     @property
     def per_spike(self) -> float:
-        """Joules of the neurons that fired, a spike; nan without one."""
+        """Joules per spike of the neurons that fired; nan without a spike."""
         return self.spiking / self.spikes if self.spikes else float("nan")
 
 
@@ -92,8 +92,8 @@ def simulated_energy(
     parameters : CircuitParameters
     result : SimulationResult
     first_inputs : array_like, shape (trials,)
-        Seconds of each neuron's first input, +inf if it has none. A neuron without input draws
-        nothing, one that stays silent runs to the end of the simulation.
+        Seconds of each neuron's first input, +inf if it has none. A neuron without input takes no
+        energy; a silent neuron runs to the end of the simulation.
     """
     first = np.broadcast_to(np.asarray(first_inputs, dtype=np.float64), result.fire_times.shape)
     end = np.minimum(result.fire_times, result.duration)

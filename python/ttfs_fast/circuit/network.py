@@ -1,4 +1,4 @@
-"""Trained networks as circuits: real input spikes, every neuron a circuit."""
+"""Trained networks as circuits: real input spikes, and every neuron simulated as a circuit."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ from ttfs_fast.nn import SpikingConv2d, SpikingLinear, refuse_sisters
 from ttfs_fast.reference import pad_input
 
 DURATION = 8.0
-"""Default length of a simulation, in units of tau: what has not fired by then is silent."""
+"""Default length of a simulation, in units of tau: later neurons are silent."""
 
 _NEURONS_PER_CALL = 200_000
 
@@ -54,17 +54,17 @@ class LayerResult:
 
     @property
     def both(self) -> NDArray[np.bool_]:
-        """Neurons that fire both ways within the simulated time."""
+        """Neurons that fire in both models within the simulated time."""
         return np.isfinite(self.circuit) & (self.ideal <= self.duration)
 
     @property
     def deviations(self) -> NDArray[np.float64]:
-        """Circuit less closed form, in units of tau, of the neurons that fire both ways."""
+        """Circuit minus closed form, in units of tau, of the neurons that fire in both."""
         return self.circuit[self.both] - self.ideal[self.both]
 
     @property
     def jitter(self) -> float:
-        """Mean of ``|t - t0|`` / t0 of the neurons that fire both ways (the paper's definition).
+        """Mean of ``|t - t0|`` / t0 of the neurons that fire in both (paper's definition).
 
         Neurons whose ideal time is 0 are left out; nan if no neuron remains.
         """
@@ -85,7 +85,7 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """A network on a data set, by the closed form and with every neuron a circuit.
+    """A network on a data set, by the closed form and with every neuron as a circuit.
 
     Attributes
     ----------
@@ -93,12 +93,12 @@ class NetworkResult:
     correct_ideal, correct_circuit : int
         Images classified correctly.
     same_answer : int
-        Images with the same answer both ways.
+        Images with the same answer from both.
     layers : dict of str to LayerResult
-        Each layer's neurons, over all images. The inputs of a layer are those that the circuits of
-        the layer before sent, so deviations add up along the network as they would on a chip.
+        Each layer's neurons, over all images. The inputs of a layer are the spikes of the circuits
+        of the layer before, so deviations accumulate along the network as on a chip.
     energy_per_image : float
-        Joules of all neurons, those that stay silent included.
+        Joules of all neurons, silent ones included.
     parameters : dict of str to CircuitParameters
         Those of each layer: `phase_per_weight` fitted to its currents.
     """
@@ -133,7 +133,7 @@ def receptive_fields(layer: Layer, values: Tensor) -> tuple[NDArray[Any], NDArra
     Returns
     -------
     times : float64 array, shape (fields, inputs)
-        Spike times in units of tau; one field an image, or one for each output pixel, image after
+        Spike times in units of tau; one field per image, or one per output pixel, image after
         image. With a bias the last input spikes at 0.
     weights : float64 array, shape (outputs, inputs)
         Neuron (field, output) takes one row of each.
@@ -163,10 +163,10 @@ def receptive_fields(layer: Layer, values: Tensor) -> tuple[NDArray[Any], NDArra
 def fit_to_layer(
     parameters: CircuitParameters, layer: Layer, values: Tensor, *, duration: float = DURATION
 ) -> CircuitParameters:
-    """Scale `phase_per_weight` down, if need be, so that no loop leaves its detector's range.
+    """Scale `phase_per_weight` down, if necessary, so that no loop leaves its detector's range.
 
-    The membrane's threshold follows, so a noise-free neuron's time does not change; phase noise and
-    quantized edges weigh more the smaller the phases are.
+    The membrane's threshold is scaled too, so the spike time of a neuron without noise does not
+    change. The smaller the phases, the larger the effect of phase noise and of the edges.
 
     Parameters
     ----------
@@ -302,7 +302,7 @@ def simulate_network(
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> NetworkResult:
-    """Run a network with every neuron a circuit, layer after layer, and count the right answers.
+    """Run a network with every neuron as a circuit, layer by layer, and count correct answers.
 
     The circuits' spike times, with all their deviations, are the next layer's input spikes.
 
@@ -314,7 +314,7 @@ def simulate_network(
     parameters : CircuitParameters, optional
         Fitted to each layer's currents on the first images (`fit_to_layer`).
     images : int, optional
-        Only the first that many.
+        Only the first N images.
     noise, model, seed, threads
         See `simulate`.
     duration : float
@@ -329,7 +329,7 @@ def simulate_network(
     Returns
     -------
     result : NetworkResult
-        It keeps every neuron's times: 170 kB an image for the MNIST network.
+        It contains the times of every neuron: 170 kB per image for the MNIST network.
     """
     total = len(image_set.labels) if images is None else min(images, len(image_set.labels))
     if total < 1 or batch_size < 1:
@@ -412,7 +412,7 @@ def _simulate_fields(
 
 
 def _end(layer: Layer, duration: float) -> float:
-    """When a layer's circuits stop, in units of tau: nothing fires behind its horizon."""
+    """When a layer's circuits stop, in units of tau: no neuron fires after its horizon."""
     if not layer.t_max > 0:
         raise ValueError(
             f"a layer has the horizon {layer.t_max}; a circuit's time begins at t = 0, so its "

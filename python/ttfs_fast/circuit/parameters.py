@@ -13,8 +13,8 @@ from ttfs_fast import _core
 class CircuitParameters:
     """The neuron circuit of Zhou et al. (AAAI 2021), Figure 1, with values for a 65 nm design.
 
-    The paper gives the schematic, equation (2), and less than 10 pJ per spike; it gives none of
-    these values. docs/circuit.md says where each comes from.
+    The paper gives the schematic, equation (2), and less than 10 pJ per spike, but none of these
+    values. docs/circuit.md explains each choice.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ class CircuitParameters:
 
 @dataclass(frozen=True)
 class Nonidealities:
-    """What real circuits add. Everything is off by default, each on its own switch.
+    """Non-idealities of real circuits. All are off by default.
 
     A spread is the standard deviation of a Gaussian that is drawn once for each chip; a gain varies
     by the factor exp(spread x normal).

@@ -16,7 +16,7 @@ Model = Literal["averaged", "switching"]
 STEPS_PER_TAU = 50
 STEPS_PER_PERIOD = 16
 _SECONDS_PER_CALL = 0.25
-"""How long the core runs before progress is reported and Ctrl-C is seen."""
+"""Seconds between reports of progress, at which Ctrl-C takes effect."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Waveforms:
     time : array, shape (samples,)
         Seconds.
     phase_error : array
-        Phi_ref - Phi_out in rad, less its value in lock: the synaptic current, up to scale.
+        Phi_ref - Phi_out in rad, minus its value in lock: proportional to the synaptic current.
     loop_frequency : array
         What the loop adds to VCO2's frequency, rad/s.
     membrane_phase : array
@@ -48,7 +48,7 @@ class Waveforms:
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What a simulation found.
+    """Result of a simulation.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class SimulationResult:
         Largest size of the loop's phase error right after an input, rad. Beyond pi / 2 the XOR
         detector folds over, which the switching model shows and the averaged one does not.
     neuron_steps : int
-        Steps done, of neurons that had not fired yet.
+        Number of steps of neurons that had not fired yet.
     step, duration : float
         Seconds.
     waveforms : Waveforms or None
@@ -134,11 +134,11 @@ def simulate(
         Trials with the same number share a chip's draws: spreads and bank offsets. By default
         every trial is a chip of its own.
     seed : int
-        With the trial's number, decides all of its noise.
+        Together with the trial's number, determines all of its noise.
     first_trial : int
         Number of the first trial; trials 0..99 are the same in one call as in two of 50.
     record_every : int
-        Record waveforms every that many steps; 0 for not.
+        Record waveforms every N steps; 0: never.
     threads : int, optional
         torch's number of threads by default. The results have the same bits for any.
     progress : callable, optional

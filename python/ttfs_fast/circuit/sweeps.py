@@ -15,7 +15,7 @@ from ttfs_fast.circuit.simulation import Model, simulate
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One neuron with its input spikes, and the noise that is always there.
+    """One neuron with its input spikes, and the noise at every point of a sweep.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class OperatingPoint:
     weight_full_scale : float
         Range of the resistor banks.
     noise : Nonidealities
-        What acts in addition to the swept quantity.
+        Non-idealities in addition to the swept quantity.
     """
 
     times: tuple[float, ...]

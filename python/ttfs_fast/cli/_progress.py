@@ -1,4 +1,4 @@
-"""What a run tells, shown in a terminal."""
+"""Shows the reports of a run in a terminal."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from ttfs_fast.training.callback import Callback
 class ShowProgress(Callback):
     """Prints a progress bar to a terminal, and one line per epoch to anything else.
 
-    What cannot be shown is escaped or left out; it never ends the training.
+    Text that cannot be shown is escaped or omitted; it never ends the training.
     """
 
     def __init__(self) -> None:

@@ -65,9 +65,9 @@ def bench(
 ) -> None:
     """Time spiking layers and networks beside dense ones of the same shape.
 
-    What is compared takes turns in one process; a figure is a median, and what counts is the
-    ratio. Run it on an idle machine. TTFS_FAST_ISA forces an instruction set. Groups measured
-    earlier stay in the folder, so that a long measurement can be made in parts.
+    Spiking and dense calls alternate in one process. Times are medians; compare their ratio. Run it
+    on an idle machine. TTFS_FAST_ISA forces an instruction set. Groups measured earlier stay in the
+    folder, so that a long measurement can be made in parts.
     """
     with friendly_errors(debug):
         from ttfs_fast import bench as benchmarks

@@ -193,7 +193,7 @@ def layer(
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Run a trained network with every neuron a circuit: spike times, accuracy, energy.
+    """Run a trained network with every neuron as a circuit: spike times, accuracy, energy.
 
     Each layer receives the spikes of the circuits of the layer before. The images are those of the
     network's data set, in the encoding that it was trained with.

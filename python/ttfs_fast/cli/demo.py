@@ -1,4 +1,4 @@
-"""``ttfs-fast demo``: from nothing to a trained network and a report, without any files."""
+"""``ttfs-fast demo``: trains a network and writes a report, without other files."""
 
 import dataclasses
 from pathlib import Path

@@ -205,7 +205,7 @@ def start(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """What an untrained stack does to CIFAR-10 images: spread, noise and gradient by layer."""
+    """Spread, noise and gradient by layer in untrained stacks, on CIFAR-10 images."""
     with friendly_errors(debug):
         from ttfs_fast.paper.studies import start_study
 

@@ -1,9 +1,10 @@
-"""From a ReLU network to first spikes, exactly.
+"""Exact conversion of ReLU networks to first-spike networks.
 
-A layer with a horizon is a ReLU layer (`ttfs_fast.horizon`). So a network of convolutions, fully
-connected layers, batch normalization, ReLUs, pools and sums is a network of the paper's neurons:
-activations become leads over the horizon, batch normalization folds into weights and biases, and
-each layer's scale is chosen on data so that its leads are as long as wanted.
+A layer with a horizon computes what a ReLU layer computes (`ttfs_fast.horizon`). So a network of
+convolutions, fully connected layers, batch normalization, ReLUs, pools and sums converts to a
+network of the paper's neurons: activations become leads relative to the horizon, batch
+normalization folds into weights and biases, and each layer's scale is chosen on data for a given
+size of leads.
 """
 
 from ttfs_fast.conversion.converter import LONGEST_LEAD, from_relu

@@ -1,4 +1,4 @@
-"""From a ReLU network to a network of first spikes, layer by layer."""
+"""Conversion of a ReLU network to a first-spike network, layer by layer."""
 
 import math
 import re
@@ -26,7 +26,7 @@ from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, horizon_layers
 from ttfs_fast.nn import Delay, SpikingMaxPool2d
 
 LONGEST_LEAD = 0.02
-"""Over the horizon; longer ones gain float32 little."""
+"""Largest default lead, relative to the horizon; larger leads add little precision in float32."""
 
 BATCH = 256
 """Images run at a time."""
@@ -36,50 +36,51 @@ BATCH = 256
 def from_relu(
     model: nn.Module, images: Tensor, *, weight_sum: float = 2.0, spread: float | None = None
 ) -> nn.Sequential | ConvertedNetwork:
-    """Turn a trained ReLU network into a network of first spikes that decides alike.
+    """Convert a trained ReLU network to a first-spike network with the same decisions.
 
     Parameters
     ----------
     model : Module
-        Any network that torch.fx can follow, or a GraphModule: convolutions (with groups, dilation,
+        Any network that torch.fx can trace, or a GraphModule: convolutions (with groups, dilation,
         zero padding), fully connected layers, batch normalization (with running statistics), ReLU,
         ReLU6, Hardtanh and LeakyReLU, max and average pools, sums, concatenations of channels,
         flattening, as modules or as functions; dropout and Identity are left out. float32 or
         float64.
     images : Tensor
         Some of its inputs, shape (N, C, H, W) or (N, features), of the same type. They set the
-        range of the inputs and the scale of every layer. Where the images are padded with zeros,
-        these belong to that range, too.
+        range of the inputs and the scale of every layer. If the images are padded with zeros, the
+        range includes 0.
     weight_sum : float
         m, the sum of every neuron's weights; see `ttfs_fast.horizon.HorizonConv2d`.
     spread : float, optional
-        Longest lead of a spike over its horizon on these images, as a fraction of the horizon. By
-        default half of what rules early spikes out on these images, at most 0.02: the longer the
-        leads, the less rounding takes of them.
+        Largest lead of a spike on these images, as a fraction of the horizon. By default half of
+        the bound that rules early spikes out on these images, and at most 0.02. The larger the
+        leads, the smaller the effect of rounding.
 
     Returns
     -------
     Sequential or ConvertedNetwork
-        From the same inputs to the spike values of the classes, (N, classes): the largest logit
-        spikes first. It begins with a `LeadEncoding`, its layers have horizons. A network without
-        branches is a Sequential. It can be trained further;
-        `ttfs_fast.horizon.fold_horizons_` makes it one of plain modules.
+        Maps the same inputs to the spike values of the classes, (N, classes): the largest logit
+        spikes first. It begins with a `LeadEncoding`, and its layers have horizons. A network
+        without branches is a Sequential. It can be trained further;
+        `ttfs_fast.horizon.fold_horizons_` replaces its layers by plain modules.
 
     Raises
     ------
     ValueError
-        If torch.fx cannot follow the network, a step has no counterpart, the network does not end
-        as it should, the images are not finite, rounding would take too much of the leads, or the
-        outputs on the images do not agree with the network's; the message names what.
+        If torch.fx cannot trace the network, an operation has no counterpart, the network does not
+        end with one layer, the images are not finite, leads are too small for the precision, or the
+        outputs on the images differ from the network's. The message names the cause.
     TypeError
         If images or weights are not of float32 or float64, or not of one type.
 
     Notes
     -----
-    Exact to rounding: the leads of the outputs are the logits, over the largest absolute one on
-    ``images``, times ``spread``. In float32 a lead has about seven digits less those of
-    1 / ``spread``, and in the folded network less those of ``weight_sum / (weight_sum - 1)``.
-    docs/horizon.md derives how sums, clipped ReLUs, pools and numbers of both signs become leads.
+    The conversion is exact to rounding. The leads of the outputs are the logits, divided by the
+    largest absolute one on ``images``, times ``spread``. In float32 a lead has about seven digits
+    minus those of 1 / ``spread``, and in the folded network minus those of ``weight_sum /
+    (weight_sum - 1)``. docs/conversion.md explains how sums, clipped ReLUs, pools and numbers of
+    both signs become leads.
 
     Examples
     --------
@@ -141,7 +142,7 @@ def _build(
 
 
 class _Builder:
-    """Makes the modules, in order; a node that nothing needs is left out."""
+    """Makes the modules, in order, and omits unused nodes."""
 
     def __init__(self, plan: Plan, spread: float, weight_sum: float, images: Tensor) -> None:
         self._plan, self._spread, self._weight_sum = plan, spread, weight_sum
@@ -227,7 +228,7 @@ class _Builder:
         self._times[number], self._widths[number] = made.t_out, rows
 
     def _at(self, source: int, t: float) -> str:
-        """The spikes of a node at a later horizon: a delay keeps their leads over the horizon."""
+        """The spikes of a node at a later horizon: a delay does not change leads."""
         if self._times[source] == t:
             return self._names[source]
         key = (source, t)
@@ -295,7 +296,7 @@ def _check_types(model: nn.Module, images: Tensor) -> None:
 
 
 def _check_rounding(dtype: torch.dtype, weight_sum: float, spread: float) -> None:
-    """Refuse leads of which rounding leaves less than about a tenth, in the folded network."""
+    """Raise an error for leads whose error by rounding in the folded network is too large."""
     if not (weight_sum > 1 and spread > 0):
         return  # refused by the layers
     rounding = torch.finfo(dtype).eps / spread * weight_sum / (weight_sum - 1)
@@ -314,7 +315,7 @@ def _check(
     scale: float,
     spread: float,
 ) -> None:
-    """Refuse a network whose outputs are not the logits."""
+    """Raise an error if the network's outputs are not the logits."""
     values = torch.cat([converted(some) for some in torch.split(images, BATCH)])
     *_, last = horizon_layers(converted).values()
     leads = 1 - values.double() / math.exp(last.t_out)

@@ -1,4 +1,4 @@
-"""Whether a converted network decides as the ReLU network that it was made of."""
+"""Comparison of the decisions of a converted network and its ReLU network."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +17,12 @@ class Difference:
     Attributes
     ----------
     image : int
-        Its place.
+        Its index.
     relu, spiking : int
         The classes; -1 where no output spikes.
     margin : float
-        Largest logit of the ReLU network less that of the class which the spiking network chose,
-        in standard deviations of the logits; of a silent image, less the least logit.
+        Largest logit of the ReLU network minus that of the class which the spiking network
+        chose, in standard deviations of the logits; for a silent image, minus the least logit.
     """
 
     image: int
@@ -33,7 +33,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class DecisionComparison:
-    """Decisions of a ReLU network and of a spiking one; print it for a sentence.
+    """Decisions of a ReLU network and of a spiking one; print it for a summary.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class DecisionComparison:
 
     @property
     def equal(self) -> int:
-        """Images on which both decide alike."""
+        """Number of images with equal decisions."""
         return self.images - len(self.differences)
 
     @property

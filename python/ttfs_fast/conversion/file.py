@@ -1,4 +1,4 @@
-"""Converted networks as safetensors files that say how their modules are connected."""
+"""Converted networks as safetensors files, with the connections of their modules."""
 
 import json
 import math
@@ -49,7 +49,7 @@ _FIELDS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Flatten: (),
     Concatenate: (),
 }
-"""What makes each module again; weights are tensors of the file."""
+"""How to make each module; its weights are tensors of the file."""
 
 _KINDS = {kind.__name__: kind for kind in _FIELDS}
 
@@ -118,7 +118,7 @@ def load_converted(path: str | Path) -> nn.Sequential | ConvertedNetwork:
             raise ValueError(f"its version is {found['version']}, this package reads {VERSION}")
         dtype = {"float32": torch.float32, "float64": torch.float64}[found["dtype"]]
         steps = []
-        # Made without memory: a file may name a network larger than any machine's.
+        # Made on the meta device: a file may describe a network that is too large for any memory.
         with torch.device("meta"):
             for step in found["steps"]:
                 options = {k: v for k, v in step.items() if k not in ("name", "kind", "inputs")}

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 INPUT = "input"
-"""What a step of a `ConvertedNetwork` calls the input of the network."""
+"""Name of the network's input in the steps of a `ConvertedNetwork`."""
 
 
 class LeadEncoding(nn.Module):
-    """Real numbers as spikes: the larger a number, the earlier its spike.
+    """Encodes real numbers as spikes: the larger a number, the earlier its spike.
 
     ``x`` in [low, high] spikes at ``z = T (1 - spread (x - low) / (high - low))``, where the
     horizon T is such that ``high`` spikes at t = 0. Numbers below ``low`` count as ``low``; those
-    above ``high`` spike before t = 0, as the same formula says.
+    above ``high`` spike before t = 0, by the same formula.
 
     Parameters
     ----------
@@ -52,11 +52,11 @@ class LeadEncoding(nn.Module):
 
 
 class IntensitiesOfSpikes(nn.Module):
-    """From the spike values of pixels to normalized intensities, the inputs of a ReLU network.
+    """Converts spike values of pixels to normalized intensities, the inputs of a ReLU network.
 
-    The package's commands feed every network with spikes of its encoding, here ``z = exp(1 - p)``
-    (`Encoding` with alpha 1, bright pixels first); a converted network takes
-    ``(p - mean) / deviation`` and encodes it by itself.
+    The package's commands run every network on the spikes of its encoding, here ``z = exp(1 - p)``
+    (`Encoding` with alpha 1, bright pixels first). A converted network takes ``(p - mean) /
+    deviation`` and encodes it itself.
 
     Parameters
     ----------

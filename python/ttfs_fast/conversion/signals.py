@@ -1,14 +1,14 @@
-"""What flows through a ReLU network, as leads of spikes: populations, and linear maps of them.
+"""The signals of a ReLU network as leads of spikes: populations, and linear maps of them.
 
-A *population* is a map (or vector) of neurons behind a horizon. Their leads, in units of the
-spread, are numbers of 0 or more, and a signal of the ReLU network is a linear readout of them:
+A *population* is a map (or vector) of neurons with a horizon. Their leads, in units of the spread,
+are 0 or more, and a signal of the ReLU network is a weighted sum of them:
 
     x = offset + sum_p c_p l_p,
 
 with one part p for a ReLU, two for a clipped ReLU, min(relu(u), c) = relu(u) - relu(u - c), and two
 for a signal of both signs, u = relu(u) - relu(-u). An *expression* is a linear map of populations
-that no neuron has computed yet: convolutions, sums, batch normalization. An activation makes a
-layer of neurons of it.
+that no neurons compute yet: convolutions, sums, batch normalization. An activation turns it into a
+layer of neurons.
 """
 
 import math
@@ -54,7 +54,7 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Neurons behind a horizon, and how a signal is read from their leads.
+    """Neurons with a horizon, and how a signal is computed from their leads.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class Flat:
 
 @dataclass(frozen=True, eq=False)
 class Expression:
-    """A sum of linear maps of populations, with what comes behind an activation that is to come.
+    """A sum of linear maps of populations, and the pools and flattening after its activation.
 
     Attributes
     ----------
@@ -240,7 +240,7 @@ class Plan:
         return len(self.nodes) - 1
 
     def after(self, source: int, step: MaxPool | Flat, width: int) -> int:
-        """A pool or a flattening of a node, once for all who ask for it."""
+        """A pool or a flattening of a node, made only once."""
         key = (source, step)
         if key not in self._shared:
             self._shared[key] = self.add(AfterNode(source, step, width))
@@ -291,7 +291,7 @@ class Plan:
         )
 
     def population(self, piece: Piece) -> Population:
-        """A piece as neurons; where no activation follows, one or two carry each number."""
+        """A piece as neurons; without an activation, one or two neurons represent each number."""
         if isinstance(piece, Population):
             return piece
         return self.activate(piece, RELU if piece.nonnegative else BOTH_SIGNS)
@@ -329,7 +329,7 @@ class Plan:
         )
 
     def output(self, expression: Expression) -> None:
-        """The last layer: its spikes come before its horizon or after it, as the sign says."""
+        """The last layer: positive outputs spike before its horizon, negative ones after it."""
         largest = max(abs(expression.low), abs(expression.high))
         self.scale = largest if largest > 0 else 1.0
         node = self._layer(expression, RELU, self.scale)

@@ -1,4 +1,4 @@
-"""A ReLU network as torch.fx sees it, node by node, turned into a plan of layers of neurons."""
+"""Turns the torch.fx graph of a ReLU network, node by node, into a plan of layers of neurons."""
 
 import math
 import operator
@@ -36,7 +36,7 @@ Signal: TypeAlias = tuple[Piece, ...]
 
 
 class Recorder(fx.Interpreter):
-    """Runs a network and keeps, for each node, what it is: extremes and shape, or the value.
+    """Runs a network and records, for each node, its extremes and shape, or its value.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
 
 @dataclass
 class Place:
-    """Where a handler is: its node, for messages, and what the recorder knows of it."""
+    """The node of a handler, for messages, and the recorded facts about it."""
 
     plan: Plan
     label: str
@@ -245,7 +245,7 @@ def _pieces(place: Place, signal: Signal, change: Callable[[Piece], Piece]) -> S
     return tuple(change(piece) for piece in signal)
 
 
-# What a network does, one function each, with the arguments of torch's.
+# Operations of a network, one function each, with torch's arguments.
 
 
 def _conv2d(

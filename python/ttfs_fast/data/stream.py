@@ -22,7 +22,7 @@ from ttfs_fast.data.folders import (
 )
 
 WAIT = 300.0
-"""Seconds after which a worker that delivers nothing is given up."""
+"""Timeout in seconds for a worker that delivers nothing."""
 
 GUARD = 'if __name__ == "__main__":'
 

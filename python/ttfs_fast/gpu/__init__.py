@@ -1,6 +1,6 @@
 """The operators on a GPU: the C++ core's plan, in Triton.
 
-Nothing here imports Triton before a tensor on a GPU comes by (:mod:`ttfs_fast.gpu.dispatch`).
+Nothing here imports Triton before the first tensor on a GPU (:mod:`ttfs_fast.gpu.dispatch`).
 """
 
 from ttfs_fast.gpu.device import resolve_device

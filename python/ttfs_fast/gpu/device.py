@@ -13,7 +13,7 @@ NAMES = "auto, cpu, cuda, and cuda:N"
 
 
 def check_device_name(name: str) -> None:
-    """Refuse a name that stands for no device on any machine.
+    """Raise an error for an invalid device name.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def check_device_name(name: str) -> None:
 
 
 def resolve_device(device: str | torch.device | None = "auto") -> torch.device:
-    """The device that a name stands for, checked to be there.
+    """The device of a name, after a check that it exists.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Which kernels serve a GPU: Triton's, imported when a tensor first comes by, or the reference.
+"""Selects the kernels for a GPU: Triton's, imported at the first tensor on a GPU, or plain torch.
 
-The reference takes over, with one warning that says why, where Triton is not installed or a kernel
-does not compile or load on the GPU at hand. Errors of the call itself are raised: bad input, memory
-that runs out, a GPU that an earlier kernel has put out of order.
+The reference in plain torch runs, with one warning that names the cause, if Triton is not installed
+or a kernel does not compile or load on this GPU. Errors of the call itself are raised: invalid
+input, lack of memory, a GPU in an error state after an earlier kernel.
 """
 
 import importlib
@@ -41,7 +41,7 @@ _failed: dict[tuple[str, torch.dtype, torch.device], str] = {}
 
 
 def _served(name: str, tensor: Tensor, run: Callable[[Any, Any], None]) -> bool:
-    """Whether the kernels did it; the first time that they cannot, a warning."""
+    """Whether the kernels ran; warns the first time that they cannot."""
     key = (name, tensor.dtype, tensor.device)
     modules = None if key in _failed else _modules()
     if modules is None:
@@ -79,7 +79,7 @@ def _gpu_name(device: torch.device) -> str:
 
 
 def kernels_in_use(device: torch.device) -> str:
-    """What serves spiking layers on a GPU, found by running a small one there."""
+    """Which implementation runs spiking layers on a GPU, found by running a small layer there."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         from ttfs_fast import spiking_linear

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ttfs_fast.encoding import Encoding
 
 LARGEST_LOGIT = 60.0
-"""exp(-60) is the least spike value that a logit is turned into; exp(-104) would be 0."""
+"""The least spike value of a logit is exp(-60); exp(-104) would round to 0."""
 
 
 class DecodeSpikes(nn.Module):

@@ -18,7 +18,7 @@ AUTHORS_CIFAR_FILES = tuple(f"weight_CFAR{number}.npy" for number in range(1, 6)
 AUTHORS_CIFAR_ENCODING = Encoding(3.0, "dark-first")
 """t = 3 p, as their code encodes CIFAR-10."""
 AUTHORS_LATEST = math.log(1e5)
-"""The authors' networks take a spike later than z = 1e5 for none."""
+"""In the authors' networks a spike later than z = 1e5 counts as no spike."""
 
 Shape = tuple[int, int, int, int]
 """Rows, columns and channels of what a neuron sees, and the number of neurons (or channels)."""

@@ -1,20 +1,21 @@
-"""Networks in the Neuromorphic Intermediate Representation (NIR), there and back.
+"""Export to and import from the Neuromorphic Intermediate Representation (NIR).
 
 NIR is a format that simulators and chips read: a graph of weights (Conv2d, Linear) and of spiking
-neurons. It has no neuron that spikes once and no pool of first spikes. Both can be said with the
-neuron CubaLIF (current-based, leaky integrate-and-fire):
+neurons. It has no neuron that spikes once and no pool of first spikes. Both can be represented by
+the neuron CubaLIF (current-based, leaky integrate-and-fire):
 
 * The membrane's time constant is 10^8 tau, so that it does not leak in any time that matters.
-* The reset after a spike lies so far below the threshold that all positive weights of the neuron
-  together do not bring it back: it spikes once.
+* The reset after a spike is so far below the threshold that the neuron's positive weights together
+  cannot reach it again: it spikes once.
 * A bias is one more channel of the input, which spikes at t = 0; one more neuron in each layer
-  hands it on. A horizon is another, which spikes just after t_max and inhibits the layer for good.
+  passes it on. A horizon is another, which spikes just after t_max and inhibits the layer from
+  then on.
 * First-spike pooling is a neuron for each window, which any of its inputs fires.
 * A delay is NIR's own node, Delay, in seconds.
 
-A simulator counts time in steps, so its spikes come about a step off; and it must honor the reset.
-docs/nir.md says which do. What nodes do not say (padding, pools, how pixels become spikes) is in
-the graph's metadata, so that :func:`from_graph` gives the network back, bit for bit.
+A simulator counts time in steps, so its spike times differ by about a step. It must respect the
+reset; docs/nir.md lists simulators that do. Facts that nodes do not contain (padding, pools, the
+encoding) are in the graph's metadata, so that :func:`from_graph` restores the network, bit for bit.
 
 References
 ----------
@@ -142,7 +143,7 @@ def to_graph(
 
 
 def from_graph(graph: Any) -> nn.Sequential:
-    """The network that :func:`to_graph` made a graph of.
+    """The network of a graph that :func:`to_graph` made.
 
     Parameters
     ----------
@@ -238,7 +239,7 @@ def read(path: str | Path) -> nn.Sequential:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not a NIR file, or none of ttfs_fast.
+        If it is not a NIR file, or not one of ttfs_fast.
     """
     nir = require("nir", "nir")
     path = Path(path)
@@ -255,7 +256,7 @@ def read(path: str | Path) -> nn.Sequential:
 
 
 def metadata(graph: Any) -> dict[str, Any]:
-    """What ttfs_fast noted in a graph.
+    """The metadata that ttfs_fast stored in a graph.
 
     Parameters
     ----------

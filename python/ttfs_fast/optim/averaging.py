@@ -1,4 +1,4 @@
-"""A moving average of the weights, which is tested and exported in place of the last ones."""
+"""A moving average of the weights, which is tested and exported instead of the last weights."""
 
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

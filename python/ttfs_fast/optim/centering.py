@@ -1,9 +1,9 @@
-"""Weights with a fixed sum: the reparametrization that lets deep networks train.
+"""Weights with a fixed sum: the reparametrization with which deep networks train.
 
-For every input that spikes before neuron j, the derivative of its spike value by the weight,
-(z_i - z_j) / D_j, is negative. What all weights of a neuron share therefore outweighs what tells
-them apart, and an optimizer that scales each step to unit size spends it on the sum of the weights,
-which only moves the spike in time. Here the sum is fixed:
+For every input that spikes before neuron j, the derivative of z_j with respect to the weight, (z_i
+- z_j) / D_j, is negative. The common part of a neuron's gradient is therefore larger than the
+differences between its weights. An optimizer that scales each step to unit size then mainly changes
+the sum of the weights, which only moves the spike in time. Here the sum is fixed:
 
     w = g center(v) + m / N,
 
@@ -45,7 +45,7 @@ class CenteredWeight(nn.Module):
 
     Notes
     -----
-    All three are buffers, so that a state_dict holds all that the weights depend on.
+    All three are buffers, so that a state_dict contains everything that determines the weights.
     """
 
     total: Tensor
@@ -76,7 +76,7 @@ class CenteredWeight(nn.Module):
 
 
 class ScaledBias(nn.Module):
-    """b = gain u: a bias that the optimizer moves in the same units as the weights beside it."""
+    """b = gain u: a bias whose learning rate has the same units as that of the weights."""
 
     gain: Tensor
 
@@ -95,8 +95,8 @@ class ScaledBias(nn.Module):
 class _Centered(torch.autograd.Function):
     """gain center(v) + mean in two passes over v, and its gradient in two.
 
-    Weights outnumber all else in a deep network: written with torch's operators, this would be a
-    quarter of a training step of SpikingVGG16 in batches of 32.
+    Most numbers of a deep network are its weights. Written with torch's operators, this
+    would take a quarter of a training step of SpikingVGG16 in batches of 32.
     """
 
     generate_vmap_rule = True
@@ -157,7 +157,7 @@ def center_weights_(
     relative: bool = True,
     generator: torch.Generator | None = None,
 ) -> Model:
-    """Give a network new weights of a fixed sum, and keep the sum while it trains.
+    """Give a network new weights of a fixed sum, which stays fixed during training.
 
     Each spiking layer gets the parametrization ``w = g center(v) + m / N`` of
     :class:`CenteredWeight`. ``v`` starts as independent normal values, centered, each neuron's
@@ -198,8 +198,8 @@ def center_weights_(
 
     Notes
     -----
-    Adding it leaves the sum of a neuron's weights, and with it the weight-sum cost of equation (5),
-    constant: that cost has nothing to do.
+    The sum of a neuron's weights is constant, so the weight-sum cost of equation (5) is constant
+    and has no effect.
 
     Examples
     --------
@@ -254,9 +254,10 @@ def center_weights_(
 def renormalize_weights_(model: Model) -> Model:
     """Bring every neuron's weights back to the norm that they started with, in place.
 
-    Training lengthens the deviations of a neuron's weights from their mean. Long ones let it fire
-    on its first few inputs and amplify noise from layer to layer (docs/deep.md). Called after each
-    step of the optimizer, this leaves it their direction to change.
+    Training increases the deviations of a neuron's weights from their mean. With large deviations
+    it fires after its first few inputs, and noise grows from layer to layer (docs/deep.md). Called
+    after each step of the optimizer, this function fixes their norm and leaves their direction
+    free.
 
     Parameters
     ----------
@@ -294,7 +295,7 @@ def renormalize_weights_(model: Model) -> Model:
 
 
 def fold_(model: Model) -> Model:
-    """Replace every centered weight by the plain one it stands for, in place.
+    """Replace every centered weight by a plain parameter of the same value, in place.
 
     Parameters
     ----------
@@ -359,7 +360,7 @@ def _tap_fractions(
 
 
 def _tap_fraction(layer: SpikingConv2d, sizes: dict[tuple[int, int], int]) -> tuple[float, float]:
-    """Share of the taps that have an input, over the outputs at all places of a convolution."""
+    """Fraction of the taps that have an input, over the outputs at all places of a convolution."""
     found = {
         size: tap_fractions(size, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         for size in sizes
@@ -406,7 +407,7 @@ def _input_sizes(
 
 
 class _Hook:
-    """Notes the size of a module's input, and how many outputs it has."""
+    """Records the size of a module's input, and its number of outputs."""
 
     def __init__(self, name: str, sizes: dict[str, dict[tuple[int, int], int]]) -> None:
         self._name, self._sizes = name, sizes

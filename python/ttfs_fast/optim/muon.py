@@ -1,10 +1,10 @@
-"""Muon: steps in which no direction outweighs another.
+"""Muon: an optimizer that orthogonalizes its steps.
 
-The gradient of a spiking layer's weights is dominated by a few directions. Every factor z_i - z_j
-has the same sign, and what is left without a neuron's mean still points along the mean image and
-along what all neurons of a layer share. Steps that follow the gradient, or scale it weight by
-weight, are mostly made of these. Muon takes the matrix of the step and makes its singular values
-equal, so that the directions that tell inputs apart get as much of it as the common ones.
+A few directions dominate the gradient of a spiking layer's weights. Every factor z_i - z_j has the
+same sign. Even without a neuron's mean, the gradient mainly points along the mean image, and along
+directions that all neurons of a layer share. So do steps along the gradient, or scaled weight by
+weight. Muon makes the singular values of the step's matrix equal, so that directions that
+distinguish inputs get the same share of the step as the common ones.
 """
 
 from collections.abc import Callable, Iterable
@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
     beta2 : float
         Adam's decay of the squared gradients.
     weight_decay : float
-        Share of the weights that each step takes away, in units of the learning rate.
+        Fraction by which each step shrinks the weights, in units of the learning rate.
 
     Notes
     -----

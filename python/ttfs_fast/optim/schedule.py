@@ -1,4 +1,4 @@
-"""How a learning rate falls, and how it is set."""
+"""Learning rate schedules."""
 
 import math
 

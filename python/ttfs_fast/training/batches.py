@@ -1,4 +1,4 @@
-"""Batches of encoded images, from a data set in memory or from one that is read as it goes."""
+"""Batches of encoded images, from a data set in memory or streamed from disk."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ CHUNK_IMAGES = 1000
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch.
+    """One process's part of a batch.
 
     Attributes
     ----------

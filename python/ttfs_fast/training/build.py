@@ -1,4 +1,4 @@
-"""The network that a configuration asks for, and the one that a file of weights holds."""
+"""Builds the network of a configuration, and loads the network of a weights file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -172,12 +172,13 @@ def _own(
 def load_model(path: str | Path, *, model: OwnModel | None = None) -> tuple[nn.Module, TrainConfig]:
     """The network in a file that `train` exported, with the settings that made it.
 
-    The network carries the encoding that the file names. A file without settings is taken for
-    weights of mnist_scnn, trained as the paper's (``Encoding()``). The name of a pretrained
-    network, such as ``"cifar_vgg"``, means its file, where no other file has that name.
+    The network has the encoding that the file names. A file without settings counts as weights of
+    mnist_scnn with the paper's encoding (``Encoding()``). The name of a pretrained network, such as
+    ``"cifar_vgg"``, selects its file, unless another file has that name.
 
-    A file holds no code. That of a network of your own names its factory, package.module:factory,
-    which is imported if Python finds it; no module of Python's own is.
+    A file contains no code. The file of your own network names its factory, package.module:factory,
+    which is imported if Python finds it. Modules of Python's standard library are never imported
+    this way.
 
     Parameters
     ----------

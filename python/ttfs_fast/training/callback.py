@@ -5,16 +5,16 @@ from contextlib import contextmanager
 
 
 class Callback:
-    """Is told what a run does, and does nothing about it; derive from it what shows or stores it.
+    """Receives reports of a run and ignores them; derive a class from it to show or store them.
 
-    With several processes only the main one tells.
+    With several processes only the main one reports.
     """
 
     def log(self, text: str) -> None:
         """A line: the end of an epoch, or another event."""
 
     def log_facts(self, title: str, facts: Mapping[str, str]) -> None:
-        """What begins or has ended, with names and values about it."""
+        """The beginning or end of a part of the run, with names and values about it."""
         self.log(title)
         width = max(map(len, facts))
         for name, value in facts.items():

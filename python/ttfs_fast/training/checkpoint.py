@@ -1,4 +1,4 @@
-"""Checkpoints: all that the next epoch needs, kept so that a crash cannot spoil them.
+"""Checkpoints: the complete state for the next epoch, written so that a crash cannot damage it.
 
 A checkpoint is a folder ``checkpoint-NNNN`` inside the folder of the run (NNNN counts finished
 epochs) with three files: ``model.safetensors`` (weights), ``optimizer.safetensors`` (averaged and
@@ -140,7 +140,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
 
 
 def remove_older(run: Path, epoch: int) -> None:
-    """Remove what came before a checkpoint that is complete.
+    """Remove the checkpoints before a complete one.
 
     Saving it ends with this; a run that was killed in between does it when it resumes.
     """

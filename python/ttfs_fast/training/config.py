@@ -1,4 +1,4 @@
-"""Everything that decides the result of a training run, in one value."""
+"""The settings that determine the result of a training run."""
 
 import json
 import math

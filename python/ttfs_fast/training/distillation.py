@@ -1,7 +1,8 @@
-"""Learning from the answers of a network that is trained already.
+"""Knowledge distillation: learning from the outputs of a trained network.
 
-A teacher's answers say more about an image than its class does: which other classes it resembles,
-and how much. A small network that cannot fit hard labels of distorted images fits these better.
+The outputs of a teacher contain more information about an image than its class: which other classes
+it resembles, and how much. A small network that cannot fit hard labels of distorted images fits
+these outputs better.
 """
 
 import hashlib
@@ -74,8 +75,8 @@ class Teacher:
     Attributes
     ----------
     network : Module
-        From the spike values that the learning network gets to those of the classes. It is made
-        fit to be asked only: no gradients, weights in channels-last format.
+        Maps the spike values of the images to those of the classes. It is prepared for inference:
+        no gradients, weights in channels-last format.
     scale : float
         Factor on its output times that its own loss had.
     sha256 : str

@@ -1,4 +1,4 @@
-"""Trained weights as one safetensors file that says where they come from."""
+"""Trained weights as one safetensors file, with the settings that made them."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def export_weights(
     config : TrainConfig
         Settings of the training run.
     test_accuracy : float
-        Share of test images that the network classifies correctly.
+        Fraction of test images that the network classifies correctly.
     images : str, optional
         Shape of the images it takes, as `ttfs_fast.training.build.ImageShape.to_json` has it.
     classes : sequence of str, optional

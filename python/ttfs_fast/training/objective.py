@@ -1,4 +1,4 @@
-"""The loss that a configuration asks for."""
+"""The loss of a configuration."""
 
 from typing import Any
 

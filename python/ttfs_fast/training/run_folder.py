@@ -16,7 +16,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d{4,})")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what.
+    """Paths of the files of a run.
 
     Attributes
     ----------

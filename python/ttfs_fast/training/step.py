@@ -1,4 +1,4 @@
-"""One step of training: what float training, QAT, the studies and the benchmarks repeat."""
+"""One training step, used by float training, QAT, the studies and the benchmarks."""
 
 import dataclasses
 import math
@@ -56,7 +56,7 @@ def equation_5(loss: SpikingLoss, layers: Layers) -> LossFunction:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave.
+    """Result of a step.
 
     Attributes
     ----------
