@@ -54,7 +54,7 @@ def test_forward_and_loss_are_one_graph() -> None:
 
 
 @pytest.mark.parametrize(("make", "exact"), [(sgd, True), (adam, False)])
-def test_a_whole_step_is_the_eager_one(make: MakeOptimizer, exact: bool) -> None:
+def test_compiled_step_equals_the_eager_step(make: MakeOptimizer, exact: bool) -> None:
     losses, weights = [], []
     for compiled in (False, True):
         model, objective = network(), SpikingLoss(scale=10.0)

@@ -80,7 +80,7 @@ def test_the_gradient_of_a_delay_is_that_of_the_times(seed: int) -> None:
     assert torch.allclose(layer.delay.grad, weight.sum(0))
 
 
-def test_a_delay_of_zero_stops_there_and_starts_again() -> None:
+def test_delay_stays_at_zero_and_can_grow_again() -> None:
     layer = Delay(2)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     z = torch.ones(1, 2)
@@ -158,7 +158,7 @@ def test_delays_of_single_inputs_do_not_fold_into_weights() -> None:
 
 @pytest.mark.parametrize("maps", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_neurons_delay_as_much(maps: bool, dtype: torch.dtype, seed: int) -> None:
+def test_neurons_replace_delays(maps: bool, dtype: torch.dtype, seed: int) -> None:
     layer = delayed(5, high=2.0, dtype=dtype)
     with torch.no_grad():
         layer.delay[0], layer.delay[1] = 0, 1e-4

@@ -140,7 +140,7 @@ def check_refusal(folder: Path, name: str, reason: str, before: dict[str, bytes]
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_file_larger_than_allowed(tmp_path: Path, name: str) -> None:
+def test_download_larger_than_allowed_is_rejected(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "run"
     WRITERS[name](folder, SMALL)
     before = content(folder)
@@ -151,14 +151,14 @@ def test_a_file_larger_than_allowed(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk(disk: Path, name: str) -> None:
+def test_full_disk_is_reported(disk: Path, name: str) -> None:
     folder = disk / "run"
     WRITERS[name](folder, SMALL)
     check_refusal(folder, name, "No space left on device", content(folder))
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_disk_that_is_read_only(disk: Path, name: str) -> None:
+def test_read_only_disk_is_reported(disk: Path, name: str) -> None:
     folder = disk / "run"
     WRITERS[name](folder, SMALL)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -167,7 +167,7 @@ def test_a_disk_that_is_read_only(disk: Path, name: str) -> None:
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_folder_that_is_read_only(tmp_path: Path, name: str) -> None:
+def test_read_only_folder_is_reported(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "run"
     WRITERS[name](folder, SMALL)
     before = content(folder)

@@ -35,7 +35,7 @@ def test_the_first_event_of_each_pixel_counts(ordered: bool, dtype: torch.dtype,
     torch.testing.assert_close(found, expected.to(dtype))
 
 
-def test_there_and_back(seed: int) -> None:
+def test_round_trip(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     z = (3 * torch.rand(2, 5, 7, generator=generator, dtype=torch.float64)).exp()
     z[torch.rand(2, 5, 7, generator=generator) < 0.3] = math.inf

@@ -77,7 +77,7 @@ def test_a_folder_is_in_use_in_other_processes_until_its_user_is_killed(tmp_path
     assert list(folder.iterdir()) == []
 
 
-def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:
+def test_rejected_run_leaves_no_folder(tmp_path: Path) -> None:
     folder = tmp_path / "several" / "folders" / "deep"
     with pytest.raises(FileNotFoundError), use_folder(folder):
         raise FileNotFoundError
@@ -87,7 +87,7 @@ def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["result"]
 
 
-def test_a_file_system_without_locks_keeps_nobody_from_work(
+def test_file_system_without_locks_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_locks(descriptor: int, how: int) -> None:

@@ -30,7 +30,7 @@ def git(folder: Path, *words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def test_what_is_committed_is_formatted(repository: Path) -> None:
+def test_commit_hook_formats_files(repository: Path) -> None:
     (repository / "a b.py").write_text("import sys\nimport os\nprint( os,sys )\n")
     (repository / "c.cpp").write_text("int  main( ) { return 0 ; }\n")
     (repository / "notes.md").write_text("x  =  1\n")
@@ -45,7 +45,7 @@ def test_what_is_committed_is_formatted(repository: Path) -> None:
     git(repository, "commit", "-m", "y")
 
 
-def test_a_file_that_is_staged_in_part_is_refused(repository: Path) -> None:
+def test_hook_rejects_partially_staged_files(repository: Path) -> None:
     (repository / "a.py").write_text("x  =  1\n")
     git(repository, "add", "a.py")
     (repository / "a.py").write_text("x  =  2\n")

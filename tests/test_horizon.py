@@ -182,7 +182,7 @@ def test_bfloat16_products_leave_spike_values_float32(seed: int) -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
-def test_state_dict_brings_the_statistics_back(seed: int) -> None:
+def test_state_dict_restores_the_statistics(seed: int) -> None:
     model = settled(chain(0.001))
     z = spikes(4, 2, 8, 6)
     fresh = chain(0.001).eval()
@@ -501,7 +501,7 @@ def test_set_weights_takes_the_shapes_of_the_layer() -> None:
         layer.set_weights_(torch.ones(1), torch.ones(4))
 
 
-def test_whitening_names_images_that_do_not_do() -> None:
+def test_whitening_names_unsuitable_images() -> None:
     layer = HorizonConv2d(3, 24, 2, t_in=T_IN)
     for images, message in (
         (torch.ones(4, 3, 8, 8, dtype=torch.uint8), "must be intensities in .* got torch.uint8"),

@@ -141,7 +141,7 @@ def test_default_max_time_is_that_of_the_published_codes() -> None:
     assert at_infinity.item() == pytest.approx(math.log1p(1e5), rel=1e-6)
 
 
-def test_nan_is_not_hidden() -> None:
+def test_nan_is_propagated() -> None:
     z = torch.tensor([[1.0, math.nan], [1.0, 2.0]])
     losses = first_spike_cross_entropy(z, torch.tensor([0, 0]), reduction="none")
     assert losses[0].isnan()

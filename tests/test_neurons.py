@@ -109,7 +109,7 @@ def test_silence_gives_no_gradient_and_no_nan(neuron: Any) -> None:
     assert model[0].weight.grad.abs().sum() > 0
 
 
-def test_on_times_refuses_what_does_not_belong() -> None:
+def test_on_times_rejects_other_layers() -> None:
     match = r"OnTimes holds layers on spike times; 1\.0 has neuron='n-lif'"
     with pytest.raises(ValueError, match=match):
         snn.OnTimes(nn.Flatten(), nn.Sequential(snn.SpikingLinear(3, 4)))
@@ -120,7 +120,7 @@ def test_on_times_refuses_what_does_not_belong() -> None:
 
 
 @pytest.mark.parametrize("neuron", ON_TIMES)
-def test_it_learns(neuron: Any) -> None:
+def test_network_learns(neuron: Any) -> None:
     model = snn.OnTimes(*layers(neuron))
     model[4].t_max = INF
     z, classes = values(), torch.arange(8)
@@ -141,7 +141,7 @@ def test_it_learns(neuron: Any) -> None:
 
 
 @pytest.mark.parametrize("neuron", ON_TIMES)
-def test_torch_carries_the_neuron(neuron: Any) -> None:
+def test_torch_export_and_compile_keep_the_neuron(neuron: Any) -> None:
     model = snn.OnTimes(*layers(neuron)).eval()
     z = values(3)
     expected = model(z)
@@ -163,7 +163,7 @@ def test_torch_carries_the_neuron(neuron: Any) -> None:
         assert torch.equal(run(more), model(more))
 
 
-def test_a_delay_on_times_adds() -> None:
+def test_delay_adds_to_times() -> None:
     t = torch.tensor([[0.0, -1.0, INF]], requires_grad=True)
     delay = torch.tensor([0.5, -2.0, 1.0], requires_grad=True)
     out = ttfs_fast.spiking_delay(t, delay, neuron="rel-psp")
@@ -178,7 +178,7 @@ def test_a_delay_on_times_adds() -> None:
 
 
 @pytest.mark.parametrize("neuron", ON_TIMES)
-def test_what_runs_on_a_gpu_is_plain_torch(neuron: Any) -> None:
+def test_operators_on_a_gpu_equal_plain_torch(neuron: Any) -> None:
     run = dict(ops.GPU_IMPLEMENTATIONS)
     t = (torch.rand(3, 4, 5, 5, dtype=torch.float64) - 0.5).requires_grad_()
     w = (torch.randn(6, 2, 3, 3, dtype=torch.float64) + 0.5).requires_grad_()
@@ -253,7 +253,7 @@ def test_evaluate_takes_layers_inside_on_times_only() -> None:
 
 
 @pytest.mark.parametrize(("neuron", "least"), [("n-lif", 1.0), ("rel-psp", 0.0)])
-def test_silence_costs_what_a_neuron_lacks(neuron: Any, least: float) -> None:
+def test_silence_cost_is_the_missing_sum_of_weights(neuron: Any, least: float) -> None:
     layer = snn.SpikingLinear(3, 2, neuron=neuron)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[-0.5, 0.2, 4.0], [-0.25, 0.0, 4.0]]))
@@ -291,14 +291,14 @@ REFUSED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_made_of_n_lif_neurons_refuses_others(name: str) -> None:
+def test_n_lif_features_reject_other_neurons(name: str) -> None:
     if name == "nir":
         pytest.importorskip("nir", reason="needs the extra nir")
     with pytest.raises(ValueError, match=r"is made of n-LIF neurons only; .* has neuron='rel"):
         REFUSED[name]()
 
 
-def test_circuits_refuse_others() -> None:
+def test_circuits_reject_other_neurons() -> None:
     layer = snn.SpikingLinear(3, 2, neuron="falling-threshold")
     with pytest.raises(ValueError, match=r"circuits is made of n-LIF.*SpikingLinear has"):
         receptive_fields(layer, torch.ones(1, 3))

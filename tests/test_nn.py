@@ -153,7 +153,7 @@ def test_wrong_sizes_are_refused() -> None:
         SpikingLinear(3, 3, t_max=math.nan)
 
 
-def test_a_small_network_learns_to_spike_at_given_times(seed: int) -> None:
+def test_small_network_learns_target_spike_times(seed: int) -> None:
     net = nn.Sequential(
         SpikingConv2d(1, 8, 3, padding="same"),
         SpikingMaxPool2d(2),

@@ -126,7 +126,7 @@ def test_same_bits_run_after_run(work: str) -> None:
         assert differing(WORK[work](torch.float32), expected) == []
 
 
-def test_python_threads_at_once() -> None:
+def test_python_threads_run_concurrently() -> None:
     names = [name for name in WORK for _ in range(2)]
     expected = {name: WORK[name](torch.float32) for name in WORK}
     wrong: list[str] = []

@@ -123,7 +123,7 @@ def test_circuits_take_both_places_apart(image_set: ImageSet) -> None:
         Perturbation(dropped=0.3, output_jitter=0.1, t_max=1.5),
     ],
 )
-def test_disturbances_meet_both_places(disturbance: Perturbation, seed: int) -> None:
+def test_disturbances_apply_at_both_places(disturbance: Perturbation, seed: int) -> None:
     model, values = network(), spikes(6, 2, 8, 8)
     outputs = []
     for m in (model, counterpart(model)):

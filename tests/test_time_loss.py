@@ -67,13 +67,13 @@ def test_gradients_of_the_squared_error(seed: int) -> None:
         ({"reduction": "median"}, "'mean', 'sum', 'none'; got 'median'"),
     ],
 )
-def test_squared_error_refuses(change: dict, message: str) -> None:
+def test_squared_error_rejects_invalid_arguments(change: dict, message: str) -> None:
     given = {"z": torch.ones(3), "target": torch.ones(3)} | change
     with pytest.raises(ValueError, match=message):
         first_spike_mse(**given)
 
 
-def test_squared_error_refuses_types() -> None:
+def test_squared_error_rejects_other_types() -> None:
     with pytest.raises(TypeError, match=r"target must be float32 or float64; got torch\.int64"):
         first_spike_mse(torch.ones(3), torch.ones(3, dtype=torch.int64))
     with pytest.raises(TypeError, match="convert one of them"):
@@ -87,7 +87,7 @@ def test_fx_records_the_squared_error() -> None:
 
 
 @pytest.mark.parametrize("readout", [TimeReadout(1, -1, 2, 4), TimeReadout(0, 5, 0, 3, silent=9)])
-def test_readout_goes_both_ways(readout: TimeReadout, seed: int) -> None:
+def test_readout_maps_times_and_values_both_ways(readout: TimeReadout, seed: int) -> None:
     values = torch.linspace(-2, 7, 10, dtype=torch.float64)  # also beyond the two points
     z = readout.times(values).exp().requires_grad_()
     assert torch.allclose(readout(z), values)
@@ -116,7 +116,7 @@ def test_readout_is_the_inverse_of_the_encoding() -> None:
         ((1, 0, 0, INF), "must be finite"),
     ],
 )
-def test_readout_refuses(given: tuple, message: str) -> None:
+def test_readout_rejects_invalid_arguments(given: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TimeReadout(*given)
 
@@ -175,7 +175,7 @@ def test_targets_of_inf_may_stay_silent() -> None:
         assert torch.allclose(cost, getattr(costs, reduction)())
 
 
-def test_silence_cost_refuses() -> None:
+def test_silence_cost_rejects_invalid_arguments() -> None:
     layer, z = SpikingLinear(2, 3), torch.ones(1, 2)
     out = layer(z)
     with pytest.raises(TypeError, match="got Linear"):

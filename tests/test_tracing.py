@@ -151,7 +151,7 @@ def test_traces_reject_invalid_inputs() -> None:
         traced(-torch.ones(2, 3))
 
 
-def test_encoding_is_traced_without_a_look_at_values() -> None:
+def test_encoding_is_traced_without_reading_values() -> None:
     def run(pixels: Tensor) -> Tensor:
         return values_to_times(encode(standardize(pixels), polarity="both"))
 

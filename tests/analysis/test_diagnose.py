@@ -131,7 +131,7 @@ def test_a_healthy_deep_network(batch: tuple[Tensor, Tensor], seed: int) -> None
     assert shifts[-1] / shifts[-4] == pytest.approx(1.0, rel=0.1)
 
 
-def test_the_published_start_loses_the_image(batch: tuple[Tensor, Tensor], seed: int) -> None:
+def test_published_initial_weights_lose_the_image(batch: tuple[Tensor, Tensor], seed: int) -> None:
     """Uniform weights: what tells images apart is gone long before the last of 17 layers."""
     found = diagnose(deep(), batch, scale=16.0)
     assert found.first_problem is not None

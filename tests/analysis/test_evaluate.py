@@ -37,7 +37,7 @@ def pixel_pairs(*pairs: tuple[int, int, int]) -> ImageSet:
     return ImageSet(pixels, np.array([p[2] for p in pairs], dtype=np.int64), "pairs", ("l", "r"))
 
 
-def test_everything_by_hand() -> None:
+def test_statistics_by_hand() -> None:
     # Neuron j hears pixel j alone, with weight 3: it spikes at z = 3 z_in / 2 (equation 4).
     model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
     images = pixel_pairs((255, 0, 0), (0, 255, 1), (255, 51, 1), (51, 255, 1))

@@ -33,7 +33,7 @@ def shares(model: nn.Module, values: Tensor) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("fraction", [0.9, 0.5, 0.2])
-def test_each_layer_spikes_as_often_as_wanted(fraction: float) -> None:
+def test_each_layer_spikes_with_the_requested_fraction(fraction: float) -> None:
     model = network()
     before = model(images())
     horizons = find_horizons(model, images(), fraction)

@@ -37,7 +37,7 @@ def test_times_by_hand() -> None:
     assert found.decided_right(grid).tolist() == [0.0, 0.5, 0.5, 0.5]
 
 
-def test_it_agrees_with_the_evaluation() -> None:
+def test_latency_agrees_with_the_evaluation() -> None:
     torch.manual_seed(0)
     model, digits = mnist_scnn(), load("digits", train=False)
     evaluation = evaluate(model, digits)

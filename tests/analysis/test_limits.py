@@ -64,7 +64,7 @@ def test_sizes_are_those_of_torchs_operators(name: str) -> None:
     assert found.cores == 0
 
 
-def test_biases_horizons_and_pools_take_something() -> None:
+def test_limits_count_biases_horizons_and_pools() -> None:
     model = nn.Sequential(
         SpikingConv2d(1, 2, 3, padding=1, t_max=3.0),
         SpikingMaxPool2d(3, 2, 1),

@@ -200,7 +200,7 @@ def test_layers_with_horizons_count_like_folded_ones(seed: int) -> None:
     assert padded.reference_delivered >= 2 * (20 + 36) * 3  # padding and the added channel
 
 
-def test_counting_refuses() -> None:
+def test_counting_rejects_invalid_input() -> None:
     with pytest.raises(ValueError, match="no SpikingLinear"):
         count_operations(nn.Linear(2, 2), torch.ones(1, 2))
     for images in ([], torch.ones(0, 2)):

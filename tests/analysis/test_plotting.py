@@ -65,7 +65,7 @@ def test_raster_without_a_decision() -> None:
     assert "3 neurons, 3 silent" in titles(figure)
 
 
-def test_raster_wants_bytes() -> None:
+def test_raster_requires_uint8() -> None:
     with pytest.raises(ValueError, match="uint8"):
         spike_raster(mnist_scnn(), np.zeros((28, 28)))  # type: ignore[arg-type]
 

@@ -188,7 +188,7 @@ def test_a_horizon_silences_later_spikes_in_every_layer() -> None:
     assert found.isfinite().tolist() == [[False, False, False]]  # silent in the second layer
 
 
-def test_the_seed_and_the_draw_decide(small: nn.Module) -> None:
+def test_seed_and_draw_determine_random_numbers(small: nn.Module) -> None:
     digits = load("digits", train=False)
 
     def confusion(seed: int, draw: int) -> list[list[int]]:

@@ -46,7 +46,7 @@ def _threads_as_before():  # type: ignore[no-untyped-def]
 # --- timing --------------------------------------------------------------------------------------
 
 
-def test_calls_take_turns_and_the_first_round_does_not_count(
+def test_calls_alternate_and_the_first_round_is_not_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, order = [0.0], []
@@ -95,7 +95,7 @@ def test_the_instruction_set_in_use_is_written_down(instruction_set: str) -> Non
     [Layer(2, 8, 16, 12, 3, 1, 1), Layer(1, 3, 16, 23, 5, 2, 2), Layer(16, 64, 96), LAYERS[-1]],
     ids=lambda layer: layer.name,
 )
-def test_inputs_and_outputs_fire_as_often_as_promised(layer: Layer) -> None:
+def test_inputs_and_outputs_fire_with_the_documented_fractions(layer: Layer) -> None:
     z, x, weight = layer.tensors()
     assert z.isfinite().float().mean().item() == pytest.approx(0.62, abs=0.06)
     out = layer.spiking(z, weight)

@@ -31,7 +31,7 @@ BENCH = Path(__file__).parents[2] / "bench"
         ),
     ],
 )
-def test_program(command: str, expected: str, tmp_path: Path) -> None:
+def test_benchmark_script_runs(command: str, expected: str, tmp_path: Path) -> None:
     script, *arguments = command.split()
     json = ["--json", "found.json"] if script != "training_step.py" else []
     done = run_python(

@@ -120,7 +120,7 @@ def test_the_step_does_not_matter_without_noise() -> None:
         assert_allclose(other, found[0], rtol=0, atol=1e-12 * p.tau)
 
 
-def test_a_crossing_that_would_be_undone_within_the_step_counts() -> None:
+def test_crossing_within_a_step_is_detected() -> None:
     """A strong spike and a stronger inhibitory one inside one step; the membrane's own peak."""
     p = with_corner(1e4)
     step = p.tau / 4

@@ -22,7 +22,7 @@ run = partial(run_command, "circuit")
 
 
 @pytest.mark.parametrize("command", ["waveform", "jitter", "quantization", "layer", "convergence"])
-def test_help(command: str) -> None:
+def test_help_exits_with_usage(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
@@ -162,7 +162,7 @@ def test_layer_takes_networks_by_name_and_the_authors_folder(data_root: Path) ->
         assert source in done.output
 
 
-def test_layer(data_root: Path, tmp_path: Path) -> None:
+def test_layer_command(data_root: Path, tmp_path: Path) -> None:
     table, picture = tmp_path / "l.csv", tmp_path / "l.png"
     result = run(
         "layer",

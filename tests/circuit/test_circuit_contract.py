@@ -335,7 +335,7 @@ def beside() -> Iterator[list[int]]:
     thread.join()
 
 
-def test_the_interpreter_runs_on_meanwhile(beside: list[int]) -> None:
+def test_interpreter_lock_is_released(beside: list[int]) -> None:
     """One call into the core: if it kept the lock, the other thread would wait."""
     before = beside[0]
     call_core(

@@ -59,7 +59,7 @@ def test_receptive_fields_are_the_layer_s(layer: nn.Module, seed: int) -> None:
     assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_layer_of_fast_loops_is_the_closed_form(seed: int) -> None:
+def test_fast_loops_converge_to_the_closed_form(seed: int) -> None:
     layer = SpikingConv2d(2, 6, 3, padding="same")
     with torch.no_grad():
         layer.weight.normal_(0.2, 0.25)

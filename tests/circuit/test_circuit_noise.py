@@ -103,7 +103,7 @@ def test_the_spread_of_firing_does_not_depend_on_the_step() -> None:
     assert 0.002 * P.tau < spreads[0] < 0.1 * P.tau
 
 
-def test_both_models_spread_alike() -> None:
+def test_both_models_have_the_same_phase_noise() -> None:
     """The switching model's phase noise, in each oscillator, is the averaged one's; ripple and
     sampling come on top of it."""
     spreads = {}

@@ -38,7 +38,7 @@ def test_against_the_plain_loop(inputs: int, instruction_set: str) -> None:
     assert_allclose(result.fire_times, expected, rtol=0, atol=1e-9 * p.tau)
 
 
-def test_it_converges_to_the_averaged_model_at_first_order() -> None:
+def test_switching_converges_to_the_averaged_model_at_first_order() -> None:
     """As the rings get faster: errors fall in proportion to 1 / frequency."""
     mean, high = ring_convergence()
     assert order(FREQUENCIES, mean) == pytest.approx(1.0, abs=0.15)

@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help(command: str) -> None:
+def test_help_exits_with_usage(command: str) -> None:
     result = run_command(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
@@ -208,9 +208,7 @@ def test_eval_as_json_uses_the_settings_of_the_training(trained: Path) -> None:
     assert found["first_spike_time"] != other.first_spike_time
 
 
-def test_a_pretrained_network_goes_by_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pretrained_network_loads_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(2)
     images = generator.integers(0, 256, (30, 3, 32, 32), dtype=np.uint8)
     labels = np.arange(30, dtype=np.int64) % 10
@@ -315,7 +313,7 @@ def test_paths_that_are_not_utf8(trained: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["eval", "quantize", "study silence"])
-def test_commands_want_a_network(command: str) -> None:
+def test_commands_require_a_network(command: str) -> None:
     result = run_command(*command.split())
     assert result.exit_code == 2
     assert "give a network with --weights: a pretrained network by its name" in result.stderr

@@ -165,7 +165,7 @@ def test_commands_import_no_other_command() -> None:
         ("ttfs-fast circuit jit", "jitter"),
     ],
 )
-def test_the_shell_completes(words: str, completed: str) -> None:
+def test_shell_completion_works(words: str, completed: str) -> None:
     code = "import sys; sys.argv = ['ttfs-fast']; from ttfs_fast import cli; cli.main()"
     environment = {
         "_TTFS_FAST_COMPLETE": "complete_bash",

@@ -78,9 +78,7 @@ every_terminal = pytest.mark.parametrize(
 
 
 @every_terminal
-def test_the_bar_of_a_training_fits_every_terminal(
-    encoding: str, columns: int, attach: Attach
-) -> None:
+def test_training_bar_fits_every_terminal(encoding: str, columns: int, attach: Attach) -> None:
     terminal = attach(encoding, columns)
     shown = ShowProgress()
     shown.log("run in runs/é→\udcff")
@@ -95,7 +93,7 @@ def test_the_bar_of_a_training_fits_every_terminal(
 
 
 @every_terminal
-def test_every_other_bar_does_too(encoding: str, columns: int, attach: Attach) -> None:
+def test_every_other_bar_fits_every_terminal(encoding: str, columns: int, attach: Attach) -> None:
     terminal = attach(encoding, columns)
     with counting_bar(4, show=True) as advance:
         advance(2)
@@ -106,7 +104,7 @@ def test_every_other_bar_does_too(encoding: str, columns: int, attach: Attach) -
     assert "\x1b[?25l" in terminal.text()  # a bar was drawn
 
 
-def test_cut_lines_keep_their_width() -> None:
+def test_truncated_lines_keep_their_width() -> None:
     stream = Terminal("ascii")
     _terminal.Unfailing(stream).write("12345… é \udcff")
     assert stream.text() == "12345~ \\xe9 \\udcff"
@@ -123,7 +121,7 @@ def test_training_continues_without_a_terminal(
     _terminal.print_line("a line")
 
 
-def test_a_closed_stream_is_passed_over() -> None:
+def test_closed_stream_is_ignored() -> None:
     stream = io.StringIO()
     stream.close()
     unfailing = _terminal.Unfailing(stream)
@@ -132,7 +130,7 @@ def test_a_closed_stream_is_passed_over() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
-def test_the_command_trains_in_50_columns_of_ascii(tmp_path: Path) -> None:
+def test_command_trains_in_an_ascii_terminal_of_50_columns(tmp_path: Path) -> None:
     main, side = pty.openpty()
     fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 50, 0, 0))
     shown: list[bytes] = []

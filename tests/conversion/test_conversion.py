@@ -251,7 +251,7 @@ def test_modules_with_a_forward_of_their_own_are_followed(seed: int) -> None:
         agrees(from_relu(model.double(), x), model, x)
 
 
-def test_networks_that_do_something_else_are_noticed(seed: int) -> None:
+def test_networks_with_different_outputs_are_detected(seed: int) -> None:
     x = torch.randn(9, 4)
     model = nn.Linear(4, 3)
     handle = model.register_forward_hook(lambda module, inputs, output: output.square())

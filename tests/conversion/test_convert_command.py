@@ -158,7 +158,7 @@ def test_a_network_of_your_own_is_converted(own: Path, tmp_path: Path) -> None:
         (["OWN", "--model", "factory_of_test:small", "--spread", "0.9"], "spread smaller than 0.9"),
     ],
 )
-def test_what_cannot_be_converted_is_named(own: Path, arguments: list[str], message: str) -> None:
+def test_unsupported_operations_are_named(own: Path, arguments: list[str], message: str) -> None:
     before = {path.name for path in own.parent.iterdir()}
     if arguments[0] == "OWN":
         arguments = [str(own), "--to", "a.safetensors", "--dataset", "digits", *arguments[1:]]
@@ -168,7 +168,7 @@ def test_what_cannot_be_converted_is_named(own: Path, arguments: list[str], mess
     assert {path.name for path in own.parent.iterdir()} - before <= {"__pycache__"}
 
 
-def test_files_bring_every_kind_of_step_back(tmp_path: Path, seed: int) -> None:
+def test_files_restore_every_kind_of_step(tmp_path: Path, seed: int) -> None:
     class Everything(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -217,7 +217,7 @@ def test_files_bring_every_kind_of_step_back(tmp_path: Path, seed: int) -> None:
         ("size", "size mismatch"),
     ],
 )
-def test_files_that_lie_are_refused(
+def test_files_with_false_sizes_are_rejected(
     tmp_path: Path, change: dict[str, Any] | str | None, message: str
 ) -> None:
     path = tmp_path / "one.safetensors"
@@ -244,7 +244,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_what_a_converted_network_cannot_do_is_said(own: Path, tmp_path: Path) -> None:
+def test_converted_network_names_unsupported_uses(own: Path, tmp_path: Path) -> None:
     out = tmp_path / "spiking.safetensors"
     named = ["--model", "factory_of_test:small", "--dataset", "digits"]
     assert run_command("convert", str(own), "--to", str(out), *named).exit_code == 0

@@ -279,7 +279,7 @@ def test_float32_decides_alike_but_for_near_ties(make: Callable[[], nn.Module], 
     assert ((best[:, 0] - best[:, 1])[differ] < 0.05 * logits.std()).all()
 
 
-def test_branches_of_different_depth_meet_at_one_horizon(seed: int) -> None:
+def test_branches_of_different_depth_are_delayed_to_one_horizon(seed: int) -> None:
     """A delay carries the skip's spikes over, leads unchanged; sums become one layer."""
     spiking = from_relu(trained(Residuals), images())
     assert isinstance(spiking, ConvertedNetwork)
@@ -406,7 +406,7 @@ def test_converted_networks_train_and_keep_their_delays(seed: int) -> None:
     assert losses[-1] < 0.95 * losses[0]
 
 
-def test_state_dict_and_steps_bring_a_network_back(seed: int) -> None:
+def test_state_dict_and_steps_restore_a_network(seed: int) -> None:
     x = images()
     one, other = (from_relu(trained(Residuals), x) for _ in range(2))
     assert not torch.equal(one(x), other(x))

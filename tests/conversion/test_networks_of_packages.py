@@ -263,7 +263,7 @@ def with_silu() -> nn.Module:
         (lambda: nn.Sequential(ResNet(), nn.Softmax(1)), r"1 \(Softmax\)"),
     ],
 )
-def test_what_they_have_without_a_counterpart_is_named(
+def test_operations_without_counterpart_are_named(
     make: Callable[[], nn.Module], named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):

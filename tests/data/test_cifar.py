@@ -73,7 +73,7 @@ def test_missing_cifar_names_the_folders_searched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3072, 3074, 9000])
-def test_truncated_files(tmp_path: Path, kept: int) -> None:
+def test_truncated_files_are_rejected(tmp_path: Path, kept: int) -> None:
     write_binary(tmp_path)
     path = tmp_path / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:kept])
@@ -81,7 +81,7 @@ def test_truncated_files(tmp_path: Path, kept: int) -> None:
         load_cifar10(tmp_path)
 
 
-def test_wrong_label(tmp_path: Path) -> None:
+def test_wrong_label_is_rejected(tmp_path: Path) -> None:
     content = write_binary(tmp_path)["test_batch.bin"]
     content[2, 0] = 10
     content.tofile(tmp_path / "test_batch.bin")
@@ -145,7 +145,7 @@ def test_wrong_archives_leave_no_files(server: tuple[str, Path], tmp_path: Path)
         assert not (root / "cifar10").exists()
 
 
-def test_an_archive_without_a_file(
+def test_archive_without_a_file_is_rejected(
     server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, served = server
@@ -184,7 +184,7 @@ def test_zip_of_images(tmp_path: Path) -> None:
     assert len(load_cifar10(tmp_path)) == 20
 
 
-def test_zip_of_something_else(tmp_path: Path) -> None:
+def test_other_zip_files_are_rejected(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "cifar10-images.zip", "w") as archive:
         archive.writestr("train/cat/1.png", b"")
     with pytest.raises(CifarError, match="holds the classes"):

@@ -183,7 +183,7 @@ def test_trailing_bytes_are_refused(tmp_path: Path, suffix: str) -> None:
         read_idx(path)
 
 
-def test_rubbish_after_gzip_data_is_refused(tmp_path: Path) -> None:
+def test_trailing_bytes_after_gzip_data_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "long.gz"
     write_idx(path, np.zeros((2, 2), np.uint8))
     path.write_bytes(path.read_bytes() + b"rubbish")

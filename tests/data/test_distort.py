@@ -23,7 +23,7 @@ def centers(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return (pixels * y).sum((1, 2, 3)) / total, (pixels * x).sum((1, 2, 3)) / total
 
 
-def test_without_limits_nothing_changes() -> None:
+def test_distort_without_limits_changes_nothing() -> None:
     pixels = torch.rand(5, 3, 9, 12, generator=generator(0), dtype=torch.float64)
     torch.testing.assert_close(distort(pixels, generator(0)), pixels)
     raw = torch.randint(0, 256, (5, 1, 28, 28), generator=generator(0), dtype=torch.uint8)

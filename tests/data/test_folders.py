@@ -126,7 +126,7 @@ def test_gray_of_12_bits_and_of_dark_zeros(tmp_path: Path) -> None:
         assert ImageFolder(tmp_path).read(0).tolist() == [[expected]] * 3
 
 
-def test_each_mode_of_pillow_keeps_its_shades(tmp_path: Path) -> None:
+def test_each_pillow_mode_keeps_its_gray_levels(tmp_path: Path) -> None:
     gray = pillow.fromarray(np.array([SHADES], np.uint8))
     for mode in ("L", "LA", "P", "RGB", "RGBA"):
         assert stored(tmp_path, gray.convert(mode)).tolist() == [[SHADES]] * 3, mode
@@ -192,7 +192,7 @@ def test_a_class_without_images_is_refused(tmp_path: Path, zipped: bool) -> None
 
 
 @pytest.mark.parametrize("ending", ["tif", "TIFF", "ppm", "gif", "webp", "pgm"])
-def test_endings_of_images(tmp_path: Path, ending: str) -> None:
+def test_image_file_extensions(tmp_path: Path, ending: str) -> None:
     tree(tmp_path)
     kind = {"tif": "tiff", "pgm": "ppm"}.get(ending, ending.lower())
     (tmp_path / "val" / "bat").mkdir()
@@ -247,9 +247,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
         ImageFolder(root, "val")
 
 
-def test_a_class_folder_that_may_not_be_read_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_class_folder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path)
     scanned = {"listdir": os.listdir, "scandir": os.scandir}
 
@@ -357,7 +355,7 @@ def test_damage_anywhere_is_an_image_error(tmp_path: Path, damage: int) -> None:
         assert refused > 0
 
 
-def test_a_bomb_is_refused(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_rejected(tmp_path: Path) -> None:
     """A few bytes that announce ten thousand million pixels."""
     import zlib
 

@@ -205,7 +205,7 @@ def test_a_script_without_main_guard_gets_a_clear_error(
     assert "memory" not in done.stderr
 
 
-def test_a_starting_worker_starts_none(
+def test_starting_worker_starts_no_workers(
     folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
@@ -213,7 +213,7 @@ def test_a_starting_worker_starts_none(
         StreamedImages(folder, 4, 16, workers=1)
 
 
-def test_wrong_settings(folder: ImageFolder) -> None:
+def test_wrong_settings_are_rejected(folder: ImageFolder) -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
         StreamedImages(folder, 0, 16)
     with pytest.raises(ValueError, match="workers must be at least 0"):
@@ -276,7 +276,7 @@ def test_empty_augmentation_changes_nothing() -> None:
     assert torch.equal(same.get_state(), generator(1).get_state())
 
 
-def test_images_of_another_size_are_neither_cropped_nor_flipped() -> None:
+def test_crop_and_flip_reject_images_of_another_size() -> None:
     images = torch.zeros(1, 3, 40, 30, dtype=torch.uint8)
     for how in ({"crop": 4}, {"flip": True}, {}):
         with pytest.raises(ValueError, match=r"keep the size.* \(16, 16\); got .* \(40, 30\)"):

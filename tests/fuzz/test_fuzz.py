@@ -36,7 +36,7 @@ def test_parsers_raise_documented_errors_only(tmp_path: Path, seed: int) -> None
     assert sum(count > 0 for count in taken.values()) >= 12, done.stdout
 
 
-def test_a_finding_is_reported_and_stored(
+def test_fuzzing_reports_and_stores_findings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A parser that raises what it does not document: the fuzzer is not blind."""

@@ -211,7 +211,7 @@ def test_a_relu_counterpart_keeps_the_spread_of_its_activations(seed: int) -> No
     assert 0.1 < deviation < 10
 
 
-def test_adapter_is_the_network(seed: int) -> None:
+def test_adapter_equals_the_network(seed: int) -> None:
     counterpart = relu_counterpart(cifar_scnn(width=0.2))
     adapter = DecodeSpikes(
         counterpart, Encoding(1.5), mean=[0.4, 0.5, 0.6], deviation=[0.2, 0.3, 0.25]
@@ -270,7 +270,7 @@ def test_errors_name_the_remedy() -> None:
         ("cifar_airbench", cifar_airbench, "cifar10-airbench", 0.90, 200),
     ],
 )
-def test_trained_weights_that_ship(
+def test_trained_weights_in_the_package(
     name: PretrainedName,
     make: Callable[..., nn.Module],
     recipe: str,
@@ -301,7 +301,7 @@ def test_trained_weights_that_ship(
         assert result.spikes_per_neuron > 0.9
 
 
-def test_trained_weights_fit_no_other_network() -> None:
+def test_trained_weights_reject_other_networks() -> None:
     with pytest.raises(ValueError, match=r"6 channels \(both polarities\).*leave these arguments"):
         cifar_scnn(pretrained=True, in_channels=3)
     with pytest.raises(ValueError, match="no trained weights of 'vgg8'; choose one of mnist_scnn"):

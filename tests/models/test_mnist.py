@@ -46,7 +46,7 @@ def test_new_network_spikes_and_learns(seed: int) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_arguments_reach_the_layers() -> None:
+def test_arguments_are_passed_to_the_layers() -> None:
     model = mnist_scnn(t_max=2.0, dtype=torch.float64)
     assert {p.dtype for p in model.parameters()} == {torch.float64}
     assert [model.conv1.t_max, model.conv2.t_max, model.fc.t_max] == [2.0] * 3
@@ -150,7 +150,7 @@ def write_authors(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_missing_weights(tmp_path: Path) -> None:
+def test_missing_weights_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no weights at .*nowhere"):
         mnist_scnn(weights=tmp_path / "nowhere")
     write_authors(tmp_path)
@@ -161,7 +161,7 @@ def test_missing_weights(tmp_path: Path) -> None:
         mnist_scnn(pretrained=True, weights=tmp_path)
 
 
-def test_wrong_arrays(tmp_path: Path) -> None:
+def test_wrong_arrays_are_rejected(tmp_path: Path) -> None:
     write_authors(tmp_path)
     path = tmp_path / "weight_scnn1.npy"
     np.save(path, np.zeros((25, 32), np.float32))
@@ -176,7 +176,7 @@ def test_wrong_arrays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 5, 90, 200, 3000])
-def test_truncated_arrays(tmp_path: Path, kept: int) -> None:
+def test_truncated_arrays_are_rejected(tmp_path: Path, kept: int) -> None:
     write_authors(tmp_path)
     path = tmp_path / "weight_scnn1.npy"
     path.write_bytes(path.read_bytes()[:kept])
@@ -213,7 +213,7 @@ def test_safetensors(tmp_path: Path, seed: int) -> None:
         mnist_scnn(weights=path)
 
 
-def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     torch.save(mnist_scnn().state_dict(), path)
     with pytest.raises(ValueError, match="not a readable safetensors file"):

@@ -296,7 +296,7 @@ def test_a_changed_graph_is_refused() -> None:
             from_graph(graph)
 
 
-def test_trains_have_one_spike_an_input() -> None:
+def test_spike_trains_have_one_spike_per_input() -> None:
     model = nn.Sequential(SpikingLinear(4, 2, t_max=1.25), SpikingLinear(2, 2, t_max=4.0))
     graph = to_graph(model, (4,), tau=0.01, dt=0.001)
     z = torch.tensor([0.0, 0.25, 3.0, math.inf], dtype=torch.float64).exp()

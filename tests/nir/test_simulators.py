@@ -54,7 +54,7 @@ def errors(trains: Tensor, z: Tensor, graph: object, steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
-def test_first_layer_without_a_word(simulator: Simulator) -> None:
+def test_first_layer_needs_no_reset(simulator: Simulator) -> None:
     """A first layer's first spikes need no reset: the trained network's, as others load it."""
     model = nn.Sequential(mnist_scnn(pretrained=True)[0])
     graph = to_graph(model, (1, 28, 28), tau=0.01, dt=STEP)

@@ -44,7 +44,7 @@ def test_neurons_at_the_threshold_differ_from_wrong_ones() -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_a_wrong_kernel_would_be_seen(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_kernels_are_detected(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     import at_scale
 
     right = at_scale.spiking_linear

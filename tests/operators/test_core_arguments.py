@@ -43,7 +43,7 @@ def nothing_written() -> bool:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_right_call_writes_everything(dtype: type) -> None:
+def test_valid_call_writes_all_outputs(dtype: type) -> None:
     output, slope = forward(dtype=dtype)
     assert output[0, 0, 2, 2] == pytest.approx(27 / 26)
     assert slope[0, 2, 2, 0] == 26
@@ -80,7 +80,7 @@ def test_invalid_spike_values_leave_the_output_unchanged(
     ],
     ids=str,
 )
-def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         forward(**changes)
     assert nothing_written()

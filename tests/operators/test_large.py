@@ -45,7 +45,7 @@ def far_apart(shape: tuple[int, ...], dtype: type = np.float32) -> NDArray[np.fl
 
 
 @linux
-def test_images_far_apart() -> None:
+def test_images_with_large_strides() -> None:
     z, w = spikes(2, 3, 9, 8), weights(20, 3, 3, 3)
     apart = far_apart((2, 3, 9, 8))
     apart[:] = z.numpy()
@@ -70,7 +70,7 @@ def test_images_far_apart() -> None:
 
 
 @linux
-def test_outputs_and_gradients_far_apart() -> None:
+def test_outputs_and_gradients_with_large_strides() -> None:
     """The core writes where it is told: torch itself makes no such outputs."""
     z, w = spikes(2, 3, 9, 8).numpy(), weights(20, 3, 3, 3).numpy()
     geometry = ((1, 1), (1, 1), (1, 1), 1)

@@ -128,7 +128,7 @@ def test_order_of_the_inputs_does_not_matter(layer: Layer, dtype: torch.dtype) -
 
 
 @each_kernel
-def test_order_of_equal_inputs_matters_only_in_rounding(layer: Layer) -> None:
+def test_order_of_equal_inputs_affects_only_rounding(layer: Layer) -> None:
     generator = torch.Generator().manual_seed(4)
     z = torch.randint(2, 9, (3, 200), generator=generator).float().div(4).exp()
     weight = torch.randn(48, 200, generator=generator) * 0.1 + 0.01
@@ -374,9 +374,7 @@ def test_weight_that_is_not_finite_spoils_its_outputs_only(
 
 @each_kernel
 @each_dtype
-def test_silent_weightless_nan_has_no_way_round_the_horizon(
-    layer: Layer, dtype: torch.dtype
-) -> None:
+def test_nan_affects_outputs_despite_weight_0_or_horizon(layer: Layer, dtype: torch.dtype) -> None:
     # NaN spoils the output even where every spike would come too late to matter.
     z, *_ = evaluate(layer, [NAN, 5], [1, 1], dtype=dtype, t_max=0)
     assert math.isnan(z)

@@ -47,7 +47,7 @@ def simulate(t_in: Tensor, weight: Tensor, slope: float, threshold: float, end: 
 
 
 @pytest.mark.parametrize("name", SISTERS)
-def test_the_closed_form_is_when_the_membrane_arrives(name: str, seed: int) -> None:
+def test_closed_form_is_the_membrane_crossing(name: str, seed: int) -> None:
     slope, threshold = SISTERS[name]
     t_in, weight = inputs(6, 8), weights(10, 8)
     exact, d = first_crossing(t_in, weight, slope=slope, threshold=threshold)
@@ -327,7 +327,9 @@ def test_most_neurons_of_these_examples_spike(neuron: Any, kind: str, seed: int)
         assert x.isfinite().float().mean() > 0.4
 
 
-def test_a_falling_threshold_comes_to_the_neuron(instruction_set: str, threads: int) -> None:
+def test_falling_threshold_fires_neurons_without_earlier_inputs(
+    instruction_set: str, threads: int
+) -> None:
     late = torch.tensor([3.0, 2.5, INF]).repeat(3, 100)  # as chunks of events, and few
     for t in (late, late[:, :5], late[:, 2:3], late[:, :0]):
         for w in (-torch.ones(20, t.shape[1]), torch.ones(20, t.shape[1])):
@@ -461,7 +463,7 @@ def test_silent_neurons_pass_nothing_and_nan_spreads(neuron: Any, instruction_se
     assert (by_input == 0).all()
 
 
-def test_a_weight_that_is_not_finite_stays_with_the_places_that_see_it() -> None:
+def test_nonfinite_weight_affects_only_outputs_that_use_it() -> None:
     t = torch.full((1, 1, 1, 6), -1.0, requires_grad=True)
     w = torch.tensor([1.0, INF, 1.0]).reshape(3, 1, 1, 1).expand(3, 1, 1, 2)
     x = spiking_conv2d(t, w, neuron="rel-psp", stride=(1, 2))
@@ -483,7 +485,7 @@ def test_minus_0_is_0() -> None:
     assert x.isfinite().all()
 
 
-def test_torch_takes_the_neuron_along() -> None:
+def test_torch_tools_keep_the_neuron() -> None:
     generator = torch.Generator().manual_seed(0)
     t = times_of("around 0", (2, 4, 6, 6), 0.2, generator).float().requires_grad_()
     w = weights_of("around 0", (6, 4, 3, 3), generator).float().requires_grad_()
@@ -512,7 +514,7 @@ def test_neurons_have_names() -> None:
         spiking_linear(torch.tensor([[0.0, 1.0]]), torch.ones(3, 2))
 
 
-def test_falling_threshold_is_that_of_dta_ttfs_where_it_waits_for_its_inputs(seed: int) -> None:
+def test_falling_threshold_equals_dta_ttfs_after_its_waiting_time(seed: int) -> None:
     """Wei et al. (ICCV 2023): inputs in [0, 1], a spike in [1, 2], where all inputs are causal."""
     generator = torch.Generator().manual_seed(seed)
     t = torch.rand(40, 30, generator=generator, dtype=torch.float64)

@@ -193,7 +193,7 @@ def test_other_types_are_refused(dtype: torch.dtype) -> None:
         spiking_max_pool2d(x, 2)
 
 
-def test_types_that_differ_and_things_that_are_no_tensors_are_refused() -> None:
+def test_different_types_and_non_tensors_are_rejected() -> None:
     x, w = torch.ones(2, 3), torch.ones(4, 3)
     with pytest.raises(TypeError, match=r"input is torch\.float32, weight is torch\.float64"):
         spiking_linear(x, w.double())
@@ -220,7 +220,7 @@ def test_vmap_over_the_input_is_the_loop(in_dim: int) -> None:
         assert torch.equal(out, loop)
 
 
-def test_vmap_over_the_weights_refuses() -> None:
+def test_vmap_over_the_weights_raises() -> None:
     x, w = spikes(2, 4, 6, 6), firing(15, 4, 3, 3).unflatten(0, (3, 5))
     with pytest.raises(NotImplementedError, match=r"once for each set of weights, or use groups"):
         torch.func.vmap(spiking_conv2d, (None, 0))(x, w)
@@ -228,7 +228,7 @@ def test_vmap_over_the_weights_refuses() -> None:
         torch.func.vmap(spiking_linear, (None, 0))(x[:, 0, 0], w[:, :, :2, 0].flatten(2)[:, :, :6])
 
 
-def test_functional_gradients_refuse() -> None:
+def test_functional_gradients_raise() -> None:
     # torch has no functorch rule for custom operators; it says so, and nothing silently is zero.
     x, w = spikes(2, 4, 6, 6), firing(6, 4, 3, 3)
     with pytest.raises(RuntimeError, match="functorch transforms"):
@@ -272,7 +272,7 @@ def operators() -> list[Any]:
 
 
 @pytest.mark.parametrize(("operator", "inputs"), operators())
-def test_double_backward_refuses(operator: Callable[..., Tensor], inputs: Any) -> None:
+def test_double_backward_raises(operator: Callable[..., Tensor], inputs: Any) -> None:
     inputs = [t.clone().requires_grad_() for t in inputs]
     out = operator(*inputs)
     loss = out.masked_fill(out.isinf(), 0).square().sum()
@@ -282,7 +282,7 @@ def test_double_backward_refuses(operator: Callable[..., Tensor], inputs: Any) -
 
 
 @pytest.mark.parametrize(("operator", "inputs"), operators())
-def test_forward_mode_refuses(operator: Callable[..., Tensor], inputs: Any) -> None:
+def test_forward_mode_raises(operator: Callable[..., Tensor], inputs: Any) -> None:
     tangents = tuple(torch.ones_like(t) for t in inputs)
     with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
         torch.func.jvp(operator, tuple(inputs), tangents)

@@ -67,7 +67,7 @@ def train_a_little(model: nn.Module, image: tuple[int, int, int], *, lr: float, 
         optimizer.step()
 
 
-def test_the_sum_stays_under_any_optimizer(seed: int) -> None:
+def test_weight_sum_stays_fixed_with_any_optimizer(seed: int) -> None:
     model = center_weights_(cifar_scnn(width=0.25, image_size=16))
     before = {n: m.weight.detach().clone() for n, m in layers_of(model).items()}
     train_a_little(model, (3, 16, 16), lr=0.05, steps=5)
@@ -236,7 +236,7 @@ def test_tap_fractions_against_a_convolution_of_ones() -> None:
     assert tap_fractions((28, 28), 5, 2, "same")[0] < 1 == tap_fractions((28, 28), 5, 2)[0]
 
 
-def test_spread_and_gradient_travel_as_derived(seed: int) -> None:
+def test_spread_and_gradient_follow_the_derived_factors(seed: int) -> None:
     """docs/deep.md: with all inputs causal, spread and gradient scale by s / m, a shift by 1."""
     inputs, outputs, total, spread, sigma = 2000, 300, 4.0, 3.0, 0.02
     layer = SpikingLinear(inputs, outputs, dtype=torch.float64)

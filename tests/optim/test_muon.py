@@ -69,7 +69,7 @@ def test_a_centered_gradient_gives_a_centered_step(seed: int) -> None:
     assert step.sum(1).abs().max() < 1e-4 * step.abs().sum(1).min()
 
 
-def test_it_finds_a_direction_that_a_common_one_hides() -> None:
+def test_muon_finds_a_direction_hidden_by_a_common_one() -> None:
     """Regression on inputs that share a large mean: the rest decides, and descent sees the mean."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(400, 20, generator=generator) * 0.1 + 3

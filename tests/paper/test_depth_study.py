@@ -165,7 +165,7 @@ def test_start_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "start.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_command(tmp_path: Path) -> None:
+def test_depth_study_command(tmp_path: Path) -> None:
     from support.command import run_command
 
     arguments = [

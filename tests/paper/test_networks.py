@@ -86,7 +86,7 @@ def test_another_network_has_another_stem() -> None:
     ("wrong", "message"),
     [({"draws": 1}, "draws must be at least 2"), ({"seed": -1}, "seed must not be negative")],
 )
-def test_plans_that_cannot_be(wrong: dict[str, int], message: str) -> None:
+def test_invalid_plans_are_rejected(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Plan(**wrong)  # type: ignore[arg-type]
 
@@ -119,7 +119,7 @@ def test_runs_of_one_name_get_different_keys(digits_run: Path, tmp_path: Path) -
     assert keys == ["digits-demo", "digits-demo-2", "digits-my-run--1"]
 
 
-def test_the_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the parts, the ones that take no time."""
     quick = {name: run.PARTS[name] for name in ("table1", "table3")}
     monkeypatch.setattr(run, "PARTS", quick)

@@ -98,7 +98,7 @@ def test_every_reference_leads_somewhere_and_no_id_is_there_twice(page: Page) ->
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_drawings_take_the_colors_of_the_page(html: str) -> None:
+def test_drawings_use_the_colors_of_the_page(html: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
     assert len(drawings) >= 8
     for drawing in drawings:
@@ -151,7 +151,7 @@ def test_markdown_has_every_table_and_picture(report: Report) -> None:
         assert len(widths) == 1, block
 
 
-def test_a_cell_cannot_break_the_page() -> None:
+def test_table_cells_are_escaped() -> None:
     table = Table(
         "t", "<b>", [Column("a|b", numeric=False), Column("n")], [["<i>|x", None], ["", 2]]
     )
@@ -181,7 +181,7 @@ def test_empty_columns_are_omitted() -> None:
     assert render.as_csv(table) == "a,nothing,b\n1,,\n2,,3\n"
 
 
-def test_numbers_as_people_read_them() -> None:
+def test_numbers_are_formatted() -> None:
     assert percent()(0.99094) == "99.09 %"
     assert points(-0.00236) == "\N{MINUS SIGN}0.24"
     assert points(0.0) == points(-1e-9) == "0.00"

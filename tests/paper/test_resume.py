@@ -30,7 +30,7 @@ def units(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "units").iterdir()}
 
 
-def test_nothing_is_computed_twice(
+def test_finished_units_are_not_computed_again(
     report: Report, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Called again for one part of a finished folder: the others are shown from what is there."""

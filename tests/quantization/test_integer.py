@@ -135,7 +135,7 @@ def test_reference_is_the_definition(data: st.DataObject) -> None:
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_horizon_stands_for_late_inputs_padding_and_the_reference(data: st.DataObject) -> None:
+def test_reference_code_replaces_late_inputs_and_padding(data: st.DataObject) -> None:
     """The short way against the whole sum: every late input at the horizon, and the reference."""
     bits = data.draw(st.sampled_from([8, 4, 2]))
     time_bits = data.draw(st.sampled_from([8, 16]))
@@ -259,7 +259,7 @@ def test_enough_of_these_neurons_spike() -> None:
 
 
 @pytest.mark.parametrize("inputs", [2000, 9216])
-def test_wide_sums_take_the_exact_way(instruction_set: str, inputs: int) -> None:
+def test_large_sums_use_the_exact_sweep(instruction_set: str, inputs: int) -> None:
     """Weights so one-sided that F leaves 32 bits, and gaps that 32 bits do not hold."""
     rng = np.random.default_rng(inputs)
     core = network(16, (inputs, 1, 1))

@@ -178,7 +178,7 @@ def test_rounded_weights_do_not_shift_the_answer(bits: int) -> None:
     assert np.abs((found - leads).mean(axis=0)).max() < 0.005 * leads.std()
 
 
-def test_neurons_behind_their_own_horizon_are_silent() -> None:
+def test_neurons_after_their_own_horizon_are_silent() -> None:
     """A layer whose t_max comes before the output horizon: short leads are no spikes."""
     model, images = folded(), pixels()
     layer = model[0][1]

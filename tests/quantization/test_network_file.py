@@ -90,7 +90,7 @@ def test_two_encoders_in_a_file() -> None:
         net.encode(pixels[0, 0])
 
 
-def test_all_kinds_of_layers_in_a_file(net: IntegerNetwork) -> None:
+def test_all_layer_kinds_round_trip_through_a_file(net: IntegerNetwork) -> None:
     again = IntegerNetwork.from_bytes(net.to_bytes())
     assert again.output_size == (5, 1, 1)
     for a, b in zip(net.layers(images(net)), again.layers(images(net)), strict=True):
@@ -232,7 +232,7 @@ def test_damaged_names_are_refused(net: IntegerNetwork) -> None:
             IntegerNetwork.from_bytes(content)
 
 
-def test_damaged_files(net: IntegerNetwork, tmp_path: Path) -> None:
+def test_damaged_files_are_rejected(net: IntegerNetwork, tmp_path: Path) -> None:
     content = net.to_bytes()
     assert sealed(content) == content  # CRC-32 as zlib computes it
     path = tmp_path / "net.ttfs"
@@ -344,7 +344,7 @@ def test_integer_networks_run_in_other_processes(net: IntegerNetwork) -> None:
         ("9" * 5000, None),
     ],
 )
-def test_omp_num_threads_is_read_as_openmp_reads_it(
+def test_omp_num_threads_is_read_like_openmp(
     value: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(7)), raising=False)
@@ -353,7 +353,7 @@ def test_omp_num_threads_is_read_as_openmp_reads_it(
     assert default_threads(2) == 2
 
 
-def test_no_number_of_threads_is_too_large(net: IntegerNetwork) -> None:
+def test_large_numbers_of_threads_are_accepted(net: IntegerNetwork) -> None:
     few = net(images(net, 1), threads=1)
     assert default_threads(1 << 40) == MOST_THREADS
     assert np.array_equal(net(images(net, 1), threads=1 << 40), few)

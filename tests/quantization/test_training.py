@@ -689,7 +689,9 @@ def test_a_stopped_run_continues_to_the_same_bits(
     assert stopped == whole
 
 
-def test_commands(digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quantize_and_eval_commands(
+    digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from support.command import output_of
     from ttfs_fast.training import export_weights
 

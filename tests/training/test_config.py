@@ -69,7 +69,7 @@ def test_json_round_trip() -> None:
     assert TrainConfig.from_json(finite.to_json()) == finite
 
 
-def test_files_of_the_version_before_are_read_by_their_names() -> None:
+def test_files_of_the_previous_version_are_read() -> None:
     config = TrainConfig(dataset="digits", lr=0.02, logit_scale=3.0, zoom=0.1, ema_decay=0.5)
     now = json.loads(config.to_json())
     old_names = {new: old for old, new in RENAMED.items()}
@@ -133,7 +133,7 @@ def test_equal_numbers_of_other_types_are_equal_settings() -> None:
     assert TrainConfig(alpha=3).to_json() == TrainConfig(alpha=3.0).to_json()
 
 
-def test_differences_leave_out_where_the_data_lie() -> None:
+def test_differences_ignore_the_data_folder() -> None:
     one = TrainConfig(seed=1, data_root="a")
     assert one.differences(TrainConfig(seed=1, data_root="b")) == []
     assert one.differences(TrainConfig(seed=2, epochs=3)) == ["epochs", "seed"]

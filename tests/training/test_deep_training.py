@@ -456,7 +456,7 @@ def test_images_of_another_shape_are_refused(
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "quantize", "diagnose", "reproduce"])
-def test_a_mistyped_data_root_is_refused(
+def test_missing_data_root_is_rejected(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -519,7 +519,7 @@ def test_diagnose_command(tmp_path: Path, no_data_folders: None) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
-def test_the_spread_stays_while_training(optimizer: str, tmp_path: Path) -> None:
+def test_weight_norm_stays_fixed_while_training(optimizer: str, tmp_path: Path) -> None:
     norms = {}
     for hold in (False, True):
         config = dataclasses.replace(DEEP, optimizer=optimizer, lr=0.1, fixed_norm=hold)

@@ -28,7 +28,7 @@ def values(seed: int) -> torch.Tensor:
     return (3 * torch.rand(20, 7, generator=generator, dtype=torch.float64)).exp()
 
 
-def test_it_is_the_divergence_written_out() -> None:
+def test_distillation_loss_is_the_divergence() -> None:
     z, wanted = values(0), values(1)
     p = functional.softmax(-3.0 * z.log() / 4, dim=-1)
     q = functional.softmax(-2.0 * wanted.log() / 4, dim=-1)
@@ -38,7 +38,7 @@ def test_it_is_the_divergence_written_out() -> None:
     assert expected > 1
 
 
-def test_it_is_least_where_the_answers_agree() -> None:
+def test_distillation_loss_is_least_for_equal_answers() -> None:
     wanted = values(2)
     assert distillation_loss(7 * wanted, wanted).item() == pytest.approx(0, abs=1e-12)
     z = (7 * wanted).requires_grad_()

@@ -123,7 +123,7 @@ def test_a_batch_of_one_image_is_skipped(tmp_path: Path) -> None:
         ({"whitening": True}, "whitening 3 x 3 patches"),
     ],
 )
-def test_a_run_that_cannot_begin_does_not_change_its_folder(
+def test_rejected_run_does_not_change_its_folder(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -110,7 +110,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, TrainRes
     return model, train(SMALL, tmp_path_factory.mktemp("given") / "run", model=model)
 
 
-def test_a_given_module_is_copied_and_its_weights_are_the_first(
+def test_given_module_is_copied_with_its_weights(
     given: tuple[nn.Module, TrainResult], tmp_path: Path
 ) -> None:
     model, result = given
@@ -464,7 +464,7 @@ def test_the_command_line_finds_networks_in_the_current_folder(tmp_path: Path) -
     assert not (tmp_path / "other").exists()
 
 
-def test_a_file_imports_nothing_of_python_itself(
+def test_file_does_not_import_the_standard_library(
     given: tuple[nn.Module, TrainResult], tmp_path: Path
 ) -> None:
     """A file of weights is untrusted: naming a module of Python's own runs nothing."""

@@ -14,14 +14,16 @@ def test_every_recipe_of_the_package_is_a_configuration() -> None:
         assert config.data_root is None  # no folder of one machine
 
 
-def test_a_file(tmp_path: Path) -> None:
+def test_read_recipe_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('dataset = "digits"\nt_max = inf\nshift = 2\n')
     assert read_recipe(path) == {"dataset": "digits", "t_max": float("inf"), "shift": 2}
     assert TrainConfig(**read_recipe(str(path))).shift == 2.0
 
 
-def test_a_tilde_in_the_paths_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_in_paths_of_a_file_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "mine.toml"
     path.write_text(

@@ -139,7 +139,7 @@ def test_other_images_are_not_resumed(
         train(SMALL, uninterrupted.log_path.parent, resume=True)
 
 
-def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
+def test_existing_run_is_not_overwritten(tmp_path: Path) -> None:
     config = dataclasses.replace(SMALL, epochs=1)
     train(config, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
@@ -232,7 +232,7 @@ def test_held_out_training_images_are_tested_and_not_trained_on() -> None:
         datasets.load_data(TrainConfig(dataset="digits", val_images=1437))
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_network_learns(tmp_path: Path) -> None:
     config = digits(800, 200, epochs=4, seed=1)
     result = train(config, tmp_path / "run")
     assert math.isfinite(result.records[-1].loss)

@@ -153,7 +153,7 @@ def test_flat_slopes_are_summed_again_in_double(seed: int) -> None:
     assert (error < 1e-5).double().mean() > 0.98
 
 
-def test_chunks_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_size_does_not_change_results(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One tile, one output, one image at a time: the same bits forward, the same sums backward."""
     shape = SHAPES[1].values[0]
     x, w, _ = tensors((3, *shape[1:3], (3, 4), *shape[4:]), torch.float64)
