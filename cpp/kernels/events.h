@@ -174,7 +174,7 @@ struct Key {
   }
 };
 
-/// The same for any number: the sign bit turned, and all others of a negative one.
+/// The same for any number: flips the sign bit, and all other bits of a negative number.
 template <class T>
 struct SignedKey {
   using Bits = typename BitsOf<T>::Type;
@@ -284,8 +284,8 @@ void pad_to_chunk(T* times, std::uint32_t* rows, std::int64_t count, std::uint32
   }
 }
 
-/// Insertion sort that gives up after `budget` moves; true if it finished. It skips what is in
-/// order already a vector at a time.
+/// Insertion sort that stops after `budget` moves; true if it finished. It skips sorted parts a
+/// vector at a time.
 template <class T>
 bool insertion_sort(T* times, std::uint32_t* positions, std::int64_t n, std::int64_t budget) {
   using V = Vec<T>;

@@ -8,9 +8,9 @@
 //
 //     B(b) = B(a) + sum w_i,        F(b) = F(a) + B(a) (b - a) + sum w_i (b - z_i),
 //
-// an addition and a multiply-add a synapse. In between, F exceeds the line from F(a) to F(b) by no
-// more than it would if every event had the neuron's lowest weight. Only lanes whose bound reaches
-// 0 are rescanned event by event.
+// an addition and a multiply-add per synapse. Within the chunk, F exceeds the straight line from
+// F(a) to F(b) by no more than if every event had the neuron's lowest weight. Only lanes whose
+// bound reaches 0 are rescanned event by event.
 
 /// A lane's spike value and slope by the definition: event by event, in double precision.
 template <class T>
@@ -131,8 +131,8 @@ void recompute(const RecomputeTask<T>& task) {
 }
 
 // The rounding error of a lane's sums grows with the most negative slope B so far and with the root
-// of the number of events; in the end it is divided by D. Lanes whose D is small against it are
-// marked, to be recomputed. The factor keeps the relative error within 1e-5 for
+// of the number of events; in the end it is divided by D. Lanes whose D is small compared with it
+// are marked to be recomputed. The factor keeps the relative error within 1e-5 for
 // 99.9 % of the spikes; tests/operators measures it. (In double precision only D <= 0 is
 // recomputed: between events that differ by rounding alone, F may seem to rise where it falls.)
 template <class T>
@@ -152,8 +152,8 @@ template <int W, class T>
   return reinterpret_cast<const T*>(reinterpret_cast<const char*>(block) + rows[e] * unit);
 }
 
-/// Makes the compiler compute a value here and in this order. If it put a sum off, it would have to
-/// keep every operand until then.
+/// Makes the compiler compute a value here and in this order. If it deferred a sum, it would have
+/// to keep every operand until then.
 template <class Word>
 [[gnu::always_inline]] inline void prevent_elision(Word& value) {
   asm volatile("" : "+r"(value));
@@ -218,7 +218,7 @@ template <class V, class T>
   const auto latest = V::select(waiting, horizon, at.latest);
   const auto value = V::min(latest, V::div(V::fms(at.slope, at.time, at.membrane), at.slope));
   const auto nan = V::unordered(at.slope, at.slope);
-  // Where F overflows, no number above the bound is left.
+  // If F overflows, no number above the bound is left.
   const auto unreliable = V::either(V::le(at.slope, V::fma(flat, lowest, zero)),
                                     V::flip(V::lt(V::set(task.lower_bound), value)));
   V::store(task.values + first, V::select(nan, at.slope, V::select(silent, infinity, value)));

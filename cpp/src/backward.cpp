@@ -1,8 +1,8 @@
-// Backward: from z_in, z_out and D alone. The batch is processed in chunks that fit the cache:
-// whole images, or bands of rows of a large one. A chunk's inputs and outputs are copied channels
-// last, less a value common to all; then every thread takes tiles of the weights' gradient, and
-// rows of the inputs'. Each sum belongs to one thread, so its order does not depend on the number
-// of threads.
+// Backward: computed from z_in, z_out and D. The batch is processed in chunks that fit the cache:
+// whole images, or bands of rows of a large one. A chunk's inputs and outputs are copied to
+// channels-last order, minus a value common to all. Then every thread takes tiles of the weights'
+// gradient, and rows of the inputs' gradient. One thread computes each sum, so its order does not
+// depend on the number of threads.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -222,10 +222,10 @@ class Backward {
     return k.extent(values, n, std::numeric_limits<T>::infinity());
   }
 
-  /// What is taken off all spike values of a chunk, so that sums of outputs do not cancel: the
+  /// The value that is subtracted from all spike values of a chunk, to avoid cancellation: the
   /// earliest output, rounded down to a multiple of the unit in the last place of the latest value.
-  /// Differences from it are exact, but for inputs of less than half of it: these stay earlier than
-  /// all outputs. So no comparison changes.
+  /// Differences from it are exact, except for inputs of less than half of it, which stay earlier
+  /// than all outputs. So no comparison changes.
   T common_value() const {
     T least = std::numeric_limits<T>::infinity(), most = 0;
     for (const Scratch& w : scratch) {
@@ -530,7 +530,7 @@ void spiking_conv2d_backward(const ConvShape& shape, ConstView<T> input, const T
   check(shape);
   if (shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 ||
       shape.out_width == 0) {
-    // Nothing reaches anything. The caller's arrays are zeroed where they hold something.
+    // There is no synapse: all gradients are 0.
     const std::int64_t weights = shape.out_channels * (shape.in_channels / shape.groups) *
                                  shape.kernel_height * shape.kernel_width;
     if (grad_weight) std::fill_n(grad_weight, weights, T{0});

@@ -1,8 +1,8 @@
-// Forward: the output goes by in work blocks (src/tiling.h). Of a work block, first the events are
-// collected: tile row by tile row, tile by tile, sort the input spikes that the tile sees and
-// filter each pixel's own out of them. Then the pixels are swept, one block of outputs after
+// Forward: the output is processed in work blocks (src/tiling.h). A work block's events are
+// collected first: for each tile of each tile row, sort the input spikes that the tile receives,
+// and filter each pixel's own from them. Then the pixels are swept, one block of outputs after
 // another, so that a block's weights stay in the cache. Last, the outputs that the sweep has marked
-// are computed again, more accurately.
+// are recomputed more accurately.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -23,7 +23,7 @@
 namespace ttfs {
 namespace {
 
-/// Cycles an event, measured on Sapphire Rapids.
+/// Cycles per event, measured on Sapphire Rapids.
 constexpr TileCosts kTileCosts{
     .sort = 10, .filter = 0.4, .max_weight_rows = std::numeric_limits<std::int64_t>::max()};
 
@@ -66,8 +66,8 @@ class Forward {
       if (tiling.block_per_thread) return kSlicePixels;
       return std::clamp<std::int64_t>(pixels * blocks / (4 * threads), 1, kSlicePixels);
     });
-    // One work block a group sweeps each block of weights once: the thread that takes it packs it
-    // first, and has it in its cache. Else weights are packed ahead, for all.
+    // With one work block per group, each block of weights is swept once: the thread that takes it
+    // packs it first, into its cache. Otherwise all weights are packed in advance.
     ahead = static_cast<std::int64_t>(tiling.blocks.size()) > s.groups || blocks < 4 * team;
     recompute_pixels = std::clamp<std::int64_t>(
         kRecomputeBytes / (field_size() * static_cast<std::int64_t>(sizeof(T))), 1,
@@ -156,7 +156,7 @@ class Forward {
     });
   }
 
-  /// Calls for_each(items, body) for each phase of the work, body(item, worker).
+  /// Calls for_each(items, body) for each phase of the work, with body(item, worker).
   template <class ForEach>
   void run_block(const WorkBlock& block, const Events& e, const ForEach& for_each) const {
     const TileRange& range = block.range;
@@ -272,7 +272,7 @@ class Forward {
         w.rows[e] = row_of[w.positions[e]];
         w.members[e] = members_of[w.positions[e]];
       }
-      // The bias joins behind every event with t <= 0.
+      // The bias comes after every event with t <= 0.
       const std::int64_t split =
           bias_joins() ? std::upper_bound(w.times, w.times + count, origin) - w.times : count;
       for (std::int64_t i = 0; i < row.rows; ++i)
@@ -332,7 +332,7 @@ class Forward {
     }
   }
 
-  /// Where output `out` of a pixel has its slope.
+  /// Address of the slope of output `out` of a pixel.
   T* slope_at(std::int64_t image, std::int64_t row, std::int64_t column, std::int64_t out) const {
     return slope + ((image * s.out_height + row) * s.out_width + column) * s.out_channels + out;
   }
@@ -463,7 +463,7 @@ class Forward {
   Workspace workspace;
   std::uint32_t* row_of = nullptr;
   std::uint16_t* members_of = nullptr;
-  std::vector<Events> events;  // one a thread, or one for all
+  std::vector<Events> events;  // one per thread, or one for all
   std::vector<Scratch> scratch;
 };
 

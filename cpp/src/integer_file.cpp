@@ -53,7 +53,7 @@ class Checksum {
   std::uint32_t value_ = 0xffffffffU;
 };
 
-/// Where the bytes come from: a file, or memory.
+/// Source of the bytes: a file, or memory.
 class Source {
  public:
   virtual ~Source() = default;
@@ -133,7 +133,7 @@ class Reader {
   std::int32_t signed_number() { return static_cast<std::int32_t>(number<std::uint32_t>()); }
   std::int64_t size() { return number<std::uint32_t>(); }
 
-  /// Makes sure that `count` things of `bits` bits are there before room is made for them.
+  /// Checks that `count` items of `bits` bits are there before memory is allocated for them.
   void expect(std::int64_t count, std::int64_t bits) {
     if (count < 0 || count > (std::numeric_limits<std::int64_t>::max() - 7) / bits ||
         (count * bits + 7) / 8 > left())
@@ -350,7 +350,7 @@ void write_pooling(Writer& out, const PoolShape& s) {
 std::vector<std::uint8_t> Network::serialize() const {
   Writer out;
   for (const char c : kMagic) out.number(static_cast<std::uint8_t>(c));
-  // Programs from before horizons, or before names, read all files without.
+  // The oldest version that can represent the network, so that older programs can read it.
   const bool horizons = std::any_of(
       state_->layers.begin(), state_->layers.end(),
       [](const Layer& layer) { return layer.neurons && layer.neurons->reference_code > 0; });

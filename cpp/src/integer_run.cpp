@@ -1,5 +1,5 @@
-// One layer of the integer engine. As in forward.cpp, the output goes by in work blocks: first the
-// threads collect their events, tile by tile, then they sweep them, one block of outputs after
+// One layer of the integer engine. As in forward.cpp, the output is processed in work blocks: first
+// the threads collect their events, tile by tile, then they sweep them, one block of outputs after
 // another.
 #include <algorithm>
 #include <cstdint>
@@ -177,7 +177,7 @@ class LayerRun {
           to[n++] = bias | zero_row;
         }
         n += k.filter(events + split, w.members + split, count - split, bit, shift, to + n);
-        if (reference > 0) to[n++] = event_word(reference, 0) | zero_row;  // F is wanted there
+        if (reference > 0) to[n++] = event_word(reference, 0) | zero_row;  // to know F there
         if (n > 0) fill((to[n - 1] & 0xffff0000) | zero_row);
         const std::int64_t of_pixel = n / kGroupEvents;
         const bool fits =

@@ -35,10 +35,10 @@ def _on_gpu(name: str, title: str) -> dict[str, Column]:
 GROUPS = {
     "trained": Group(
         "Trained networks on real images",
-        "The networks that come with the package, layer by layer and whole, with the spikes of "
-        "test images. Causal: the spikes that arrive before their neuron's own. Dense: the same "
-        "shapes, with ReLU where a network is whole; its training step is that of the MNIST "
-        "network below. Networks for CIFAR-10 need its images (TTFS_FAST_DATA).",
+        "The pretrained networks, layer by layer and as a whole, with the spikes of test images. "
+        "Causal: spikes before their neuron's own. Dense: the same shapes, with ReLU for whole "
+        "networks; a training step is defined as for the MNIST network below. Networks for "
+        "CIFAR-10 need its images (TTFS_FAST_DATA).",
         LAYER | CAUSAL | FIRED | _FORWARD | _TRAINING | GOAL,
         measure.trained_rows,
     ),
@@ -64,17 +64,17 @@ GROUPS = {
     ),
     "scaling": Group(
         "Time against size",
-        "Time a unit of size is relative to the largest size: 1 is linear growth, more is what a "
-        "small size pays beyond it.",
+        "Time per unit of size, relative to the largest size: 1 is linear growth; above 1, a small "
+        "size costs more per unit.",
         {"series": Column("grows", numeric=False, wrap=False)}
         | LAYER
         | {
             "forward": milliseconds("forward"),
-            "forward_unit": numbers("a unit"),
+            "forward_unit": numbers("per unit"),
             "training": milliseconds("fwd + bwd"),
-            "training_unit": numbers("a unit"),
+            "training_unit": numbers("per unit"),
             "dense_training": milliseconds("dense"),
-            "dense_training_unit": numbers("a unit"),
+            "dense_training_unit": numbers("per unit"),
         },
         measure.scaling_rows,
     ),
@@ -115,8 +115,8 @@ GROUPS = {
     ),
     "memory": Group(
         "Peak resident memory of a training step",
-        "Each network in a process of its own, the second of two steps. Added: without what the "
-        "process holds before the network is built.",
+        "Each network in a separate process, the second of two steps. Added: minus the memory of "
+        "the process before the network is built.",
         LAYER
         | {
             "peak": mebibytes("peak"),

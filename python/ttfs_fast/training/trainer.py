@@ -142,8 +142,8 @@ def train(
         its signature names, and called with ``config.seed`` as torch's seed.
     data : Dataset, or pair of Dataset, optional
         Map-style data sets of your own in place of ``config.dataset``, (train, test), or one of
-        which ``config.val_images`` are held out; :func:`~ttfs_fast.data.from_dataset` says what
-        their examples may be. They are read into memory once.
+        which ``config.val_images`` are for validation. :func:`~ttfs_fast.data.from_dataset` defines
+        valid examples. They are read into memory once.
 
     Returns
     -------
