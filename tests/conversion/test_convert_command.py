@@ -97,6 +97,25 @@ def test_a_run_is_converted_and_evaluated(trained: Path, tmp_path: Path) -> None
     assert "is converted already" in result.output
 
 
+def test_commands_that_look_at_spikes_refuse_the_relu_network(
+    trained: Path, tmp_path: Path
+) -> None:
+    for words in (
+        ["predict", trained, tmp_path / "scan.png"],
+        ["eval", "--weights", trained, "--count-operations", "2"],
+        ["diagnose", "--weights", trained],
+        ["quantize", "--weights", trained, "--out", tmp_path / "few"],
+        ["export", "--weights", trained, "--out", tmp_path / "a.nir"],
+        ["export", "--weights", trained, "--check", tmp_path / "limits.toml"],
+        ["circuit", "layer", "--weights", trained],
+    ):
+        done = run_command(*words)
+        assert done.exit_code == 2, done.output
+        said = " ".join(done.output.split())
+        assert "holds a ReLU network, whose neurons do not spike; ttfs-fast convert" in said
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_network_of_your_own_is_converted(own: Path, tmp_path: Path) -> None:
     out = tmp_path / "spiking.safetensors"
     arguments = ["convert", str(own), "--to", str(out), "--model", "factory_of_test:small"]

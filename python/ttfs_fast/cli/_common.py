@@ -154,6 +154,26 @@ def choose_network(
     return *training.load_model(weights), str(weights)
 
 
+def choose_spiking_network(
+    weights: Path | None, own: str | None = None
+) -> tuple["nn.Module", TrainConfig, str]:
+    """The same for commands that look at spikes; runs of ReLU networks are refused."""
+    model, config, source = choose_network(weights, own)
+    refuse_relu(model, source)
+    return model, config, source
+
+
+def refuse_relu(model: "nn.Module", source: str) -> None:
+    """Raise ValueError if a network is a ReLU network."""
+    from ttfs_fast.models import DecodeSpikes
+
+    if isinstance(model, DecodeSpikes):
+        raise ValueError(
+            f"{source} holds a ReLU network, whose neurons do not spike; ttfs-fast convert makes "
+            "one of first spikes of it"
+        )
+
+
 def refuse_integers(weights: Path) -> None:
     """Raise ValueError if a file holds an integer network, of which a command can make nothing."""
     from ttfs_fast.quantization import is_integer_file

@@ -15,7 +15,7 @@ from ttfs_fast.cli._common import (
     Threads,
     Weights,
     check_picture,
-    choose_network,
+    choose_spiking_network,
     console,
     counting_bar,
     draw,
@@ -207,9 +207,9 @@ def layer(
         check_picture(plot)
         set_threads(threads)
         p, noise = _settings(settings)
-        network, config, source = choose_network(weights, own)
+        network, config, source = choose_spiking_network(weights, own)
         root = None if data_root is None else str(data_root)
-        assert weights is not None  # choose_network has refused it
+        assert weights is not None  # choose_spiking_network has refused it
         image_set = fit_to_network(load(config.dataset, root, train=False), weights, source)
         images = min(images, len(image_set))
         what = f"{source} on {images:,} images of {image_set.name}, {equations}"

@@ -13,7 +13,7 @@ from ttfs_fast.cli._common import (
     Weights,
     app,
     check_picture,
-    choose_network,
+    choose_spiking_network,
     fit_to_network,
     flag,
     friendly_errors,
@@ -61,7 +61,7 @@ def diagnose(
         set_threads(threads)
         where = resolve_device(device)
         if weights is not None:
-            model, chosen, source = choose_network(weights, own)
+            model, chosen, source = choose_spiking_network(weights, own)
         else:
             chosen = TrainConfig(**training.read_recipe(str(config)))
         root = chosen.data_root if data_root is None else str(data_root)

@@ -22,6 +22,7 @@ from ttfs_fast.cli._common import (
     friendly_errors,
     images_of_network,
     option,
+    refuse_relu,
     set_threads,
 )
 from ttfs_fast.cli._results import (
@@ -117,6 +118,8 @@ def evaluate(
         where = resolve_device(device)
         energy_models = analysis.read_energy_models(energy)
         model, config, source = choose_network(weights, own)
+        if count_operations:
+            refuse_relu(model, source)
         name = dataset or config.dataset
         root = None if data_root is None else str(data_root)
         if download:

@@ -15,6 +15,7 @@ from ttfs_fast.cli._common import (
     friendly_errors,
     images_of_network,
     option,
+    refuse_relu,
     show_table,
 )
 
@@ -58,7 +59,9 @@ def export(
             raise ValueError("give --out NAME.nir, --out NAME.pt2 or --check LIMITS.toml")
         if out is not None and out.suffix not in (".nir", ".pt2"):
             raise ValueError(f"{out}: the file's name must end in .nir or .pt2")
-        model, _, _ = choose_network(weights, own)
+        model, _, source = choose_network(weights, own)
+        if check is not None or (out is not None and out.suffix == ".nir"):
+            refuse_relu(model, source)
         assert weights is not None  # choose_network has refused it
         images, _ = images_of_network(weights)
         copies = encoding_of(model).copies

@@ -14,7 +14,7 @@ from ttfs_fast.cli._common import (
     OwnNetwork,
     Threads,
     app,
-    choose_network,
+    choose_spiking_network,
     flag,
     friendly_errors,
     images_of_network,
@@ -105,7 +105,7 @@ def _network(
         raise ValueError(
             f"{path} holds integer networks; give one of {', '.join(map(str, several))}"
         )
-    model, _, _ = choose_network(path, own)
+    model, _, _ = choose_spiking_network(path, own)
     shape, classes = images_of_network(path)
     size = (shape.channels, shape.height, shape.width)
     return size, classes, lambda images: analysis.decide(model, images)

@@ -10,7 +10,7 @@ from ttfs_fast.cli._common import (
     OwnNetwork,
     Weights,
     app,
-    choose_network,
+    choose_spiking_network,
     fit_to_network,
     flag,
     friendly_errors,
@@ -76,7 +76,7 @@ def quantize(
         from ttfs_fast.training.datasets import load_in_memory
         from ttfs_fast.training.run_folder import RunFolder
 
-        model, base, source = choose_network(weights, own)
+        model, base, source = choose_spiking_network(weights, own)
         base = dataclasses.replace(
             base, teacher=None, initial_checkpoint=None, device=TrainConfig.device
         )
@@ -90,7 +90,7 @@ def quantize(
                     f"the network was trained with {name} {its}, {config} says {asked}: it is "
                     f"retrained for the spikes that it knows, so leave {name} out of the settings"
                 )
-        assert weights is not None  # choose_network has refused it
+        assert weights is not None  # choose_spiking_network has refused it
         test_set = load_in_memory(base)[1]
         fitted = fit_to_network(test_set, weights, source)
         if fitted.classes != test_set.classes:
