@@ -61,7 +61,7 @@ REPORT = "tests/paper/"
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: no collection of garbage need go through it, a tenth of the time."""
+    """Exclude imported objects from garbage collection, which saves a tenth of the time."""
     gc.freeze()
 
 
@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The files that read one finished reproduction go to one process: it takes a while to make."""
+    """Files that read one finished reproduction run in one process, which makes it once."""
     from xdist.scheduler import LoadFileScheduling
 
     class BySharedWork(LoadFileScheduling):
@@ -91,7 +91,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(params=ttfs_fast.instruction_sets())
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every instruction set in turn, proven to be the one that runs."""
+    """Every instruction set in turn; checks that it is the one in use."""
     with use_instruction_set(request.param):
         yield request.param
 
@@ -104,7 +104,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Thousands of small calls, which threads would only slow down.
+    """One thread, for thousands of small calls, which more threads would slow down.
 
     tests/test_runtime.py shows that their number changes no bit.
     """

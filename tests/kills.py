@@ -108,7 +108,7 @@ def _digests(what: str, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
 
 
 def kill_and_resume(work: Callable[[Path], None], folder: Path, most: float) -> int:
-    """Run to the end, killed after at most so many seconds each time; how often it was."""
+    """Run to the end, with a kill after a random time each run; returns the number of kills."""
     kills = 0
     while True:
         child = os.fork()

@@ -70,7 +70,7 @@ class Table:
         return [self.columns[place] for place in self._places()]
 
     def cells(self, nothing: str = NOTHING) -> list[list[str]]:
-        """The rows of these columns as people read them."""
+        """The formatted rows of these columns."""
         places = self._places()
         return [
             [self.columns[place].text(row[place], nothing) for place in places] for row in self.rows

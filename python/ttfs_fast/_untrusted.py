@@ -68,7 +68,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= path.stat().st_size - 8:
-            raise ValueError(f"{path} is not a safetensors file, or it is cut short")
+            raise ValueError(f"{path} is not a safetensors file, or it is truncated")
         try:
             header: Any = parse_json(file.read(length))
         except ValueError as error:

@@ -15,7 +15,7 @@ from ttfs_fast.optim.centering import center_weights_
 
 @pytest.fixture(scope="module")
 def batch() -> tuple[Tensor, Tensor]:
-    """Digits, enlarged to three channels of 32 x 32: real images differ, noise hardly."""
+    """Digits, enlarged to three channels of 32 x 32. Real images differ more than noise images."""
     digits = load("digits", train=True)
     pixels = digits.images_as_tensor()[:16].float() / 255
     pixels = nn.functional.interpolate(pixels, (32, 32)).expand(-1, 3, -1, -1)
@@ -81,7 +81,7 @@ def test_gradients_of_one_layer(seed: int) -> None:
 def test_causal_sets_of_convolutions(
     channels: int, groups: int, stride: int, padding: int | str, dilation: int, seed: int
 ) -> None:
-    """D counted on receptive fields is the D that the operator itself returns."""
+    """D computed on receptive fields equals the D that the operator returns."""
     from ttfs_fast.analysis.diagnose import _causal_sets
 
     layer = SpikingConv2d(channels, 6, 3, stride, padding, dilation, groups, dtype=torch.float64)
@@ -122,7 +122,7 @@ def test_a_healthy_deep_network(batch: tuple[Tensor, Tensor], seed: int) -> None
     found = diagnose(model, batch, scale=16.0)
     assert [layer.name for layer in found.layers] == [r.name for r in model.description.counts()]
     assert found.first_problem is None
-    assert found.summary == "all 17 layers are well"
+    assert found.summary == "all 17 layers are without problems"
     assert all(layer.firing == 1.0 for layer in found.layers)
     spreads = [layer.spread_over_images for layer in found.layers]
     # s / m = 3 / 4 a layer, once all inputs are causal.
@@ -132,12 +132,12 @@ def test_a_healthy_deep_network(batch: tuple[Tensor, Tensor], seed: int) -> None
 
 
 def test_published_initial_weights_lose_the_image(batch: tuple[Tensor, Tensor], seed: int) -> None:
-    """Uniform weights: what tells images apart is gone long before the last of 17 layers."""
+    """Uniform weights: differences between images vanish long before the last of 17 layers."""
     found = diagnose(deep(), batch, scale=16.0)
     assert found.first_problem is not None
-    assert "drowns in rounding" in found.first_problem.issues[0]
+    assert "is lost in rounding" in found.first_problem.issues[0]
     assert found.first_problem.name in found.summary
-    assert "more below" in found.summary
+    assert "with problems" in found.summary
 
 
 def test_silent_layer_is_named(batch: tuple[Tensor, Tensor], seed: int) -> None:
@@ -193,7 +193,7 @@ def test_table_and_plot(batch: tuple[Tensor, Tensor], tmp_path: Path, seed: int)
     found = diagnose(deep(), batch)
     text = str(found)
     assert all(layer.name in text for layer in found.layers)
-    assert "drowns in rounding" in text
+    assert "is lost in rounding" in text
     path = tmp_path / "layers.png"
     figure = found.plot()
     figure.savefig(path)

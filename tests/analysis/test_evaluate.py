@@ -134,7 +134,7 @@ def test_a_network_without_spikes_has_an_accuracy_only() -> None:
 
 
 def test_standardized_images(seed: int) -> None:
-    """A network sees standardized images if it is told to: brightness no longer matters."""
+    """With standardized images the brightness has no effect."""
     model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
     pairs = pixel_pairs((250, 240, 0), (20, 10, 0), (10, 20, 1))
     standardized = evaluate(model, pairs, encoding=Encoding(standardize=True))

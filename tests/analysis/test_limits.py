@@ -1,4 +1,4 @@
-"""Limits of chips: what layers take, counted by hand, and which limits they do not keep."""
+"""Limits of chips: resources of layers, counted by hand, and exceeded limits."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Counts of operations: beside a count synapse by synapse, on every kind of layer."""
+"""Counts of operations, compared with a count synapse by synapse, on every kind of layer."""
 
 import copy
 import json

@@ -41,7 +41,7 @@ def times(model: nn.Module, values: torch.Tensor, disturbance: Perturbation) -> 
 
 @pytest.fixture(scope="module")
 def small() -> nn.Module:
-    """Untrained, but with biases that matter and every neuron firing."""
+    """Untrained, with effective biases, and every neuron fires."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         model = mnist_scnn()
@@ -97,7 +97,7 @@ def test_perturbed_restores_the_network(small: nn.Module, disturbance: Perturbat
 
 
 def test_noise_on_the_weights_has_the_ratio_asked_for(small: nn.Module) -> None:
-    """Layer by layer, biases included; another draw is other noise, another level scales it."""
+    """Per layer, biases included. Another draw gives other noise; another level scales it."""
     plain = {name: value.clone() for name, value in small.state_dict().items()}
 
     def noise(snr: float, draw: int) -> dict[str, torch.Tensor]:
@@ -242,7 +242,7 @@ def test_signal_to_noise_by_hand() -> None:
 
 
 def test_a_horizon_keeps_earlier_decisions(small: nn.Module) -> None:
-    """No neuron knows what comes later: what is decided by the horizon is decided the same."""
+    """A spike does not depend on later ones, so decisions before the horizon stay the same."""
     digits = load("digits", train=False)
     timing = spike_timing(small, digits)
     for t_max in np.quantile(timing.decision, (0.2, 0.5, 0.9)).tolist():

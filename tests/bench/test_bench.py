@@ -1,4 +1,4 @@
-"""The benchmark itself, on tiny shapes: that it measures what it says. Times are not looked at."""
+"""The benchmark itself, on tiny shapes: what it measures. Times are not checked."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The groups that a GPU is measured with; layers are in tests/gpu/interpreted."""
+"""The groups for measurements on a GPU; layers are in tests/gpu/interpreted."""
 
 import pytest
 import torch

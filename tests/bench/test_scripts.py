@@ -1,4 +1,4 @@
-"""The programs in bench/ run; what they print is for an idle machine."""
+"""The programs in bench/ run. Their figures are meaningful on an idle machine only."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The circuit again, slow and plain: what the simulator is compared with."""
+"""A slow and simple simulation of the circuit, to compare the simulator with."""
 
 import math
 

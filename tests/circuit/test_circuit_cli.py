@@ -1,4 +1,4 @@
-"""``ttfs-fast circuit``: tables, CSV, pictures, refusals."""
+"""``ttfs-fast circuit``: tables, CSV, pictures, errors."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""What the simulator promises beyond the physics: same bits, bounds, progress, interruption."""
+"""The simulator's contract beside the physics: same bits, bounds, progress, interruption."""
 
 import dataclasses
 import math
@@ -200,7 +200,7 @@ def call_core(**changed: Any) -> int:
 
 
 def test_parameters_are_those_of_the_core() -> None:
-    """One list of names: the core's; each has a value here, and none is left over."""
+    """The names are exactly those of the core, and each has a value here."""
     assert tuple(P.core()) == _core.circuit_parameters
     assert tuple(EVERYTHING.core(1.0)) == _core.circuit_noise
     own = {"supply", "vco_gain", "stages", "stage_capacitance", "logic_capacitance", "static_power"}
@@ -321,7 +321,7 @@ def test_progress_is_reported_and_can_interrupt() -> None:
 
 @pytest.fixture
 def beside() -> Iterator[list[int]]:
-    """A thread that counts as long as the interpreter lets it."""
+    """A thread that counts while it can take the interpreter lock."""
     counted, stop = [0], threading.Event()
 
     def count() -> None:
@@ -336,7 +336,7 @@ def beside() -> Iterator[list[int]]:
 
 
 def test_interpreter_lock_is_released(beside: list[int]) -> None:
-    """One call into the core: if it kept the lock, the other thread would wait."""
+    """If the call into the core kept the lock, the other thread would wait."""
     before = beside[0]
     call_core(
         fire=np.empty(4000),

@@ -140,7 +140,7 @@ def test_a_grouped_convolution_is_refused() -> None:
 
 
 def test_a_network_of_circuits_classifies_digits() -> None:
-    """An untrained network on the digits that come with the package: the same answers."""
+    """An untrained network on the digits in the package: the same answers."""
     digits = load("digits", train=False)
     torch.manual_seed(3)
     size = digits.images.shape[-1]

@@ -1,4 +1,4 @@
-"""Random numbers and non-idealities: distributions, switches, and what depends on what."""
+"""Random numbers and non-idealities: distributions, switches, dependences."""
 
 import math
 
@@ -29,7 +29,7 @@ def threefry(key: tuple[int, int], counter: tuple[int, int]) -> tuple[int, int]:
 
 
 def test_threefry_known_answers() -> None:
-    """The published vectors, for the plain version that the kernels are compared with."""
+    """The published test vectors, for the plain version with which the kernels are compared."""
     assert threefry((0, 0), (0, 0)) == (0xC2B6E3A8C2C69865, 0x6F81ED42F350084D)
     assert threefry((MASK, MASK), (MASK, MASK)) == (0xE02CB7C4D95D277A, 0xD06633D0893B8B68)
     assert threefry(

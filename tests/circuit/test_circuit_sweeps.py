@@ -31,7 +31,7 @@ POINT = OperatingPoint(
 
 
 def test_jitter_of_inputs_in_the_causal_set_is_linear() -> None:
-    """Away from that situation the neuron is linear: output jitter is in proportion."""
+    """If all inputs come before the spike, output jitter is proportional to input jitter."""
     point = OperatingPoint(times=(0.1, 0.3), weights=(1.2, 1.1), weight_full_scale=2.0)
     points = jitter_sweep(point, (0.5, 1.0, 2.0), trials=20_000)
     shares = [p.jitter / p.value for p in points]
@@ -51,7 +51,7 @@ def test_no_noise_and_no_jitter_give_no_deviation() -> None:
 
 
 def test_the_switching_model_of_the_same_sweep_is_quantized() -> None:
-    """With 1 GHz rings the flip-flop's clock hides what is small and adds to what is large."""
+    """With 1 GHz rings the flip-flop's clock hides small deviations and enlarges large ones."""
     points = jitter_sweep(POINT, (3.0, 9.0), trials=2000, model="switching")
     assert 0 < points[0].jitter < points[1].jitter < 5
 

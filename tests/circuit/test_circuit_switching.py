@@ -117,7 +117,7 @@ def test_the_detector_folds_beyond_a_quarter_turn() -> None:
 
 
 def test_a_deeply_inhibited_membrane_wraps_around() -> None:
-    """Below minus half of phase_range turns the flip-flop sees the opposite."""
+    """Below minus half of phase_range turns the comparison of the flip-flop is inverted."""
     times, weights = [0.0], [-8.0]
     for turns, fires in ((2, True), (64, False)):
         p = at_frequency(1e9, phase_range=turns)

@@ -71,7 +71,7 @@ REFUSED = {
     ("sister", "circuit"): "made of n-LIF neurons only; 0 has neuron='rel-psp'",
     ("sister", "reproduce"): "the report is made of n-LIF neurons only; 0 has neuron='rel-psp'",
 }
-"""What is refused; everything else works."""
+"""The refused combinations; all others work."""
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder, of which Python knows nothing unless --model names what is in it."""
+    """The folder, from which Python imports only modules that --model names."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     monkeypatch.delitem(sys.modules, FACTORIES, raising=False)
@@ -180,7 +180,7 @@ def test_every_command_takes_or_refuses_a_kind(kind: str, here: Path, tmp_path: 
 
 
 def test_classes_are_counted_as_the_file_names_them(here: Path, tmp_path: Path) -> None:
-    """The same network with its outputs in reverse is as good in every command, or refused."""
+    """The same network with reversed outputs gives the same results, or is refused."""
     own = ["--model", f"{FACTORIES}:plain"]
     said = []
     for name in ("plain", "backwards"):

@@ -143,7 +143,7 @@ def test_help_fits_a_screen_and_help_all_shows_the_rest(command: str) -> None:
 
 
 def test_commands_import_no_other_command() -> None:
-    """What commands share is in modules with a leading underscore."""
+    """Commands share code through modules with a leading underscore."""
     folder = Path(cli.__file__).parent
     imports = {
         (path.stem, found)

@@ -1,4 +1,4 @@
-"""Terminals and streams that cannot show everything, or nothing any more: the work goes on."""
+"""Terminals and streams that cannot show some text, or are closed: the computation continues."""
 
 import errno
 import fcntl
@@ -30,7 +30,7 @@ ENCODINGS = ("ascii", "latin-1", "cp1252", "utf-8")
 
 
 class Terminal(io.TextIOWrapper):
-    """A terminal that knows the characters of one encoding only."""
+    """A terminal that supports the characters of one encoding only."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__(io.BytesIO(), encoding=encoding, errors="strict", write_through=True)

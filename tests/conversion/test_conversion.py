@@ -214,7 +214,7 @@ def test_models_keep_the_mode_of_every_module(seed: int) -> None:
 @pytest.mark.parametrize("options", [{"spread": 1e-6}, {"weight_sum": 1.0001}])
 def test_leads_too_short_for_rounding_are_refused(options: dict[str, float], seed: int) -> None:
     model, x = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.randn(9, 4)
-    with pytest.raises(ValueError, match=r"rounding in torch\.float32 would take too much"):
+    with pytest.raises(ValueError, match=r"rounding in torch\.float32 is too coarse"):
         from_relu(model, x, **options)
     from_relu(model.double(), x.double(), **options)
 

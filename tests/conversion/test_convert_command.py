@@ -50,7 +50,7 @@ def number():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow batch-normalized ReLU network that has begun to learn the digits."""
+    """A narrow batch-normalized ReLU network, trained a little on the digits."""
     folder = tmp_path_factory.mktemp("runs") / "relu"
     config = TrainConfig(
         dataset="digits",
@@ -70,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Weights of a network with a residual sum, and what makes it, in the current folder."""
+    """Weights of a network with a residual sum, and its factory, in the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "factory_of_test.py").write_text(FACTORY)
     names: dict[str, Any] = {}
@@ -289,7 +289,7 @@ def test_converted_network_names_unsupported_uses(own: Path, tmp_path: Path) -> 
 
 
 def test_commands_read_a_converted_network(own: Path, tmp_path: Path) -> None:
-    """Pictures decide as images do; circuits with a fast loop filter decide as the closed form."""
+    """Pictures decide like images; circuits with a fast loop filter like the closed form."""
     image = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
     out = tmp_path / "spiking.safetensors"
     named = ["--model", "factory_of_test:small", "--dataset", "digits"]

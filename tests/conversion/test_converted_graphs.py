@@ -21,7 +21,7 @@ from ttfs_fast.nn import Delay
 
 
 class Residual(nn.Module):
-    """As torchvision writes it: functional ReLU, +=, a downsampling branch or none."""
+    """As in torchvision: functional ReLU, +=, with or without a downsampling branch."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Residuals(nn.Module):
 
 
 class Preactivated(nn.Module):
-    """The sum goes on with both signs; normalization before each convolution, at the input too."""
+    """The sum keeps both signs; normalization before each convolution, also at the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Branches(nn.Module):
 
 
 class InputSums(nn.Module):
-    """The image itself in a sum, padded, average-pooled, and clipped ahead of everything."""
+    """The image itself in a sum, padded, average-pooled, and clipped first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -184,7 +184,7 @@ class Standardized(nn.Conv2d):
 
 
 def averaged() -> nn.Module:
-    """It ends with an average, and pools before it normalizes."""
+    """A network that ends with an average, and pools before it normalizes."""
     return nn.Sequential(
         Standardized(3, 6, 3, padding=1),
         nn.MaxPool2d(2),
@@ -224,7 +224,7 @@ NETWORKS: list[Callable[[], nn.Module]] = [
 
 
 def trained(make: Callable[[], nn.Module]) -> nn.Module:
-    """In evaluation, with statistics, gains (of both signs) and shifts of its own."""
+    """In evaluation, with random statistics, gains (of both signs) and shifts."""
     model = make().double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
@@ -247,7 +247,7 @@ def leads(z: Tensor, model: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("make", NETWORKS, ids=lambda make: make.__name__)
 def test_outputs_are_the_logits(make: Callable[[], nn.Module], seed: int) -> None:
-    """In dense products, and spike by spike through the operator of equation (4)."""
+    """By dense products, and by the operator of equation (4)."""
     model = trained(make)
     x, others = images(60), images(200)
     spiking = from_relu(model, x)
@@ -280,7 +280,7 @@ def test_float32_decides_alike_but_for_near_ties(make: Callable[[], nn.Module], 
 
 
 def test_branches_of_different_depth_are_delayed_to_one_horizon(seed: int) -> None:
-    """A delay carries the skip's spikes over, leads unchanged; sums become one layer."""
+    """A delay moves the skip's spikes to the later horizon; sums become one layer."""
     spiking = from_relu(trained(Residuals), images())
     assert isinstance(spiking, ConvertedNetwork)
     delays = [m for m in spiking.modules() if isinstance(m, Delay)]
@@ -431,7 +431,7 @@ def test_a_network_refuses_steps_that_do_not_fit() -> None:
 
 
 def test_operations_of_a_converted_network_are_counted(seed: int) -> None:
-    """By hand: late neurons are silent, and a spike reaches the taps that see it."""
+    """By hand: late neurons are silent, and a spike reaches the taps of its position."""
     model = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.ReLU(), Residual(4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )

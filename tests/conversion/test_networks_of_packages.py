@@ -1,4 +1,4 @@
-"""Networks as people have them: the modules of torchvision and timm, in plain torch."""
+"""Common networks: the modules of torchvision and timm, in plain torch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -203,7 +203,7 @@ class TimmNet(nn.Module):
 
 
 def trained(make: Callable[[], nn.Module]) -> nn.Module:
-    """In evaluation, with statistics, gains and shifts of its own; no class is the usual one."""
+    """In evaluation, with random statistics, gains and shifts; no class dominates."""
     model = make().double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

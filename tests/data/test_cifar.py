@@ -98,7 +98,7 @@ def archive_of(folder: Path) -> bytes:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
-    """An archive in CIFAR-10's layout, behind an address of this machine."""
+    """An archive in CIFAR-10's layout, served by this machine."""
     write_binary(tmp_path / "source")
     content = archive_of(tmp_path / "source")
     served = tmp_path / "served"
@@ -165,7 +165,7 @@ def test_published_checksum_is_well_formed() -> None:
 
 
 def test_zip_of_images(tmp_path: Path) -> None:
-    """Images in class folders inside cifar10-images.zip stand in for the binary files."""
+    """Images in class folders inside cifar10-images.zip replace the binary files."""
     image = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
     with zipfile.ZipFile(tmp_path / "cifar10-images.zip", "w") as archive:
         for split in ("train", "test"):

@@ -321,7 +321,7 @@ def test_mnist_is_found_through_the_environment(
 def test_a_given_folder_is_the_only_one_looked_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No other data set stands in for the one whose name was mistyped."""
+    """A mistyped folder is an error; no other folder is used instead."""
     write_small_mnist(tmp_path / "sets" / "mnist")
     write_small_mnist(tmp_path / "cache" / "ttfs_fast" / "mnist")
     assert len(load_mnist()) == 12

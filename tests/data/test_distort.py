@@ -15,7 +15,7 @@ def blob(count: int, row: float, column: float, height: int = 29, width: int = 2
 
 
 def centers(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the intensity of each image lies, in pixels from the center."""
+    """Center of the intensity of each image, in pixels from the middle."""
     _, _, height, width = pixels.shape
     y = torch.arange(height, dtype=pixels.dtype).view(-1, 1) - (height - 1) / 2
     x = torch.arange(width, dtype=pixels.dtype) - (width - 1) / 2

@@ -356,7 +356,7 @@ def test_damage_anywhere_is_an_image_error(tmp_path: Path, damage: int) -> None:
 
 
 def test_a_decompression_bomb_is_rejected(tmp_path: Path) -> None:
-    """A few bytes that announce ten thousand million pixels."""
+    """A few bytes that declare ten thousand million pixels."""
     import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:

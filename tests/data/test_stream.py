@@ -157,7 +157,7 @@ def test_images_have_the_default_dtype(
 
 
 def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
-    """The program ends with a message; it does not wait for ever."""
+    """The program ends with a message and does not hang."""
     program = textwrap.dedent(
         """
         import os, signal, sys, multiprocessing

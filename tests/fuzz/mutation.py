@@ -1,11 +1,11 @@
-"""Spoilt copies of files: bytes flipped, cut, doubled, numbers made absurd, words of the format."""
+"""Corrupted copies of files: bytes flipped, cut or repeated, absurd numbers."""
 
 import random
 from collections.abc import Sequence
 
 ABSURD = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 LARGEST = 1 << 16
-"""Bytes beyond which a spoilt file is cut."""
+"""Size in bytes to which a corrupted file is truncated."""
 
 
 def mutated(chance: random.Random, corpus: Sequence[bytes], words: Sequence[bytes] = ()) -> bytes:
@@ -63,7 +63,7 @@ def _change(
 def mutated_arguments(
     chance: random.Random, corpus: Sequence[list[str]], words: Sequence[str]
 ) -> list[str]:
-    """A command line of the corpus with words put in, left out, exchanged or spoilt."""
+    """A command line of the corpus with words inserted, removed, exchanged or corrupted."""
     line = list(chance.choice(corpus))
     for _ in range(1 + min(4, int(chance.expovariate(0.7)))):
         at = chance.randrange(len(line) + 1)

@@ -20,7 +20,7 @@ from mutation import mutated, mutated_arguments
 from targets import TARGETS, Finding, Target, command_words, work_folder
 
 MEMORY = 6 << 30
-"""Bytes of address space: what asks for more has believed an absurd number."""
+"""Limit on address space in bytes: exceeding it means that an absurd number was not checked."""
 SLOW = 5.0
 """Seconds of processor time after which an input counts as a finding."""
 FOUND = Path("build/fuzz")

@@ -1,4 +1,4 @@
-"""The script for a machine with a GPU, run dry: no minute there is lost to a slip of the pen."""
+"""A dry run of the script for a machine with a GPU, to find errors without a GPU."""
 
 import json
 import os

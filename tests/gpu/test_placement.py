@@ -1,4 +1,4 @@
-"""Where tensors lie, seen without a GPU: torch's fake tensors claim a device and hold no values.
+"""Devices of tensors, tested without a GPU: torch's fake tensors have a device and no values.
 
 An operator that meets tensors of two devices refuses, as on a real GPU, so that a whole step of
 training shows whether all of it happens in one place.
@@ -35,7 +35,7 @@ GPU = torch.device(TYPE, 0)
 
 
 class AnyValue(TorchDispatchMode):
-    """Answers 0.5, 1 or False where a value of a fake tensor is asked for."""
+    """Returns 0.5, 1 or False when a value of a fake tensor is read."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
@@ -139,7 +139,7 @@ def test_a_step_of_training_stays_on_the_gpu(
 
 
 def test_two_places_are_refused_by_the_fake_gpu() -> None:
-    """So that the tests above can fail."""
+    """This shows that the tests above can fail."""
     from ttfs_fast import spiking_linear
 
     with fake_gpu():

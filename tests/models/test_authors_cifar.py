@@ -1,4 +1,4 @@
-"""The authors' small network for CIFAR-10, beside a plain computation as their code does it.
+"""The authors' small network for CIFAR-10, compared with a plain version of their code.
 
 The arrays that they published are not at hand here; these have their shapes.
 """

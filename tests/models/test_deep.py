@@ -278,7 +278,7 @@ def test_trained_weights_in_the_package(
     count: int,
     data_root: Path,
 ) -> None:
-    """They come from the recipe, and classify as many test images as they say."""
+    """They come from the recipe, and have the test accuracy of their metadata."""
     with pretrained_weights(name) as file:
         assert file.stat().st_size < 5_000_000
         metadata = read_metadata(file)

@@ -87,7 +87,7 @@ def test_authors_weights(data_root: Path, instruction_set: str) -> None:
 
 
 def test_pretrained_weights(data_root: Path) -> None:
-    """They classify as many test images as they say, and come from the recipe."""
+    """They have the test accuracy of their metadata, and come from the recipe."""
     pretrained = resources.files("ttfs_fast.models") / "weights" / "mnist_scnn.safetensors"
     with resources.as_file(pretrained) as file:
         assert file.stat().st_size < 100_000

@@ -1,4 +1,4 @@
-"""Other simulators, run on our graphs: the trains of spikes that each layer gives."""
+"""Runs exported graphs in other simulators; returns the spike trains of each layer."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class OneSpike(nn.Module):
 
 
 def with_snntorch(graph: Any, z: Tensor, steps: int, *, one_spike: bool) -> Trains:
-    """snnTorch resets to 0 and does not read v_reset: its neurons fire again unless told."""
+    """snnTorch resets to 0 and does not read v_reset: its neurons fire again unless stopped."""
     import snntorch
     from snntorch.import_nir import import_from_nir
 

@@ -1,4 +1,4 @@
-"""Networks as NIR graphs: back again bit for bit, and what they cannot be."""
+"""Networks as NIR graphs: bit-exact round trips, and unsupported networks."""
 
 import copy
 import json

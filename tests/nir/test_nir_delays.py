@@ -1,4 +1,4 @@
-"""Delays as NIR's own nodes: back again bit for bit, and what a simulator makes of them."""
+"""Delays as NIR's own nodes: bit-exact round trips, and simulations."""
 
 import math
 from pathlib import Path

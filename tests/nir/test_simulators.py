@@ -1,4 +1,4 @@
-"""Graphs in simulators that others wrote: their first spikes are the closed form's.
+"""Graphs in other simulators: their first spikes agree with the closed form.
 
 Both count time in steps of dt and let the current decay by the factor 1 - dt / tau in each, a
 little faster than the exponential. Over a time T that moves a spike by about T / 2 steps at most,

@@ -1,4 +1,4 @@
-"""Random neurons by the hundred thousand, every disagreement explained.
+"""Hundreds of thousands of random neurons; every difference must be explained by rounding.
 
     python tests/operators/at_scale.py --neurons 200000 [--seed S]
 
@@ -98,7 +98,7 @@ def touching(z: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of a draw's neurons, by kind, and how many spike."""
+    """Results of a draw's neurons: counts by kind, and how many spike."""
 
     counts: Counter[str]
     spiking: int
@@ -152,7 +152,7 @@ def fire_exactly(inputs: Tensor, weights: Tensor, t_max: float) -> tuple[Tensor,
 def kind(
     inputs: Tensor, weights: Tensor, got: Tensor, exact: Tensor, slope: Tensor, eps: float, t: float
 ) -> str:
-    """Which of the reasons holds for one neuron: inputs and weights (1, count)."""
+    """The reason for the difference of one neuron: inputs and weights (1, count)."""
     if got.isnan() or not allowed(inputs, weights, got[None, None], eps, t).all():
         return "unexplained"
     early, late = sorted((got.double().item(), exact.item()))

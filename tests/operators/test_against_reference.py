@@ -1,4 +1,4 @@
-"""The kernels against plain torch, and both against what rounding allows."""
+"""The kernels against plain torch, and both against the bounds of rounding."""
 
 import math
 from collections.abc import Iterator

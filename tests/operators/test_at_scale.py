@@ -1,4 +1,4 @@
-"""A slice of tests/operators/at_scale.py, which judges 200,000 neurons."""
+"""A small version of tests/operators/at_scale.py, which checks 200,000 neurons."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_every_disagreement_is_explained(seed: int) -> None:
 
 
 def test_neurons_at_the_threshold_differ_from_wrong_ones() -> None:
-    """F just reaches 0 at the second input: by rounding it may miss that, and nothing else."""
+    """F just reaches 0 at the second input, so only there rounding may change the result."""
     inputs = torch.tensor([[1.0, 2.0, 4.0]])
     weights = torch.tensor([[2.0, -5.0, 0.0]])
     exact = torch.tensor(2.0, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The compiled module by itself: what it refuses, and that it then writes nothing."""
+"""The compiled module: it refuses invalid arguments and then writes nothing."""
 
 import math
 from typing import Any

@@ -71,7 +71,7 @@ def test_images_with_large_strides() -> None:
 
 @linux
 def test_outputs_and_gradients_with_large_strides() -> None:
-    """The core writes where it is told: torch itself makes no such outputs."""
+    """The core respects output strides; torch itself never makes such outputs."""
     z, w = spikes(2, 3, 9, 8).numpy(), weights(20, 3, 3, 3).numpy()
     geometry = ((1, 1), (1, 1), (1, 1), 1)
     results = []
@@ -91,7 +91,7 @@ def test_outputs_and_gradients_with_large_strides() -> None:
 
 
 def test_more_than_two_thousand_million_inputs() -> None:
-    """One row, repeated: every index that counts inputs goes beyond 32 bits."""
+    """One row, repeated, so that every index of inputs exceeds 32 bits."""
     side = 46_400
     row = spikes(1, 1, 1, side)
     wide = row.expand(1, 1, side, side)
@@ -107,7 +107,7 @@ def test_more_than_two_thousand_million_inputs() -> None:
 
 
 def test_shapes_beyond_memory() -> None:
-    """Shapes alone: an output of 2^37 elements is as torch's convolution has it."""
+    """Shapes only: an output of 2^37 elements has the shape of torch's convolution."""
     with FakeTensorMode():
         z = torch.empty(2**20, 64, 56, 56)
         w = torch.empty(64, 64, 3, 3)

@@ -1,4 +1,4 @@
-"""One test, at least, for each rule of the neuron: forward and gradient, each instruction set."""
+"""At least one test for each rule of the neuron: forward and gradient, each instruction set."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The operators as citizens of torch: compile, export, autocast, vmap, layouts, errors."""
+"""Integration with torch: compile, export, autocast, vmap, layouts, errors."""
 
 import itertools
 import math

@@ -85,7 +85,7 @@ def deviations(layer: SpikingConv2d | SpikingLinear) -> torch.Tensor:
 
 @pytest.mark.parametrize("relative", [True, False])
 def test_the_norm_is_restored(relative: bool, seed: int) -> None:
-    """Adam changes the length of the deviations and leaves the center; the direction stays."""
+    """Adam changes the norm of the deviations; it is restored, and the direction is kept."""
     model = center_weights_(mnist_scnn(), (1, 28, 28), norm=2.0, relative=relative)
     before = {n: deviations(m).norm(dim=1) for n, m in layers_of(model).items()}
     train_a_little(model, (1, 28, 28), lr=0.3 if relative else 0.06, steps=6)
@@ -113,7 +113,7 @@ def test_renormalizing_does_not_change_other_layers(seed: int) -> None:
 
 
 def test_gradient_is_the_centered_one(seed: int) -> None:
-    """d loss / d v = g center(d loss / d w): the direction of the sum is gone."""
+    """d loss / d v = g center(d loss / d w): it has no component along the sum."""
     layer = SpikingLinear(20, 5, dtype=torch.float64)
     center_weights_(layer, total=4.0, norm=2.0)
     z = torch.rand(3, 20, dtype=torch.float64).exp()

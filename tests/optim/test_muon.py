@@ -70,7 +70,7 @@ def test_a_centered_gradient_gives_a_centered_step(seed: int) -> None:
 
 
 def test_muon_finds_a_direction_hidden_by_a_common_one() -> None:
-    """Regression on inputs that share a large mean: the rest decides, and descent sees the mean."""
+    """Regression on inputs with a large common mean, which dominates gradient descent."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(400, 20, generator=generator) * 0.1 + 3
     truth = torch.randn(20, 5, generator=generator)

@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib")
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that has begun to learn the digits."""
+    """A network that was trained a little on the digits."""
     folder = tmp_path_factory.mktemp("runs") / "demo"
     config = TrainConfig(
         dataset="digits",

@@ -29,7 +29,7 @@ SMALL = DepthStudy(
 
 
 def colored(name: str, root: str | None = None, train: bool = True) -> ImageSet:
-    """Images whose class is their color: anything that learns, learns this."""
+    """Images whose class is their color, which is easy to learn."""
     generator = np.random.default_rng(train)
     labels = np.arange(200, dtype=np.int64) % 10
     shades = np.random.default_rng(5).integers(0, 256, (10, 3, 1, 1))
@@ -79,7 +79,7 @@ def test_table_plot_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_networks_learn(tmp_path: Path) -> None:
-    """Each variant that is meant to learn beats chance by far on easily told images."""
+    """Each variant that should learn is far better than chance on easy images."""
     study = dataclasses.replace(
         SMALL,
         depths=(4,),
@@ -150,7 +150,7 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_start_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half the spread, and the image is gone sooner; twice the spread, and noise takes over."""
+    """With half the spread the image vanishes earlier; with twice the spread noise dominates."""
     from ttfs_fast.paper.studies import start
 
     monkeypatch.setattr(start, "load", colored)

@@ -31,7 +31,7 @@ PLAN = Plan(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow network with horizons that has begun to learn the digits."""
+    """A narrow network with horizons, trained a little on the digits."""
     folder = tmp_path_factory.mktemp("runs") / "horizons"
     config = TrainConfig(
         dataset="digits",

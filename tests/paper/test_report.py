@@ -29,7 +29,7 @@ VOID = {
 
 
 class Page(HTMLParser):
-    """Reads a page; complains about tags that are not closed in order."""
+    """Reads a page; raises an error for tags that are not closed in order."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -136,7 +136,7 @@ def test_reference_is_the_definition(data: st.DataObject) -> None:
 @given(st.data())
 @settings(max_examples=200)
 def test_reference_code_replaces_late_inputs_and_padding(data: st.DataObject) -> None:
-    """The short way against the whole sum: every late input at the horizon, and the reference."""
+    """The stored slope against the full sum: every late input at the horizon, and the reference."""
     bits = data.draw(st.sampled_from([8, 4, 2]))
     time_bits = data.draw(st.sampled_from([8, 16]))
     silent, low = (1 << time_bits) - 1, -(1 << (bits - 1))
@@ -260,7 +260,7 @@ def test_enough_of_these_neurons_spike() -> None:
 
 @pytest.mark.parametrize("inputs", [2000, 9216])
 def test_large_sums_use_the_exact_sweep(instruction_set: str, inputs: int) -> None:
-    """Weights so one-sided that F leaves 32 bits, and gaps that 32 bits do not hold."""
+    """Weights of one sign for which F exceeds 32 bits, and gaps that exceed 32 bits."""
     rng = np.random.default_rng(inputs)
     core = network(16, (inputs, 1, 1))
     outputs = 40

@@ -1,4 +1,4 @@
-"""Networks whose layers have horizons, in integers: leads, how they are widened, refusals."""
+"""Integer networks with horizons: leads, their widening, errors."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Files of integer networks; what is needed to run one."""
+"""Files of integer networks, and the packages needed to run one."""
 
 import copy
 import multiprocessing

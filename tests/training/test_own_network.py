@@ -193,7 +193,7 @@ def test_names_of_networks() -> None:
         ("own_networks:silent", r"no spiking layer: build it of ttfs_fast\.nn\.SpikingLinear"),
         ("own_networks:too_much", r"needs depth; a factory is given in_channels, image_size, cla"),
         ("own_networks:wrong", r"cannot be made: KeyError: 'no such thing'"),
-        ("own_networks:drops_out", r"1 is a Dropout, which does nothing sensible"),
+        ("own_networks:drops_out", r"1 is a Dropout, which has no meaning"),
         ("own_networks:seven", r"gives \(1, 7\) for an image; .* \(1, 10\)"),
         ("own_networks:too_wide", r"does not take spike values of shape \(N, 1, 28, 28\)"),
         ("own_networks:horizon", r"no layer has a horizon, unlike 0: give neuron=horizon"),

@@ -136,9 +136,9 @@ class Diagnosis:
         """One sentence about the network."""
         first = self.first_problem
         if first is None:
-            return f"all {len(self.layers)} layers are well"
+            return f"all {len(self.layers)} layers are without problems"
         others = sum(bool(layer.issues) for layer in self.layers) - 1
-        more = f" ({others} more below)" if others else ""
+        more = f" ({others} more layers with problems)" if others else ""
         return f"{first.name} has a problem: {'; '.join(first.issues)}{more}"
 
     def table(self) -> Any:
@@ -375,8 +375,8 @@ def _with_issues(rows: list[LayerDiagnosis]) -> tuple[LayerDiagnosis, ...]:
         if index == culprit and row.firing >= FEWEST_FIRING:
             left = gradients[index - 1] / gradients[index]
             found.append(
-                f"gradient shrinks to {left:.0e} of itself on its way through: raise the deviation "
-                "of the weights against their mean"
+                f"gradient shrinks by a factor of {left:.0e}: raise the standard deviation of the "
+                "weights"
             )
         judged.append(replace(row, issues=tuple(found)))
     return tuple(judged)
@@ -390,8 +390,8 @@ def _issues(row: LayerDiagnosis) -> list[str]:
         found.append(f"only {row.firing:.1%} of the neurons spike: raise the sums of their weights")
     elif row.spread_over_images < LEAST_SPREAD:
         found.append(
-            f"spread of {row.spread_over_images:.0e} drowns in rounding: raise the deviation of "
-            "the weights against their mean, here or before"
+            f"spread of {row.spread_over_images:.0e} is lost in rounding: raise the standard "
+            "deviation of the weights, here or in earlier layers"
         )
     if row.steep > MOST_STEEP:
         found.append(

@@ -166,7 +166,7 @@ def _refuse_for_integers(
 ) -> None:
     """Raise ValueError for an option that integer networks have no use for."""
     if own is not None:
-        raise ValueError("an integer network is whole in its file, without --model")
+        raise ValueError("the file of an integer network needs no --model: leave it out")
     if device not in ("auto", "cpu"):
         raise ValueError(f"integer networks run on the CPU, without --device {device}")
     if jitter:

@@ -91,7 +91,7 @@ def _network(
 
     if quantization.is_integer_file(path):
         if own is not None:
-            raise ValueError("an integer network is whole in its file, without --model")
+            raise ValueError("the file of an integer network needs no --model: leave it out")
         net = quantization.load(path)
         return (
             net.input_size,

@@ -302,7 +302,7 @@ def _check_rounding(dtype: torch.dtype, weight_sum: float, spread: float) -> Non
     rounding = torch.finfo(dtype).eps / spread * weight_sum / (weight_sum - 1)
     if rounding > 0.01:
         raise ValueError(
-            f"rounding in {dtype} would take too much of leads with spread={spread:g} and "
+            f"rounding in {dtype} is too coarse for leads with spread={spread:g} and "
             f"weight_sum={weight_sum:g}: give a larger spread or weight_sum, or float64 images and "
             "weights"
         )

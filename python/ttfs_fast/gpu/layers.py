@@ -24,7 +24,7 @@ FLAT_SLOPE = 1e-3
 
 
 _OTHERS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
-"""No faults of a kernel: memory that ran out, a GPU that an earlier kernel put out of order."""
+"""Not errors of a kernel: lack of memory, and a GPU in an error state after an earlier kernel."""
 
 
 class KernelError(RuntimeError):

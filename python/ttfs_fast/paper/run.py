@@ -257,7 +257,7 @@ def _made(plan: Plan, run_log: RunLog) -> list[Table]:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it."""
+    """A duration as text."""
     if seconds < 90:
         return f"{seconds:.1f} s"
     minutes = seconds / 60

@@ -246,7 +246,7 @@ def _check_layers(model: nn.Module, config: TrainConfig) -> None:
             )
         if isinstance(module, _DropoutNd | _BatchNorm):
             raise ValueError(
-                f"{name}: {place} is a {type(module).__name__}, which does nothing sensible to "
+                f"{name}: {place} is a {type(module).__name__}, which has no meaning for "
                 "spike values: leave it out"
             )
     dtype = torch.get_default_dtype()
