@@ -1,4 +1,4 @@
-"""What the commands share: the application, common options, errors, tables."""
+"""Code that commands share: the application, common options, errors, tables."""
 
 import os
 import re
@@ -46,7 +46,7 @@ COMMANDS = (
     "bench",
     "info",
 )
-"""In the order of ``ttfs-fast --help``: as one meets them."""
+"""All commands, in the order of ``ttfs-fast --help``."""
 
 
 class Commands(typer.core.TyperGroup):
@@ -124,7 +124,7 @@ OwnNetwork = Annotated[
 
 
 def allow_current_folder() -> None:
-    """Let Python import from the current folder, as the user asks who names a network there."""
+    """Let Python import from the current folder, where --model may name a network."""
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
 
@@ -132,7 +132,7 @@ def allow_current_folder() -> None:
 def choose_network(
     weights: Path | None, own: str | None = None
 ) -> tuple["nn.Module", TrainConfig, str]:
-    """The network of --weights, its settings, and where it is from."""
+    """The network of --weights, its settings, and its origin."""
     if weights is None:
         raise ValueError(f"give a network with --weights: {WEIGHTS_HELP}")
     refuse_integers(weights)
@@ -276,7 +276,7 @@ def friendly_errors(debug: bool) -> Iterator[None]:
 
 
 def as_options(text: str) -> str:
-    """What the library says, with options where it names arguments: --resume for resume=True."""
+    """The library's text with options instead of arguments: --resume for resume=True."""
     return re.sub(r"\b([a-z][a-z_]*)=True\b", lambda found: f"--{found[1].replace('_', '-')}", text)
 
 

@@ -12,7 +12,7 @@ import typer.core
 from ttfs_fast._settings import Setting, plain_type, settings_of
 
 Given = dict[str, Any]
-"""Fields of a configuration with the values that the command line gave, and no others."""
+"""The fields of a configuration that the command line gave, with their values."""
 
 EVERYTHING = "ttfs_fast.help_all"
 """Set in a context whose help shows every option."""
@@ -99,7 +99,7 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 MOST_SPELLED_OUT = 6
-"""Choices that stand beside an option. The help text of one with more names them."""
+"""Largest number of choices shown beside an option. Longer lists are in its help text."""
 
 
 def _parameter(name: str, field: Any, known: Setting, *, default: bool) -> inspect.Parameter:

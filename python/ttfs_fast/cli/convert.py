@@ -1,4 +1,4 @@
-"""``ttfs-fast convert``: ReLU networks as networks of first spikes."""
+"""``ttfs-fast convert``: converts ReLU networks to first-spike networks."""
 
 import json
 from pathlib import Path
@@ -100,7 +100,7 @@ def convert(
     as_json: Annotated[bool, flag("--json", "Print the comparison as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Turn a trained ReLU network into first spikes, exact to rounding, and compare decisions.
+    """Convert a trained ReLU network to first spikes, exact to rounding, and compare decisions.
 
     eval, diagnose and predict read the file that it writes. docs/conversion.md says what converts.
     """
@@ -217,7 +217,7 @@ def _call_factory(name: str) -> Any:
 
 
 def _inputs(images: "ImageSet", count: int, front: Any, dtype: "torch.dtype") -> "Tensor":
-    """The first so many images as the network takes them."""
+    """The first N images in the form that the network takes."""
     import torch
 
     pixels = torch.from_numpy(images.images[:count]).to(dtype) / 255

@@ -1,4 +1,4 @@
-"""``ttfs-fast info``: what runs here."""
+"""``ttfs-fast info``: versions and hardware."""
 
 import os
 import platform
@@ -40,7 +40,7 @@ def info(
 
 
 def gpus() -> list[str]:
-    """Each GPU and what serves spiking layers there, found by running one; Triton's version."""
+    """Each GPU, the implementation of spiking layers there, and Triton's version."""
     import torch
 
     from ttfs_fast.gpu.dispatch import kernels_in_use

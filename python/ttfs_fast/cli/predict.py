@@ -129,7 +129,7 @@ def _images(
 def _rows(
     names: list[tuple[str, int | None]], found: "Decisions", classes: tuple[str, ...] | None
 ) -> Iterator[dict[str, Any]]:
-    """What JSON says of each image; what there is not is None."""
+    """The JSON values of each image; missing ones are None."""
 
     def answer(number: int, time: float) -> dict[str, Any] | None:
         if number < 0:

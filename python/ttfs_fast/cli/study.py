@@ -124,7 +124,7 @@ def settings(
         columns = [
             Column("change", numeric=False),
             Column("training images", "{:.1%}".format),
-            Column("test or held-out images", "{:.1%}".format),
+            Column("test or validation images", "{:.1%}".format),
             Column("deviation", "{:.1%}".format),
             Column("seeds"),
         ]

@@ -36,7 +36,7 @@ SUFFIXES = (
     ".pnm",
 )
 LARGEST_FILE = 1 << 28
-"""Bytes of one image file beyond which it is taken for damaged."""
+"""Largest size of an image file, in bytes; larger files count as damaged."""
 
 Corrupt = Literal["skip", "refuse"]
 
@@ -346,13 +346,13 @@ TURNS = {
     7: "TRANSVERSE",
     8: "ROTATE_90",
 }
-"""What brings a picture of each EXIF orientation upright; 1 is upright."""
+"""The transposition that brings each EXIF orientation upright; 1 is upright."""
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC = 0x112, 0x102, 0x106
 """Tags of EXIF and TIFF."""
 
 
 def decode_picture(content: bytes) -> NDArray[np.uint8]:
-    """Red, green and blue of a picture as it is meant to be seen, (3, height, width).
+    """Red, green and blue of a picture in its correct orientation, (3, height, width).
 
     Of a file with several pictures it is the first. Alpha is left out.
     """

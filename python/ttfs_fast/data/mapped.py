@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 from ttfs_fast.data.imageset import ImageSet
 
 READ_TWICE = 32
-"""Images that are asked for a second time, to see whether they stay the same."""
+"""Number of images that are read twice, to check that they stay the same."""
 
 
 class ExampleError(ValueError):

@@ -1,4 +1,4 @@
-"""Single pictures as the images that a network takes."""
+"""Conversion of single pictures to images for a network."""
 
 import glob
 import os
@@ -14,7 +14,7 @@ from ttfs_fast.data.sources import folder_path
 
 
 def find_pictures(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files that paths, folders and patterns mean.
+    """Find the files of paths, folders and patterns.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where data sets lie, and how their files are fetched."""
+"""Folders of data sets, and downloads of their files."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ def find_data_root() -> Path | None:
 
 
 def folder_path(path: str | os.PathLike[str]) -> Path:
-    """The path, ``~`` replaced by the user's home folder; left as it is where there is none."""
+    """The path, with ``~`` replaced by the user's home folder, if there is one."""
     return Path(os.path.expanduser(path))
 
 
@@ -48,7 +48,7 @@ def cache_folder() -> Path | None:
 
 
 def data_folders(root: str | os.PathLike[str] | None, *, download: bool = False) -> list[Path]:
-    """Folders to look for a data set in, first to last: a folder that is given is the only one.
+    """Folders to search for a data set, in order; a given folder is the only one.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def download_folder(root: str | os.PathLike[str] | None) -> Path:
 
 
 def fetch(url: str, limit: int) -> bytes:
-    """The content at an address, with a progress bar on standard error.
+    """Download the content at an address, with a progress bar on standard error.
 
     Raises
     ------

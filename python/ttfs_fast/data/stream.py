@@ -29,7 +29,7 @@ GUARD = 'if __name__ == "__main__":'
 
 @dataclass(frozen=True)
 class _Broken:
-    """An image that cannot be read, and what is wrong with it."""
+    """An image that cannot be read, and the error."""
 
     index: int
     error: str
@@ -39,7 +39,7 @@ Item = tuple[Tensor, int] | _Broken
 
 
 def refuse_in_starting_worker() -> None:
-    """Stop a worker process that, while it starts, does the work of its script once more.
+    """Raise an error in a worker process that runs the work of its script while it starts.
 
     Raises
     ------
@@ -225,7 +225,7 @@ class StreamedImages:
 
 
 class _Items(Dataset[Item]):
-    """One image at a time; the index carries the epoch."""
+    """One image at a time; the index contains the epoch."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Figure 2: accuracy against noise on the weights; and against what else may go wrong."""
+"""Figure 2: accuracy against noise on the weights, and against other disturbances."""
 
 import copy
 import statistics

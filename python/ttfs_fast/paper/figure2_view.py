@@ -192,7 +192,7 @@ def _noise_table(network: EvaluatedNetwork, own: dict[str, Any]) -> Table:
 
 
 def _tolerance_table(network: EvaluatedNetwork, kinds: dict[str, Any]) -> Table:
-    """How far each disturbance may go, and what the strongest one looked at does."""
+    """The tolerated level of each disturbance, and the effect of the strongest level."""
     rows: list[list[Any]] = []
     for kind, own in kinds.items():
         what, _, write = KINDS[kind]
@@ -260,7 +260,7 @@ def _circuit_table(network: EvaluatedNetwork, rows: list[dict[str, Any]]) -> Tab
     ]
     return Table(
         f"{NAME}-{network.key}-circuits",
-        f"{network.title}: every neuron a circuit, with phase noise in every oscillator",
+        f"{network.title}: every neuron as a circuit, with phase noise in every oscillator",
         columns,
         cells,
         "The energy is that of all simulated neurons, silent ones included.",

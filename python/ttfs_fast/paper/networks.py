@@ -1,4 +1,4 @@
-"""The trained networks that the report evaluates, and those that it could not find."""
+"""The trained networks that the report evaluates, and the missing ones."""
 
 import dataclasses
 import re
@@ -236,7 +236,7 @@ class Networks:
     evaluated : list of EvaluatedNetwork
         The first is the one that long work is done with.
     missing : list of str
-        A sentence about each network that could not be had, and what to do about it.
+        A sentence about each missing network, and its remedy.
     """
 
     evaluated: list[EvaluatedNetwork]
@@ -271,7 +271,7 @@ def find_networks(
     images : Path, optional
         Folder or zip file with ``val/CLASS/NAME``, for networks trained on such a folder.
     callback : Callback, optional
-        Is told what that training does; see `ttfs_fast.training.train`.
+        Receives reports of that training; see `ttfs_fast.training.train`.
     device : str
         Where they are trained and tested; see :func:`ttfs_fast.gpu.resolve_device`. Circuits and
         integers are computed on the CPU.

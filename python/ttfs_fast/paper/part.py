@@ -1,4 +1,4 @@
-"""What a part of the reproduction is: settings, units of work, their result, its section."""
+"""A part of the reproduction: settings, units of work, their result, its section."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ttfs_fast.paper.store import WorkUnit
 
 @dataclass(frozen=True)
 class Context:
-    """What the parts know.
+    """Common data of the parts.
 
     Attributes
     ----------

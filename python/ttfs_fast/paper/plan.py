@@ -1,4 +1,4 @@
-"""How much to do."""
+"""Amounts of work of the reproduction."""
 
 from dataclasses import dataclass, field
 
@@ -21,7 +21,7 @@ PHASE_NOISE = (-125.0, -115.0, -105.0, -95.0)
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is done, and from which seed.
+    """Amount of work, and the seed.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The whole reproduction: what is missing is computed, and the report is written."""
+"""The whole reproduction: computes missing results, and writes the report."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class RunLog:
-    """When, how long, on what: kept apart from the results, which do not depend on it.
+    """Dates, durations and machine of the sessions, separate from the results.
 
     Parameters
     ----------

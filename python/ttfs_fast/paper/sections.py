@@ -1,4 +1,4 @@
-"""What a part of the report is made of: sentences, tables and pictures."""
+"""Parts of the report: sentences, tables and pictures."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with what it shows.
+    """A figure with its caption.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ def whole(value: float) -> str:
 
 
 def joules(value: float) -> str:
-    """An energy in the unit that suits it."""
+    """An energy in a suitable unit."""
     for factor, unit in ((1e-3, "mJ"), (1e-6, "\N{GREEK SMALL LETTER MU}J"), (1e-9, "nJ")):
         if abs(value) >= 0.9995 * factor:
             return f"{value / factor:.3g} {unit}"

@@ -135,7 +135,7 @@ def _summary(result: dict[str, Any]) -> Table:
 
 
 def _contradictions(result: dict[str, Any]) -> Table:
-    """What the paper says twice, and what follows from Table 1."""
+    """Contradictions within the paper, and with Table 1."""
     networks, energy = result["networks"], result["energy"]
     rows = []
     for key, claim in numbers.TABLE_2.items():

@@ -78,7 +78,7 @@ def quantize(
     resume : bool
         Continue the run in ``out_dir``.
     callback : Callback, optional
-        Is told what the run does; without one the run is silent.
+        Receives reports of the run; without one the run is silent.
     data : Dataset, or pair of Dataset, optional
         Data sets of your own, as :func:`~ttfs_fast.training.train` takes them.
 

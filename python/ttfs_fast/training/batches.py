@@ -12,7 +12,7 @@ from ttfs_fast.data.distort import distort
 from ttfs_fast.encoding import MNIST_ENCODING, Encoding
 
 CHUNK_IMAGES = 1000
-"""Images encoded at a time: few torch calls a batch, and a few MB of memory."""
+"""Images encoded at a time: few torch calls per batch, and a few MB of memory."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def on_device(chunks: Iterator[Chunk], device: torch.device) -> Iterator[Chunk]:
 def one_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     """The same chunks, each made by a thread while the one before it is used.
 
-    What they draw from torch's global generator, they draw inside ``fork_rng``: whoever uses the
-    chunks must not draw from it meanwhile.
+    The thread draws from torch's global generator inside ``fork_rng``, so the user of the chunks
+    must not draw from it at the same time.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ttfs_fast-batches") as thread:
         following = thread.submit(next, chunks, None)
@@ -102,7 +102,7 @@ def one_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 
 
 class EpochBatches:
-    """Shuffled, changed and jittered batches of a data set, by one explicit generator.
+    """Shuffled, augmented and jittered batches of a data set, by one explicit generator.
 
     Parameters
     ----------

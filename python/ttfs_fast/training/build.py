@@ -80,24 +80,24 @@ def make_model(
     Parameters
     ----------
     config : TrainConfig
-        Says which network, of which neurons, and how it starts.
+        Selects the network, its neurons and its initialization.
     shape : ImageShape
         The images it is for.
     centered : bool
         With false, leave out the parametrization of ``weight_sum`` and fold layers with a horizon,
         to load folded weights.
     model : Module, callable or str, optional
-        The network, where it is the user's own and not to be found by its name.
+        Your own network, if it cannot be found by its name.
 
     Returns
     -------
     Module
-        From spike values (N, C, H, W) to spike values (N, classes).
+        Maps spike values (N, C, H, W) to spike values (N, classes).
 
     Raises
     ------
     ValueError
-        If the network is not made for such images, or a user's own cannot be had or trained.
+        If the network does not take such images, or your own network cannot be made or trained.
     """
     if model is not None or config.own_network:
         return _own(config, shape, centered, model)
@@ -148,7 +148,7 @@ def make_model(
 
 
 def _centered(config: TrainConfig, network: nn.Module, shape: ImageShape) -> nn.Module:
-    """The network with weights of a fixed sum, if the configuration wants them."""
+    """The network with weights of a fixed sum, if the configuration has a weight sum."""
     if not config.weight_sum or config.neuron == "horizon":
         return network
     return center_weights_(
@@ -170,7 +170,7 @@ def _own(
 
 
 def load_model(path: str | Path, *, model: OwnModel | None = None) -> tuple[nn.Module, TrainConfig]:
-    """The network in a file that `train` exported, with the settings that made it.
+    """Load the network in a file that `train` exported, with its settings.
 
     The network has the encoding that the file names. A file without settings counts as weights of
     mnist_scnn with the paper's encoding (``Encoding()``). The name of a pretrained network, such as
@@ -185,8 +185,8 @@ def load_model(path: str | Path, *, model: OwnModel | None = None) -> tuple[nn.M
     path : str or Path
         The file, the folder of a run, or the name of a pretrained network.
     model : Module, callable or str, optional
-        The network, where it is your own: needed if it was given to
-        :func:`~ttfs_fast.training.train` as an object. A module is copied.
+        Your own network: needed if it was passed to :func:`~ttfs_fast.training.train` as an object.
+        A module is copied.
 
     Raises
     ------

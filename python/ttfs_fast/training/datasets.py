@@ -1,4 +1,4 @@
-"""The images of a configuration, in memory or read as they are needed, and their batches."""
+"""The images of a configuration, in memory or streamed, and their batches."""
 
 import dataclasses
 import hashlib
@@ -33,16 +33,16 @@ def name_of_data(data: OwnData) -> str:
 def load_data(
     config: TrainConfig, rank: int = 0, data: OwnData | None = None
 ) -> tuple[DataSet, DataSet]:
-    """The training and test images that a configuration asks for.
+    """Load the training and test images of a configuration.
 
     Parameters
     ----------
     config : TrainConfig
         The settings.
     rank : int
-        Which of ``config.processes`` this is, for images that are read as they are needed.
+        Number of this process among ``config.processes``, for streamed images.
     data : Dataset, or pair of Dataset, optional
-        The user's own, to train on and to test on, in place of the one that ``config`` names.
+        Your own data sets for training and test, instead of the one that ``config`` names.
     """
     if data is not None:
         train_set, test_set = _own_sets(data, config.val_images)
@@ -205,7 +205,7 @@ def make_batches(
 
 
 def image_shape(images: DataSet) -> ImageShape:
-    """What `make_model` needs to know about a data set."""
+    """The image shape and classes of a data set, for `make_model`."""
     if isinstance(images, StreamedImages):
         return ImageShape(3, images.size, images.size, len(images.classes))
     channels, height, width = images.images.shape[1:]

@@ -1,4 +1,4 @@
-"""Networks of users: found by name, or given, and checked before they train."""
+"""Networks of users: found by name or passed as objects, and checked before training."""
 
 import copy
 import importlib
@@ -21,19 +21,19 @@ from ttfs_fast.training.config import GIVEN, TrainConfig, is_factory, is_given
 
 Factory = Callable[..., Any]
 OwnModel = nn.Module | Factory | str
-"""A network, what makes one, or the name of that: package.module:factory."""
+"""A network, its factory, or the factory's name, package.module:factory."""
 
 
 def name_of(model: OwnModel) -> str:
-    """What a configuration calls a network of the user's.
+    """Name of a user's network in a configuration.
 
-    A function or class that can be imported is called package.module:name, by which it is found
-    again. What cannot has a name for people only.
+    An importable function or class gets the name package.module:name, by which it is found again.
+    Other objects get a descriptive name only.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no module, no callable and no name of one.
+        If it is not a module, a callable or a name of one.
     """
     if isinstance(model, str):
         if not is_factory(model):
@@ -60,13 +60,13 @@ def name_of(model: OwnModel) -> str:
 def find_factory(name: str) -> Factory:
     """The function or class that package.module:factory names.
 
-    Only what can be imported already is: the current folder counts where Python, or the command
-    line's ``--model``, has put it on ``sys.path``.
+    The current folder is searched only if Python, or the command line's ``--model``, has put it on
+    ``sys.path``.
 
     Raises
     ------
     ValueError
-        If it cannot be imported, or is not callable; says why.
+        If it cannot be imported, or is not callable; the message states the cause.
     """
     module_name, _, attribute = name.partition(":")
     if module_name.partition(".")[0] in sys.stdlib_module_names:
@@ -102,7 +102,7 @@ def own_network(
     classes: int,
     given: OwnModel | None = None,
 ) -> nn.Module:
-    """The user's network that a configuration names, checked, as it is before training.
+    """The user's network of a configuration, checked, in its state before training.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ def own_network(
         Channels of spikes, rows and columns of an image, and classes. A factory gets those of
         ``in_channels``, ``image_size``, ``classes`` and ``encoding`` that its signature names.
     given : Module, callable or str, optional
-        The network, where it is not to be found by its name. A module is copied.
+        The network, if it cannot be found by its name. A module is copied.
 
     Raises
     ------
     TypeError, ValueError
-        If it cannot be had, or cannot be trained; names the module at fault.
+        If it cannot be made or trained; the message names the module.
     """
     if given is not None and (other := name_of(given)) != config.model:
         raise ValueError(f"the network is {config.model}; got {other}: give the one it was")
@@ -156,9 +156,9 @@ def own_network(
 
 
 def description_of(model: nn.Module) -> str:
-    """The modules of a network as text: what must not change between training and use.
+    """The modules of a network as text, which must not change between training and use.
 
-    Weights of a fixed sum are seen as the plain ones that they are in the end.
+    Weights of a fixed sum count as plain weights.
     """
     if is_centered(model):
         model = fold_(copy.deepcopy(model))
@@ -215,7 +215,7 @@ def _made(factory: Factory, name: str, offered: dict[str, Any]) -> nn.Module:
 
 
 def _check_layers(model: nn.Module, config: TrainConfig) -> None:
-    """Refuse what does not train, or not with the same bits again."""
+    """Raise an error for modules that cannot be trained, or not reproducibly."""
     name = config.model
     if isinstance(model, HorizonConv2d | HorizonLinear):
         raise ValueError(f"{name} is a single layer with a horizon; put it into an nn.Sequential")

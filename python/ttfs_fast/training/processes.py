@@ -41,13 +41,13 @@ def make_fabric(device: str = "auto") -> Any:
 
 
 def close(fabric: Any) -> None:
-    """End the process group: otherwise gloo's threads abort a process that ends."""
+    """End the process group; otherwise gloo's threads abort a process when it exits."""
     if fabric.world_size > 1:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
 def lost_connection(error: RuntimeError) -> bool:
-    """Whether an error is that of a process whose partner has died."""
+    """Whether an error means that another process has died."""
     text = str(error).lower()
     return any(word in text for word in ("gloo", "nccl", "connection", "peer", "socket"))

@@ -21,14 +21,15 @@ from ttfs_fast.training.batches import Batch
 
 @dataclass(frozen=True)
 class StepLoss:
-    """The loss of a batch, or of one process's or one piece's part of it.
+    """The loss of a batch, or of the part of one process or one piece.
 
     Attributes
     ----------
     data : Tensor
-        What depends on the images: a scalar that adds up over pieces and processes.
+        The term that depends on the images: a scalar that is summed over pieces and processes.
     costs : Tensor, optional
-        What depends on the weights alone, with its coefficients: it counts once per batch.
+        The terms that depend on the weights only, with their coefficients; they count once per
+        batch.
     weight_sum, l2 : Tensor, optional
         The costs of equation (5) without their coefficients, for the log.
     """
@@ -40,7 +41,7 @@ class StepLoss:
 
 
 LossFunction = Callable[[Tensor, Batch], StepLoss]
-"""From the output of a network and the batch that it is of."""
+"""Maps the output of a network and its batch to the loss."""
 
 
 def equation_5(loss: SpikingLoss, layers: Layers) -> LossFunction:
@@ -65,9 +66,9 @@ class StepResult:
     data, weight_sum, l2 : float
         Terms of the loss, as in `StepLoss`; ``data`` is this process's part.
     learned : bool
-        Whether the batch was learned from at all; a batch that is too small is not.
+        Whether the batch was used for learning; a batch that is too small is not.
     skipped : bool
-        Whether the weights stayed as they are: the batch was too small, or a gradient not finite.
+        Whether the weights did not change: the batch was too small, or a gradient not finite.
     """
 
     output: Tensor
@@ -102,8 +103,9 @@ class TrainingStep:
     pieces : int
         Pieces in which a batch is run, their gradients added up.
     least_images : int
-        Batches of fewer images, over all processes, are not learned from: batch normalization needs
-        two. A process's share may be empty all the same: all must take part in a step.
+        Batches with fewer images, over all processes, are skipped, because batch normalization
+        needs two. The part of one process may be empty, because all processes must take part in a
+        step.
     precision : {"float32", "bfloat16"}
         Of the products in the forward pass.
     fabric : Fabric, optional
@@ -173,7 +175,7 @@ class TrainingStep:
         return math.isfinite(norm)
 
     def _answer(self, batch: Batch) -> Tensor:
-        """The output of a batch that is not learned from."""
+        """The output of a skipped batch."""
         self._runs.eval()
         with torch.no_grad():
             output: Tensor = self._runs(batch.values)

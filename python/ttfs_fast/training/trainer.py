@@ -107,7 +107,7 @@ def train(
     model: OwnModel | None = None,
     data: OwnData | None = None,
 ) -> TrainResult:
-    """Train a network and keep everything in one folder.
+    """Train a network and write all files of the run into one folder.
 
     The folder receives ``config.json``, ``log.csv`` (one row per epoch), the newest checkpoint and,
     at the end, ``model.safetensors``. A run that was interrupted in any way continues from
@@ -116,10 +116,10 @@ def train(
 
     Started by torchrun, the processes train together: each takes its share of every batch, and the
     gradients are averaged over them (torch's DistributedDataParallel, over gloo, or with a GPU for
-    each over nccl). The first process writes the files, tests and tells.
+    each over nccl). The first process writes the files, tests and reports.
 
-    On another device than it began on, a run continues from the same checkpoint, but ends with
-    other bits: sums are rounded in another order there.
+    A run can be resumed on another device. It then ends with other bits, because sums are rounded
+    in another order.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def train(
     overwrite : bool
         Remove the run in ``out_dir``, if there is one, and start again.
     callback : Callback, optional
-        Is told what the run does, by the first process; without one the run is silent.
+        Receives reports of the run, from the first process; without one the run is silent.
     tensorboard : bool
         Write the log for TensorBoard, too, into the folder ``tensorboard``.
     model : Module, callable or str, optional
@@ -337,7 +337,7 @@ class _Session:
 
     @property
     def network(self) -> nn.Module:
-        """The network that is tested and exported: the averaged one, if the run averages."""
+        """The network that is tested and exported: the averaged one, if there is one."""
         return averaged_or_trained(self.model, self.averaged)
 
     def announce(self) -> None:
@@ -378,7 +378,7 @@ class _Session:
         )
 
     def start_from(self, path: str) -> None:
-        """Take over the weights of a trained network."""
+        """Copy the weights of a trained network."""
         start, settings = load_model(path)
         with torch.random.fork_rng(devices=[]):
             plain = make_model(self.config, self.shape, centered=False, model=self.own).state_dict()
@@ -526,7 +526,7 @@ class _Session:
         )
 
     def _evaluate_together(self) -> EvaluationResult:
-        """The first process tests; the others wait, and learn the accuracy only."""
+        """The first process tests; the others wait, and receive the accuracy only."""
         if self.fabric.world_size == 1:
             return self.evaluate()
         evaluation = self.evaluate() if self.fabric.global_rank == 0 else None
@@ -598,7 +598,7 @@ class _Session:
 
 
 def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor | None:
-    """Training images from which the statistics of averaged weights are taken."""
+    """Training images for the statistics of averaged weights."""
     if not config.normalizes:
         return None
     if not isinstance(images, ImageSet):

@@ -397,7 +397,7 @@ def _renormalize_(model: nn.Module) -> None:
 
 
 def make_network(variant: VariantName, depth: Depth, width: float, images: ImageSet) -> nn.Module:
-    """The network of an variant, newly initialized by torch's global generator."""
+    """The network of a variant, newly initialized by torch's global generator."""
     how = VARIANTS[variant]
     channels, height, wide = images.images.shape[1:]
     model = vgg_stack(
@@ -486,7 +486,7 @@ def _find(
 
 
 def _alike(run: Run, study: DepthStudy) -> bool:
-    """Whether a row of the table was trained and tested as the networks of the study are."""
+    """Whether a row of the table was trained and tested like the networks of the study."""
     fields = ("train_images", "test_images", "epochs", "batch_size", "width")
     same = all(getattr(run, field) == getattr(study, field) for field in fields)
     return (

@@ -85,7 +85,7 @@ class SettingsRun:
     epochs : int
         Passes over the training images.
     train_accuracy, test_accuracy : float
-        After the last epoch; with ``val_images``, the test images are the held-out ones.
+        After the last epoch; with ``val_images``, on the validation images.
     test_spikes_per_neuron : float
         Fraction of the neurons that spike on test images.
     skipped_steps : int

@@ -1,4 +1,4 @@
-"""What a deep network does to an image before it is trained, by its first weights."""
+"""Effect of an untrained deep network on an image, by its initial weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
