@@ -114,7 +114,7 @@ def setting(
     choices : sequence of str
         Texts that are allowed; by default any.
     also : callable, optional
-        Says of another text whether it is allowed besides the choices.
+        Returns whether another text is allowed in addition to the choices.
     also_text : str
         What such a text is, in words; without it, users are not told, and the command line does
         not take it.

@@ -26,7 +26,7 @@ class Callback:
         yield
 
     def step(self, title: str, done: int, figures: str) -> None:
-        """So many steps are done, with the figures of the last ones; many times an epoch."""
+        """The number of steps done, with the figures of the last ones; many times per epoch."""
 
 
 class LogLines(Callback):
