@@ -44,8 +44,10 @@ hypothesis.settings.load_profile("ttfs_fast")
 # Processes that share the tests get them file by file. The longest come first: one that came last
 # would keep one process busy and the others waiting.
 LONGEST = (
+    "gpu/test_interpreted.py",
     "quantization/test_integer.py",
     "quantization/test_training.py",
+    "training/test_processes.py",
     "training/test_deep_training.py",
     "test_kills.py",
     "test_runtime.py",

@@ -25,6 +25,30 @@ TINY = digits(20, 10, batch_size=10)
 LEARNING = {"lr": 0.005, "weight_sum": 4.0, "logit_scale": 10.0, "cost_reduction": "mean"}
 """Settings with which a network learns much in a few steps."""
 
+DEEP = TrainConfig(
+    dataset="digits",
+    model="vgg4",
+    width=0.25,
+    weight_sum=4.0,
+    weight_norm=3.0,
+    relative_lr=True,
+    polarity="both",
+    alpha=1.5,
+    logit_scale=16.0,
+    weight_sum_cost=0.0,
+    l2_cost=0.0,
+    epochs=2,
+    batch_size=30,
+    lr=0.02,
+    min_lr=1e-5,
+    schedule="cosine",
+    train_images=120,
+    test_images=60,
+    seed=5,
+    threads=1,
+)
+"""A small deep network with centered weights, on some of the digits."""
+
 MANY_SETTINGS = digits(
     90,
     40,
