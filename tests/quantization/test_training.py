@@ -654,15 +654,25 @@ def test_steps_without_a_finite_gradient_are_counted(
     assert found.facts["skipped_steps"] == [2, 1]
 
 
+@pytest.fixture(scope="module")
+def whole(digits: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    """A short run, all of whose stages have epochs."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return Retrained(quantization.quantize(digits, short_config(), folder), folder)
+
+
+def short_config() -> QuantizeConfig:
+    training = dataclasses.replace(config().training, train_images=100)
+    return config(training=training, tune_epochs=2)
+
+
 @pytest.mark.parametrize("stop_after", [1, 4, 6, 7])
 def test_a_stopped_run_continues_to_the_same_bits(
-    digits: nn.Module, tmp_path: Path, stop_after: int, monkeypatch: pytest.MonkeyPatch
+    digits: nn.Module, whole: Retrained, tmp_path: Path, stop_after: int
 ) -> None:
     from ttfs_fast.quantization import training
 
-    training_settings = dataclasses.replace(config().training, train_images=100)
-    settings = config(training=training_settings, tune_epochs=2)
-    nets = quantization.quantize(digits, settings, tmp_path / "whole")
+    settings, nets = short_config(), whole.nets
     with interrupted(training, "save_checkpoint", stop_after):
         quantization.quantize(digits, settings, tmp_path / "stopped")
     again = quantization.quantize(digits, settings, tmp_path / "stopped", resume=True)
@@ -683,10 +693,8 @@ def test_a_stopped_run_continues_to_the_same_bits(
     shutil.copytree(newest, newest.with_name("checkpoint-0001"))
     shutil.copytree(newest, newest.with_name(".partial-removed-1234"))
     quantization.quantize(digits, settings, tmp_path / "stopped", resume=True)
-    whole, stopped = (
-        {path.name for path in (tmp_path / name).iterdir()} for name in ("whole", "stopped")
-    )
-    assert stopped == whole
+    stopped = {path.name for path in (tmp_path / "stopped").iterdir()}
+    assert stopped == {path.name for path in whole.folder.iterdir()}
 
 
 def test_quantize_and_eval_commands(
