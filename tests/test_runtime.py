@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import ttfs_fast
-from support.machine import run_python, torch_threads, use_instruction_set
+from support.machine import run_children, run_python, torch_threads, use_instruction_set
 from support.spikes import firing_weights, random_spikes
 from ttfs_fast import spiking_conv2d, spiking_linear, spiking_max_pool2d
 
@@ -250,28 +251,22 @@ def test_import_needs_only_torch_and_numpy() -> None:
     assert done.stdout.strip() == "{'ttfs_fast'}"
 
 
-@pytest.mark.parametrize("name", ttfs_fast.instruction_sets())
-def test_environment_chooses_the_instruction_set(name: str) -> None:
-    done = run_python(
-        "-c",
+def test_environment_chooses_the_instruction_set() -> None:
+    program = (
         "import ttfs_fast, torch\n"
         "print(ttfs_fast.spiking_linear(torch.ones(1), torch.full((1, 1), 3.0)).item())\n"
-        "print(ttfs_fast.instruction_set())",
-        TTFS_FAST_ISA=name,
+        "print(ttfs_fast.instruction_set())"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["1.5", name]
-
-
-def test_environment_names_no_instruction_set() -> None:
-    done = run_python(
-        "-c",
-        "import ttfs_fast, torch\n"
-        "ttfs_fast.spiking_linear(torch.ones(1), torch.full((1, 1), 3.0))\n",
-        TTFS_FAST_ISA="avx1024",
+    names = (*ttfs_fast.instruction_sets(), "avx1024")
+    *known, unknown = run_children(
+        "import numpy, torch._dynamo", [(program, {"TTFS_FAST_ISA": name}) for name in names]
     )
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    assert known
+    for name, done in zip(ttfs_fast.instruction_sets(), known, strict=True):
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["1.5", name]
+    assert unknown.returncode == 1
+    last = unknown.stderr.strip().splitlines()[-1]
     assert last.startswith("ValueError: ")
     assert 'TTFS_FAST_ISA is "avx1024"' in last
     assert all(name in last for name in ttfs_fast.instruction_sets())
@@ -331,17 +326,31 @@ LAYERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def peaks() -> "dict[tuple[str, int], subprocess.CompletedProcess[str]]":
+    """The memory that a training step of each layer takes, each in a process of its own."""
+    cases = [(name, threads) for name in LAYERS for threads in (1, 2)]
+    programs = []
+    for name, threads in cases:
+        layer, small, large, _ = LAYERS[name]
+        programs.append(MEMORY.format(threads=threads, layer=layer, small=small, large=large))
+    found = run_children("import torch._dynamo, ttfs_fast", [(program, {}) for program in programs])
+    return dict(zip(cases, found, strict=True))
+
+
 @linux
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_memory_of_a_training_step(name: str, threads: int) -> None:
+def test_memory_of_a_training_step(
+    peaks: "dict[tuple[str, int], subprocess.CompletedProcess[str]]", name: str, threads: int
+) -> None:
     """Beside inputs and weights: output, D, their gradients, and one packed copy of the weights.
 
     For scratch memory 8 MB, and 4 MB more a thread, are allowed: receptive fields unfolded, or
     causal sets stored, would take some hundred.
     """
-    layer, small, large, outputs = LAYERS[name]
-    done = run_python("-c", MEMORY.format(threads=threads, layer=layer, small=small, large=large))
+    *_, outputs = LAYERS[name]
+    done = peaks[name, threads]
     assert done.returncode == 0, done.stderr
     used = int(done.stdout)
     weight = 4096 * 4096 if name == "linear" else 64 * 64 * 9

@@ -1,5 +1,3 @@
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from support.machine import run_children
 from ttfs_fast.analysis.plotting import spike_raster
 from ttfs_fast.data import load
 from ttfs_fast.encoding import Encoding
@@ -74,27 +73,25 @@ def test_pyplot_is_not_touched() -> None:
     assert "matplotlib.pyplot" not in sys.modules
 
 
-@pytest.mark.parametrize(
-    "backend", ["module://matplotlib_inline.backend_inline", "no-such-backend", "svg", None]
-)
-def test_pictures_ignore_mplbackend(backend: str | None, tmp_path: Path) -> None:
-    environment = {name: v for name, v in os.environ.items() if name != "MPLBACKEND"}
-    if backend is not None:
-        environment["MPLBACKEND"] = backend
-    path = tmp_path / "empty.png"
-    code = (
-        "import os\n"
-        "from pathlib import Path\n"
-        "from ttfs_fast._extras import require\n"
-        "from ttfs_fast.analysis.style import save_figure\n"
-        f"save_figure(Path({str(path)!r}), require('matplotlib.figure', 'plot').Figure())\n"
-        f"assert os.environ.get('MPLBACKEND') == {backend!r}\n"
-        "import matplotlib\n"
-        "print(matplotlib.rcParams._get('backend'))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert path.read_bytes().startswith(b"\x89PNG")
-    assert (done.stdout == "svg\n") == (backend == "svg")  # one that is known is kept
+def test_pictures_ignore_mplbackend(tmp_path: Path) -> None:
+    backends = ("module://matplotlib_inline.backend_inline", "no-such-backend", "svg", None)
+    paths = [tmp_path / f"{number}.png" for number in range(len(backends))]
+    children = []
+    for backend, path in zip(backends, paths, strict=True):
+        code = (
+            "import os\n"
+            "from pathlib import Path\n"
+            "from ttfs_fast._extras import require\n"
+            "from ttfs_fast.analysis.style import save_figure\n"
+            f"save_figure(Path({str(path)!r}), require('matplotlib.figure', 'plot').Figure())\n"
+            f"assert os.environ.get('MPLBACKEND') == {backend!r}\n"
+            "import matplotlib\n"
+            "print(matplotlib.rcParams._get('backend'))\n"
+        )
+        children.append((code, {"MPLBACKEND": backend}))
+    for backend, path, done in zip(
+        backends, paths, run_children("import ttfs_fast.analysis", children), strict=True
+    ):
+        assert done.returncode == 0, done.stderr
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert (done.stdout == "svg\n") == (backend == "svg")  # one that is known is kept

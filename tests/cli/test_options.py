@@ -13,7 +13,7 @@ typer = pytest.importorskip("typer", reason="needs the extra ttfs_fast[train]")
 typer_testing = pytest.importorskip("typer.testing")
 
 from support.command import run_command  # noqa: E402
-from support.machine import run_python  # noqa: E402
+from support.machine import run_children  # noqa: E402
 from ttfs_fast import cli  # noqa: E402
 from ttfs_fast._settings import document_settings, setting, settings_of  # noqa: E402
 from ttfs_fast.cli._options import Command, Given, settings_options  # noqa: E402
@@ -154,23 +154,27 @@ def test_commands_import_no_other_command() -> None:
     assert imports == {("demo", "reproduce")}  # the demo ends with a report
 
 
-@pytest.mark.parametrize(
-    ("words", "completed"),
-    [
-        ("ttfs-fast dia", "diagnose"),
-        ("ttfs-fast train --optim", "--optimizer"),
-        ("ttfs-fast train --weight-d", "--weight-decay"),  # which --help leaves out
-        ("ttfs-fast train --optimizer m", "muon"),
-        ("ttfs-fast quantize --bits ", "4"),
-        ("ttfs-fast circuit jit", "jitter"),
-    ],
-)
-def test_shell_completion_works(words: str, completed: str) -> None:
-    code = "import sys; sys.argv = ['ttfs-fast']; from ttfs_fast import cli; cli.main()"
-    environment = {
-        "_TTFS_FAST_COMPLETE": "complete_bash",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(words.count(" ")),
+def test_shell_completion_works() -> None:
+    expected = {
+        "ttfs-fast dia": "diagnose",
+        "ttfs-fast train --optim": "--optimizer",
+        "ttfs-fast train --weight-d": "--weight-decay",  # which --help leaves out
+        "ttfs-fast train --optimizer m": "muon",
+        "ttfs-fast quantize --bits ": "4",
+        "ttfs-fast circuit jit": "jitter",
     }
-    done = run_python("-c", code, **environment)
-    assert completed in done.stdout.split(), done.stderr
+    program = "import sys; sys.argv = ['ttfs-fast']; from ttfs_fast import cli; cli.main()"
+    children = [
+        (
+            program,
+            {
+                "_TTFS_FAST_COMPLETE": "complete_bash",
+                "COMP_WORDS": words,
+                "COMP_CWORD": str(words.count(" ")),
+            },
+        )
+        for words in expected
+    ]
+    found = run_children("from ttfs_fast import cli", children)
+    for (words, completed), done in zip(expected.items(), found, strict=True):
+        assert completed in done.stdout.split(), (words, done.stderr)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import own_networks
@@ -31,6 +31,9 @@ from ttfs_fast.training import (
     train,
 )
 from ttfs_fast.training.own_network import find_factory, name_of
+
+if TYPE_CHECKING:
+    from click.testing import Result
 
 SMALL = TrainConfig(
     dataset="digits", epochs=2, train_images=60, test_images=30, lr=3e-3, seed=4, threads=1
@@ -435,8 +438,22 @@ def run_command(*arguments: str, cwd: Path, processes: int = 1) -> subprocess.Co
     )
 
 
-def test_the_command_line_finds_networks_in_the_current_folder(tmp_path: Path) -> None:
+def test_the_command_line_finds_networks_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("typer", reason="needs the extra ttfs_fast[train]")
+    from support import command
+
+    def run(*arguments: str) -> "Result":
+        """The same in this process, to which the module is as new as to one of its own."""
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "path", [folder for folder in sys.path if folder])
+            try:
+                return command.run_command(*arguments)
+            finally:
+                sys.modules.pop("mine", None)
+
     source = Path(own_networks.__file__).read_text()
     (tmp_path / "mine.py").write_text(source)
     small = "--dataset digits --train-images 40 --test-images 20 --epochs 1 --threads 1"
@@ -445,21 +462,19 @@ def test_the_command_line_finds_networks_in_the_current_folder(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "training mine:plain on digits" in done.stdout
     assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "mine:plain"
-    refused = run_command("eval", "--weights", "run", cwd=tmp_path)
-    assert refused.returncode == 2
+    refused = run("eval", "--weights", "run")
+    assert refused.exit_code == 2
     assert "mine cannot be imported" in refused.stderr
     assert "name it on the command line with --model mine:plain" in refused.stderr
-    found = run_command("eval", "--weights", "run", "--model", "mine:plain", "--json", cwd=tmp_path)
-    assert found.returncode == 0, found.stderr
+    found = run("eval", "--weights", "run", "--model", "mine:plain", "--json")
+    assert found.exit_code == 0, found.stderr
     assert json.loads(found.stdout)["images"] == 360
-    again = run_command(*begin, cwd=tmp_path)
+    again = run(*begin)
     assert "after epoch 1 of 1" in again.stdout, again.stderr
-    exported = run_command(
-        "export", "--weights", "run", "--model", "mine:plain", "--out", "net.pt2", cwd=tmp_path
-    )
-    assert exported.returncode == 0, exported.stderr
-    wrong = run_command(*begin[:2], "mine:nothing", *begin[3:-1], "other", cwd=tmp_path)
-    assert wrong.returncode == 2
+    exported = run("export", "--weights", "run", "--model", "mine:plain", "--out", "net.pt2")
+    assert exported.exit_code == 0, exported.stderr
+    wrong = run(*begin[:2], "mine:nothing", *begin[3:-1], "other")
+    assert wrong.exit_code == 2
     assert "mine has no nothing" in wrong.stderr
     assert not (tmp_path / "other").exists()
 
