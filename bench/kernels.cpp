@@ -132,15 +132,19 @@ struct Field {
     weights = storage.data() + skipped / sizeof(float) % line;
     std::copy(drawn.begin(), drawn.end(), weights);
     max_overshoot.resize(ttfs::kBlock);
-    for (std::size_t i = 0; i < drawn.size(); ++i)
-      max_overshoot[i % ttfs::kBlock] = std::max(
-          max_overshoot[i % ttfs::kBlock], static_cast<float>(ttfs::kMaxOvershoot) * -drawn[i]);
+    norm.resize(ttfs::kBlock);
+    for (std::size_t i = 0; i < drawn.size(); ++i) {
+      const std::size_t output = i % ttfs::kBlock;
+      max_overshoot[output] =
+          std::max(max_overshoot[output], static_cast<float>(ttfs::kMaxOvershoot) * -drawn[i]);
+      norm[output] = std::hypot(norm[output], drawn[i]);
+    }
   }
   Field(const Field&) = delete;
   Field& operator=(const Field&) = delete;
 
   std::int64_t inputs, count = 0, bytes = 0;
-  std::vector<float> values, times, time_to_chunk_end, max_overshoot, storage;
+  std::vector<float> values, times, time_to_chunk_end, max_overshoot, norm, storage;
   float* weights = nullptr;
   std::vector<std::uint32_t> rows;
 };
@@ -208,6 +212,7 @@ void sweep_with(benchmark::State& state, float mean) {
                                     field.weights,
                                     initial_slope.data(),
                                     field.max_overshoot.data(),
+                                    field.norm.data(),
                                     ttfs::kBlock,
                                     kInfinity,
                                     out.data(),

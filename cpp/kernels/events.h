@@ -81,6 +81,45 @@ T lowest(const T* values, std::int64_t n) {
   return sum == 0 ? result : sum;
 }
 
+// 16 sums side by side, whatever a register holds: the same bits with AVX2 and AVX-512.
+template <class T>
+WeightExtent<T> weight_extent(const T* values, std::int64_t n) {
+  using V = Vec<T>;
+  constexpr int width = 16, R = width / V::lanes;
+  typename V::Reg odd[R], least[R], squares[R];
+  for (int r = 0; r < R; ++r) odd[r] = least[r] = squares[r] = V::set(0);
+  const auto take = [&](const T* some) {
+    for (int r = 0; r < R; ++r) {
+      const auto a = V::load(some + r * V::lanes);
+      // a - a is 0 for a number, NaN for an infinity or a NaN.
+      odd[r] = V::add(odd[r], V::sub(a, a));
+      least[r] = V::min(a, least[r]);
+      squares[r] = V::fma(a, a, squares[r]);
+    }
+  };
+  std::int64_t i = 0;
+  for (; i + width <= n; i += width) take(values + i);
+  if (i < n) {
+    T rest[width] = {};
+    __builtin_memcpy(rest, values + i, static_cast<std::size_t>(n - i) * sizeof(T));
+    take(rest);
+  }
+  T odds[width], lows[width], sums[width];
+  for (int r = 0; r < R; ++r) {
+    V::store(odds + r * V::lanes, odd[r]);
+    V::store(lows + r * V::lanes, least[r]);
+    V::store(sums + r * V::lanes, squares[r]);
+  }
+  for (int half = width / 2; half > 0; half /= 2)
+    for (int u = 0; u < half; ++u) {
+      odds[u] += odds[u + half];
+      lows[u] = lows[u] < lows[u + half] ? lows[u] : lows[u + half];
+      sums[u] += sums[u + half];
+    }
+  const T norm = static_cast<T>(__builtin_sqrt(static_cast<double>(sums[0])));
+  return {odds[0] == 0 ? lows[0] : odds[0], norm};
+}
+
 /// Transposition of a small square in registers.
 template <class T>
 struct Square;

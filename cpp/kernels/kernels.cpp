@@ -43,6 +43,7 @@ constexpr Kernels<T> all_kernels() {
       .any_nan = any_nan<T>,
       .extent = extent<T>,
       .lowest = lowest<T>,
+      .weight_extent = weight_extent<T>,
       .transpose = transpose<T>,
       .collect = collect<T>,
       .sort = sort<T, Key<T>>,

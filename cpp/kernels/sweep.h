@@ -130,11 +130,12 @@ void recompute(const RecomputeTask<T>& task) {
   if (!settle(task, causal_sums<Vec<double>, 16>(task, found), 0)) replay_in_double(task);
 }
 
-// The rounding error of a lane's sums grows with the most negative slope B so far and with the root
-// of the number of events; in the end it is divided by D. Lanes whose D is small compared with it
-// are marked to be recomputed. The factor keeps the relative error within 1e-5 for
-// 99.9 % of the spikes; tests/operators measures it. (In double precision only D <= 0 is
-// recomputed: between events that differ by rounding alone, F may seem to rise where it falls.)
+// Rounding errors of a lane's sums are in the end divided by D. Lanes whose D is small compared
+// with them are marked, to be recomputed. The errors grow with the most negative slope B so far and
+// with the root of the number of events; only those of B's sums within chunks grow with the
+// weights' norm. The factors keep the relative error within 1e-5 for 99.9 % of the spikes;
+// tests/operators measures it. (In double precision only D <= 0 is recomputed: between events that
+// differ by rounding alone, F may seem to rise where it falls.)
 template <class T>
 T flat_slope(std::int64_t count, T factor) {
   if constexpr (sizeof(T) == sizeof(float)) return factor * __builtin_sqrtf(static_cast<T>(count));
@@ -197,16 +198,32 @@ template <int W, class V, class T>
   scan.at.slope = V::select(scan.waiting, scan.slope, scan.at.slope);
 }
 
+/// Lanes whose D is small compared with the rounding errors.
+template <bool Compensated, class V, class T>
+[[gnu::always_inline]] inline typename V::Mask flat(const SweepTask<T>& task, std::int64_t first,
+                                                    typename V::Mask waiting,
+                                                    typename V::Reg lowest, typename V::Reg moment,
+                                                    const LaneState<V>& at) {
+  const auto early = V::mul(V::set(flat_slope<T>(task.count, T(-0.001))), lowest);
+  // The error of B counts in full only for a lane that fires long after its lowest slope.
+  const auto late = V::mul(V::set(flat_slope<T>(task.count, T(-0.002))), lowest);
+  if (!Compensated || task.lower_bound != 0)  // (a time may be 0)
+    return V::le(at.slope, V::select(waiting, late, early));
+  // What is left of that error is small. That of F, which is at most -B z, counts against A = B z
+  // instead: a lane that fires long after the last event has a large A.
+  const auto sums = V::mul(V::set(T(0.02)), V::load(task.norm + first));
+  const auto imprecise = V::either(V::le(at.slope, sums), V::le(moment, V::mul(early, at.time)));
+  return V::either(V::both(waiting, imprecise), V::both(V::flip(waiting), V::le(at.slope, early)));
+}
+
 /// Writes spike values, slopes and recompute bits of a register's lanes: those that have fired, and
 /// those that wait behind the last event. `lowest` is the most negative slope so far.
-template <class V, class T>
+/// `Compensated`: B has no errors but those of its sums within chunks.
+template <bool Compensated, class V, class T>
 [[gnu::always_inline]] inline void finish(const SweepTask<T>& task, std::int64_t first,
                                           typename V::Mask waiting, typename V::Reg lowest,
                                           const LaneState<V>& at) {
   const auto zero = V::set(0), infinity = V::set(static_cast<T>(__builtin_inf()));
-  // The error of B counts in full only for a lane that fires long after its lowest slope.
-  const auto flat = V::select(waiting, V::set(flat_slope<T>(task.count, T(-0.002))),
-                              V::set(flat_slope<T>(task.count, T(-0.001))));
   const auto horizon = V::set(task.horizon);
   // Without a horizon F must rise for ever, B > 0; with one it must have reached 0 by then.
   const auto silent =
@@ -216,13 +233,15 @@ template <class V, class T>
   // Equation 4, with A = B z - F at the last event: there both terms are positive. (min gives its
   // second argument where one is NaN.)
   const auto latest = V::select(waiting, horizon, at.latest);
-  const auto value = V::min(latest, V::div(V::fms(at.slope, at.time, at.membrane), at.slope));
-  const auto nan = V::unordered(at.slope, at.slope);
+  const auto moment = V::fms(at.slope, at.time, at.membrane);
+  const auto value = V::min(latest, V::div(moment, at.slope));
+  const auto initial_slope = V::load(task.initial_slope + first);
+  const auto nan = V::unordered(initial_slope, initial_slope);  // (an overflow is none)
   // If F overflows, no number above the bound is left.
-  const auto unreliable = V::either(V::le(at.slope, V::fma(flat, lowest, zero)),
+  const auto unreliable = V::either(flat<Compensated, V>(task, first, waiting, lowest, moment, at),
                                     V::flip(V::lt(V::set(task.lower_bound), value)));
-  V::store(task.values + first, V::select(nan, at.slope, V::select(silent, infinity, value)));
-  V::store(task.slopes + first, V::select(nan, at.slope, V::select(silent, zero, at.slope)));
+  V::store(task.values + first, V::select(nan, initial_slope, V::select(silent, infinity, value)));
+  V::store(task.slopes + first, V::select(nan, initial_slope, V::select(silent, zero, at.slope)));
   *task.recompute_mask |= (V::bits(unreliable) & ~V::bits(V::either(nan, silent))) << first;
 }
 
@@ -293,8 +312,9 @@ template <int W, class V, int Outputs, class T>
 }
 
 /// All events of a pixel against R registers of outputs, in a block of W. A few registers do not
-/// hide the latency of an addition: their sums go two ways.
-template <int W, int R, class T>
+/// hide the latency of an addition: their sums go two ways. `Compensated`: the rounding error of an
+/// addition to B is carried on to the next (Kahan's sum).
+template <int W, int R, bool Compensated, class T>
 void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   using V = Vec<T>;
   using N = Narrow<T>;
@@ -303,12 +323,13 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   ChunkStart<T, R * V::lanes> starts[kChunksPerScan + 1];
   alignas(64) std::uint16_t below[R][kChunksPerScan] = {};  // lanes that cannot fire in a chunk
   LaneResults<N> results[groups];
-  typename V::Reg slope[R], membrane[R], lowest[R], max_overshoot[R];
+  typename V::Reg slope[R], excess[R], membrane[R], lowest[R], max_overshoot[R];
   for (int r = 0; r < R; ++r) {
     slope[r] = V::load(task.initial_slope + first + r * V::lanes);
     membrane[r] = V::fma(slope[r], V::set(task.times[0]), V::set(task.initial_membrane));
     max_overshoot[r] = V::load(task.max_overshoot + first + r * V::lanes);
     lowest[r] = V::set(task.initial_error);
+    excess[r] = V::set(0);
   }
   for (int g = 0; g < groups; ++g) {
     const auto start = N::load(task.initial_slope + first + g * N::lanes), zero = N::set(0);
@@ -354,7 +375,6 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
       const auto span = V::set(last - before);
       const bool check = i % 4 == 3;  // often enough
       for (int r = 0; check && r < R; ++r) lowest[r] = V::min(slope[r], lowest[r]);
-      auto most = fired;
       for (int r = 0; r < R; ++r) {
         for (int way = 1; way < ways; ++way) {
           slope_gain[0][r] = V::add(slope_gain[0][r], slope_gain[way][r]);
@@ -363,12 +383,22 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
         const auto end = V::add(V::fma(slope[r], span, membrane[r]), membrane_gain[0][r]);
         const auto bound = max_membrane<V>(membrane[r], end, max_overshoot[r], span);
         below[r][i] = static_cast<std::uint16_t>(V::signs(bound));
-        slope[r] = V::add(slope[r], slope_gain[0][r]);
+        if constexpr (Compensated) {
+          const auto gain = V::sub(slope_gain[0][r], excess[r]);
+          const auto sum = V::add(slope[r], gain);
+          excess[r] = V::sub(V::sub(sum, slope[r]), gain);
+          slope[r] = sum;
+        } else {
+          slope[r] = V::add(slope[r], slope_gain[0][r]);
+        }
         membrane[r] = V::if_negative(end, fired);
-        most = V::max(most, membrane[r]);
       }
       store_start(i + 1);
-      if (check) any_waiting = V::any(V::lt(fired, most));
+      if (check) {
+        auto most = fired;  // (max gives its second argument where one is NaN)
+        for (int r = 0; r < R; ++r) most = V::max(membrane[r], most);
+        any_waiting = V::any(V::lt(fired, most));
+      }
       before = last;
       times += kChunk;
       times_to_end += kChunk;
@@ -396,7 +426,7 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
     at.slope = N::select(waiting, N::load(starts[0].slope + lane), at.slope);
     at.membrane = N::select(waiting, N::load(starts[0].membrane + lane), at.membrane);
     at.time = N::select(waiting, N::set(before), at.time);
-    finish<N>(task, first + lane, waiting, N::load(lows + lane), at);
+    finish<Compensated, N>(task, first + lane, waiting, N::load(lows + lane), at);
   }
 }
 
@@ -412,16 +442,17 @@ void sweep_events(const SweepTask<T>& task, std::int64_t first) {
     scan[r] = {V::all(), slope, start, zero, {slope, start, zero, zero}};
     lowest[r] = V::set(task.initial_error);
   }
+  // As many registers side by side as the processor has room for.
+  constexpr int P = V::registers == 32 && R % 2 == 0 ? 2 : 1;
   std::int64_t e = 0;
   for (; e + kChunk <= task.count; e += kChunk)
-    for (int r = 0; r < R; ++r) {
-      lowest[r] = V::min(lowest[r], scan[r].at.slope);
+    for (int r = 0; r < R; r += P) {
+      for (int p = r; p < r + P; ++p) lowest[p] = V::min(lowest[p], scan[p].at.slope);
 #pragma GCC unroll 8
       for (int u = 0; u < kChunk; ++u)
-        step<W>(task, first + r * V::lanes, e + u, membrane_at(task, e + u, scan[r]), scan[r]);
+        for (int p = r; p < r + P; ++p)
+          step<W>(task, first + p * V::lanes, e + u, membrane_at(task, e + u, scan[p]), scan[p]);
     }
-  // The remaining events: as many registers side by side as the processor has room for.
-  constexpr int P = V::registers == 32 && R % 2 == 0 ? 2 : 1;
   for (int r = 0; r < R; r += P) {
     for (int p = r; p < r + P; ++p) lowest[p] = V::min(lowest[p], scan[p].at.slope);
     for (std::int64_t last = e; last < task.count; ++last)
@@ -429,18 +460,20 @@ void sweep_events(const SweepTask<T>& task, std::int64_t first) {
         step<W>(task, first + p * V::lanes, last, membrane_at(task, last, scan[p]), scan[p]);
   }
   for (int r = 0; r < R; ++r)
-    finish<V>(task, first + r * V::lanes, scan[r].waiting, lowest[r], scan[r].at);
+    finish<false, V>(task, first + r * V::lanes, scan[r].waiting, lowest[r], scan[r].at);
 }
 
 template <class T, int W>
 void sweep_block(const SweepTask<T>& task) {
-  constexpr std::int64_t min_events_for_chunks = 192;
   constexpr int lanes = Vec<T>::lanes, R = W / lanes < 4 ? W / lanes : 4;
   *task.recompute_mask = 0;
-  if (task.count < min_events_for_chunks)
-    for (std::int64_t first = 0; first < W; first += R * lanes) sweep_events<W, R>(task, first);
-  else
-    for (std::int64_t first = 0; first < W; first += R * lanes) sweep_chunks<W, R>(task, first);
+  for (std::int64_t first = 0; first < W; first += R * lanes)
+    if (!goes_by_chunks(task.count))
+      sweep_events<W, R>(task, first);
+    else if (compensates<T>(task.count))
+      sweep_chunks<W, R, true>(task, first);
+    else
+      sweep_chunks<W, R, false>(task, first);
 }
 
 template <class T>

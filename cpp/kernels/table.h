@@ -36,20 +36,32 @@ inline constexpr std::int64_t kChunk = 8;
 /// values at the ends by at most w d / 4; the last event does not raise it.
 inline constexpr double kMaxOvershoot = (kChunk - 1) / 4.0;
 
+/// Whether a sweep of that many events goes chunk by chunk; else it goes event by event.
+constexpr bool goes_by_chunks(std::int64_t events) { return events >= 192; }
+
+/// Whether a sweep of that many events compensates the rounding errors of its sums over chunks.
+template <class T>
+constexpr bool compensates(std::int64_t events) {
+  return sizeof(T) == sizeof(float) && events >= 512;
+}
+
 /// Events refer to a row of packed weights by its number times this unit, because an address with
 /// it needs no further multiplication.
 inline constexpr std::uint32_t kRowUnit = 16;
 
 template <class T>
 struct SweepTask {
-  const T* times;                 // spike values of the events, ascending
-  const T* time_to_chunk_end;     // spike value of the chunk's last event minus the event's own
+  const T* times;              // spike values of the events, ascending
+  const T* time_to_chunk_end;  // spike value of the chunk's last event minus the event's own; like
+                               // the padding, read only if the sweep goes by chunks
   const std::uint32_t* rows;      // row of packed weights of each event, times kRowUnit
   std::int64_t count;             // events, before padding
   const T* weights;               // packed block: rows of `width` weights
   const T* initial_slope;         // `width` values of B before any event, or NaN where a weight is
                                   // not finite
   const T* max_overshoot;         // `width` values: kMaxOvershoot times -min(weights, 0)
+  const T* norm;                  // `width` values: the size of the rounding errors within chunks;
+                                  // read only if `compensates`
   std::int64_t width;             // outputs: kBlock or kBlockGrain
   T horizon;                      // latest spike value, +inf if none
   T* values;                      // out: `width` spike values, +inf where silent
@@ -116,6 +128,12 @@ struct Extent {
   bool nan;
 };
 
+/// As Kernels::lowest, and the root of the sum of the squares.
+template <class T>
+struct WeightExtent {
+  T lowest, norm;
+};
+
 template <class T>
 struct Kernels {
   /// True if some value is at or below a bound, not counting NaN: 0 for spike values, -inf for
@@ -126,6 +144,7 @@ struct Kernels {
   Extent<T> (*extent)(const T* values, std::int64_t n, T limit);
   /// The lowest value, or 0 if no value is below 0; NaN if a value is not finite.
   T (*lowest)(const T* values, std::int64_t n);
+  WeightExtent<T> (*weight_extent)(const T* values, std::int64_t n);
 
   /// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows, c < columns.
   void (*transpose)(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_stride,

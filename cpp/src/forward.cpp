@@ -290,8 +290,10 @@ class Forward {
             n += k.filter(w.times + split, w.rows + split, w.members + split, count - split, bit,
                           shift, times + n, rows + n);
           }
-          k.pad_to_chunk(times, rows, n, kRowUnit * static_cast<std::uint32_t>(weights.zero_row()),
-                         to.time_to_chunk_end + pixel * max_events);
+          if (goes_by_chunks(n))
+            k.pad_to_chunk(times, rows, n,
+                           kRowUnit * static_cast<std::uint32_t>(weights.zero_row()),
+                           to.time_to_chunk_end + pixel * max_events);
           to.counts[pixel] = n;
           if (extent.nan && field_has_nan(corner, i * row_stride, j * column_stride))
             to.counts[pixel] = -1;
@@ -312,24 +314,41 @@ class Forward {
 
   void sweep(const TileRange& slice, std::int64_t b, const T* packed, const Events& e,
              const Scratch& w) const {
-    const TileRow& row = tiling.row(slice.first);
-    const BlockLayout& layout = weights.layout();
-    for (std::int64_t i = 0; i < slice.pixels; ++i) {
-      const std::int64_t pixel = row.pixel + i;
-      T *values = w.values + i * kBlock, *slopes = w.slopes + i * kBlock;
-      std::uint32_t* mask = e.recompute_mask + pixel * layout.count() + b;
-      if (e.counts[pixel] < 0) {
-        std::fill(values, values + kBlock, std::numeric_limits<T>::quiet_NaN());
-        std::fill(slopes, slopes + kBlock, std::numeric_limits<T>::quiet_NaN());
-        *mask = 0;
-        continue;
-      }
-      k.sweep({e.times + pixel * max_events, e.time_to_chunk_end + pixel * max_events,
-               e.rows + pixel * max_events, e.counts[pixel], packed,
-               weights.initial_slope(row.group, b), weights.max_overshoot(row.group, b),
-               layout[b].width, horizon, values, slopes, mask, initial_membrane, initial_error,
-               lower_bound});
+    const std::int64_t first = tiling.row(slice.first).pixel;
+    for (std::int64_t r = slice.first; r < slice.last; ++r) {
+      const TileRow& t = tiling.row(r);
+      for (std::int64_t i = 0; i < t.rows; ++i)
+        for (std::int64_t j = 0; j < t.columns; ++j) {
+          const std::int64_t pixel = t.pixel + i * t.columns + j, place = (pixel - first) * kBlock;
+          T* slopes = w.slopes + place;
+          if (writes_slopes(b))
+            slopes = slope_at(t.image, tiling.out_row(t, i), tiling.out_column(t, j),
+                              t.group * weights.outputs() + weights.layout()[b].first);
+          sweep_pixel(t.group, pixel, b, packed, e, w.values + place, slopes);
+        }
     }
+  }
+
+  /// Whether the sweep of a block of outputs writes their slopes to their final place.
+  bool writes_slopes(std::int64_t b) const {
+    const Block& block = weights.layout()[b];
+    return block.used == block.width;
+  }
+
+  void sweep_pixel(std::int64_t group, std::int64_t pixel, std::int64_t b, const T* packed,
+                   const Events& e, T* values, T* slopes) const {
+    const BlockLayout& layout = weights.layout();
+    std::uint32_t* mask = e.recompute_mask + pixel * layout.count() + b;
+    if (e.counts[pixel] < 0) {
+      std::fill_n(values, layout[b].width, std::numeric_limits<T>::quiet_NaN());
+      std::fill_n(slopes, layout[b].width, std::numeric_limits<T>::quiet_NaN());
+      *mask = 0;
+      return;
+    }
+    k.sweep({e.times + pixel * max_events, e.time_to_chunk_end + pixel * max_events,
+             e.rows + pixel * max_events, e.counts[pixel], packed, weights.initial_slope(group, b),
+             weights.max_overshoot(group, b), weights.norm(group, b), layout[b].width, horizon,
+             values, slopes, mask, initial_membrane, initial_error, lower_bound});
   }
 
   /// Address of the slope of output `out` of a pixel.
@@ -348,7 +367,7 @@ class Forward {
       const std::int64_t row = tiling.out_row(t, i);
       const std::int64_t pixel = t.pixel - first + i * t.columns;
       T* slopes = slope_at(t.image, row, column, out);
-      for (std::int64_t j = 0; j < t.columns; ++j)
+      for (std::int64_t j = 0; j < t.columns && !writes_slopes(b); ++j)
         std::copy_n(w.slopes + (pixel + j) * kBlock, used,
                     slopes + j * column_step * s.out_channels);
       T* values = output.data + t.image * output.stride.n + out * output.stride.c +

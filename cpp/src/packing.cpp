@@ -60,6 +60,7 @@ template <class T>
 void PackedWeights<T>::take(Workspace& workspace, bool ahead) {
   initial_slope_ = workspace.take<T>(layout_.places());
   max_overshoot_ = workspace.take<T>(layout_.places());
+  norm_ = workspace.take<T>(layout_.places());
   if (ahead) weights_ = workspace.take<T>(layout_.size());
 }
 
@@ -81,15 +82,25 @@ void PackedWeights<T>::pack(const Kernels<T>& k, std::int64_t group, std::int64_
   k.transpose(from, inputs_, to, width, used, inputs_);
   T* slope = initial_slope(group, b);
   std::fill(slope, slope + width, slope_);
-  T* overshoot = max_overshoot(group, b);
+  T *overshoot = max_overshoot(group, b), *norms = norm(group, b);
   std::fill(overshoot, overshoot + width, T{0});
+  std::fill(norms, norms + width, T{0});
   for (std::int64_t j = 0; j < used; ++j) {
-    T lowest = k.lowest(from + j * inputs_, inputs_);
+    const T* weights = from + j * inputs_;
+    WeightExtent<T> extent{};
+    if (compensates<T>(max_events()))
+      extent = k.weight_extent(weights, inputs_);
+    else
+      extent.lowest = k.lowest(weights, inputs_);
+    auto [lowest, norm] = extent;
     if (bias_) {
       const T weight = bias_[first_output + j];
       to[bias_row() * width + j] = weight;
       lowest = std::isfinite(weight) ? std::min(lowest, weight) : weight - weight;
+      // Often first in its chunk: seven additions round by its size, where others see half as many.
+      norm = std::sqrt(norm * norm + T(2.25) * weight * weight);
     }
+    norms[j] = norm;
     overshoot[j] = static_cast<T>(kMaxOvershoot) * -lowest;
     if (std::isnan(lowest)) slope[j] = std::numeric_limits<T>::quiet_NaN();
   }

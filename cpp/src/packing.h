@@ -85,13 +85,14 @@ class PackedWeights {
   T* max_overshoot(std::int64_t group, std::int64_t b) const {
     return max_overshoot_ + layout_.place(group, b);
   }
+  T* norm(std::int64_t group, std::int64_t b) const { return norm_ + layout_.place(group, b); }
 
  private:
   const T *weight_, *bias_;
   T slope_;
   std::int64_t outputs_, inputs_;
   BlockLayout layout_;
-  T *weights_ = nullptr, *initial_slope_ = nullptr, *max_overshoot_ = nullptr;
+  T *weights_ = nullptr, *initial_slope_ = nullptr, *max_overshoot_ = nullptr, *norm_ = nullptr;
 };
 
 /// Weights of one group for the gradient of the inputs: blocks of channels, rows [tap][output].

@@ -28,6 +28,7 @@ from ttfs_fast.bench import (
     timing,
     write,
 )
+from ttfs_fast.bench.layers import NearThreshold
 from ttfs_fast.encoding import encode
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
@@ -107,6 +108,16 @@ def test_inputs_and_outputs_fire_with_the_documented_fractions(layer: Layer) -> 
     both = plain.isfinite() & out.isfinite()
     close = torch.isclose(plain, out, rtol=1e-4)[both]
     assert close.float().mean() > 0.99
+
+
+def test_layers_near_the_threshold_fire_late() -> None:
+    layer = NearThreshold(2, 32, 32, 12, 3, 1, 1)
+    z, x, weight = layer.tensors()
+    assert z.isfinite().float().mean().item() == pytest.approx(0.62, abs=0.06)
+    out = layer.spiking(z, weight)
+    assert layer.dense(x, weight).shape == out.shape
+    assert 0.4 < out.isfinite().float().mean().item() < 0.8
+    assert out[out.isfinite()].max() > 10 * z[z.isfinite()].max()
 
 
 def test_names_contain_the_shape() -> None:

@@ -315,6 +315,39 @@ def test_float32_agrees_with_float64(
             assert (single[r, o] - exact[r, o]).abs() * slope.abs() <= 4 * 2**-23 * mass
 
 
+@pytest.mark.parametrize("inputs", [1024, 2304, 4608])
+@pytest.mark.parametrize("bias", [0.0, 0.3, -3.0])
+@pytest.mark.usefixtures("instruction_set")
+def test_float32_agrees_with_float64_near_the_threshold(inputs: int, bias: float) -> None:
+    # Weights of the arriving spikes add up to 1 on average: slopes are small, spikes late.
+    generator = torch.Generator().manual_seed(inputs)
+    z_in = (3 * torch.rand(32, inputs, generator=generator)).exp()
+    z_in = z_in.masked_fill(torch.rand(32, inputs, generator=generator) < 0.38, INF)
+    weight = 8 * torch.rand(256, inputs, generator=generator) - 4 + (1 - bias) / 0.62
+    weight /= inputs
+    biases = torch.full((256,), bias)
+    single = spiking_linear(z_in, weight, biases)
+    exact = spiking_linear(z_in.double(), weight.double(), biases.double())
+    spikes = exact.isfinite()
+    assert 0.4 < spikes.double().mean() < 0.7
+    assert (exact[spikes] > 5 * 20).double().mean() > 0.5  # the last input comes before 20.1
+    good = spikes & single.isfinite() & ((single - exact).abs() / exact <= 1e-5)
+    assert good.sum() >= 0.999 * spikes.sum()
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_sums_that_overflow_midway_give_the_spike_all_the_same() -> None:
+    z_in = torch.linspace(1, 2, 2048).expand(3, -1)
+    weight = torch.full((35, 2048), -1e36)
+    weight[:, 1000:] = 1.2e36  # B falls to -1e39, which float32 does not hold, and rises to 2.6e38
+    weight[7] = 0.01
+    weight[8, 1000:] = 0  # silent
+    single = spiking_linear(z_in, weight)
+    exact = spiking_linear(z_in.double(), weight.double())
+    assert exact[0].isfinite().sum() == 34
+    torch.testing.assert_close(single.double(), exact, rtol=1e-5, atol=0)
+
+
 @pytest.mark.usefixtures("instruction_set")
 def test_more_inputs_than_sixteen_bits_number() -> None:
     generator = torch.Generator().manual_seed(2)

@@ -90,6 +90,28 @@ class Layer:
         return reference.spiking_conv2d(z, weight, None, (s, s), (p, p))
 
 
+@dataclass(frozen=True)
+class NearThreshold(Layer):
+    """A layer whose weights add up to hardly more than 1, as equation (5) with beta = 1 asks.
+
+    Weights are uniform in [-1.5, 6.5] / N for N inputs, those of 30 % of the neurons lower by
+    4 / N, and 62 % of the inputs spike at times in [0, 3]. Many neurons fire long after their last
+    input, on a slope that is small against the sums that it is left of: hard for float32.
+    """
+
+    @property
+    def name(self) -> str:
+        return f"near the threshold, {super().name}"
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Spike values, a dense input, and the weights."""
+        z, x, weight = super().tensors()
+        z = z**1.5  # times up to 3
+        torch.nn.init.uniform_(weight, -1.5, 6.5)
+        weight[torch.rand(self.outputs) < 0.3] -= 4
+        return z, x, weight / self.fan_in
+
+
 LAYERS = (
     Layer(4, 64, 64, 32, 3, 1, 1),
     Layer(8, 128, 128, 16, 3, 1, 1),
@@ -101,6 +123,8 @@ LAYERS = (
     Layer(1, 3, 64, 224, 7, 2, 3, goal=6),
     Layer(10, 1, 32, 28, 5, 2, 2, goal=6),
 )
+
+NEAR_THRESHOLD = (NearThreshold(16, 256, 256, 8, 3, 1, 1), NearThreshold(32, 512, 512, 4, 3, 1, 1))
 
 
 @torch.no_grad()

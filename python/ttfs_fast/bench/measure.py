@@ -10,7 +10,7 @@ from torch import Tensor
 
 import ttfs_fast
 from ttfs_fast.bench import memory, networks, trained
-from ttfs_fast.bench.layers import LAYERS, Layer, forward, train
+from ttfs_fast.bench.layers import LAYERS, NEAR_THRESHOLD, Layer, NearThreshold, forward, train
 from ttfs_fast.bench.tables import Row, number
 from ttfs_fast.bench.timing import alternate
 from ttfs_fast.encoding import encode
@@ -43,6 +43,8 @@ class Settings:
         Short calls are repeated for that long.
     layers : tuple of Layer
         What the groups "layers", "threads" and "isa" time.
+    near_threshold : tuple of Layer
+        What the group "layers" times as well.
     plain : tuple of Layer
         What is also timed in the plain torch formulation.
     scaling : dict of str to tuple of Layer
@@ -65,6 +67,7 @@ class Settings:
     repeats: int = 11
     seconds: float = 0.5
     layers: tuple[Layer, ...] = LAYERS
+    near_threshold: tuple[Layer, ...] = NEAR_THRESHOLD
     plain: tuple[Layer, ...] = tuple(replace(layer, batch=1) for layer in CONVOLUTIONS)
     scaling: Series = field(default_factory=lambda: SCALING)
     pretrained: tuple[PretrainedName, ...] = tuple(trained.NETWORKS)
@@ -85,6 +88,7 @@ class Settings:
             repeats=2,
             seconds=0.0,
             layers=(conv, linear),
+            near_threshold=(NearThreshold(1, 4, 8, 6, 3, 1, 1),),
             plain=(conv,),
             scaling={
                 "batch": (conv, replace(conv, batch=2)),
@@ -101,7 +105,7 @@ class Settings:
 
 
 def layers_rows(settings: Settings) -> Iterator[Row]:
-    for layer in settings.layers:
+    for layer in settings.layers + settings.near_threshold:
         z, x, weight = layer.tensors()
         out = layer.spiking(z, weight)
         grad = torch.randn_like(out)
