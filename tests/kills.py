@@ -1,6 +1,6 @@
 """Kill training, quantization or a reproduction at random moments and resume it, until it ends.
 
-    python tests/kills.py --what training --kills 50 [--seed S]
+    python tests/kills.py --what training quantization --kills 50 [--seed S]
 
 Run after run is killed with SIGKILL, resumed, killed again, until it ends by itself; every run must
 end with the same bits as one that nothing happened to. Runs are begun until there were that many
@@ -132,14 +132,20 @@ def kill_and_resume(work: Callable[[Path], None], folder: Path, most: float) -> 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--what", choices=WORK, default="training")
+    parser.add_argument("--what", choices=WORK, nargs="+", default=["training"])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     given = parser.parse_args()
     random.seed(given.seed)
     torch.set_num_threads(1)
-    work = WORK[given.what]
-    print(f"{given.what}, seed {given.seed}", flush=True)
+    print(f"seed {given.seed}", flush=True)
+    return max(kill_often(what, given.kills) for what in given.what)
+
+
+def kill_often(what: str, least: int) -> int:
+    """Begin runs until so many were killed; 1 if bits differ."""
+    work = WORK[what]
+    print(f"{what}:", flush=True)
     kills = runs = 0
     with tempfile.TemporaryDirectory() as name:
         whole = Path(name) / "whole"
@@ -147,7 +153,7 @@ def main() -> int:
         work(whole)
         seconds = time.perf_counter() - begin
         expected = fingerprint(whole)
-        while kills < given.kills:
+        while kills < least:
             folder = Path(name) / str(runs)
             more = kill_and_resume(work, folder, seconds / 3)
             runs, kills = runs + 1, kills + more
@@ -159,7 +165,7 @@ def main() -> int:
                 print(f"run {runs}, after {more} kills, differs in {', '.join(wrong)}")
                 return 1
             print(f"run {runs}: {more} kills, the same {len(expected)} digests", flush=True)
-    print(f"{kills} kills in {runs} runs of {given.what}: all ended with the same bits")
+    print(f"{kills} kills in {runs} runs of {what}: all ended with the same bits")
     return 0
 
 
