@@ -215,7 +215,7 @@ def test_bad_files_are_one_line(scans: Path, tmp_path: Path) -> None:
     folder.mkdir()
     shutil.copy(scans / "plain.ttfs", folder / "model-4bit.ttfs")
     assert "give one of" in run(folder, scans / "pictures", code=2)
-    assert "without --model" in run(
+    assert "needs no --model: leave it out" in run(
         scans / "plain.ttfs", scans / "pictures", "--model", "a:b", code=2
     )
     twelve = mnist_scnn()
