@@ -54,18 +54,18 @@ struct SweepTask {
   const T* times;              // spike values of the events, ascending
   const T* time_to_chunk_end;  // spike value of the chunk's last event minus the event's own; like
                                // the padding, read only if the sweep goes by chunks
-  const std::uint32_t* rows;      // row of packed weights of each event, times kRowUnit
-  std::int64_t count;             // events, before padding
-  const T* weights;               // packed block: rows of `width` weights
-  const T* initial_slope;         // `width` values of B before any event, or NaN where a weight is
-                                  // not finite
-  const T* max_overshoot;         // `width` values: kMaxOvershoot times -min(weights, 0)
-  const T* norm;                  // `width` values: the size of the rounding errors within chunks;
-                                  // read only if `compensates`
-  std::int64_t width;             // outputs: kBlock or kBlockGrain
-  T horizon;                      // latest spike value, +inf if none
-  T* values;                      // out: `width` spike values, +inf where silent
-  T* slopes;                      // out: `width` values of D, 0 where silent
+  const std::uint32_t* rows;   // row of packed weights of each event, times kRowUnit
+  std::int64_t count;          // events, before padding
+  const T* weights;            // packed block: rows of `width` weights
+  const T* initial_slope;      // `width` values of B before any event, or NaN where a weight is
+                               // not finite
+  const T* max_overshoot;      // `width` values: kMaxOvershoot times -min(weights, 0)
+  const T* norm;               // `width` values: the size of the rounding errors within chunks;
+                               // read only if `compensates`
+  std::int64_t width;          // outputs: kBlock or kBlockGrain
+  T horizon;                   // latest spike value, +inf if none
+  T* values;                   // out: `width` spike values, +inf where silent
+  T* slopes;                   // out: `width` values of D, 0 where silent
   std::uint32_t* recompute_mask;  // out: a bit for each output to recompute
   T initial_membrane = 0;         // F at x = 0 before any event
   T initial_error = -1;           // below 0: how large B and F are before any event
