@@ -293,7 +293,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_n_lif_features_reject_other_neurons(name: str) -> None:
     if name == "nir":
-        pytest.importorskip("nir", reason="needs the extra nir")
+        pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
     with pytest.raises(ValueError, match=r"is made of n-LIF neurons only; .* has neuron='rel"):
         REFUSED[name]()
 

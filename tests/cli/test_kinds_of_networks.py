@@ -136,7 +136,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_command_takes_or_refuses_a_kind(kind: str, here: Path, tmp_path: Path) -> None:
-    pytest.importorskip("nir", reason="needs the extra nir")
+    pytest.importorskip("nir", reason="needs the extra ttfs_fast[nir]")
     weights = ["--weights", f"{kind}.safetensors"]
     own = ["--model", f"{FACTORIES}:{KINDS[kind].__name__}"]
     hidden = run_command("eval", *weights)

@@ -196,8 +196,8 @@ def test_gradients_of_pixel_ranges_add_up(seed: int, launched: list[str]) -> Non
 
 
 def test_gradcheck_and_opcheck(seed: int) -> None:
-    x = (torch.rand(1, 1, 2, 2, dtype=torch.float64) * 2).exp().requires_grad_()
-    w = (torch.rand(2, 1, 2, 1, dtype=torch.float64) * 0.8 + 0.7).requires_grad_()
+    x = (torch.rand(1, 1, 2, 3, dtype=torch.float64) * 2).exp().requires_grad_()
+    w = (torch.rand(2, 1, 2, 2, dtype=torch.float64) * 0.8 + 0.4).requires_grad_()
     b = (torch.rand(2, dtype=torch.float64) * 0.3).requires_grad_()
     assert spiking_conv2d(x, w, b).isfinite().all()
     assert torch.autograd.gradcheck(lambda *a: spiking_conv2d(*a), (x, w, b), eps=1e-7)
