@@ -122,6 +122,42 @@ def test_every_layer_is_the_relu_layer_of_its_leads(seed: int) -> None:
         assert torch.allclose(sums, torch.full_like(sums, 4.0))
 
 
+@pytest.mark.parametrize("spread", [0.001, 0.4])
+@pytest.mark.parametrize("normalization", ["batch", "mean", "none"])
+def test_positions_are_averaged(spread: float, normalization: Normalization, seed: int) -> None:
+    """As an average pool of the leads and a layer behind it."""
+    options = {"spread": spread, "normalization": normalization, "dtype": torch.float64}
+    layer = HorizonLinear(6, 5, positions=4, t_in=T_IN, **options)
+    behind = HorizonLinear(6, 5, t_in=T_IN, **options)
+    nn.init.normal_(layer.shift)
+    if spread == 0.4:
+        with torch.no_grad():
+            layer.weight *= 20
+    z = spikes(32, 6, 2, 2)
+    estimate_statistics_(layer, [z.flatten(1)])
+    behind.load_state_dict(layer.state_dict())
+    pooled = z.clamp(max=math.exp(T_IN)).mean((2, 3))
+    for training in (True, False):
+        layer.train(training), behind.train(training)
+        early = layer.fallbacks
+        out = layer(z.flatten(1))
+        assert (layer.fallbacks > early) == (spread == 0.4)
+        if spread == 0.001:  # where causal sets are cut, a mean of inputs is another input
+            assert torch.allclose(leads(out, 0), leads(behind(pooled), 0), rtol=1e-12)
+    folded = fold_horizons_(nn.Sequential(copy.deepcopy(layer)))
+    assert torch.allclose(folded(z.flatten(1)), layer(z.flatten(1)), rtol=1e-12)
+    prepared = folded[0][0](z.flatten(1))
+    out = reference.spiking_linear(prepared, folded[0][1].weight, folded[0][1].bias)
+    assert torch.allclose(out, layer(z.flatten(1)), rtol=1e-9)
+    unfolded = unfold_horizons_(folded)
+    assert unfolded[0].weight.shape == (5, 24)
+    assert torch.allclose(unfolded(z.flatten(1)), layer(z.flatten(1)), rtol=1e-9)
+    with pytest.raises(ValueError, match="positions must be at least 1; got 0"):
+        HorizonLinear(6, 5, positions=0, t_in=T_IN)
+    with pytest.raises(RuntimeError, match=r"takes an input of shape \(N, 24\)"):
+        layer(z.flatten(1)[:, 1:])
+
+
 def test_fallback_and_dense_product_have_the_same_gradients(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +422,30 @@ def test_networks_with_horizons_follow_descriptions(seed: int) -> None:
         HorizonNetwork(spiking_googlenet(device="meta").description, encoding=Encoding(1.0))
     deep = HorizonNetwork(vgg_stack(13, width=0.1).description, encoding=Encoding(T_IN))
     assert deep(torch.full((2, 3, 32, 32), 1.001)).shape == (2, 10)
+
+
+def test_average_pools_are_part_of_the_layer_behind(seed: int) -> None:
+    layers = (Conv(3, 6), GlobalPool(), Dense(8), Dense(4))
+    description = Description("pooled", tuple(numbered(layers)), 2, (5, 4))
+    encoding = Encoding(T_IN)
+    model = HorizonNetwork(description, encoding=encoding, average_pool=True)
+    assert [type(m).__name__ for m in model] == [
+        *("HorizonConv2d", "Flatten", "HorizonLinear", "HorizonLinear")
+    ]
+    assert [m.positions for m in list(model)[2:]] == [20, 1]
+    z = (T_IN * torch.rand(16, 2, 5, 4)).exp()
+    estimate_statistics_(model, [z])
+    out = model.eval()(z)
+    first, _, dense, last = model
+    pooled = first(z).clamp(max=math.exp(first.t_out)).mean((2, 3))
+    alone = HorizonLinear(6, 8, t_in=dense.t_in).eval()
+    alone.load_state_dict(dense.state_dict())
+    assert torch.allclose(leads(out, 0), leads(last(alone(pooled)), 0), rtol=1e-6)
+    assert torch.equal(model.fold_()(z).argmin(1), out.argmin(1))
+    for layers in ((Conv(3, 6), Dense(4)), (Conv(3, 6), GlobalPool(), Conv(1, 6), Dense(4))):
+        other = Description("other", tuple(numbered(layers)), 2, (5, 4))
+        with pytest.raises(ValueError, match="other: average_pool is for a network whose global"):
+            HorizonNetwork(other, encoding=encoding, average_pool=True)
 
 
 @pytest.mark.parametrize(

@@ -685,6 +685,10 @@ class HorizonLinear(_HorizonLayer):
     ----------
     in_features, out_features : int
         As :class:`torch.nn.Linear`.
+    positions : int
+        Spikes of each feature, side by side in the input, as :class:`torch.nn.Flatten` puts the
+        map of a channel. The layer averages their leads: all of them have the feature's weight,
+        divided by their number.
     t_in, weight_sum, spread, normalization, momentum, eps, device, dtype
         As :class:`HorizonConv2d`.
 
@@ -697,8 +701,9 @@ class HorizonLinear(_HorizonLayer):
 
     Notes
     -----
-    Input (N, in_features) and output (N, out_features) are spike values; see
-    :class:`HorizonConv2d`.
+    Input (N, in_features * positions) and output (N, out_features) are spike values; see
+    :class:`HorizonConv2d`. With several positions it is an average pool and a fully connected
+    layer in one: the leads are linear in the spike values, so no neurons are needed in between.
     """
 
     def __init__(
@@ -706,6 +711,7 @@ class HorizonLinear(_HorizonLayer):
         in_features: int,
         out_features: int,
         *,
+        positions: int = 1,
         t_in: float,
         weight_sum: float = 4.0,
         spread: float = 0.002,
@@ -715,7 +721,10 @@ class HorizonLinear(_HorizonLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if positions < 1:
+            raise ValueError(f"positions must be at least 1; got {positions}")
         self.in_features, self.out_features = in_features, out_features
+        self.positions = positions
         super().__init__(
             (out_features, in_features),
             t_in,
@@ -729,10 +738,20 @@ class HorizonLinear(_HorizonLayer):
         )
 
     def _product(self, lead: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(lead, weight)
+        return F.linear(self._average(lead), weight)
+
+    @property
+    def _inputs(self) -> int:
+        return self.in_features * self.positions
+
+    def _average(self, lead: Tensor) -> Tensor:
+        """Mean lead of each feature."""
+        if self.positions == 1:
+            return lead
+        return torch.unflatten(lead, 1, (self.in_features, self.positions)).mean(2)
 
     def _largest_norm(self, lead: Tensor) -> Tensor:
-        largest: Tensor = torch.linalg.vector_norm(lead, dim=1).max()
+        largest: Tensor = torch.linalg.vector_norm(self._average(lead), dim=1).max()
         return largest
 
     def _sweep(self, input: Tensor, gain: Tensor, offset: Tensor) -> Tensor:
@@ -742,10 +761,15 @@ class HorizonLinear(_HorizonLayer):
         out = spiking_conv2d(prepared[:, :, None, None], weight[:, :, None, None], bias)
         return out.flatten(1)
 
+    def _plain(self, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = super()._plain(gain, offset)
+        each = weight[:, :-1].repeat_interleave(self.positions, dim=1) / self.positions
+        return torch.cat([each, weight[:, -1:]], dim=1), bias
+
     def to_plain(self, *, last: bool = False) -> nn.Sequential:
         weight, bias = self.plain_weights()
         layer = SpikingLinear(
-            self.in_features + 1,
+            self._inputs + 1,
             self.out_features,
             t_max=math.inf if last else self.t_out,
             device=weight.device,
@@ -755,7 +779,10 @@ class HorizonLinear(_HorizonLayer):
         return nn.Sequential(ReferenceSpikes(self.t_in).to(weight.device), layer)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, {self._describe()}"
+        text = f"{self.in_features}, {self.out_features}"
+        if self.positions != 1:
+            text += f", positions={self.positions}"
+        return f"{text}, {self._describe()}"
 
 
 def _fill(layer: SpikingConv2d | SpikingLinear, weight: Tensor, bias: Tensor) -> None:

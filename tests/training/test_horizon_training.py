@@ -89,6 +89,7 @@ def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
         model="cifar_airbench",
         width=1 / 16,
         whitening=True,
+        average_pool=True,
         epochs=1,
         train_images=100,
         test_images=50,
@@ -97,7 +98,14 @@ def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
     weight = result.model.conv1[1].weight[:, :-1].flatten(1)
     cosine = torch.nn.functional.cosine_similarity(weight[:4], weight[4:], dim=1)
     assert torch.allclose(cosine, -torch.ones(4), atol=1e-5)  # both signs of each filter
-    other = dataclasses.replace(config, model="vgg4")
+    shared = result.model.fc1[1].weight[:, :-1].unflatten(1, (16, -1))
+    assert shared.shape[2] > 1
+    assert torch.equal(shared, shared[..., :1].expand_as(shared))  # by all positions of a map
+    images = load("digits", train=False)
+    z = encode(torch.from_numpy(images.images[:50]), alpha=config.alpha)
+    answers = load_model(result.weights_path)[0](z).argmin(1).numpy()
+    assert (answers == images.labels[:50]).sum() == result.evaluation.correct
+    other = dataclasses.replace(config, model="vgg4", average_pool=False)
     with pytest.raises(ValueError, match="whitening 3 x 3 patches of 1 channels takes a convol"):
         train(other, tmp_path / "other")
 
@@ -121,6 +129,7 @@ def test_a_batch_of_one_image_is_skipped(tmp_path: Path) -> None:
         ({"model": "mnist_scnn", "width": 1.0}, "spiking neurons only. Choose another model"),
         ({"alpha": 88.0}, "the outputs' horizon, .* must be below 88.7"),
         ({"whitening": True}, "whitening 3 x 3 patches"),
+        ({"average_pool": True}, "VGG stack of 4: average_pool is for a network whose global pool"),
     ],
 )
 def test_rejected_run_does_not_change_its_folder(
@@ -166,6 +175,7 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"neuron": "spiking"}, 'horizon_spread is for neuron="horizon"; got 0.001'),
         ({"alternating_hflip": True}, "alternating_hflip says how hflip flips; give hflip, too"),
         ({"neuron": "spiking", "whitening": True}, 'whitening is for neuron="horizon"'),
+        ({"neuron": "spiking", "average_pool": True}, 'average_pool is for neuron="horizon"'),
         ({"label_smoothing": 1.0}, "label_smoothing must be finite and at least 0 and below 1"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"crop_padding": "white"}, "crop_padding must be one of black, reflect"),

@@ -76,7 +76,9 @@ def save_converted(
     steps = []
     for name, module, inputs in _steps(model):
         fields = _FIELDS.get(type(module))
-        if fields is None or getattr(module, "normalization", "none") != "none":
+        # Fields that a converted network never has are not written.
+        others = {"normalization": "none", "positions": 1, "pool": (1, 1)}
+        if fields is None or any(getattr(module, k, v) != v for k, v in others.items()):
             raise TypeError(
                 f"{name or type(model).__name__} ({type(module).__name__}) is no module of a "
                 "converted network as from_relu gives it; save it before you fold or change it"

@@ -1,5 +1,6 @@
 """The spiking network and the ReLU network that a description stands for."""
 
+import itertools
 import math
 from typing import Any
 
@@ -151,14 +152,19 @@ class HorizonNetwork(nn.Sequential):
     dirac : bool
         Every later convolution with an odd kernel starts with neurons that pass its inputs on; see
         `ttfs_fast.horizon.dirac_`.
+    average_pool : bool
+        The global pool averages the leads of a map, as that of a ReLU network does, instead of
+        taking its first spike. The fully connected layer behind it has it in its weights; see
+        `ttfs_fast.horizon.HorizonLinear`.
     device, dtype
         Of the parameters.
 
     Raises
     ------
     ValueError
-        If a layer has no counterpart with a horizon, or ``whitening`` is asked for and the first
-        layer is not a convolution; the message names it.
+        If a layer has no counterpart with a horizon; if ``whitening`` is asked for and the first
+        layer is not a convolution; or if ``average_pool`` is, and no fully connected layer follows
+        a global pool. The message names it.
     """
 
     def __init__(
@@ -170,6 +176,7 @@ class HorizonNetwork(nn.Sequential):
         spread: float = 0.002,
         whitening: bool = False,
         dirac: bool = False,
+        average_pool: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -180,6 +187,14 @@ class HorizonNetwork(nn.Sequential):
             raise ValueError(
                 f"{description.name}: whitening is for a network that begins with a convolution"
             )
+        if average_pool and not any(
+            isinstance(layer, GlobalPool) and isinstance(after, Dense)
+            for (_, layer), (_, after) in itertools.pairwise(description.layers)
+        ):
+            raise ValueError(
+                f"{description.name}: average_pool is for a network whose global pool is followed "
+                "by a fully connected layer"
+            )
         options: dict[str, Any] = {
             "weight_sum": weight_sum,
             "spread": spread,
@@ -188,6 +203,7 @@ class HorizonNetwork(nn.Sequential):
         }
         shape: tuple[int, ...] = (description.in_channels, *description.image_size)
         t_in = encoding.alpha
+        positions = 1
         before: Layer | None = None
         followers = [layer for _, layer in description.layers[1:]] + [None]
         for (name, layer), after in zip(description.layers, followers, strict=True):
@@ -215,15 +231,20 @@ class HorizonNetwork(nn.Sequential):
                 made = HorizonLinear(
                     math.prod(shape),
                     layer.outputs,
+                    positions=positions,
                     t_in=t_in,
                     normalization=normalization,
                     **options,
                 )
+                positions = 1
                 if after is None:
                     # Answers that hardly differ: the loss of a new network is that of a guess.
                     nn.init.normal_(made.weight, std=0.1)
             elif isinstance(layer, GlobalPool):
-                self.add_module(name, FirstSpike())
+                if average_pool and isinstance(after, Dense):
+                    positions = math.prod(shape[1:])
+                else:
+                    self.add_module(name, FirstSpike())
             elif isinstance(layer, Inception):
                 raise ValueError(
                     f"{description.name}: {name} is an Inception module, which has no counterpart "

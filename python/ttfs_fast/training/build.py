@@ -135,6 +135,7 @@ def make_model(
             spread=config.horizon_spread,
             whitening=config.whitening,
             dirac=config.dirac,
+            average_pool=config.average_pool,
         )
         return unfolded if centered else unfolded.fold_()
     if config.neuron != "spiking":

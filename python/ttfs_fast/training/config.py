@@ -173,6 +173,11 @@ class TrainConfig:
         "With neuron horizon: convolutions start with neurons that pass their inputs on.",
         group=NETWORK,
     )
+    average_pool: bool = setting(
+        False,
+        "With neuron horizon: the global pool averages a map, instead of taking its first spike.",
+        group=NETWORK,
+    )
     precision: Precision = setting(
         "float32",
         "Precision of the dense products in training, with every neuron but spiking. Spike values, "
@@ -484,7 +489,7 @@ class TrainConfig:
                 f"ttfs_fast.models; with {self.model} give spiking, or horizon if its layers have "
                 "horizons"
             )
-        for name in ("width", "whitening", "dirac", "horizon_spread"):
+        for name in ("width", "whitening", "dirac", "average_pool", "horizon_spread"):
             if getattr(self, name) != getattr(TrainConfig, name):
                 raise ValueError(
                     f"{name} is for the networks of ttfs_fast.models; got {getattr(self, name)!r} "
@@ -503,7 +508,7 @@ class TrainConfig:
 
     def _check_horizon(self) -> None:
         if self.neuron != "horizon":
-            for name in ("whitening", "dirac", "horizon_spread"):
+            for name in ("whitening", "dirac", "average_pool", "horizon_spread"):
                 if getattr(self, name) != getattr(TrainConfig, name):
                     raise ValueError(
                         f'{name} is for neuron="horizon"; got {getattr(self, name)!r} with '
