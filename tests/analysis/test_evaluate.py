@@ -52,6 +52,25 @@ def test_statistics_by_hand() -> None:
     assert result.images_per_second > 0
 
 
+def test_mirror_images_decide_together() -> None:
+    # Neuron 0 spikes ln 1.5 after the left pixel, neuron 1 ln 2 after the right one.
+    model = two_neurons([[3.0, 0.0], [0.0, 2.0]])
+    images = pixel_pairs((255, 0, 0), (0, 255, 0))
+    alone = evaluate(model, images, encoding=Encoding(2.0))
+    assert alone.answers.tolist() == [0, 1]
+    both = evaluate(model, images, encoding=Encoding(2.0), mirror=True)
+    assert both.answers.tolist() == [0, 0]
+    assert both.first_spike_time == pytest.approx(math.log(1.5) + 1.0, rel=1e-5)
+    assert (both.images, both.views, alone.views) == (2, 2, 1)
+    assert (both.neurons, both.spikes_per_neuron, both.spikes_per_image) == (2, 1.0, 4.0)
+    assert both.energy_by_weights == pytest.approx(2 * alone.energy_by_weights)
+    # A horizon silences the neuron of the dark pixel, so each neuron is silent in one view.
+    model[1].t_max = 1.5
+    silent = evaluate(model, images, encoding=Encoding(2.0), mirror=True)
+    assert silent.answers.tolist() == [-1, -1]
+    assert silent.spikes_per_neuron == 0.5
+
+
 def test_silent_neurons_and_silent_images() -> None:
     # Neuron 1's weights sum to less than 1: it never spikes. Neuron 0 needs both pixels bright
     # within the horizon: z = 2 (z_0 + z_1) / 3.

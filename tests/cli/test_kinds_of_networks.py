@@ -226,4 +226,7 @@ def test_integer_networks_are_refused_by_name_where_floats_are_wanted(
         assert "holds an integer network, which eval and predict take" in " ".join(
             done.output.split()
         )
+    mirrored = run_command("eval", "--weights", file, "--mirror")
+    assert mirrored.exit_code == 2
+    assert "--mirror is for networks in float; leave it out" in mirrored.output
     assert {path.name for path in tmp_path.iterdir()} == {"few"}

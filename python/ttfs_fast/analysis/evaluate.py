@@ -49,11 +49,13 @@ class EvaluationResult:
     neurons : int
         Neurons of the spiking layers.
     spikes_per_image : float
-        Mean number of neuron spikes per image, without input spikes.
+        Mean number of neuron spikes per image, without input spikes; in all its views.
     images_per_second : float
         Speed of encoding and network together, as measured.
     answers : int64 array, shape (images,)
         Class of each image, in their order; -1 where no output spikes.
+    views : int
+        How often the network saw each image: 2 if its mirror image counts, too.
     """
 
     dataset: str
@@ -69,6 +71,7 @@ class EvaluationResult:
     spikes_per_image: float
     images_per_second: float
     answers: NDArray[np.int64]
+    views: int = 1
 
     @property
     def accuracy(self) -> float:
@@ -82,8 +85,8 @@ class EvaluationResult:
 
     @property
     def energy_by_weights(self) -> float:
-        """Joules per image, counted as in the paper: weights x spikes per neuron x 10 pJ."""
-        return self.weights * self.spikes_per_neuron * JOULE_PER_SPIKE
+        """Joules per image, counted as in the paper: weights x spikes per neuron x 10 pJ a view."""
+        return self.views * self.weights * self.spikes_per_neuron * JOULE_PER_SPIKE
 
     @property
     def energy_by_spikes(self) -> float:
@@ -97,6 +100,7 @@ class EvaluationResult:
         return {
             "dataset": self.dataset,
             "images": self.images,
+            "views": self.views,
             "correct": self.correct,
             "accuracy": self.accuracy,
             "confusion": self.confusion.tolist(),
@@ -123,6 +127,8 @@ class Tally:
         Name of the data set.
     classes : int
         Number of its classes.
+    views : int
+        How often the network sees each image.
 
     Attributes
     ----------
@@ -130,8 +136,8 @@ class Tally:
         Images counted so far.
     """
 
-    def __init__(self, dataset: str, classes: int) -> None:
-        self._dataset, self._classes = dataset, classes
+    def __init__(self, dataset: str, classes: int, views: int = 1) -> None:
+        self._dataset, self._classes, self._views = dataset, classes, views
         self._confusion = np.zeros((classes, classes + 1), np.int64)
         self._answers: list[NDArray[np.integer[Any]]] = []
         self._times = 0.0
@@ -187,10 +193,11 @@ class Tally:
             first_spike_time=self._times / (self.images - silent) if timed else math.nan,
             silent_images=silent,
             weights=weights,
-            neurons=sum(counter.neurons.values()) // self.images,
+            neurons=sum(counter.neurons.values()) // (self.images * self._views),
             spikes_per_image=sum(counter.spikes.values()) / self.images,
             images_per_second=self.images / seconds,
             answers=np.concatenate(self._answers, dtype=np.int64),
+            views=self._views,
         )
 
 
@@ -202,6 +209,7 @@ def evaluate(
     batch_size: int = 200,
     jitter: float = 0.0,
     generator: torch.Generator | None = None,
+    mirror: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> EvaluationResult:
     """Run a network over a data set and count.
@@ -218,6 +226,10 @@ def evaluate(
         Images run at a time; streamed images have their own.
     jitter, generator
         Noise on the times of the input spikes; see `ttfs_fast.encoding.encode`.
+    mirror : bool
+        Show each image and its mirror image, and take the class by the mean of their output spike
+        times. An output that is silent in one of them counts as silent. It takes twice the time and
+        the spikes.
     on_progress : callable, optional
         Called after each batch with the number of images done so far.
 
@@ -250,7 +262,7 @@ def evaluate(
         if name not in weights:
             weights[name] = layer.weight.numel()
 
-    tally = Tally(image_set.name, classes)
+    tally = Tally(image_set.name, classes, 2 if mirror else 1)
     was_training = model.training
     model.eval()
     begin = time.perf_counter()
@@ -266,6 +278,9 @@ def evaluate(
             )
             for values, truth in batches:
                 output = model(values.to(weight.device)).cpu()
+                if mirror:
+                    mirrored = model(values.to(weight.device).flip(-1)).cpu()
+                    output = output.sqrt() * mirrored.sqrt()  # the mean of the times
                 if output.shape != (len(truth), classes):
                     raise ValueError(
                         f"the model's output has shape {tuple(output.shape)}; the data set "

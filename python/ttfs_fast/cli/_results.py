@@ -47,7 +47,9 @@ def print_result(result: "EvaluationResult") -> None:
         ("speed", f"{result.images_per_second:,.0f} /s", "images, encoding included"),
     ]
     columns = [Column("measure", numeric=False), Column("value"), Column("meaning", numeric=False)]
-    show_table(Table("result", f"{result.dataset}: {result.images:,} images", columns, rows))
+    views = ", each with its mirror image" if result.views > 1 else ""
+    title = f"{result.dataset}: {result.images:,} images{views}"
+    show_table(Table("result", title, columns, rows))
 
 
 def print_operations(counts: "OperationCounts", models: "Sequence[EnergyModel]") -> None:

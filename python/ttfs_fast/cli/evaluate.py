@@ -67,6 +67,14 @@ def evaluate(
         float,
         option("Noise on the input spike times: standard deviation in units of tau.", min=0.0),
     ] = 0.0,
+    mirror: Annotated[
+        bool,
+        flag(
+            "--mirror",
+            "Show each image and its mirror image, and take the class by the mean of their output "
+            "spikes.",
+        ),
+    ] = False,
     count_operations: Annotated[
         int,
         option(
@@ -97,7 +105,7 @@ def evaluate(
         if energy is not None and not count_operations:
             raise ValueError("--energy is for --count-operations N; give both")
         if weights is not None and is_integer_file(weights):
-            _refuse_for_integers(own, device, jitter, count_operations)
+            _refuse_for_integers(own, device, jitter, mirror, count_operations)
             evaluate_file(
                 weights,
                 dataset,
@@ -143,6 +151,7 @@ def evaluate(
                 batch_size=batch_size,
                 jitter=jitter,
                 generator=torch.Generator().manual_seed(seed),
+                mirror=mirror,
                 on_progress=advance,
             )
         counts = None
@@ -162,7 +171,7 @@ def evaluate(
 
 
 def _refuse_for_integers(
-    own: str | None, device: str, jitter: float, count_operations: int
+    own: str | None, device: str, jitter: float, mirror: bool, count_operations: int
 ) -> None:
     """Raise ValueError for an option that integer networks have no use for."""
     if own is not None:
@@ -171,6 +180,8 @@ def _refuse_for_integers(
         raise ValueError(f"integer networks run on the CPU, without --device {device}")
     if jitter:
         raise ValueError("an integer network encodes pixels itself, without --jitter")
+    if mirror:
+        raise ValueError("--mirror is for networks in float; leave it out")
     if count_operations:
         raise ValueError(
             "operations are counted on float networks; count those of the network that this "
