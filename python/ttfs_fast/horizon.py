@@ -32,7 +32,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from ttfs_fast.functional import spiking_conv2d, spiking_max_pool2d
 from ttfs_fast.geometry import IntPair, pair
@@ -174,6 +174,7 @@ class _HorizonLayer(nn.Module):
             "num_batches_tracked", torch.zeros((), device=device, dtype=torch.int64)
         )
         self.fallbacks = 0
+        self.synchronized = False
         self.reset_parameters()
 
     @property
@@ -255,19 +256,27 @@ class _HorizonLayer(nn.Module):
         lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
         product = self._product(lead, self.weight)
         needed = {"batch": 2, "mean": 1, "none": 0}[self.normalization]
-        if self.training and product.numel() < needed * len(self.weight):
+        joint = self._is_joint
+        if self.training and not joint and product.numel() < needed * len(self.weight):
             raise ValueError(
                 f'training with normalization="{self.normalization}" needs at least {needed} '
                 f"value{'s' if needed > 1 else ''} of each channel; an input of shape "
                 f"{tuple(input.shape)} gives fewer: give a larger batch, or call eval()"
             )
         values, gain, offset = self._spikes(product)
-        if not self._certified(lead, gain, offset):
+        if joint:
+            self._check_together(lead, gain, offset)
+        elif not self._certified(lead, gain, offset):
             self.fallbacks += 1
             if self.training:
                 gain, offset = self._affine(product)
             return self._sweep(input, gain, offset)
         return values
+
+    @property
+    def _is_joint(self) -> bool:
+        """Whether the statistics of this call are those of several processes."""
+        return self.training and self.synchronized and self.normalization == "batch"
 
     @property
     def _inputs(self) -> int:
@@ -312,6 +321,7 @@ class _HorizonLayer(nn.Module):
                 self.running_mean,
                 self.running_var,
                 self.training,
+                self._is_joint,
                 momentum,
                 self.eps,
                 last,
@@ -353,6 +363,20 @@ class _HorizonLayer(nn.Module):
         """
         lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
         return float(self._bound(lead, *self._affine()))
+
+    def _check_together(self, lead: Tensor, gain: Tensor, offset: Tensor) -> None:
+        """Raise an error, in all processes, if a neuron of one could spike early."""
+        bound = lead.new_zeros(())
+        if lead.numel():
+            bound = self._bound(lead, gain, offset)
+        distributed.all_reduce(bound, distributed.ReduceOp.MAX)
+        if not bool(bound < 1):
+            raise RuntimeError(
+                f"{type(self).__name__}: neurons could spike before the input horizon (bound "
+                f"{bound:.3g}, it must be below 1). Then the layer would need the spiking "
+                "operator, which takes statistics of one process only: reduce spread, or train "
+                "with one process"
+            )
 
     def _certified(self, lead: Tensor, gain: Tensor, offset: Tensor) -> bool:
         return lead.numel() == 0 or lead.is_meta or bool(self._bound(lead, gain, offset) < 1)
@@ -463,14 +487,25 @@ class _NormalizedSpikes(torch.autograd.Function):
         running_mean: Tensor,
         running_var: Tensor,
         training: bool,
+        joint: bool,
         momentum: float,
         eps: float,
         last: float,
         spread: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        normalized, mean, inverse = torch.native_batch_norm(
-            product, None, shift, running_mean, running_var, training, momentum, eps
-        )
+        ctx.count = 0
+        if joint:
+            mean, variance, ctx.count = _joint_statistics(product, shift.dtype)
+            running_mean.lerp_(mean, momentum)
+            running_var.lerp_(variance * (ctx.count / (ctx.count - 1)), momentum)
+            normalized, *_ = torch.native_batch_norm(
+                product, None, shift, mean, variance, False, 0.0, eps
+            )
+            inverse = (variance + eps).rsqrt()
+        else:
+            normalized, mean, inverse = torch.native_batch_norm(
+                product, None, shift, running_mean, running_var, training, momentum, eps
+            )
         ctx.save_for_backward(product, running_mean, running_var, mean, inverse)
         ctx.options = training, eps, -last * spread
         ctx.mark_non_differentiable(mean, inverse)
@@ -483,6 +518,8 @@ class _NormalizedSpikes(torch.autograd.Function):
         training, eps, factor = ctx.options
         alike = torch.empty_like(product)
         torch.mul(grad, factor, out=alike)
+        if ctx.count:
+            return *_joint_gradient(alike, product, mean, inverse, ctx.count), *(None,) * 8
         grad_product, _, grad_shift = torch.ops.aten.native_batch_norm_backward(
             alike,
             product,
@@ -495,7 +532,49 @@ class _NormalizedSpikes(torch.autograd.Function):
             eps,
             [True, False, True],
         )
-        return grad_product, grad_shift.to(running_mean.dtype), *(None,) * 7
+        return grad_product, grad_shift.to(running_mean.dtype), *(None,) * 8
+
+
+def _joint_statistics(product: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:
+    """Mean and variance of each channel over all processes, and how many values it has there.
+
+    The processes exchange counts, means and sums of squared deviations, so nothing cancels.
+    """
+    channels = product.shape[1]
+    count = product.numel() // channels
+    own = product.new_zeros(1 + 2 * channels, dtype=torch.float64)
+    if count:
+        axes = [0, *range(2, product.dim())]
+        variance, mean = torch.var_mean(product.to(dtype), axes, correction=0)
+        own[0], own[1 : 1 + channels], own[1 + channels :] = count, mean, variance.double() * count
+    all_of_them = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(all_of_them, own)
+    counts, means, squares = torch.split(torch.stack(all_of_them), [1, channels, channels], dim=1)
+    total = int(counts.sum())
+    if total < 2:
+        raise ValueError(
+            f"training over several processes needs at least 2 values of each channel in all; got "
+            f"{total}: give a larger batch"
+        )
+    joint = (counts * means).sum(0) / total
+    spread = (squares + counts * (means - joint).square()).sum(0) / total
+    return joint.to(dtype), spread.to(dtype), total
+
+
+def _joint_gradient(
+    grad: Tensor, product: Tensor, mean: Tensor, inverse: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a product and of the shift, with the statistics of all processes."""
+    axes, sizes = [0, *range(2, product.dim())], (-1, *[1] * (product.dim() - 2))
+    wide = grad.to(mean.dtype)
+    centered = product.to(mean.dtype) - mean.view(sizes)
+    sums = torch.stack([wide.sum(axes), (wide * centered).sum(axes)])
+    total = sums.double()
+    distributed.all_reduce(total)
+    average, slope = (total / count).to(mean.dtype)
+    slope = slope * inverse.square()
+    own = wide - average.view(sizes) - centered * slope.view(sizes)
+    return (own * inverse.view(sizes)).to(product.dtype), sums[0]
 
 
 class HorizonConv2d(_HorizonLayer):
@@ -991,18 +1070,56 @@ def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
     See :func:`torch.optim.swa_utils.update_bn` for batch normalization.
     """
     layers = horizon_layers(model).values()
-    momenta = [layer.momentum for layer in layers]
+    before = [(layer.momentum, layer.synchronized) for layer in layers]
     was_training = model.training
     model.train()
     try:
         for number, batch in enumerate(batches, start=1):
             for layer in layers:
-                layer.momentum = 1 / number
+                layer.momentum, layer.synchronized = 1 / number, False
             model(batch)
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+        for layer, (momentum, synchronized) in zip(layers, before, strict=True):
+            layer.momentum, layer.synchronized = momentum, synchronized
         model.train(was_training)
+    return model
+
+
+def synchronize_statistics_(model: Model) -> Model:
+    """Let layers with a horizon take their statistics from the batches of all processes, in place.
+
+    Every process must then run the same layers in each training step, with an empty share of the
+    batch if need be. The group is the default one of `torch.distributed`; CPUs and GPUs work.
+
+    Parameters
+    ----------
+    model : Module
+        Contains layers with a horizon.
+
+    Raises
+    ------
+    RuntimeError
+        If no process group is initialized; and in training if a neuron could spike before its input
+        horizon, because the spiking operator takes statistics of one process only.
+    ValueError
+        If a layer has ``normalization="mean"``.
+
+    Notes
+    -----
+    See :class:`torch.nn.SyncBatchNorm`, which is for GPUs only.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        raise RuntimeError(
+            "synchronize_statistics_ needs processes that know each other: start them with "
+            "torchrun, and call torch.distributed.init_process_group first"
+        )
+    for name, layer in horizon_layers(model).items():
+        if layer.normalization == "mean":
+            raise ValueError(
+                f'{name or type(layer).__name__} has normalization="mean"; statistics over several '
+                'processes are for normalization="batch"'
+            )
+        layer.synchronized = True
     return model
 
 

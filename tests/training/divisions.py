@@ -5,8 +5,15 @@ import itertools
 import math
 from typing import Any
 
+import pytest
 import torch
 
+from ttfs_fast.horizon import (
+    HorizonConv2d,
+    HorizonLinear,
+    estimate_statistics_,
+    synchronize_statistics_,
+)
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.nn import SpikingLinear
 from ttfs_fast.training import TrainConfig
@@ -74,6 +81,84 @@ def compare(fabric: Any, size: int, pieces: int) -> None:
         torch.testing.assert_close(one, other, msg=f"{what}: weights")
 
 
+SHARES = ((2, 1), (4, 0), (0, 3), (2, 5), (17, 16))
+"""Images of each of two processes; one of them may have none."""
+
+
+def compare_statistics() -> int:
+    """Assert that layers with a horizon count over all processes; how many divisions were tried."""
+    fabric = make_fabric()
+    rank = fabric.global_rank
+    tried = 0
+    for shares, precision in itertools.product(SHARES, ("float32", "bfloat16")):
+        config = TrainConfig(
+            dataset="digits",
+            neuron="horizon",
+            weight_sum=2.0,
+            weight_sum_cost=0.0,
+            l2_cost=0.0,
+            logit_scale=500.0,
+            clip_grad=math.inf,
+            optimizer="sgd",
+            lr=0.1,
+            precision=precision,
+            processes=2,
+        )
+        model = network_with_horizons(sum(shares))
+        whole = copy.deepcopy(model)
+        synchronize_statistics_(model)
+        optimizer = make_optimizer(config, model)
+        step = make_step(config, model, optimizer, fabric=fabric)
+        alone_optimizer = make_optimizer(config, whole)
+        alone = make_step(config, whole, alone_optimizer)
+        limits = (
+            {"rtol": 1e-4, "atol": 1e-5} if precision == "float32" else {"rtol": 0.05, "atol": 0.02}
+        )
+        for _ in range(3):  # the first sets the running statistics, the others move them
+            size = sum(shares)
+            values = (0.01 * torch.rand(size, 2, 6, 5)).exp()
+            labels = torch.randint(0, 5, (size,))
+            own = slice(0, shares[0]) if rank == 0 else slice(shares[0], size)
+            found = step(Batch(values[own], labels[own], size))
+            expected = alone(Batch(values, labels, size))
+            assert found.learned, shares
+            what = f"{shares}, {precision}: "
+            times = (found.output.log() * 500, expected.output[own].log() * 500)
+            torch.testing.assert_close(*times, **limits, msg=what + "outputs")
+            pairs = zip(model.named_parameters(), whole.parameters(), strict=True)
+            for (name, one), other in pairs:
+                scale = other.grad.abs().max().clamp(min=1e-3)
+                torch.testing.assert_close(
+                    one.grad / scale, other.grad / scale, **limits, msg=what + name
+                )
+            for (name, one), other in zip(model.named_buffers(), whole.buffers(), strict=True):
+                torch.testing.assert_close(
+                    one, other, rtol=limits["rtol"], atol=1e-7, msg=what + name
+                )
+            whole.load_state_dict(model.state_dict())  # differences must not add up
+        sample = (0.01 * torch.rand(8, 2, 6, 5)).exp()
+        if rank == 0:  # alone, as the first process does before it tests averaged weights
+            estimate_statistics_(model, [sample])
+            assert model[0].synchronized
+        tried += 1
+    early = HorizonConv2d(2, 3, 3, t_in=0.5, spread=0.5)
+    synchronize_statistics_(early)
+    values = (0.5 * torch.rand(4, 2, 6, 5)).exp() if rank == 0 else torch.ones(0, 2, 6, 5)
+    with pytest.raises(RuntimeError, match="neurons could spike before the input horizon"):
+        early(values)
+    return tried
+
+
+def network_with_horizons(seed: int) -> torch.nn.Sequential:
+    """A pool, a stride, an average pool and a last layer."""
+    torch.manual_seed(seed)
+    options = {"spread": 0.002, "weight_sum": 2.0}
+    one = HorizonConv2d(2, 6, 3, padding=1, pool=(2, 1), t_in=0.01, **options)
+    two = HorizonLinear(6, 7, positions=15, t_in=one.t_out, **options)
+    last = HorizonLinear(7, 5, t_in=two.t_out, normalization="none", **options)
+    return torch.nn.Sequential(one, torch.nn.Flatten(), two, last)
+
+
 def small_network(seed: int) -> torch.nn.Sequential:
     """A network small enough to try many divisions."""
     torch.manual_seed(seed)
@@ -85,4 +170,5 @@ def small_network(seed: int) -> torch.nn.Sequential:
 
 if __name__ == "__main__":
     print(f"compared {compare_with_whole_batches()} divisions")
+    print(f"compared {compare_statistics()} statistics")
     torch.distributed.destroy_process_group()

@@ -164,7 +164,6 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"weight_sum": 0.0}, 'neuron="horizon" needs a weight_sum'),
         ({"horizon_spread": 1.0}, "horizon_spread must be finite and above 0 and below 1"),
         ({"grad_accum_steps": 2}, "takes its statistics from whole batches"),
-        ({"processes": 2}, "takes its statistics from whole batches"),
         ({"initial_checkpoint": "model.safetensors"}, "starts with new weights"),
         ({"t_max": 3.0}, "every layer has a horizon already"),
         ({"relative_lr": True}, 'relative_lr is for neuron="spiking"; got True'),

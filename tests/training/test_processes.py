@@ -99,6 +99,7 @@ def test_two_processes_divide_batches_without_changing_the_step() -> None:
     done = in_shell([sys.executable, "-m", *start, str(script)], limit=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("compared 72 divisions") == 2
+    assert done.stdout.count("compared 10 statistics") == 2
 
 
 def test_a_killed_process_ends_the_job_and_it_resumes(

@@ -533,10 +533,10 @@ class TrainConfig:
                     f'{name} is for neuron="spiking"; got {getattr(self, name)!r} with '
                     f'neuron="horizon": {instead}'
                 )
-        if self.grad_accum_steps > 1 or self.processes > 1:
+        if self.grad_accum_steps > 1:
             raise ValueError(
-                'neuron="horizon" takes its statistics from whole batches; train it with one '
-                "process and grad_accum_steps=1"
+                'neuron="horizon" takes its statistics from whole batches; leave grad_accum_steps '
+                f"at 1, got {self.grad_accum_steps}"
             )
         if self.initial_checkpoint is not None:
             raise ValueError(

@@ -30,6 +30,7 @@ from ttfs_fast.horizon import (
     fold_horizons_,
     horizon_layers,
     renormalize_horizons_,
+    synchronize_statistics_,
     whiten_,
 )
 from ttfs_fast.models import DecodeSpikes
@@ -326,6 +327,8 @@ class _Session:
         self.description = description_of(self.model) if config.own_network else None
         if teacher is not None:
             teacher.network.to(self.device)
+        if fabric.world_size > 1:
+            synchronize_statistics_(self.model)
         self.averaged = average_weights(self.model, config.ema_decay)
         self.best: dict[str, Tensor] = {}
         self.optimizer = make_optimizer(config, self.model)
