@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import get_args
 
 import divisions
 import pytest
@@ -21,7 +22,8 @@ from ttfs_fast.training import (
     train,
 )
 from ttfs_fast.training import trainer as loop
-from ttfs_fast.training.build import ImageShape, load_model, make_model
+from ttfs_fast.training.build import NETWORKS, ImageShape, load_model, make_model
+from ttfs_fast.training.config import ModelName
 
 
 def test_a_centered_network_learns_and_folds(tmp_path: Path) -> None:
@@ -274,6 +276,15 @@ def test_networks_and_images_that_do_not_fit() -> None:
     assert isinstance(make_model(TrainConfig(), ImageShape(1, 28, 28, 10)), MnistSCNN)
     with pytest.raises(ValueError, match="too small"):
         make_model(TrainConfig(model="spiking_vgg16"), ImageShape(3, 16, 16, 10))
+
+
+def test_every_model_has_a_network() -> None:
+    """Or is mnist_scnn, which takes no other images than MNIST's."""
+    assert {"mnist_scnn", *NETWORKS} == {*get_args(ModelName)}
+    config = TrainConfig(model="vgg8", width=0.25)
+    network = make_model(config, ImageShape(3, 32, 32, 7))
+    assert network.description.name == "VGG stack of 8"
+    assert network.description.classes == 7
 
 
 def test_infinite_limit_survives_json() -> None:

@@ -1,9 +1,11 @@
 """Builds the network of a configuration, and loads the network of a weights file."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from ttfs_fast.models import (
     spiking_vgg16,
     vgg_stack,
 )
+from ttfs_fast.models.deep import Depth
 from ttfs_fast.models.pretrained import (
     PRETRAINED,
     PretrainedName,
@@ -67,6 +70,16 @@ class ImageShape:
 
 MNIST_SHAPE = ImageShape(1, 28, 28, 10)
 
+NETWORKS: dict[str, Callable[..., SpikingNetwork]] = {
+    "cifar_scnn": cifar_scnn,
+    "cifar_vgg": cifar_vgg,
+    "cifar_airbench": cifar_airbench,
+    **{f"vgg{depth}": partial(vgg_stack, depth) for depth in get_args(Depth)},
+    "spiking_vgg16": spiking_vgg16,
+    "spiking_googlenet": spiking_googlenet,
+}
+"""What makes a network of ``config.model`` for any images; mnist_scnn takes those of MNIST only."""
+
 
 def make_model(
     config: TrainConfig,
@@ -102,30 +115,7 @@ def make_model(
     if model is not None or config.own_network:
         return _own(config, shape, centered, model)
     encoding = config.encoding
-    channels = shape.channels * encoding.copies
-    network: SpikingNetwork | nn.Module
-    if config.model == "mnist_scnn":
-        if (channels, shape.height, shape.width, shape.classes) != (1, 28, 28, 10):
-            raise ValueError(
-                "mnist_scnn takes images of one channel and 28 x 28 pixels, of ten classes, with "
-                f"one polarity; these have {channels} input channels, {shape.height} x "
-                f"{shape.width} pixels and {shape.classes} classes. Choose another model"
-            )
-        if config.width != 1 or config.neuron != "spiking":
-            raise ValueError(
-                "mnist_scnn has width 1 and spiking neurons only. Choose another model"
-            )
-        network = mnist_scnn(t_max=config.t_max, encoding=encoding)
-    else:
-        options: dict[str, Any] = {
-            "width": config.width,
-            "in_channels": channels,
-            "image_size": (shape.height, shape.width),
-            "classes": shape.classes,
-            "t_max": config.t_max,
-            "encoding": encoding,
-        }
-        network = _deep(config.model, options)
+    network = _network(config, shape)
     if config.neuron == "horizon":
         assert isinstance(network, SpikingNetwork)
         unfolded = HorizonNetwork(
@@ -146,6 +136,29 @@ def make_model(
     if config.horizons:
         set_horizons_(network, config.horizons)
     return _centered(config, network, shape) if centered else network
+
+
+def _network(config: TrainConfig, shape: ImageShape) -> nn.Module:
+    """The network that a configuration names, of plain spiking layers."""
+    channels = shape.channels * config.encoding.copies
+    if config.model != "mnist_scnn":
+        return NETWORKS[config.model](
+            width=config.width,
+            in_channels=channels,
+            image_size=(shape.height, shape.width),
+            classes=shape.classes,
+            t_max=config.t_max,
+            encoding=config.encoding,
+        )
+    if (channels, shape.height, shape.width, shape.classes) != (1, 28, 28, 10):
+        raise ValueError(
+            "mnist_scnn takes images of one channel and 28 x 28 pixels, of ten classes, with "
+            f"one polarity; these have {channels} input channels, {shape.height} x "
+            f"{shape.width} pixels and {shape.classes} classes. Choose another model"
+        )
+    if config.width != 1 or config.neuron != "spiking":
+        raise ValueError("mnist_scnn has width 1 and spiking neurons only. Choose another model")
+    return mnist_scnn(t_max=config.t_max, encoding=config.encoding)
 
 
 def _centered(config: TrainConfig, network: nn.Module, shape: ImageShape) -> nn.Module:
@@ -292,18 +305,3 @@ def load_pretrained(name: PretrainedName = "mnist_scnn") -> tuple[nn.Module, Tra
     """A pretrained network of the package, with the settings that made it."""
     with pretrained_weights(name) as path:
         return load_model(path)
-
-
-def _deep(name: str, options: dict[str, Any]) -> SpikingNetwork:
-    if name == "cifar_scnn":
-        return cifar_scnn(**options)
-    if name == "cifar_airbench":
-        airbench: SpikingNetwork = cifar_airbench(**options)
-        return airbench
-    if name == "cifar_vgg":
-        return cifar_vgg(**options)
-    if name == "spiking_vgg16":
-        return spiking_vgg16(**options)
-    if name == "spiking_googlenet":
-        return spiking_googlenet(**options)
-    return vgg_stack(int(name.removeprefix("vgg")), **options)  # type: ignore[arg-type]
