@@ -224,6 +224,10 @@ class TrainingStep:
             self._fabric.backward(loss)
 
 
+_SUMS = ("data", "weight_sum", "l2", "images", "correct")
+"""What an epoch adds up: the terms of the loss, its images, and those with the right answer."""
+
+
 class StepTotals:
     """Sums over the steps of an epoch, and over the processes.
 
@@ -247,30 +251,31 @@ class StepTotals:
         self._processes = 1 if fabric is None else int(fabric.world_size)
         self.steps = self.skipped = 0
         self.spikes = SpikeCounter()
-        # Sums of the processes: three terms, images, correct ones. Then what is not yet reduced.
-        self._reduced = torch.zeros(5, dtype=torch.float64)
-        self._own = torch.zeros(5, dtype=torch.float64)
+        self._sums = dict.fromkeys(_SUMS, 0.0)
+        self._own = dict.fromkeys(_SUMS, 0.0)  # of this process, since the last `reduce`
 
     def add(self, result: StepResult) -> None:
         """Count a step."""
         self.steps += result.learned
         self.skipped += result.skipped
-        self._own[0] += result.data
-        self._own[1] += result.weight_sum / self._processes
-        self._own[2] += result.l2 / self._processes
+        self._own["data"] += result.data
+        self._own["weight_sum"] += result.weight_sum / self._processes
+        self._own["l2"] += result.l2 / self._processes
 
     def add_answers(self, output: Tensor, labels: Tensor) -> None:
         """Count the right answers of some steps."""
-        self._own[3] += len(labels)
+        self._own["images"] += len(labels)
         if len(labels):
-            self._own[4] += int((predict(output) == labels).sum())
+            self._own["correct"] += int((predict(output) == labels).sum())
 
     def reduce(self) -> None:
         """Add up what the processes have counted since the last time."""
+        counted = torch.tensor([self._own[name] for name in _SUMS], dtype=torch.float64)
         if self._processes > 1:
-            self._own = self._fabric.all_reduce(self._own, reduce_op="sum").cpu()
-        self._reduced += self._own
-        self._own = torch.zeros_like(self._own)
+            counted = self._fabric.all_reduce(counted, reduce_op="sum")
+        for name, value in zip(_SUMS, counted.tolist(), strict=True):
+            self._sums[name] += value
+        self._own = dict.fromkeys(_SUMS, 0.0)
 
     def check_loss(self, epoch: int, saved: str) -> None:
         """Raise an error if the mean loss is not a finite number.
@@ -296,12 +301,13 @@ class StepTotals:
 
     def means(self) -> dict[str, float]:
         """The loss and its terms by step, accuracy by image, and the fraction of spikes."""
-        data, weight_sum, l2 = (self._reduced[:3] / self.steps).tolist()
+        sums, steps = self._sums, self.steps or math.nan
+        data, weight_sum, l2 = (sums[name] / steps for name in ("data", "weight_sum", "l2"))
         return {
             "loss": data + self._weight_sum_cost * weight_sum + self._l2_cost * l2,
             "loss_class": data,
             "loss_weight_sum": weight_sum,
             "loss_l2": l2,
-            "train_accuracy": float(self._reduced[4] / self._reduced[3].clamp(min=1)),
+            "train_accuracy": sums["correct"] / max(sums["images"], 1.0),
             "train_spikes_per_neuron": self.spikes.spikes_per_neuron,
         }
