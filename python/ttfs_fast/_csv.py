@@ -34,6 +34,7 @@ def read_rows(
     kind: type[Row],
     what: str = "a table of this study",
     renamed: Mapping[str, str] | None = None,
+    missing_ok: bool = False,
 ) -> list[Row]:
     """Read what `write_rows` wrote.
 
@@ -47,6 +48,8 @@ def read_rows(
         What the file should be, for the message of an error.
     renamed : mapping of str to str, optional
         Former names of columns, and their names.
+    missing_ok : bool
+        Whether to return no rows if there is no such file, in place of an error.
 
     Raises
     ------
@@ -59,6 +62,8 @@ def read_rows(
         field.name: {int: int, float: float, str: str}[field.type]  # type: ignore[index]
         for field in fields(kind)  # type: ignore[arg-type]
     }
+    if missing_ok and not Path(path).is_file():
+        return []
     rows = []
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)

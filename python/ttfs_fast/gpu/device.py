@@ -125,6 +125,18 @@ def describe_device(device: torch.device) -> str:
 
 
 @contextmanager
+def use_threads(count: int | None) -> Iterator[None]:
+    """Set the number of threads of torch and of the operators inside the block; None keeps it."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def same_bits(device: torch.device) -> Iterator[None]:
     """Let torch's own operators on a GPU give the same bits from run to run, inside the block.
 

@@ -13,7 +13,7 @@ from torch import nn
 import ttfs_fast
 from ttfs_fast._files import replace_file, use_folder
 from ttfs_fast.conversion import refuse_converted
-from ttfs_fast.gpu.device import describe_device, resolve_device, same_bits
+from ttfs_fast.gpu.device import describe_device, resolve_device, same_bits, use_threads
 from ttfs_fast.horizon import ReferenceSpikes, has_horizon_layers, unfold_horizons_
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.quantization.config import BITS, QuantizeConfig, Stage
@@ -113,15 +113,9 @@ def quantize(
         config = dataclasses.replace(config, training=training)
     with use_folder(run):
         _check_settings(config, run, resume=resume)
-        threads = torch.get_num_threads()
-        try:
-            if config.training.threads is not None:
-                torch.set_num_threads(config.training.threads)
-            device = resolve_device(config.training.device)
-            with same_bits(device):
-                return _Run(model, config, run, callback or Callback(), data, device).all_stages()
-        finally:
-            torch.set_num_threads(threads)
+        device = resolve_device(config.training.device)
+        with use_threads(config.training.threads), same_bits(device):
+            return _Run(model, config, run, callback or Callback(), data, device).all_stages()
 
 
 def _check_encoding(model: nn.Module, config: QuantizeConfig) -> None:

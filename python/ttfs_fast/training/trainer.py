@@ -5,8 +5,8 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ttfs_fast.analysis.evaluate import EvaluationResult, evaluate
 from ttfs_fast.data import ImageSet
 from ttfs_fast.data.stream import refuse_in_starting_worker
 from ttfs_fast.encoding import Encoding
-from ttfs_fast.gpu.device import describe_device, same_bits
+from ttfs_fast.gpu.device import describe_device, same_bits, use_threads
 from ttfs_fast.horizon import (
     HorizonConv2d,
     estimate_statistics_,
@@ -237,7 +237,7 @@ def _train(
     taught_by = teacher.sha256 if teacher is not None else None
     if checkpoint is not None and checkpoint.facts.get("teacher_sha256") != taught_by:
         raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
-    with _threads(config.threads), same_bits(fabric.device), curves as scalars:
+    with use_threads(config.threads), same_bits(fabric.device), curves as scalars:
         session = _Session(
             config, run, train_set, test_set, digest, teacher, callback, fabric, scalars, model
         )
@@ -796,15 +796,3 @@ def _differences_on_disk(config: TrainConfig, path: Path) -> str:
         config = dataclasses.replace(config, threads=before.threads)
     others = _differences(config, before)
     return f" with other settings ({others})" if others else ""
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Set torch's number of threads, and put the old one back at the end."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -27,7 +27,7 @@ from ttfs_fast.analysis.style import (
 )
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Encoding
-from ttfs_fast.gpu.device import describe_device, resolve_device, same_bits
+from ttfs_fast.gpu.device import describe_device, resolve_device, same_bits, use_threads
 from ttfs_fast.horizon import renormalize_horizons_
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import SpikingLoss
@@ -263,20 +263,19 @@ def depth_study(
         The rows of the table that belong to the study.
     """
     folder = Path(out)
-    with use_folder(folder):
-        return _depth_study(study, folder, data_root, threads, resolve_device(device), log)
+    with use_folder(folder), use_threads(threads):
+        return _depth_study(study, folder, data_root, resolve_device(device), log)
 
 
 def _depth_study(
     study: DepthStudy,
     folder: Path,
     data_root: str | None,
-    threads: int | None,
     device: torch.device,
     log: Callable[[str], None],
 ) -> list[Run]:
     path = folder / "depth.csv"
-    runs = read_rows(path, Run) if path.is_file() else []
+    runs = read_rows(path, Run, missing_ok=True)
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)
     test_set = _first(load("cifar10", data_root, train=False), study.test_images)
     normalizes = [v for v in study.variants if v.startswith(("relu-norm", "horizon"))]
@@ -286,28 +285,22 @@ def _depth_study(
             f"batch normalization ({normalizes[0]}) cannot learn from; give another number of "
             "either"
         )
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
     missing = [key for key in study.combinations() if _find(runs, study, *key) is None]
     log(
         f"depth study on {describe_device(device)}: {len(missing)} networks to "
         f"train, {len(study.combinations()) - len(missing)} are in {path}"
     )
-    try:
-        for number, (seed, depth, variant) in enumerate(missing, start=1):
-            with same_bits(device):
-                run = train_one(study, variant, depth, seed, train_set, test_set, device)
-            runs.append(run)
-            write_rows(path, Run, runs)
-            firing = "" if math.isnan(run.firing) else f"  firing {run.firing:.0%}"
-            log(
-                f"{number}/{len(missing)}  {depth:2} layers  seed {seed}  "
-                f"{VARIANTS[variant].label:40} loss {run.losses.split()[-1]}  "
-                f"accuracy {run.accuracy:.2%}{firing}  {run.seconds:.0f} s"
-            )
-    finally:
-        torch.set_num_threads(before)
+    for number, (seed, depth, variant) in enumerate(missing, start=1):
+        with same_bits(device):
+            run = train_one(study, variant, depth, seed, train_set, test_set, device)
+        runs.append(run)
+        write_rows(path, Run, runs)
+        firing = "" if math.isnan(run.firing) else f"  firing {run.firing:.0%}"
+        log(
+            f"{number}/{len(missing)}  {depth:2} layers  seed {seed}  "
+            f"{VARIANTS[variant].label:40} loss {run.losses.split()[-1]}  "
+            f"accuracy {run.accuracy:.2%}{firing}  {run.seconds:.0f} s"
+        )
     found = (_find(runs, study, *key) for key in study.combinations())
     save_figure(folder / "depth.png", plot([r for r in runs if _alike(r, study)]))
     return [run for run in found if run is not None]

@@ -23,7 +23,7 @@ from ttfs_fast.analysis.style import (
     series_color,
     style_axes,
 )
-from ttfs_fast.gpu.device import describe_device, resolve_device
+from ttfs_fast.gpu.device import describe_device, resolve_device, use_threads
 from ttfs_fast.models.pretrained import weights_file
 from ttfs_fast.training import TrainConfig, load_model
 from ttfs_fast.training.datasets import load_in_memory
@@ -178,17 +178,15 @@ def _silence_study(
     )
     where = resolve_device(device)
     train_set, test_set = load_in_memory(config)
-    rows = read_rows(path, Silenced) if path.is_file() else []
+    rows = read_rows(path, Silenced, missing_ok=True)
     settings = _digest(config)
     done = {row.fraction for row in rows if row.settings == settings}
     missing = [fraction for fraction in study.fractions if fraction not in done]
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.threads or before)
-    log(
-        f"silence study of {study.weights} on {describe_device(where)}: {len(missing)} "
-        f"fractions to do, each {study.epochs} epochs; {len(done)} are in {path}"
-    )
-    try:
+    with use_threads(config.threads):
+        log(
+            f"silence study of {study.weights} on {describe_device(where)}: {len(missing)} "
+            f"fractions to do, each {study.epochs} epochs; {len(done)} are in {path}"
+        )
         for fraction in missing:
             row = _silence(config, settings, fraction, train_set, test_set, folder)
             rows.append(row)
@@ -198,8 +196,6 @@ def _silence_study(
                 f"{row.at_once_accuracy:.2%} at once; after training firing {row.firing:.1%}, "
                 f"accuracy {row.accuracy:.2%}, answer after {row.first_spike_time:.2f} tau"
             )
-    finally:
-        torch.set_num_threads(before)
     chosen = sorted(
         (row for row in rows if row.settings == settings and row.fraction in study.fractions),
         key=lambda row: -row.fraction,
