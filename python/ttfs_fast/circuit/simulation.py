@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -158,25 +158,9 @@ def simulate(
     -----
     Zhou et al. (AAAI 2021), section 3.1; the equations are in docs/circuit.md.
     """
-    all_times, all_weights = _rows(times, "times"), _rows(weights, "weights")
-    if all_times.shape[1] != all_weights.shape[1]:
-        raise ValueError(
-            f"times and weights must have as many inputs; got {all_times.shape[1]} and "
-            f"{all_weights.shape[1]}"
-        )
-    time_pick, weight_pick = _picks(time_rows, "time_rows"), _picks(weight_rows, "weight_rows")
-    if trials is None:
-        picked = [len(pick) for pick in (time_pick, weight_pick) if pick is not None]
-        trials = max(picked) if picked else max(len(all_times), len(all_weights))
-    time_pick = _pick_all(time_pick, len(all_times), trials, "times")
-    weight_pick = _pick_all(weight_pick, len(all_weights), trials, "weights")
-    chip_pick = _picks(chips, "chips")
-    if chip_pick is not None and len(chip_pick) != trials:
-        raise ValueError(f"chips must have {trials} entries, one per trial; got {len(chip_pick)}")
+    inputs = _Inputs.of(times, weights, time_rows, weight_rows, chips, trials)
     if duration is None:
-        finite = all_times[np.isfinite(all_times)]
-        last = float(finite.max()) if finite.size else 0.0
-        duration = last + 5 * parameters.tau
+        duration = inputs.last_time + 5 * parameters.tau
     if step is None:
         step = default_step(parameters, model)
     if not 0 <= seed < 2**64:
@@ -192,19 +176,14 @@ def simulate(
         record_every=record_every,
     )
     threads = torch.get_num_threads() if threads is None else threads
-    samples = simulator.samples
+    samples, trials = simulator.samples, inputs.trials
     fire, peak = np.empty(trials), np.empty(trials)
     waves = np.empty((trials, samples, _core.circuit_channels)) if samples else None
     work = 0
-    for chunk in _chunks(trials, duration / step, all_times.shape[1], model, noise, threads):
-        some_times, some_time_rows = _part(all_times, time_pick, chunk)
-        some_weights, some_weight_rows = _part(all_weights, weight_pick, chunk)
+    count = inputs.times.shape[1]
+    for chunk in _chunks(trials, duration / step, count, model, noise, threads):
         work += simulator.run(
-            times=some_times,
-            weights=some_weights,
-            time_rows=some_time_rows,
-            weight_rows=some_weight_rows,
-            chips=None if chip_pick is None else chip_pick[chunk],
+            **inputs.part(chunk),
             first_trial=first_trial + chunk.start,
             fire=fire[chunk],
             peak=peak[chunk],
@@ -253,6 +232,66 @@ def closed_form(times: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
     return np.log(np.asarray(spike, dtype=np.float64))
 
 
+Rows = NDArray[np.int64] | None
+"""The row that each trial takes; None where all take the only one."""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Rows of spike times and weights, and what each trial takes of them."""
+
+    times: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    time_rows: Rows
+    weight_rows: Rows
+    chips: NDArray[np.int64] | None
+    trials: int
+
+    @classmethod
+    def of(
+        cls,
+        times: ArrayLike,
+        weights: ArrayLike,
+        time_rows: ArrayLike | None,
+        weight_rows: ArrayLike | None,
+        chips: ArrayLike | None,
+        trials: int | None,
+    ) -> Self:
+        """The arguments of `simulate`, checked against each other."""
+        t, w = _rows(times, "times"), _rows(weights, "weights")
+        if t.shape[1] != w.shape[1]:
+            raise ValueError(
+                f"times and weights must have as many inputs; got {t.shape[1]} and {w.shape[1]}"
+            )
+        t_rows, w_rows = _numbers(time_rows, "time_rows"), _numbers(weight_rows, "weight_rows")
+        if trials is None:
+            picked = [len(rows) for rows in (t_rows, w_rows) if rows is not None]
+            trials = max(picked or (len(t), len(w)))
+        t_rows = _row_of_each_trial(t_rows, len(t), trials, "times")
+        w_rows = _row_of_each_trial(w_rows, len(w), trials, "weights")
+        chip_of = _numbers(chips, "chips")
+        if chip_of is not None and len(chip_of) != trials:
+            raise ValueError(f"chips must have {trials} entries, one per trial; got {len(chip_of)}")
+        return cls(t, w, t_rows, w_rows, chip_of, trials)
+
+    @property
+    def last_time(self) -> float:
+        """Time of the last input spike; 0 if there is none."""
+        return float(self.times[np.isfinite(self.times)].max(initial=0.0))
+
+    def part(self, chunk: slice) -> dict[str, Any]:
+        """What the core takes for some trials: the rows that they use, and no others."""
+        times, time_rows = _part(self.times, self.time_rows, chunk)
+        weights, weight_rows = _part(self.weights, self.weight_rows, chunk)
+        return {
+            "times": times,
+            "weights": weights,
+            "time_rows": time_rows,
+            "weight_rows": weight_rows,
+            "chips": None if self.chips is None else self.chips[chunk],
+        }
+
+
 def _rows(values: ArrayLike, name: str) -> NDArray[np.float64]:
     array = np.ascontiguousarray(np.atleast_2d(np.asarray(values, dtype=np.float64)))
     if array.ndim != 2:
@@ -260,41 +299,39 @@ def _rows(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return array
 
 
-def _picks(rows: ArrayLike | None, name: str) -> NDArray[np.int64] | None:
-    if rows is None:
+def _numbers(values: ArrayLike | None, name: str) -> NDArray[np.int64] | None:
+    if values is None:
         return None
-    array = np.asarray(rows)
+    array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be a list of whole numbers")
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _pick_all(
-    pick: NDArray[np.int64] | None, rows: int, trials: int, name: str
-) -> NDArray[np.int64] | None:
-    if pick is None:
-        if rows == 1:
-            return None
-        if rows != trials:
-            raise ValueError(f"{name} has {rows} rows; give 1, or one for each of {trials} trials")
-        return np.arange(trials, dtype=np.int64)
-    if len(pick) != trials:
-        raise ValueError(f"rows of {name} must be given for each of {trials} trials")
-    return pick
+def _row_of_each_trial(rows: Rows, available: int, trials: int, name: str) -> Rows:
+    if rows is not None:
+        if len(rows) != trials:
+            raise ValueError(f"rows of {name} must be given for each of {trials} trials")
+        return rows
+    if available == 1:
+        return None
+    if available != trials:
+        raise ValueError(f"{name} has {available} rows; give 1, or one for each of {trials} trials")
+    return np.arange(trials, dtype=np.int64)
 
 
 def _part(
-    values: NDArray[np.float64], pick: NDArray[np.int64] | None, chunk: slice
-) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-    """The rows that these trials use; a call gets no others."""
-    if pick is None:
+    values: NDArray[np.float64], rows: Rows, chunk: slice
+) -> tuple[NDArray[np.float64], Rows]:
+    """The rows that some trials use, and their numbers among these."""
+    if rows is None:
         return values, None
-    rows = pick[chunk]
-    low, high = (int(rows.min()), int(rows.max())) if len(rows) else (0, 0)
+    some = rows[chunk]
+    low, high = (int(some.min()), int(some.max())) if len(some) else (0, 0)
     if low < 0 or high >= len(values):
         wrong = low if low < 0 else high
         raise ValueError(f"there is no row {wrong}: rows are 0 to {len(values) - 1}")
-    return values[low : high + 1], rows - low
+    return values[low : high + 1], some - low
 
 
 def _chunks(
