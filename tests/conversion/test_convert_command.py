@@ -39,6 +39,10 @@ class Residual(nn.Module):
         x = torch.nn.functional.relu6(self.stem(x))
         return self.fc(torch.relu(x + self.conv(x)).flatten(1))
 
+class Seven(Residual):
+    def forward(self, x):
+        return super().forward(x)[:, :7]
+
 def small():
     torch.manual_seed(3)
     return Residual()
@@ -171,6 +175,7 @@ def test_a_network_of_your_own_is_converted(own: Path, tmp_path: Path) -> None:
         ),
         (["OWN", "--model", "factory_of_test:number"], "gave a int; it must give"),
         (["OWN", "--model", "factory_of_test:torch.nn.ReLU"], "does not hold the weights of"),
+        (["OWN", "--model", "factory_of_test:Seven"], "gives (7,) for an image; digits has 10"),
         (["OWN", "--model", "factory_of_test:small", "--mean", "a"], "--mean must be numbers"),
         (["OWN", "--model", "factory_of_test:small", "--mean", "1,2,3"], "--mean has 3 numbers"),
         (["OWN", "--model", "factory_of_test:small", "--deviation", "0"], "numbers above 0"),

@@ -1,8 +1,9 @@
 """``ttfs-fast convert``: converts ReLU networks to first-spike networks."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -108,46 +109,30 @@ def convert(
         import torch
 
         from ttfs_fast import conversion
+        from ttfs_fast.data import load
 
         set_threads(threads)
         if to is None or to.suffix != ".safetensors":
             raise ValueError(f"give --to NAME.safetensors; got {to}")
-        network, name, means, deviations = _relu_network(file, model, dataset)
-        means = means if mean is None else split_numbers(mean, "--mean")
-        deviations = deviations if deviation is None else split_numbers(deviation, "--deviation")
-        root = None if data_root is None else str(data_root)
-        if name == "folder":
-            raise ValueError(
-                "convert compares on a data set that fits into memory; with images in class "
-                "folders use ttfs_fast.conversion.from_relu (docs/conversion.md)"
-            )
-        if download:
-            download_data(name, root)
-        from ttfs_fast.data import load
-
-        wanted = getattr(torch, dtype)
-        sets = [load(name, root, train=part) for part in (True, False)]
-        front = conversion.IntensitiesOfSpikes(means, deviations)
-        known, unknown = (
-            _inputs(images, count, front, wanted)
-            for images, count in zip(sets, (train_images, test_images), strict=True)
+        relu = _relu_network(file, model, dataset)
+        front = conversion.IntensitiesOfSpikes(
+            relu.mean if mean is None else split_numbers(mean, "--mean"),
+            relu.deviation if deviation is None else split_numbers(deviation, "--deviation"),
         )
-        network = network.to(wanted).eval()
-        _check_inputs(network, known, file, sets[0])
+        root = None if data_root is None else str(data_root)
+        if download:
+            download_data(relu.dataset, root)
+        train_set, test_set = (load(relu.dataset, root, train=part) for part in (True, False))
+        wanted = getattr(torch, dtype)
+        known = _inputs(train_set, train_images, front, wanted)
+        unknown = _inputs(test_set, test_images, front, wanted)
+        network = relu.network.to(wanted).eval()
+        _check_network(network, known, file, train_set)
         spiking = conversion.from_relu(network, known, weight_sum=weight_sum, spread=spread)
         compared = conversion.compare_decisions(network, spiking, unknown)
-        outputs = spiking(known[:1]).shape[1:]
-        if len(outputs) != 1 or outputs[0] != len(sets[0].classes):
-            raise ValueError(
-                f"the network gives {tuple(outputs)} for an image; {name} has "
-                f"{len(sets[0].classes)} classes"
-            )
-        metadata = _metadata(sets[0], name, file)
+        metadata = _metadata(train_set, relu.dataset, file)
         conversion.save_converted(conversion.with_intensities(spiking, front), to, metadata)
-        right = sets[1].labels_as_tensor()[: len(unknown)]
-        with torch.no_grad():
-            classes = torch.cat([spiking(some).argmin(1) for some in torch.split(unknown, 256)])
-        accuracy = float((classes == right).double().mean())
+        accuracy = _accuracy(spiking, unknown, test_set)
         if as_json:
             print(json.dumps(compared.to_dict() | {"accuracy": accuracy}, indent=2))
             return
@@ -155,16 +140,16 @@ def convert(
         print(f"{compared}; {accuracy:.2%} are right")
 
 
-def _relu_network(
-    file: Path, model: str | None, dataset: str | None
-) -> tuple["nn.Module", str, Any, Any]:
-    """The network, the name of its data set, and the means and deviations of its inputs."""
-    from ttfs_fast import training
-    from ttfs_fast._untrusted import read_safetensors
-    from ttfs_fast.conversion import is_converted
-    from ttfs_fast.models import DecodeSpikes
-    from ttfs_fast.models.pretrained import weights_file
+class _Relu(NamedTuple):
+    """A ReLU network, the name of its data set, and what its inputs are normalized by."""
 
+    network: "nn.Module"
+    dataset: str
+    mean: Sequence[float] | float
+    deviation: Sequence[float] | float
+
+
+def _relu_network(file: Path, model: str | None, dataset: str | None) -> _Relu:
     if file.suffix in (".pt2", ".pt", ".pth", ".bin", ".pkl", ".onnx"):
         raise ValueError(
             f"{file}: reading such a file can run code that it holds (torch.load, torch.export.load"
@@ -173,22 +158,46 @@ def _relu_network(
         )
     refuse_integers(file)
     if model is None:
-        with weights_file(file) as path:
-            if path.is_file() and is_converted(path):
-                raise ValueError(f"{file} is converted already; --weights takes it")
-        loaded, config = training.load_model(file)
-        if not isinstance(loaded, DecodeSpikes):
-            raise ValueError(
-                f"{file} holds {config.model} of {config.neuron} neurons, no ReLU network: give a "
-                "run with --neuron relu or relu-norm, or name what makes the network with --model"
-            )
-        means, deviations = (t.flatten().tolist() for t in (loaded.mean, loaded.deviation))
-        return loaded.network, dataset or config.dataset, means, deviations
+        found = _network_of_run(file, dataset)
+    else:
+        found = _network_of_factory(file, model, dataset)
+    if found.dataset == "folder":
+        raise ValueError(
+            "convert compares on a data set that fits into memory; with images in class "
+            "folders use ttfs_fast.conversion.from_relu (docs/conversion.md)"
+        )
+    return found
+
+
+def _network_of_run(file: Path, dataset: str | None) -> _Relu:
+    from ttfs_fast import training
+    from ttfs_fast.conversion import is_converted
+    from ttfs_fast.models import DecodeSpikes
+    from ttfs_fast.models.pretrained import weights_file
+
+    with weights_file(file) as path:
+        if path.is_file() and is_converted(path):
+            raise ValueError(f"{file} is converted already; --weights takes it")
+    loaded, config = training.load_model(file)
+    if not isinstance(loaded, DecodeSpikes):
+        raise ValueError(
+            f"{file} holds {config.model} of {config.neuron} neurons, no ReLU network: give a "
+            "run with --neuron relu or relu-norm, or name what makes the network with --model"
+        )
+    mean, deviation = (t.flatten().tolist() for t in (loaded.mean, loaded.deviation))
+    return _Relu(loaded.network, dataset or config.dataset, mean, deviation)
+
+
+def _network_of_factory(file: Path, model: str, dataset: str | None) -> _Relu:
+    """The network that package.module:factory makes, with the weights of a file."""
+    import torch
+
+    from ttfs_fast._untrusted import read_safetensors
+    from ttfs_fast.models.pretrained import weights_file
+
     if dataset is None:
         raise ValueError("with --model give the images, too, such as --dataset cifar10")
     made = _call_factory(model)
-    import torch
-
     if not isinstance(made, torch.nn.Module):
         raise ValueError(f"{model} gave a {type(made).__name__}; it must give a torch.nn.Module")
     with weights_file(file) as path:
@@ -199,7 +208,7 @@ def _relu_network(
         made.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{file} does not hold the weights of {model}: {error}") from error
-    return made, dataset, 0.0, 1.0
+    return _Relu(made, dataset, 0.0, 1.0)
 
 
 def _call_factory(name: str) -> Any:
@@ -233,17 +242,33 @@ def _inputs(images: "ImageSet", count: int, front: Any, dtype: "torch.dtype") ->
     return (pixels - mean) / deviation
 
 
-def _check_inputs(network: "nn.Module", known: "Tensor", file: Path, images: "ImageSet") -> None:
+def _check_network(network: "nn.Module", known: "Tensor", file: Path, images: "ImageSet") -> None:
+    """Raise ValueError unless a network takes images of a data set and gives their classes."""
     import torch
 
     try:
         with torch.no_grad():
-            network(known[:1])
+            output = network(known[:1])
     except Exception as error:  # whatever the user's network raises
         raise ValueError(
             f"the network of {file} does not take images of {images.name}, "
             f"{tuple(known.shape[1:])}: {error}"
         ) from error
+    # What is no tensor, from_relu refuses by name.
+    if isinstance(output, torch.Tensor) and output.shape[1:] != (len(images.classes),):
+        raise ValueError(
+            f"the network gives {tuple(output.shape[1:])} for an image; {images.name} has "
+            f"{len(images.classes)} classes"
+        )
+
+
+def _accuracy(spiking: "nn.Module", inputs: "Tensor", images: "ImageSet") -> float:
+    """Fraction of the images whose class is the output that spikes first."""
+    import torch
+
+    with torch.no_grad():
+        classes = torch.cat([spiking(some).argmin(1) for some in torch.split(inputs, 256)])
+    return float((classes == images.labels_as_tensor()[: len(inputs)]).double().mean())
 
 
 def _metadata(images: "ImageSet", name: str, file: Path) -> dict[str, str]:
