@@ -6,6 +6,7 @@ export, and all of them mean that the file is damaged.
 
 import json
 import os
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,14 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         return json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """A TOML file's tables, likewise; its text is UTF-8."""
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

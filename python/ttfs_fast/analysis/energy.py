@@ -1,11 +1,12 @@
 """Energy models: joules per counted operation, as a small table that the user can replace."""
 
 import math
-import tomllib
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from ttfs_fast._untrusted import parse_toml
 
 Operations = Literal["causal", "delivered"]
 
@@ -91,18 +92,15 @@ def read_energy_models(path: str | Path | None = None) -> tuple[EnergyModel, ...
     """
     if path is None:
         where = "the package's energy models"
-        text = resources.files("ttfs_fast.analysis").joinpath("energy_models.toml").read_text()
+        content = resources.files("ttfs_fast.analysis").joinpath("energy_models.toml").read_bytes()
     else:
         where = str(path)
         if not Path(path).is_file():
             raise FileNotFoundError(f"no file of energy models at {path}")
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not a TOML file: {error}") from error
+        content = Path(path).read_bytes()
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tables = parse_toml(content)
+    except ValueError as error:
         raise ValueError(f"{where} is not a TOML file: {error}") from error
     if not tables:
         raise ValueError(f"{where} holds no energy model; write a table [NAME] for each")

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from ttfs_fast._csv import write_rows
 from ttfs_fast._files import use_folder
 from ttfs_fast._settings import check_names
+from ttfs_fast._untrusted import parse_toml
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.log import read_log
 from ttfs_fast.training.recipes import read_recipe
@@ -136,7 +136,7 @@ def read_study(path: str | Path, **overrides: Any) -> SettingsStudy:
         dirac = false
     """
     try:
-        tables = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        tables = parse_toml(Path(path).read_bytes())
         if others := set(tables) - {"config", "seeds", "base", "changes"}:
             raise ValueError(
                 f"it names {', '.join(sorted(others))}; known are config, seeds, base, changes"
@@ -151,7 +151,7 @@ def read_study(path: str | Path, **overrides: Any) -> SettingsStudy:
         check_names(TrainConfig, base, "base")
         config = TrainConfig(**{**settings, **base, **overrides})
         return SettingsStudy(config, changes, tuple(range(seeds)))
-    except (ValueError, TypeError, RecursionError) as error:  # also tomllib's and UTF-8's errors
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} holds no study of settings: {error}") from error
 
 

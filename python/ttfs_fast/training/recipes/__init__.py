@@ -1,11 +1,11 @@
 """Settings of published training runs, as TOML files of the package."""
 
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ttfs_fast._settings import check_names, expand_paths
+from ttfs_fast._untrusted import parse_toml
 from ttfs_fast.training.config import RENAMED, TrainConfig
 
 
@@ -48,13 +48,13 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
             f"come with the package: {', '.join(names())}"
         )
     try:
-        settings = tomllib.loads(content.decode("utf-8-sig"))
+        settings = parse_toml(content)
         if old := [name for name in settings if name in RENAMED]:
             names_now = ", ".join(f"{name} is now {RENAMED[name]}" for name in old)
             raise ValueError(f"fields have other names since version 0.2: {names_now}")
         check_names(TrainConfig, settings, "it")
         settings = expand_paths(TrainConfig, settings)
         TrainConfig(**settings)
-    except (ValueError, RecursionError) as error:  # also tomllib's and UTF-8's errors
+    except ValueError as error:
         raise ValueError(f"{text} holds no training settings: {error}") from error
     return settings
