@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ttfs_fast.geometry import conv_sizes
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, refuse_sisters
+from ttfs_fast.reference import pad_input
 
 Layer = SpikingLinear | SpikingConv2d
 Neurons = Layer | HorizonLinear | HorizonConv2d
@@ -91,6 +93,19 @@ def neuron_places(model: nn.Module) -> dict[str, Neurons]:
     }
 
 
+def pad_silent(layer: SpikingConv2d, values: Tensor) -> Tensor:
+    """The input of a convolution, (N, C, H, W), with silence as far as its windows reach."""
+    pads, size = conv_sizes(
+        type(layer).__name__,
+        tuple(values.shape[2:]),
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+    )
+    return pad_input(values, layer.weight, layer.stride, pads, layer.dilation, size)
+
+
 @contextmanager
 def hook_runs(
     model: nn.Module, hook: Callable[[str, Any, tuple[Tensor, ...], Tensor], Tensor | None]
@@ -134,6 +149,23 @@ def hook_runs(
             handles.callback(layer.register_forward_hook(run).remove)
         handles.callback(model.register_forward_hook(end).remove)
         yield
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Run models in evaluation mode and without gradients inside the block.
+
+    Afterwards each of their modules has the mode that it had.
+    """
+    modes = {module: module.training for model in models for module in model.modules()}
+    try:
+        for model in models:
+            model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @contextmanager

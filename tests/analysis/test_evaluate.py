@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,15 @@ import torch
 from torch import nn
 
 from ttfs_fast import quantization
-from ttfs_fast.analysis import EvaluationResult, evaluate
+from ttfs_fast.analysis import (
+    EvaluationResult,
+    Limits,
+    check_limits,
+    count_on_images,
+    decide,
+    evaluate,
+    spike_timing,
+)
 from ttfs_fast.analysis.evaluate import Tally
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Encoding
@@ -69,6 +78,29 @@ def test_mirror_images_decide_together() -> None:
     silent = evaluate(model, images, encoding=Encoding(2.0), mirror=True)
     assert silent.answers.tolist() == [-1, -1]
     assert silent.spikes_per_neuron == 0.5
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        evaluate,
+        spike_timing,
+        lambda model, images: decide(model, images.images),
+        lambda model, images: count_on_images(model, images, 2),
+        lambda model, images: check_limits(model, (1, 1, 2), Limits(fan_in=9)),
+    ],
+)
+def test_every_module_keeps_its_mode(run: Callable[[nn.Module, ImageSet], object]) -> None:
+    """Of a network in training, some modules may be in evaluation, such as a frozen dropout."""
+    model = two_neurons([[3.0, 0.0], [0.0, 3.0]])
+    model.append(nn.Dropout(0.5).eval())
+    seen: set[tuple[bool, bool]] = set()
+    model[2].register_forward_hook(
+        lambda *_: seen.add((model.training, torch.is_grad_enabled())),
+    )
+    run(model, pixel_pairs((255, 0, 0), (0, 255, 1)))
+    assert seen == {(False, False)}
+    assert [module.training for module in model.modules()] == [True, True, True, False]
 
 
 def test_silent_neurons_and_silent_images() -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ttfs_fast.encoding import Encoding, encoding_of
+from ttfs_fast.layers import evaluating
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,19 +93,14 @@ def decide(
     encoding = encoding_of(model, encoding)
     weight = next(model.parameters())
     outputs = []
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            for start in range(0, len(images), batch_size):
-                pixels = torch.from_numpy(images[start : start + batch_size]).to(weight.dtype) / 255
-                output = model(encoding(pixels).to(weight.device)).cpu()
-                if output.dim() != 2:
-                    raise ValueError(
-                        f"the network gives an output of shape {tuple(output.shape)}; to decide, "
-                        "it must give one spike value per class"
-                    )
-                outputs.append(output.double().log().numpy())
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        for start in range(0, len(images), batch_size):
+            pixels = torch.from_numpy(images[start : start + batch_size]).to(weight.dtype) / 255
+            output = model(encoding(pixels).to(weight.device)).cpu()
+            if output.dim() != 2:
+                raise ValueError(
+                    f"the network gives an output of shape {tuple(output.shape)}; to decide, "
+                    "it must give one spike value per class"
+                )
+            outputs.append(output.double().log().numpy())
     return decisions_of(np.concatenate(outputs) if outputs else np.empty((0, 0)))

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from ttfs_fast._tables import Column, Table, as_text
 from ttfs_fast.analysis.operations import layer_operations
 from ttfs_fast.analysis.style import DECISION, add_legend, new_figure, series_color, style_axes
-from ttfs_fast.geometry import conv_axis
-from ttfs_fast.layers import Layer, hook_runs, spiking_layers
+from ttfs_fast.layers import Layer, hook_runs, pad_silent, spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
@@ -454,15 +453,8 @@ def _receptive_fields(
     """Some receptive fields, (fields, inputs), and the neurons' outputs, (fields, outputs)."""
     batch = inputs if inputs.dim() == 4 else inputs[None]
     outs = z if z.dim() == 4 else z[None]
-    pads: list[int] = []
-    for axis in (1, 0):  # F.pad wants the last dimension first
-        size, kernel = batch.shape[2 + axis], layer.kernel_size[axis]
-        stride, hole = layer.stride[axis], layer.dilation[axis]
-        given = layer.padding if isinstance(layer.padding, str) else layer.padding[axis]
-        out, before = conv_axis(size, kernel, stride, given, hole)
-        pads += [before, (out - 1) * stride + hole * (kernel - 1) + 1 - before - size]
     images = torch.randperm(len(batch), generator=generator)[:4].to(z.device)
-    padded = F.pad(batch[images], pads, value=math.inf)
+    padded = pad_silent(layer, batch[images])
     unfolded = F.unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
     fields = unfolded.transpose(1, 2).flatten(0, 1)
     rows = outs[images].flatten(2).transpose(1, 2).flatten(0, 1)

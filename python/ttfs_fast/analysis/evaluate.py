@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Encoding, encoding_of, values_to_times
-from ttfs_fast.layers import Neurons, SpikeCounter, hook_runs, predict
+from ttfs_fast.layers import Neurons, SpikeCounter, evaluating, hook_runs, predict
 
 JOULE_PER_SPIKE = 10e-12
 """Energy of one spike in the paper's neuron circuit: 10 pJ."""
@@ -263,37 +263,32 @@ def evaluate(
             weights[name] = layer.weight.numel()
 
     tally = Tally(image_set.name, classes, 2 if mirror else 1)
-    was_training = model.training
-    model.eval()
     begin = time.perf_counter()
-    try:
-        with torch.no_grad(), hook_runs(model, count):
-            batches = encoded_batches(
-                image_set,
-                encoding,
-                batch_size,
-                weight.dtype,
-                jitter=jitter,
-                generator=generator,
-            )
-            for values, truth in batches:
-                output = model(values.to(weight.device)).cpu()
-                if mirror:
-                    mirrored = model(values.to(weight.device).flip(-1)).cpu()
-                    output = output.sqrt() * mirrored.sqrt()  # the mean of the times
-                if output.shape != (len(truth), classes):
-                    raise ValueError(
-                        f"the model's output has shape {tuple(output.shape)}; the data set "
-                        f"{image_set.name!r} has {classes} classes, so it must be "
-                        f"{(len(truth), classes)}"
-                    )
-                answer = predict(output)
-                first = output.amin(dim=1)[answer >= 0].to(torch.float64)
-                tally.add(answer.numpy(), truth.numpy(), float(values_to_times(first).sum()))
-                if on_progress is not None:
-                    on_progress(tally.images)
-    finally:
-        model.train(was_training)
+    with evaluating(model), hook_runs(model, count):
+        batches = encoded_batches(
+            image_set,
+            encoding,
+            batch_size,
+            weight.dtype,
+            jitter=jitter,
+            generator=generator,
+        )
+        for values, truth in batches:
+            output = model(values.to(weight.device)).cpu()
+            if mirror:
+                mirrored = model(values.to(weight.device).flip(-1)).cpu()
+                output = output.sqrt() * mirrored.sqrt()  # the mean of the times
+            if output.shape != (len(truth), classes):
+                raise ValueError(
+                    f"the model's output has shape {tuple(output.shape)}; the data set "
+                    f"{image_set.name!r} has {classes} classes, so it must be "
+                    f"{(len(truth), classes)}"
+                )
+            answer = predict(output)
+            first = output.amin(dim=1)[answer >= 0].to(torch.float64)
+            tally.add(answer.numpy(), truth.numpy(), float(values_to_times(first).sum()))
+            if on_progress is not None:
+                on_progress(tally.images)
     seconds = time.perf_counter() - begin
     return tally.result(counter, sum(weights.values()), seconds)
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from ttfs_fast.analysis.evaluate import encoded_batches
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Encoding, encoding_of
-from ttfs_fast.layers import SpikeRecorder, predict, watch_layers
+from ttfs_fast.layers import SpikeRecorder, evaluating, predict, watch_layers
 from ttfs_fast.nn import refuse_sisters
 
 INPUT = "input"
@@ -120,12 +119,10 @@ def spike_timing(
     silent: dict[str, int] = {}
     decision, margin, last, correct = [], [], [], []
     spikes = by_decision = 0
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for values, truth in encoded_batches(image_set, encoding, batch_size, weight.dtype):
             recorder = SpikeRecorder()
-            with torch.no_grad(), watch_layers(model, recorder):
+            with watch_layers(model, recorder):
                 output = model(values.to(weight.device)).cpu()
             first = _times(output.amin(dim=1))
             final = np.full(len(truth), -math.inf)
@@ -152,8 +149,6 @@ def spike_timing(
             correct.append((predict(output) == truth).numpy())
             if on_progress is not None:
                 on_progress(sum(map(len, decision)))
-    finally:
-        model.train(was_training)
     if not decision:
         raise ValueError(f"the data set {image_set.name!r} has no images to run")
     return SpikeTiming(

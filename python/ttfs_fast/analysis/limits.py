@@ -2,7 +2,6 @@
 
 import copy
 import math
-import tomllib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ttfs_fast._tables import Column, Table, as_text
+from ttfs_fast._untrusted import parse_toml
 from ttfs_fast.analysis.operations import fan_in, fan_out
 from ttfs_fast.geometry import pair
 from ttfs_fast.horizon import fold_horizons_, has_horizon_layers
-from ttfs_fast.layers import hook_runs, spiking_layers
+from ttfs_fast.layers import evaluating, hook_runs, spiking_layers
 from ttfs_fast.nn import SpikingMaxPool2d
 
 
@@ -89,8 +89,8 @@ def read_limits(path: str | Path) -> Limits:
     if not path.is_file():
         raise FileNotFoundError(f"no file of limits at {path}")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = parse_toml(path.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
     allowed = [field.name for field in fields(Limits)]
     unknown = [key for key in table if key not in allowed]
@@ -270,21 +270,12 @@ def _measure(model: nn.Module, shape: tuple[int, ...], limits: Limits) -> list[L
     def pool(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append((names[module], module, inputs[0], output))
 
-    modes = {module: module.training for module in model.modules()}
-    dtype = next(model.parameters()).dtype
-    device = next(model.parameters()).device
-    model.eval()
-    try:
-        with torch.no_grad(), ExitStack() as stack:
-            stack.enter_context(hook_runs(model, neurons))
-            if limits.pools_are_neurons:
-                for module in model.modules():
-                    if isinstance(module, SpikingMaxPool2d):
-                        stack.callback(module.register_forward_hook(pool).remove)
-            model(torch.ones(1, *shape, dtype=dtype, device=device))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), hook_runs(model, neurons), ExitStack() as stack:
+        if limits.pools_are_neurons:
+            for module in model.modules():
+                if isinstance(module, SpikingMaxPool2d):
+                    stack.callback(module.register_forward_hook(pool).remove)
+        model(next(model.parameters()).new_ones(1, *shape))
     reach: dict[int, Tensor] = {}  # by what gives the spikes; `seen` keeps it alive
     for _, layer, inputs, output in seen:
         own = _fan_out(layer, inputs, output).expand(*inputs.shape[1:])

@@ -18,7 +18,7 @@ from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, has_horizon_layers
-from ttfs_fast.layers import Layer, hook_runs, spiking_layers
+from ttfs_fast.layers import Layer, evaluating, hook_runs, pad_silent, spiking_layers
 from ttfs_fast.neurons import neuron_of
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
@@ -271,23 +271,17 @@ def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> Ope
     spiking_layers(model, any_neuron=True)  # says what is missing
     found: dict[str, LayerOperations] = {}
     shown = 0
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), _references(model) as horizon_of:
+    with evaluating(model), _references(model) as horizon_of:
 
-            def count(name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-                one = layer_operations(name, layer, inputs[0], output, horizon_of(inputs[0]))
-                found[name] = _added(found[name], one) if name in found else one
+        def count(name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            one = layer_operations(name, layer, inputs[0], output, horizon_of(inputs[0]))
+            found[name] = _added(found[name], one) if name in found else one
 
-            with hook_runs(model, count):
-                for batch in [images] if isinstance(images, Tensor) else images:
-                    shown += len(batch)
-                    if len(batch):
-                        model(batch)
-    finally:
-        for module, training in was_training.items():
-            module.training = training
+        with hook_runs(model, count):
+            for batch in [images] if isinstance(images, Tensor) else images:
+                shown += len(batch)
+                if len(batch):
+                    model(batch)
     if shown == 0:
         raise ValueError("there are no images to count on; give batches of spike values")
     return OperationCounts(tuple(found.values()), shown)
@@ -465,24 +459,19 @@ def _fields(layer: Layer, inputs: Tensor, outputs: Tensor) -> Iterator[tuple[Ten
         rows = max(1, CHUNK // max(sum(layer.weight.shape), 1))
         yield from zip(torch.split(inputs, rows), torch.split(outputs, rows), strict=True)
         return
-    pads: list[int] = []
-    for axis in (1, 0):  # F.pad wants the last dimension first
-        size, at = inputs.shape[2 + axis], _positions(layer, axis, inputs.shape[2 + axis])
-        pads += [-int(at[0, 0]), int(at[-1, -1]) + 1 - size]
     taps = math.prod(layer.weight.shape[1:])
     per_group = layer.out_channels // layer.groups
     width = outputs.shape[3]
     rows = max(1, CHUNK // max(width * (taps + per_group), 1))
     for image, out in zip(inputs, outputs, strict=True):
-        parts = zip(image.chunk(layer.groups), torch.split(out, per_group), strict=True)
-        for channels, neurons in parts:
-            padded = F.pad(channels, pads, value=math.inf)
+        padded = pad_silent(layer, image[None]).chunk(layer.groups, dim=1)
+        for channels, neurons in zip(padded, torch.split(out, per_group), strict=True):
             for first in range(0, out.shape[1], rows):
                 some = neurons[:, first : first + rows]
                 top = first * layer.stride[0]
                 height = (some.shape[1] - 1) * layer.stride[0]
                 height += layer.dilation[0] * (layer.kernel_size[0] - 1) + 1
-                band = padded[None, :, top : top + height]
+                band = channels[:, :, top : top + height]
                 fields = F.unfold(band, layer.kernel_size, layer.dilation, 0, layer.stride)[0].t()
                 yield fields, some.flatten(1).t()
 

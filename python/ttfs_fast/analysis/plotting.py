@@ -24,7 +24,7 @@ from ttfs_fast.analysis.style import (
     style_axes,
 )
 from ttfs_fast.encoding import Encoding, encoding_of, values_to_times
-from ttfs_fast.layers import SpikeRecorder, spiking_layers, watch_layers
+from ttfs_fast.layers import SpikeRecorder, evaluating, spiking_layers, watch_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,13 +148,8 @@ def _record(
     shown = torch.from_numpy(pixels.copy()).to(weight.dtype).div_(255.0).unsqueeze(0)
     values = encoding(shown)
     recorder = SpikeRecorder()
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), watch_layers(model, recorder):
-            model(values.to(weight.device))
-    finally:
-        model.train(was_training)
+    with evaluating(model), watch_layers(model, recorder):
+        model(values.to(weight.device))
     found = {"input": values, **recorder.values}
     return [
         (name, values_to_times(value.cpu().to(torch.float64)).flatten().numpy())

@@ -18,10 +18,16 @@ from ttfs_fast.circuit.simulation import Model, simulate
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.functional import spiking_conv2d, spiking_linear
-from ttfs_fast.geometry import conv_sizes
-from ttfs_fast.layers import Layer, hook_runs, layer_places, predict, spiking_layers
+from ttfs_fast.layers import (
+    Layer,
+    evaluating,
+    hook_runs,
+    layer_places,
+    pad_silent,
+    predict,
+    spiking_layers,
+)
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, refuse_sisters
-from ttfs_fast.reference import pad_input
 
 DURATION = 8.0
 """Default length of a simulation, in units of tau: later neurons are silent."""
@@ -144,11 +150,7 @@ def receptive_fields(layer: Layer, values: Tensor) -> tuple[NDArray[Any], NDArra
     if isinstance(layer, SpikingConv2d):
         if layer.groups != 1:
             raise ValueError("a grouped convolution cannot be simulated as circuits")
-        size = (z.shape[2], z.shape[3])
-        pads, out = conv_sizes(
-            "circuit", size, layer.kernel_size, layer.stride, layer.padding, layer.dilation
-        )
-        padded = pad_input(z, weight, layer.stride, pads, layer.dilation, out)
+        padded = pad_silent(layer, z)
         fields = unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
         z = fields.transpose(1, 2).reshape(-1, fields.shape[1])
     else:
@@ -367,24 +369,19 @@ def simulate_network(
         return values.view(output.shape)
 
     right = {"ideal": 0, "circuit": 0, "same": 0}
-    was_training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         for done in range(0, total, batch_size):
             part = slice(done, min(done + batch_size, total))
             values = encoding(pixels[part].to(weight.dtype).div_(255.0))
             truth = labels[part]
-            with torch.no_grad():
-                ideal = predict(network(values))
-                with hook_runs(network, hook):
-                    circuit = predict(network(values))
+            ideal = predict(network(values))
+            with hook_runs(network, hook):
+                circuit = predict(network(values))
             right["ideal"] += int((ideal == truth).sum())
             right["circuit"] += int((circuit == truth).sum())
             right["same"] += int((circuit == ideal).sum())
             if progress is not None:
                 progress(part.stop)
-    finally:
-        network.train(was_training)
     results = {name: _join(parts) for name, parts in found.items()}
     joules = sum(result.energy.total for result in results.values())
     return NetworkResult(

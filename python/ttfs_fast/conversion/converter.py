@@ -23,6 +23,7 @@ from ttfs_fast.conversion.signals import (
 )
 from ttfs_fast.conversion.tracing import Recorder, plan_of, trace
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, horizon_layers
+from ttfs_fast.layers import evaluating
 from ttfs_fast.nn import Delay, SpikingMaxPool2d
 
 LONGEST_LEAD = 0.02
@@ -99,9 +100,7 @@ def from_relu(
             f"images must be finite floating point numbers, at least one image; got "
             f"{tuple(images.shape)} of {images.dtype}"
         )
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    with evaluating(model):
         graph_module = trace(model)
         recorder = Recorder(graph_module)
         outputs = torch.cat([recorder.logits(some) for some in torch.split(images, BATCH)])
@@ -112,9 +111,6 @@ def from_relu(
         plan = plan_of(graph_module, recorder, low, high)
         if plan.padded and not low <= 0 <= high:
             plan = plan_of(graph_module, recorder, min(low, 0.0), max(high, 0.0))
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
     if spread is None:
         # The bound grows in proportion to the leads: one measurement is enough.

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ttfs_fast.layers import evaluating
+
 BATCH = 256
 """Images run at a time."""
 
@@ -75,7 +77,6 @@ class DecisionComparison:
         return text
 
 
-@torch.no_grad()
 def compare_decisions(relu: nn.Module, spiking: nn.Module, images: Tensor) -> DecisionComparison:
     """Compare the classes that two networks choose.
 
@@ -105,16 +106,10 @@ def compare_decisions(relu: nn.Module, spiking: nn.Module, images: Tensor) -> De
     """
     if len(images) == 0:
         raise ValueError("there are no images to compare decisions on")
-    modes = {module: module.training for module in (*relu.modules(), *spiking.modules())}
-    relu.eval()
-    spiking.eval()
-    try:
+    with evaluating(relu, spiking):
         parts = torch.split(images, BATCH)
         logits = torch.cat([relu(some).flatten(1) for some in parts]).double()
         values = torch.cat([spiking(some).flatten(1) for some in parts]).double()
-    finally:
-        for module, training in modes.items():
-            module.training = training
     if logits.shape != values.shape:
         raise ValueError(
             f"the networks must have the same outputs; got {tuple(logits.shape)} logits and "

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ttfs_fast import _core
 from ttfs_fast.encoding import Encoding, pixels_to_times
 from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, horizon_layers
-from ttfs_fast.layers import hook_runs
+from ttfs_fast.layers import evaluating, hook_runs
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.quantization.fake import (
     calibrate_thresholds,
@@ -156,13 +156,8 @@ def measure_leads(steps: list[HorizonStep], model: nn.Module, values: Tensor) ->
         leads = 1 - output.double() / step.horizon_out
         sizes.append(_size(leads if len(means) < len(steps) else leads.abs()))
 
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), hook_runs(model, measure):
-            model(values)
-    finally:
-        model.train(training)
+    with evaluating(model), hook_runs(model, measure):
+        model(values)
     return Leads(sizes, means)
 
 

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from ttfs_fast.analysis.horizons import set_horizons_
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
-from ttfs_fast.layers import find_neurons, find_spiking_layers, has_reference_spikes
+from ttfs_fast.layers import evaluating, find_neurons, find_spiking_layers, has_reference_spikes
 from ttfs_fast.optim.centering import fold_, is_centered
 from ttfs_fast.training.config import GIVEN, TrainConfig, is_factory, is_given
 
@@ -259,18 +259,14 @@ def _check_output(
     model: nn.Module, config: TrainConfig, shape: tuple[int, int, int], classes: int
 ) -> None:
     """Run one image through."""
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with evaluating(model), torch.random.fork_rng(devices=[]):
             output = model(torch.ones(1, *shape))
     except Exception as error:  # whatever the user's code raises
         raise ValueError(
             f"{config.model} does not take spike values of shape (N, {', '.join(map(str, shape))}) "
             f"as these images need: {type(error).__name__}: {error}"
         ) from error
-    finally:
-        model.train(was_training)
     found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if found != (1, classes):
         raise ValueError(
