@@ -1,5 +1,6 @@
 """The repository itself: what a reader, a packager or a fresh clone relies on."""
 
+import importlib
 import itertools
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 import ttfs_fast
@@ -81,6 +83,21 @@ def test_documented_commands_and_links_exist():
         assert commands <= targets, page
         for link in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize(
+    "room",
+    ["analysis", "circuit", "conversion", "data", "models", "nir", "quantization", "training"],
+)
+def test_public_names_are_in_the_reference(room: str) -> None:
+    """A page of docs/reference lists the package, or the module of each of its names."""
+    pages = "".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
+    listed = re.findall(r"automodule:: (\S+)", pages)
+    package = importlib.import_module(f"ttfs_fast.{room}")
+    assert package.__all__
+    if package.__name__ not in listed:
+        homes = {name: getattr(package, name).__module__ for name in package.__all__}
+        assert {name: home for name, home in homes.items() if home not in listed} == {}
 
 
 def test_continuous_integration_runs_the_documented_commands():

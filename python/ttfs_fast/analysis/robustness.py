@@ -35,8 +35,8 @@ class Perturbation:
         Standard deviation of Gaussian noise on the times of the input spikes, in units of tau.
     output_jitter : float
         Standard deviation of Gaussian noise on the time of every neuron's spike, as a fraction of
-        that time. The paper's measure of jitter, the mean of |t - t0| / t0, is sqrt(2 / pi) = 0.80
-        of it. A spike moved beyond its layer's horizon is dropped.
+        that time. The paper's measure of jitter, the mean of ``|t - t0| / t0``, is sqrt(2 / pi) =
+        0.80 of it. A spike moved beyond its layer's horizon is dropped.
     dropped : float
         Probability, from 0 to 1, that a spike is lost on its way to the next layer: of the inputs,
         and of every layer but the last. Drawn again for every image.
