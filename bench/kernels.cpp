@@ -8,7 +8,7 @@
 #include <limits>
 #include <numeric>
 #include <random>
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include "kernels/table.h"
@@ -25,7 +25,7 @@ constexpr std::int64_t kCached = std::int64_t{16} << 10;  // bytes that the firs
 const ttfs::Kernels<float>& kernels() { return ttfs::kernels().f32; }
 
 const ttfs::Roof& roof() {
-  const std::string_view isa = ttfs::instruction_set();
+  const std::string isa = ttfs::instruction_set();
 #if TTFS_HAVE_avx512
   if (isa.starts_with("avx512")) return ttfs::avx512::roof;  // avx512vnni: the same for floats
 #endif
