@@ -40,7 +40,8 @@ template <class T>
 void conv2d_forward(const Array<T>& input, const Array<T>& weight,
                     const std::optional<Array<T>>& bias, Pair stride, Pair padding, Pair dilation,
                     std::int64_t groups, double t_max, Array<T>& output, Array<T>& slope,
-                    int threads, double initial_slope, double threshold) {
+                    int threads, double initial_slope, double threshold,
+                    std::optional<Array<std::int64_t>>& counts) {
   const auto s = conv_shape(input, weight, output, stride, padding, dilation, groups);
   const auto in = view(input, {s.batch, s.in_channels, s.in_height, s.in_width}, "input");
   if (bias) require_dense(*bias, {s.out_channels}, "bias");
@@ -48,10 +49,21 @@ void conv2d_forward(const Array<T>& input, const Array<T>& weight,
   require_dense(slope, {s.batch, s.out_height, s.out_width, s.out_channels}, "slope");
   T* slopes = slope.mutable_data();
   const T* biases = bias ? bias->data() : nullptr;
+  ForwardCounts counted;
+  std::int64_t* to_counts = nullptr;
+  if (counts) {
+    require_dense(*counts, {3}, "counts");
+    to_counts = counts->mutable_data();
+  }
   without_lock([&] {
     spiking_conv2d_forward<T>(s, in, weight.data(), biases, t_max, out, slopes, threads,
-                              {initial_slope, threshold});
+                              {initial_slope, threshold}, to_counts ? &counted : nullptr);
   });
+  if (to_counts) {
+    to_counts[0] += counted.recomputed;
+    to_counts[1] += counted.chunks;
+    to_counts[2] += counted.rescanned;
+  }
 }
 
 template <class T>
@@ -150,7 +162,7 @@ void define(py::module_& m) {
   m.def("conv2d_forward", &conv2d_forward<T>, "input"_a.noconvert(), "weight"_a.noconvert(),
         "bias"_a.noconvert(), "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "t_max"_a,
         "output"_a.noconvert(), "slope"_a.noconvert(), "threads"_a, "initial_slope"_a = n_lif.slope,
-        "threshold"_a = n_lif.threshold);
+        "threshold"_a = n_lif.threshold, py::kw_only(), "counts"_a.noconvert() = py::none());
   m.def("conv2d_backward", &conv2d_backward<T>, "input"_a.noconvert(), "weight"_a.noconvert(),
         "output"_a.noconvert(), "slope"_a.noconvert(), "grad_output"_a.noconvert(), "stride"_a,
         "padding"_a, "dilation"_a, "groups"_a, "grad_input"_a.noconvert(),

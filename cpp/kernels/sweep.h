@@ -280,6 +280,7 @@ template <int W, class V, int Outputs, class T>
                                        std::int64_t e, const ChunkStart<T, Outputs>* starts,
                                        const std::uint16_t* below, int shift,
                                        std::uint32_t candidates, LaneResults<V>& results) {
+  if (task.rescanned) *task.rescanned += V::lanes * __builtin_popcount(candidates);
   const auto fired = V::set(fired_membrane<T>());
   typename V::Mask waiting = results.waiting;
   LaneState<V> at = results.at;

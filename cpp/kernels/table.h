@@ -66,10 +66,12 @@ struct SweepTask {
   T horizon;                   // latest spike value, +inf if none
   T* values;                   // out: `width` spike values, +inf where silent
   T* slopes;                   // out: `width` values of D, 0 where silent
-  std::uint32_t* recompute_mask;  // out: a bit for each output to recompute
-  T initial_membrane = 0;         // F at x = 0 before any event
-  T initial_error = -1;           // below 0: how large B and F are before any event
-  T lower_bound = 0;              // every spike is later
+  std::uint32_t* recompute_mask;      // out: a bit for each output to recompute
+  T initial_membrane = 0;             // F at x = 0 before any event
+  T initial_error = -1;               // below 0: how large B and F are before any event
+  T lower_bound = 0;                  // every spike is later
+  std::int64_t* rescanned = nullptr;  // in and out, if not null: chunks that are rescanned, once
+                                      // for each lane of the vectors that do it
 };
 
 /// One output of one pixel, to be recomputed more accurately from the spike value that the sweep

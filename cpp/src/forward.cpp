@@ -39,7 +39,8 @@ template <class T>
 class Forward {
  public:
   Forward(const ConvShape& shape, const Neuron& kind, ConstView<T> in, const T* weight_data,
-          const T* bias_data, double t_max, View<T> out, T* slopes, int thread_limit)
+          const T* bias_data, double t_max, View<T> out, T* slopes, int thread_limit,
+          ForwardCounts* counts)
       : s(shape),
         neuron(kind),
         k(kernels_of<T>(kernels())),
@@ -48,6 +49,7 @@ class Forward {
         slope(slopes),
         weight(weight_data),
         bias(bias_data),
+        total(counts),
         horizon(latest(kind, t_max)),
         origin(static_cast<T>(kind.origin())),
         threads(std::max(thread_limit, 1)),
@@ -94,6 +96,11 @@ class Forward {
         run_block(block, events[0], [this](std::int64_t items, const auto& body) {
           parallel_for(items, threads, body);
         });
+    for (const Counts& each : counts_of) {
+      total->recomputed += each.recomputed;
+      total->chunks += each.chunks;
+      total->rescanned += each.rescanned;
+    }
   }
 
  private:
@@ -112,6 +119,9 @@ class Forward {
     std::uint32_t* recompute_mask;
   };
 
+  /// Of one thread, in a line of the cache of its own.
+  struct alignas(64) Counts : ForwardCounts {};
+
   /// Memory of one thread.
   struct Scratch {
     T* inputs;                  // of a tile row, [row][column][channel]
@@ -121,6 +131,7 @@ class Forward {
     T *values, *slopes;  // results of a slice and block of outputs
     T* block;            // of weights, if they are not packed ahead
     T* fields;           // receptive fields' inputs in the order of the weights, +inf where silent
+    Counts* counts;      // null if nothing is counted
   };
 
   void allocate(int team) {
@@ -129,6 +140,9 @@ class Forward {
     const std::int64_t patch = patch_rows * patch_columns * channels;
     events.resize(static_cast<std::size_t>(tiling.block_per_thread ? team : 1));
     scratch.resize(static_cast<std::size_t>(team));
+    if (total) counts_of.resize(scratch.size());
+    for (std::size_t i = 0; i < scratch.size(); ++i)
+      scratch[i].counts = total ? &counts_of[i] : nullptr;
     workspace.allocate([&] {
       weights.take(workspace, ahead);
       row_of = workspace.take<std::uint32_t>(row_inputs);
@@ -324,7 +338,7 @@ class Forward {
           if (writes_slopes(b))
             slopes = slope_at(t.image, tiling.out_row(t, i), tiling.out_column(t, j),
                               t.group * weights.outputs() + weights.layout()[b].first);
-          sweep_pixel(t.group, pixel, b, packed, e, w.values + place, slopes);
+          sweep_pixel(t.group, pixel, b, packed, e, w.values + place, slopes, w.counts);
         }
     }
   }
@@ -336,7 +350,7 @@ class Forward {
   }
 
   void sweep_pixel(std::int64_t group, std::int64_t pixel, std::int64_t b, const T* packed,
-                   const Events& e, T* values, T* slopes) const {
+                   const Events& e, T* values, T* slopes, Counts* counts) const {
     const BlockLayout& layout = weights.layout();
     std::uint32_t* mask = e.recompute_mask + pixel * layout.count() + b;
     if (e.counts[pixel] < 0) {
@@ -345,10 +359,13 @@ class Forward {
       *mask = 0;
       return;
     }
+    if (counts && goes_by_chunks(e.counts[pixel]))
+      counts->chunks += ceil_div(e.counts[pixel], kChunk) * layout[b].width;
     k.sweep({e.times + pixel * max_events, e.time_to_chunk_end + pixel * max_events,
              e.rows + pixel * max_events, e.counts[pixel], packed, weights.initial_slope(group, b),
              weights.max_overshoot(group, b), weights.norm(group, b), layout[b].width, horizon,
-             values, slopes, mask, initial_membrane, initial_error, lower_bound});
+             values, slopes, mask, initial_membrane, initial_error, lower_bound,
+             counts ? &counts->rescanned : nullptr});
   }
 
   /// Address of the slope of output `out` of a pixel.
@@ -398,7 +415,7 @@ class Forward {
     const std::int64_t blocks = weights.layout().count();
     const auto recompute = [&] {
       for (std::int64_t b = 0; b < blocks; ++b)
-        for (std::int64_t p = 0; p < count; ++p) recompute_outputs(pixels[p], b, e);
+        for (std::int64_t p = 0; p < count; ++p) recompute_outputs(pixels[p], b, e, w.counts);
       count = 0;
     };
     for (std::int64_t r = first; r < last; ++r) {
@@ -430,7 +447,8 @@ class Forward {
     for (std::int64_t e = 0; e < events_of.counts[pixel]; ++e) field[rows[e] / kRowUnit] = times[e];
   }
 
-  void recompute_outputs(const MarkedPixel& pixel, std::int64_t b, const Events& events_of) const {
+  void recompute_outputs(const MarkedPixel& pixel, std::int64_t b, const Events& events_of,
+                         Counts* counts) const {
     const BlockLayout& layout = weights.layout();
     const TileRow& t = *pixel.tile_row;
     RecomputeTask<T> task;
@@ -455,6 +473,7 @@ class Forward {
                    pixel.row * output.stride.h + pixel.column * output.stride.w;
       task.slope = slope_at(t.image, pixel.row, pixel.column, out);
       k.recompute(task);
+      if (counts) ++counts->recomputed;
     }
   }
 
@@ -465,7 +484,8 @@ class Forward {
   const View<T> output;
   T* const slope;
   const T *const weight, *const bias;
-  const T horizon, origin;  // `origin` is where the bias spikes
+  ForwardCounts* const total;  // null if nothing is counted
+  const T horizon, origin;     // `origin` is where the bias spikes
   // See SweepTask.
   const T initial_membrane = static_cast<T>(0 - neuron.threshold);
   const T initial_error = static_cast<T>(-std::max(std::abs(neuron.slope), neuron.threshold));
@@ -484,6 +504,7 @@ class Forward {
   std::uint16_t* members_of = nullptr;
   std::vector<Events> events;  // one per thread, or one for all
   std::vector<Scratch> scratch;
+  std::vector<Counts> counts_of;  // threads; empty if nothing is counted
 };
 
 }  // namespace
@@ -491,7 +512,7 @@ class Forward {
 template <class T>
 void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T* weight,
                             const T* bias, double t_max, View<T> output, T* slope, int threads,
-                            const Neuron& neuron) {
+                            const Neuron& neuron, ForwardCounts* counts) {
   check(shape);
   if (std::isnan(t_max)) throw std::invalid_argument("t_max is NaN; it must be a spike time");
   if (!std::isfinite(neuron.slope) || !std::isfinite(neuron.threshold) ||
@@ -502,13 +523,14 @@ void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T*
   require_spikes(kernels_of<T>(kernels()), neuron, shape, input, threads);
   if (shape.batch == 0 || shape.out_channels == 0 || shape.out_height == 0 || shape.out_width == 0)
     return;
-  Forward<T>(shape, neuron, input, weight, bias, t_max, output, slope, threads).run();
+  Forward<T>(shape, neuron, input, weight, bias, t_max, output, slope, threads, counts).run();
 }
 
 template void spiking_conv2d_forward(const ConvShape&, ConstView<float>, const float*, const float*,
-                                     double, View<float>, float*, int, const Neuron&);
+                                     double, View<float>, float*, int, const Neuron&,
+                                     ForwardCounts*);
 template void spiking_conv2d_forward(const ConvShape&, ConstView<double>, const double*,
                                      const double*, double, View<double>, double*, int,
-                                     const Neuron&);
+                                     const Neuron&, ForwardCounts*);
 
 }  // namespace ttfs

@@ -89,6 +89,8 @@ def conv2d_forward(
     threads: int,
     initial_slope: float = -1.0,
     threshold: float = 0.0,
+    *,
+    counts: NDArray[np.int64] | None = None,
 ) -> None: ...
 def conv2d_backward(
     input: NDArray[Any],

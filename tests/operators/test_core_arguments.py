@@ -77,6 +77,8 @@ def test_invalid_spike_values_leave_the_output_unchanged(
         ({"weight": np.ones((4, 3, 3), np.float32)}, "must have 4 dimensions"),
         ({"weight": np.ones((4, 3, 3, 6), np.float32)[..., ::2]}, "weight must be contiguous"),
         ({"bias": np.ones(3, np.float32)}, r"bias has shape \(3\), expected \(4\)"),
+        ({"counts": np.zeros(2, np.int64)}, r"counts has shape \(2\), expected \(3\)"),
+        ({"counts": np.zeros(6, np.int64)[::2]}, "counts must be contiguous"),
     ],
     ids=str,
 )
@@ -98,6 +100,13 @@ def test_arrays_are_never_converted(name: str, dtype: Any) -> None:
     }
     with pytest.raises(TypeError, match="incompatible function arguments"):
         forward(**{name: np.full(shapes[name], MARK, dtype)})
+    assert nothing_written()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float64, ">i8"])
+def test_counts_of_another_type_are_refused(dtype: Any) -> None:
+    with pytest.raises(TypeError, match="incompatible function arguments"):
+        forward(counts=np.zeros(3, dtype))
     assert nothing_written()
 
 

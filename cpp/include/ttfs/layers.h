@@ -80,20 +80,28 @@ struct Neuron {
   double origin() const { return on_values() ? 1 : 0; }
 };
 
+/// What a forward pass computes more than once.
+struct ForwardCounts {
+  std::int64_t recomputed = 0;  ///< outputs that are computed again, more accurately
+  /// A pixel's chunks of events, once for each output of a block (its padding included), and those
+  /// of them that are processed again, event by event. Pixels with few events have no chunks.
+  std::int64_t chunks = 0, rescanned = 0;
+};
+
 /// Spike values of a convolution layer; for neurons on spike times, spike times.
 ///
 /// input (batch, in_channels, in_height, in_width), weight dense (out_channels, in_channels /
 /// groups, kernel_height, kernel_width), bias (out_channels) or null: the weight of one more input
 /// that spikes at t = 0. Spikes later than t_max are treated as no spike (inf). Writes output and
 /// slope, the D of every output as a dense (batch, out_height, out_width, out_channels) array, 0
-/// where silent.
+/// where silent. Adds to counts, if not null.
 ///
 /// Throws std::invalid_argument for inconsistent sizes, for a neuron of neither kind, and for an
 /// input z <= 0 or t = -infinity (nothing is written).
 template <class T>
 void spiking_conv2d_forward(const ConvShape& shape, ConstView<T> input, const T* weight,
                             const T* bias, double t_max, View<T> output, T* slope, int threads,
-                            const Neuron& neuron = {});
+                            const Neuron& neuron = {}, ForwardCounts* counts = nullptr);
 
 /// Gradients of spiking_conv2d_forward, from its input, its output, its slope and the gradient of
 /// the output. Null data skips a gradient; grad_weight is dense (out_channels, in_channels /
