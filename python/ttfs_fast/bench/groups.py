@@ -7,6 +7,10 @@ from ttfs_fast.bench.tables import Group, mebibytes, milliseconds, numbers
 LAYER = {"layer": Column("layer", numeric=False, wrap=False)}
 CAUSAL = {"causal": numbers("causal, %", 0.01, ".0f")}
 FIRED = {"fired": numbers("fired, %", 0.01, ".0f")}
+REPEATED = {
+    "recomputed": numbers("recomputed, %", 0.01, ".2f"),
+    "rescanned": numbers("rescanned, %", 0.01, ".1f"),
+}
 GOAL = {"goal": numbers("goal", form="g")}
 RATIO = numbers("ratio")
 _FORWARD = {
@@ -36,10 +40,14 @@ GROUPS = {
     "trained": Group(
         "Trained networks on real images",
         "The pretrained networks, layer by layer and as a whole, with the spikes of test images. "
-        "Causal: spikes before their neuron's own. Dense: the same shapes, with ReLU for whole "
-        "networks; a training step is defined as for the MNIST network below. Networks for "
+        "Causal: spikes before their neuron's own. Recomputed: outputs that are computed again "
+        "more accurately. Rescanned: chunks of events in which an output may spike, processed "
+        "again event by event; layers with few inputs have no chunks. Dense: the same shapes, with "
+        "ReLU for whole networks; a training step is defined as for the MNIST network below. "
+        "cifar_airbench, whose layers have horizons, is folded to plain layers; its training step "
+        "is that of the layers with horizons, the dense one has batch normalization. Networks for "
         "CIFAR-10 need its images (TTFS_FAST_DATA).",
-        LAYER | CAUSAL | FIRED | _FORWARD | _TRAINING | GOAL,
+        LAYER | CAUSAL | FIRED | REPEATED | _FORWARD | _TRAINING | GOAL,
         measure.trained_rows,
     ),
     "layers": Group(

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from ttfs_fast.bench.layers import fill_for_fraction_
 from ttfs_fast.data import load_digits
 from ttfs_fast.encoding import encode
+from ttfs_fast.horizon import has_horizon_layers, renormalize_horizons_
 from ttfs_fast.layers import watch_layers
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import mnist_scnn, relu_counterpart, spiking_vgg16
@@ -107,15 +108,19 @@ def training_step(
 ) -> Callable[[], StepResult]:
     """A function that makes one whole training step.
 
-    Spiking: forward, the loss of equation (5), backward, gradient limit, Adam. Dense: forward,
+    Spiking: forward, the loss of equation (5), backward, gradient limit, Adam; layers with horizons
+    have no costs of weights, and theirs are brought back to their norm. Dense: forward,
     cross-entropy, backward, Adam. Adam is torch's fused one; its learning rate is 0, with which it
     does the same work and leaves the weights alone, so that every step is the same.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
-    if kind == "spiking":
-        step = TrainingStep(model, optimizer, equation_5(SpikingLoss(), model))
-    else:
+    if kind == "dense":
         step = TrainingStep(model, optimizer, _cross_entropy, clip_grad=None)
+    elif has_horizon_layers(model):
+        loss = equation_5(SpikingLoss(weight_sum_cost=0.0, l2_cost=0.0), model)
+        step = TrainingStep(model, optimizer, loss, constrain=renormalize_horizons_)
+    else:
+        step = TrainingStep(model, optimizer, equation_5(SpikingLoss(), model))
     batch = Batch(encoding(pixels) if kind == "spiking" else pixels, target, len(target))
     return lambda: step(batch)
 
