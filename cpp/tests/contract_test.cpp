@@ -74,13 +74,13 @@ struct Layer {
   ttfs::Strides4 in() const { return dense(s.in_channels, s.in_height, s.in_width); }
   ttfs::Strides4 out() const { return dense(s.out_channels, s.out_height, s.out_width); }
 
-  void forward(Result<T>& r, int threads, double t_max = kInfinity,
-               const ttfs::Neuron& neuron = {}) const {
+  void forward(Result<T>& r, int threads, double t_max = kInfinity, const ttfs::Neuron& neuron = {},
+               ttfs::ForwardCounts* counts = nullptr) const {
     r.output.resize(at(s.batch * out().n));
     r.slope.resize(r.output.size());
-    ttfs::spiking_conv2d_forward<T>(s, {input.data(), in()}, weight.data(),
-                                    bias.empty() ? nullptr : bias.data(), t_max,
-                                    {r.output.data(), out()}, r.slope.data(), threads, neuron);
+    ttfs::spiking_conv2d_forward<T>(
+        s, {input.data(), in()}, weight.data(), bias.empty() ? nullptr : bias.data(), t_max,
+        {r.output.data(), out()}, r.slope.data(), threads, neuron, counts);
   }
   void backward(Result<T>& r, int threads) const {
     r.grad_input.resize(input.size());
@@ -186,6 +186,47 @@ void test_linear_by_hand() {
   c.forward(early, 2, std::log(3.0));
   check(early.output == std::vector<T>{2, silent, silent, silent}, "a spike after the horizon");
   check(early.slope == std::vector<T>{1, 0, 0, 0}, "the slope of a spike after the horizon");
+}
+
+/// Three neurons on 200 inputs: one whose weights add up to hardly more than 1, one that fires
+/// among its inputs, and one that never fires.
+template <class T>
+void test_counts() {
+  Layer<T> c;
+  c.s = ttfs::linear_shape(2, 200, 3);
+  for (std::int64_t i = 0; i < 400; ++i)
+    c.input.push_back(static_cast<T>(std::exp(static_cast<double>(i % 200) / 100)));
+  for (double sum : {1.001, 4.0, -1.0})
+    c.weight.insert(c.weight.end(), 200, static_cast<T>(sum / 200));
+  const std::string before = ttfs::instruction_set();
+  for (const std::string& isa : ttfs::instruction_sets()) {
+    ttfs::set_instruction_set(isa);
+    Result<T> plain;
+    c.forward(plain, 1);
+    check(plain.output[0] > 100 && plain.output[1] < 7 && std::isinf(plain.output[2]),
+          isa + ": the case tests nothing");
+    ttfs::ForwardCounts first;
+    for (int threads : {1, 2, 3}) {
+      Result<T> r;
+      ttfs::ForwardCounts counts;
+      c.forward(r, threads, kInfinity, {}, &counts);
+      check(same_bits(r.output, plain.output) && same_bits(r.slope, plain.slope),
+            isa + ": counting changes the bits");
+      if (threads == 1) first = counts;
+      // Of each row 25 chunks and, with its padding, a block of 16 outputs.
+      check(counts.recomputed == (sizeof(T) == sizeof(float) ? 2 : 0) && counts.chunks == 800 &&
+                counts.rescanned > 0 && counts.rescanned < 100 &&
+                counts.rescanned == first.rescanned,
+            isa + ": " + std::to_string(counts.recomputed) + " outputs recomputed, " +
+                std::to_string(counts.rescanned) + " of " + std::to_string(counts.chunks) +
+                " chunks rescanned");
+      c.forward(r, threads, kInfinity, {}, &counts);
+      check(counts.recomputed == 2 * first.recomputed && counts.chunks == 2 * first.chunks &&
+                counts.rescanned == 2 * first.rescanned,
+            isa + ": a second call does not add to the counts");
+    }
+  }
+  ttfs::set_instruction_set(before);
 }
 
 template <class T>
@@ -419,6 +460,7 @@ template <class T>
 void test_type() {
   test_bits<T>();
   test_linear_by_hand<T>();
+  test_counts<T>();
   test_empty<T>();
   test_refused_input_writes_nothing<T>();
   test_strides_with_gaps<T>();
