@@ -1,8 +1,8 @@
 """Tables: values with columns that format them, for terminals and pages."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from ttfs_fast._extras import require
 
@@ -23,12 +23,24 @@ class Column:
         Whether to align it to the right.
     wrap : bool
         Whether a narrow terminal may break its cells into lines.
+    of : str or callable
+        What `Table.of` puts into it from an item: a key or an attribute, or several with dots
+        between them, such as ``"timing.decision.mean"``; or a function of the item.
     """
 
     title: str
     show: Callable[[Any], str] = str
     numeric: bool = True
     wrap: bool = True
+    of: str | Callable[[Any], Any] = ""
+
+    def value(self, item: Any) -> Any:
+        """What it holds of an item."""
+        if callable(self.of):
+            return self.of(item)
+        for name in self.of.split("."):
+            item = item[name] if isinstance(item, Mapping) else getattr(item, name)
+        return item
 
     def text(self, value: Any, nothing: str = NOTHING) -> str:
         """The cell for a value; a dash where there is none."""
@@ -63,6 +75,14 @@ class Table:
     note: str = ""
     folded: bool = False
     red: Collection[int] = ()
+
+    @classmethod
+    def of(
+        cls, name: str, caption: str, columns: Sequence[Column], items: Iterable[Any], **more: Any
+    ) -> Self:
+        """A table with a row for each item; `Column.of` says what a column holds of it."""
+        rows = [[column.value(item) for column in columns] for item in items]
+        return cls(name, caption, columns, rows, **more)
 
     @property
     def shown(self) -> list[Column]:

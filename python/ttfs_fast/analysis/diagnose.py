@@ -158,20 +158,21 @@ class Diagnosis:
             "delivered": ("operations\ndelivered", "{:,.0f}"),
             "causal_operations": ("\ncausal", "{:,.0f}"),
         }
-        issues = ["; ".join(i.partition(":")[0] for i in layer.issues) for layer in self.layers]
-        return Table(
+        columns = [Column(t, form.format, of=name) for name, (t, form) in shown.items()]
+        return Table.of(
             "diagnosis",
             f"{self.images} images, loss {self.loss:.3f}",
             [
-                Column("layer\n", numeric=False),
-                *(Column(title, form.format) for title, form in shown.values()),
-                Column("issue\n", numeric=False),
+                Column("layer\n", numeric=False, of="name"),
+                *columns,
+                Column(
+                    "issue\n",
+                    numeric=False,
+                    of=lambda layer: "; ".join(i.partition(":")[0] for i in layer.issues),
+                ),
             ],
-            [
-                [layer.name, *(getattr(layer, name) for name in shown), issue]
-                for layer, issue in zip(self.layers, issues, strict=True)
-            ],
-            self.summary,
+            self.layers,
+            note=self.summary,
             red=[number for number, layer in enumerate(self.layers) if layer.issues],
         ).rich()
 

@@ -192,13 +192,13 @@ class LimitsCheck:
     def table(self) -> Any:
         """The layers as a rich.table.Table, those that do not fit in red."""
         names = ["fan_in", "fan_out", "neurons", "weights", "synapses", "cores"]
-        columns = [Column(name.replace("_", "-"), "{:,}".format) for name in names]
+        columns = [Column(n.replace("_", "-"), "{:,}".format, of=n) for n in names]
         bad = {excess.layer for excess in self.excesses}
-        return Table(
+        return Table.of(
             "limits",
             "what the layers take",
-            [Column("layer", numeric=False), *columns],
-            [[layer.name, *(getattr(layer, name) for name in names)] for layer in self.layers],
+            [Column("layer", numeric=False, of="name"), *columns],
+            self.layers,
             red=[number for number, layer in enumerate(self.layers) if layer.name in bad],
         ).rich()
 

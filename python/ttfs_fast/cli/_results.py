@@ -56,13 +56,12 @@ def print_operations(counts: "OperationCounts", models: "Sequence[EnergyModel]")
     """What hardware would do, layer by layer, and its energy by each model."""
     show_table(counts.table())
     columns = [
-        Column("model", numeric=False),
-        Column("energy", lambda joules: f"{joules * 1e9:,.1f} nJ"),
-        Column("operations", numeric=False),
-        Column("source", numeric=False),
+        Column("model", numeric=False, of="name"),
+        Column("energy", lambda joules: f"{joules * 1e9:,.1f} nJ", of=counts.energy),
+        Column("operations", numeric=False, of="operations"),
+        Column("source", numeric=False, of="source"),
     ]
-    rows = [[model.name, counts.energy(model), model.operations, model.source] for model in models]
-    show_table(Table("energy", "energy of these operations, an image", columns, rows))
+    show_table(Table.of("energy", "energy of these operations, an image", columns, models))
 
 
 def print_confusion(result: "EvaluationResult", classes: tuple[str, ...]) -> None:

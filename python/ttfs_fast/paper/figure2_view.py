@@ -158,35 +158,23 @@ def _tiles(context: Context, result: dict[str, Any]) -> list[StatTile]:
 
 
 def _noise_table(network: EvaluatedNetwork, own: dict[str, Any]) -> Table:
+    undisturbed = own[SNR]["undisturbed"]
     columns = [
-        Column("SNR (dB)", lambda value: f"{value:g}"),
-        Column("accuracy, mean", percent()),
-        Column("change (points)", points),
-        Column("deviation (points)", lambda value: f"{100 * value:.2f}"),
-        Column("5 %", percent()),
-        Column("95 %", percent()),
-        Column("least", percent()),
-        Column("draws", whole),
+        Column("SNR (dB)", lambda value: f"{value:g}", of="level"),
+        Column("accuracy, mean", percent(), of="mean"),
+        Column("change (points)", points, of=lambda row: row["mean"] - undisturbed),
+        Column("deviation (points)", lambda value: f"{100 * value:.2f}", of="deviation"),
+        Column("5 %", percent(), of="low"),
+        Column("95 %", percent(), of="high"),
+        Column("least", percent(), of="least"),
+        Column("draws", whole, of="draws"),
     ]
-    rows = [
-        [
-            row["level"],
-            row["mean"],
-            row["mean"] - own[SNR]["undisturbed"],
-            row["deviation"],
-            row["low"],
-            row["high"],
-            row["least"],
-            row["draws"],
-        ]
-        for row in own[SNR]["rows"]
-    ]
-    return Table(
+    return Table.of(
         f"{NAME}-{network.key}-weights",
         f"{network.title}: Gaussian noise on the weights",
         columns,
-        rows,
-        f"{own[SNR]['images']:,} test images; {percent()(own[SNR]['undisturbed'])} without noise."
+        own[SNR]["rows"],
+        note=f"{own[SNR]['images']:,} test images; {percent()(undisturbed)} without noise."
         + (HORIZON_NOTE if network.has_horizons else ""),
     )
 
@@ -230,66 +218,47 @@ def _tolerance_table(network: EvaluatedNetwork, kinds: dict[str, Any]) -> Table:
 
 
 def _circuit_table(network: EvaluatedNetwork, rows: list[dict[str, Any]]) -> Table:
+    def jitter(row: dict[str, Any]) -> str:
+        known = {name: value for name, value in row["jitter"].items() if value is not None}
+        return ", ".join(f"{name} {100 * value:.2g} %" for name, value in known.items())
+
     columns = [
         Column(
             "phase noise at 1 MHz (dBc/Hz)",
             lambda value: f"{value:g}".replace("-", "\N{MINUS SIGN}"),
+            of="phase_noise",
         ),
-        Column("images", whole),
-        Column("correct, closed form", whole),
-        Column("correct, circuits", whole),
-        Column("same answer", whole),
-        Column("spike jitter, layer by layer", numeric=False),
-        Column("energy an image", lambda value: f"{value / 1e-9:.1f} nJ"),
+        Column("images", whole, of="images"),
+        Column("correct, closed form", whole, of="correct_closed_form"),
+        Column("correct, circuits", whole, of="correct"),
+        Column("same answer", whole, of="same_answer"),
+        Column("spike jitter, layer by layer", numeric=False, of=jitter),
+        Column("energy an image", lambda value: f"{value / 1e-9:.1f} nJ", of="energy_joule"),
     ]
-    cells = [
-        [
-            row["phase_noise"],
-            row["images"],
-            row["correct_closed_form"],
-            row["correct"],
-            row["same_answer"],
-            ", ".join(
-                f"{name} {100 * jitter:.2g} %"
-                for name, jitter in row["jitter"].items()
-                if jitter is not None
-            ),
-            row["energy_joule"],
-        ]
-        for row in rows
-    ]
-    return Table(
+    return Table.of(
         f"{NAME}-{network.key}-circuits",
         f"{network.title}: every neuron as a circuit, with phase noise in every oscillator",
         columns,
-        cells,
-        "The energy is that of all simulated neurons, silent ones included.",
+        rows,
+        note="The energy is that of all simulated neurons, silent ones included.",
     )
 
 
 def _all_levels(network: EvaluatedNetwork, kinds: dict[str, Any]) -> Table:
     columns = [
-        Column("disturbance", numeric=False),
-        Column("level"),
-        Column("accuracy, mean", percent()),
-        Column("5 %", percent()),
-        Column("95 %", percent()),
-        Column("undecided images", percent(1)),
-        Column("draws", whole),
+        Column("disturbance", numeric=False, of="what"),
+        Column("level", of="written"),
+        Column("accuracy, mean", percent(), of="mean"),
+        Column("5 %", percent(), of="low"),
+        Column("95 %", percent(), of="high"),
+        Column("undecided images", percent(1), of="silent"),
+        Column("draws", whole, of="draws"),
     ]
     rows = [
-        [
-            KINDS[kind][0],
-            KINDS[kind][2](row["level"]),
-            row["mean"],
-            row["low"],
-            row["high"],
-            row["silent"],
-            row["draws"],
-        ]
+        row | {"what": KINDS[kind][0], "written": KINDS[kind][2](row["level"])}
         for kind, own in kinds.items()
         for row in own["rows"]
     ]
     name = f"{NAME}-{network.key}-disturbances"
     caption = f"{network.title}: every disturbance at every level"
-    return Table(name, caption, columns, rows, folded=True)
+    return Table.of(name, caption, columns, rows, folded=True)

@@ -107,31 +107,19 @@ def section(context: Context, result: dict[str, Any]) -> Section:
 
 
 def _summary(result: dict[str, Any]) -> Table:
-    rows = []
-    for key, claim in numbers.TABLE_2.items():
-        network = result["networks"][key]
-        difference = network["weights"] / claim.weights - 1
-        rows.append(
-            [
-                network["name"],
-                len(network["layers"]),
-                network["neurons"],
-                network["synapses"],
-                network["weights"],
-                claim.weights,
-                difference,
-            ]
-        )
-    columns = [
-        Column("network", numeric=False),
-        Column("layers of neurons", whole),
-        Column("neurons", whole),
-        Column("synapses", whole),
-        Column("weights, from Table 1", whole),
-        Column("weights, Table 2", whole),
-        Column("difference", relative),
+    rows = [
+        {"claim": claim.weights} | result["networks"][key] for key, claim in numbers.TABLE_2.items()
     ]
-    return Table(f"{NAME}-networks", "The three networks", columns, rows)
+    columns = [
+        Column("network", numeric=False, of="name"),
+        Column("layers of neurons", whole, of=lambda row: len(row["layers"])),
+        Column("neurons", whole, of="neurons"),
+        Column("synapses", whole, of="synapses"),
+        Column("weights, from Table 1", whole, of="weights"),
+        Column("weights, Table 2", whole, of="claim"),
+        Column("difference", relative, of=lambda row: row["weights"] / row["claim"] - 1),
+    ]
+    return Table.of(f"{NAME}-networks", "The three networks", columns, rows)
 
 
 def _contradictions(result: dict[str, Any]) -> Table:

@@ -1,5 +1,7 @@
 """Table 2: accuracy, weights, spikes, energy and time of decision of trained networks."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -212,39 +214,58 @@ def _beside(context: Context) -> str:
     return titles.pop() if len(titles) == 1 else "paper"
 
 
-def _claim(context: Context, network: EvaluatedNetwork) -> numbers.Claim | None:
-    """The paper's figures beside a network; none under a heading that would not suit them."""
-    suits = network.paper_title == _beside(context)
-    return numbers.TABLE_2[network.paper_key] if suits else None
+@dataclass(frozen=True)
+class _Row:
+    """A network with its results, and the paper's figures beside it.
+
+    There are none under a heading that would not suit them.
+    """
+
+    network: EvaluatedNetwork
+    evaluation: dict[str, Any]
+    timing: dict[str, Any]
+    operations: dict[str, Any]
+    claim: numbers.Claim | None
+
+    @property
+    def title(self) -> str:
+        return self.network.title
+
+    @property
+    def compared(self) -> numbers.Claim | None:
+        """The paper's figures, if they are for the same data set."""
+        return self.claim if self.network.comparable else None
+
+
+def _rows(context: Context, result: dict[str, Any]) -> list[_Row]:
+    found = []
+    for network in context.networks:
+        suits = network.paper_title == _beside(context)
+        claim = numbers.TABLE_2[network.paper_key] if suits else None
+        own = result[network.key]
+        found.append(_Row(network, own["evaluation"], own["timing"], own["operations"], claim))
+    return found
+
+
+NETWORK = Column("network", numeric=False, of="title")
 
 
 def _accuracy(context: Context, result: dict[str, Any]) -> Table:
-    rows: list[list[Any]] = []
-    for network in context.networks:
-        own = result[network.key]["evaluation"]
-        claim = _claim(context, network)
-        difference = own["accuracy"] - claim.accuracy if claim and network.comparable else None
-        interval = wilson(own["correct"], own["images"])
-        rows.append(
-            [
-                network.title,
-                own["images"],
-                own["correct"],
-                own["accuracy"],
-                *interval,
-                claim.accuracy if claim else None,
-                difference,
-            ]
-        )
+    def interval(row: _Row) -> tuple[float, float]:
+        return wilson(row.evaluation["correct"], row.evaluation["images"])
+
+    def difference(row: _Row) -> float | None:
+        return row.evaluation["accuracy"] - row.compared.accuracy if row.compared else None
+
     columns = [
-        Column("network", numeric=False),
-        Column("test images", whole),
-        Column("correct", whole),
-        Column("accuracy", percent()),
-        Column("95 % interval, from", percent()),
-        Column("to", percent()),
-        Column(_beside(context), percent()),
-        Column("difference (points)", points),
+        NETWORK,
+        Column("test images", whole, of="evaluation.images"),
+        Column("correct", whole, of="evaluation.correct"),
+        Column("accuracy", percent(), of="evaluation.accuracy"),
+        Column("95 % interval, from", percent(), of=lambda row: interval(row)[0]),
+        Column("to", percent(), of=lambda row: interval(row)[1]),
+        Column(_beside(context), percent(), of=lambda row: row.claim and row.claim.accuracy),
+        Column("difference (points)", points, of=difference),
     ]
     note = (
         "The authors' weights classify fewer of the training images than of the test images "
@@ -253,164 +274,126 @@ def _accuracy(context: Context, result: dict[str, Any]) -> Table:
         if any(network.key == "mnist-authors" for network in context.networks)
         else ""
     )
-    return Table(f"{NAME}-accuracy", "Accuracy", columns, rows, note)
+    rows = _rows(context, result)
+    return Table.of(f"{NAME}-accuracy", "Accuracy", columns, rows, note=note)
 
 
 def _spikes_per_neuron(context: Context, result: dict[str, Any]) -> Table:
-    rows: list[list[Any]] = []
-    for network in context.networks:
-        own = result[network.key]["evaluation"]
-        claim = _claim(context, network)
-        rows.append(
-            [
-                network.title,
-                own["weights"],
-                claim.weights if claim else None,
-                own["spikes_per_neuron"],
-                claim.sparsity if claim else None,
-                own["spikes_per_neuron"] - claim.sparsity if claim and network.comparable else None,
-            ]
-        )
+    def difference(row: _Row) -> float | None:
+        own = row.evaluation["spikes_per_neuron"]
+        return own - row.compared.sparsity if row.compared else None
+
     beside = _beside(context)
     columns = [
-        Column("network", numeric=False),
-        Column("weights", whole),
-        Column(beside, whole),
-        Column("neurons that spike", percent(1)),
-        Column(beside, percent(0)),
-        Column("difference (points)", points),
+        NETWORK,
+        Column("weights", whole, of="evaluation.weights"),
+        Column(beside, whole, of=lambda row: row.claim and row.claim.weights),
+        Column("neurons that spike", percent(1), of="evaluation.spikes_per_neuron"),
+        Column(beside, percent(0), of=lambda row: row.claim and row.claim.sparsity),
+        Column("difference (points)", points, of=difference),
     ]
-    return Table(f"{NAME}-spikes", "Weights and spikes per neuron", columns, rows)
+    name, caption = f"{NAME}-spikes", "Weights and spikes per neuron"
+    return Table.of(name, caption, columns, _rows(context, result))
 
 
 def _energy(context: Context, result: dict[str, Any]) -> Table:
-    rows: list[list[Any]] = []
-    for network in context.networks:
-        own = result[network.key]["evaluation"]
-        claim = _claim(context, network)
-        by_weights = own["energy_by_weights_joule"]
-        rows.append(
-            [
-                network.title,
-                by_weights,
-                claim.energy if claim else None,
-                by_weights / claim.energy - 1 if claim and network.comparable else None,
-                own["energy_by_spikes_joule"],
-                own["spikes_per_image"],
-                own.get("forced_spikes_per_image"),
-                own["neurons"],
-            ]
-        )
+    def difference(row: _Row) -> float | None:
+        own = row.evaluation["energy_by_weights_joule"]
+        return own / row.compared.energy - 1 if row.compared else None
+
     columns = [
-        Column("network", numeric=False),
-        Column("by weights", joules),
-        Column(_beside(context), joules),
-        Column("difference", relative),
-        Column("by neuron spikes", joules),
-        Column("spikes per image", whole),
-        Column("forced at horizons, an image", whole),
-        Column("neurons", whole),
+        NETWORK,
+        Column("by weights", joules, of="evaluation.energy_by_weights_joule"),
+        Column(_beside(context), joules, of=lambda row: row.claim and row.claim.energy),
+        Column("difference", relative, of=difference),
+        Column("by neuron spikes", joules, of="evaluation.energy_by_spikes_joule"),
+        Column("spikes per image", whole, of="evaluation.spikes_per_image"),
+        Column(
+            "forced at horizons, an image",
+            whole,
+            of=lambda row: row.evaluation.get("forced_spikes_per_image"),
+        ),
+        Column("neurons", whole, of="evaluation.neurons"),
     ]
-    return Table(f"{NAME}-energy", "Energy of an image", columns, rows)
+    return Table.of(f"{NAME}-energy", "Energy of an image", columns, _rows(context, result))
 
 
 def _operations(context: Context, result: dict[str, Any]) -> Table:
-    rows: list[list[Any]] = []
-    for network in context.networks:
-        own = result[network.key]["operations"]
-        each = own["per_image"]
-        rows.append(
-            [
-                network.title,
-                own["images"],
-                sum(layer["synapses"] for layer in own["layers"]),
-                each["spikes"],
-                each["delivered"],
-                each["causal"],
-                each["causal"] / each["delivered"] if each["delivered"] else None,
-                own["reference_causal_per_image"] if network.has_horizons else None,
-                each["updates"],
-                own["bytes_per_image"],
-            ]
-        )
+    def fraction(row: _Row) -> float | None:
+        each = row.operations["per_image"]
+        return each["causal"] / each["delivered"] if each["delivered"] else None
+
+    def of_reference_spikes(row: _Row) -> float | None:
+        own: float = row.operations["reference_causal_per_image"]
+        return own if row.network.has_horizons else None
+
     columns = [
-        Column("network", numeric=False),
-        Column("images counted", whole),
-        Column("synapses", whole),
-        Column("spikes", whole),
-        Column("delivered operations", whole),
-        Column("causal operations", whole),
-        Column("causal of delivered", percent(0)),
-        Column("of reference spikes, causal", whole),
-        Column("neuron updates", whole),
-        Column("memory traffic", kilobytes),
+        NETWORK,
+        Column("images counted", whole, of="operations.images"),
+        Column(
+            "synapses",
+            whole,
+            of=lambda row: sum(layer["synapses"] for layer in row.operations["layers"]),
+        ),
+        Column("spikes", whole, of="operations.per_image.spikes"),
+        Column("delivered operations", whole, of="operations.per_image.delivered"),
+        Column("causal operations", whole, of="operations.per_image.causal"),
+        Column("causal of delivered", percent(0), of=fraction),
+        Column("of reference spikes, causal", whole, of=of_reference_spikes),
+        Column("neuron updates", whole, of="operations.per_image.updates"),
+        Column("memory traffic", kilobytes, of="operations.bytes_per_image"),
     ]
     note = (
         "Exact counts, mean per image. Delivered: every spike reaches all its synapses. Causal: "
         "a neuron ignores inputs after its own spike. Memory: 4 bytes per weight, 8 per state, 8 "
         "per event (docs/hardware.md)."
     )
-    return Table(f"{NAME}-operations", "Operations of an image", columns, rows, note)
+    name, caption = f"{NAME}-operations", "Operations of an image"
+    return Table.of(name, caption, columns, _rows(context, result), note=note)
 
 
 def _energy_models(context: Context, result: dict[str, Any]) -> Table:
+    rows = _rows(context, result)
     sources: dict[str, str] = {}
-    for network in context.networks:
-        sources |= result[network.key]["operations"]["sources"]
-    rows = [
-        [network.title, *(result[network.key]["operations"]["energy_joule"][n] for n in sources)]
-        for network in context.networks
-    ]
-    columns = [Column("network", numeric=False), *(Column(name, joules) for name in sources)]
+    for row in rows:
+        sources |= row.operations["sources"]
+
+    def energy(name: str) -> Callable[[_Row], float]:
+        return lambda row: row.operations["energy_joule"][name]
+
+    models = [Column(name, joules, of=energy(name)) for name in sources]
     note = " ".join(f"{name}: {source}." for name, source in sources.items())
     note += " Figures of different models are no comparison of chips."
-    return Table(f"{NAME}-energy-models", "Energy of an image by model", columns, rows, note)
+    name, caption = f"{NAME}-energy-models", "Energy of an image by model"
+    return Table.of(name, caption, [NETWORK, *models], rows, note=note)
 
 
 def _latency(context: Context, result: dict[str, Any]) -> Table:
-    rows: list[list[Any]] = []
-    for network in context.networks:
-        own, timing = result[network.key]["evaluation"], result[network.key]["timing"]
-        rows.append(
-            [
-                network.title,
-                timing["decision"]["mean"],
-                timing["decision"]["q05"],
-                timing["decision"]["median"],
-                timing["decision"]["q95"],
-                timing["margin"]["median"],
-                timing["last_spike"]["mean"],
-                timing["fraction_by_decision"],
-                own["silent_fraction"],
-            ]
-        )
     columns = [
-        Column("network", numeric=False),
-        Column("decision, mean", tau),
-        Column("5 %", tau),
-        Column("median", tau),
-        Column("95 %", tau),
-        Column("lead over the second output, median", tau),
-        Column("last spike of all, mean", tau),
-        Column("spikes by the decision", percent(1)),
-        Column("undecided images", percent()),
+        NETWORK,
+        Column("decision, mean", tau, of="timing.decision.mean"),
+        Column("5 %", tau, of="timing.decision.q05"),
+        Column("median", tau, of="timing.decision.median"),
+        Column("95 %", tau, of="timing.decision.q95"),
+        Column("lead over the second output, median", tau, of="timing.margin.median"),
+        Column("last spike of all, mean", tau, of="timing.last_spike.mean"),
+        Column("spikes by the decision", percent(1), of="timing.fraction_by_decision"),
+        Column("undecided images", percent(), of="evaluation.silent_fraction"),
     ]
-    return Table(
+    return Table.of(
         f"{NAME}-latency",
         "When the decision falls: time of the first output spike, in units of tau",
         columns,
-        rows,
-        "The paper gives no times. The input spikes from 0 to alpha, 3 tau for MNIST.",
+        _rows(context, result),
+        note="The paper gives no times. The input spikes from 0 to alpha, 3 tau for MNIST.",
     )
 
 
 def _layers(context: Context, result: dict[str, Any]) -> Table:
     rows = [
-        [network.title, name, fraction]
-        for network in context.networks
-        for name, fraction in result[network.key]["evaluation"][
-            "spikes_per_neuron_by_layer"
-        ].items()
+        [row.title, name, fraction]
+        for row in _rows(context, result)
+        for name, fraction in row.evaluation["spikes_per_neuron_by_layer"].items()
     ]
     columns = [
         Column("network", numeric=False),

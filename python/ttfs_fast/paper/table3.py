@@ -142,29 +142,22 @@ def _table(key: str, caption: str, head: str, rows: list[dict[str, Any]]) -> Tab
         return f"{value:#.3g} %"
 
     columns = [
-        Column(head, (lambda v: f"{v:g} %") if key == "jitter" else (lambda v: f"{v:g}")),
-        Column("output jitter", per_cent),
-        Column("95 %, from", per_cent),
-        Column("to", per_cent),
-        Column("paper", lambda v: f"{v:g} %"),
-        Column("difference (points)", lambda v: signed(v, 3)),
-        Column("ratio", lambda v: f"{v:.2f}"),
-        Column("silent trials", whole),
+        Column(
+            head, (lambda v: f"{v:g} %") if key == "jitter" else (lambda v: f"{v:g}"), of="value"
+        ),
+        Column("output jitter", per_cent, of="jitter"),
+        Column("95 %, from", per_cent, of="low"),
+        Column("to", per_cent, of="high"),
+        Column("paper", lambda v: f"{v:g} %", of="paper"),
+        Column(
+            "difference (points)",
+            lambda v: signed(v, 3),
+            of=lambda row: row["jitter"] - row["paper"],
+        ),
+        Column("ratio", lambda v: f"{v:.2f}", of=lambda row: row["jitter"] / row["paper"]),
+        Column("silent trials", whole, of="silent"),
     ]
-    cells = [
-        [
-            row["value"],
-            row["jitter"],
-            row["low"],
-            row["high"],
-            row["paper"],
-            row["jitter"] - row["paper"],
-            row["jitter"] / row["paper"],
-            row["silent"],
-        ]
-        for row in rows
-    ]
-    return Table(f"{NAME}-{key}", caption, columns, cells)
+    return Table.of(f"{NAME}-{key}", caption, columns, rows)
 
 
 def _energies(own: dict[str, float]) -> Table:
