@@ -6,15 +6,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from ttfs_fast.analysis import evaluate
-from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed, signal_to_noise
+from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed
 from ttfs_fast.circuit import CircuitParameters, Nonidealities
 from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import ImageSet
 from ttfs_fast.gpu.device import placed
-from ttfs_fast.layers import spiking_layers
 from ttfs_fast.paper.figure2_view import NAME, SNR, TITLE, section
 from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.part import Context, ReportPart, Values
@@ -36,7 +34,7 @@ def units(context: Context) -> list[WorkUnit]:
         levels = _levels(context)
         for images in sorted({_images(context, network, kind) for kind in levels}):
             key = f"{network.stem}/undisturbed/{images}"
-            found.append(WorkUnit(key, partial(_undisturbed, network, images)))
+            found.append(WorkUnit(key, partial(network.accuracy_on, images)))
         images = _images(context, network, SNR)
         for bits in _rounded_bits(network):
             key = f"{network.stem}/rounded/{images}/{bits}"
@@ -122,12 +120,6 @@ def _images(context: Context, network: EvaluatedNetwork, kind: str) -> int:
     return min(network.images, context.plan.sweep_images)
 
 
-def _undisturbed(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
-    with placed(network.model, network.device) as model:
-        found = evaluate(model, network.some(images))
-    return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
-
-
 def _disturbed(
     network: EvaluatedNetwork, images: int, kind: str, level: float, seed: int, draw: int
 ) -> dict[str, int]:
@@ -142,13 +134,11 @@ def _rounded(network: EvaluatedNetwork, images: int, bits: int) -> dict[str, Any
     """The network with its weights rounded, biases too left as they are."""
     model = copy.deepcopy(network.model)
     dequantize_(prepare_qat_(model, bits), keep_quantized=True)
-    pairs = zip(spiking_layers(network.model).values(), spiking_layers(model).values(), strict=True)
-    before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
     found = evaluate(model.to(network.device), network.some(images))
     return {
         "correct": found.correct,
         "accuracy": found.accuracy,
-        "weight_snr": finite(signal_to_noise(torch.cat(before), torch.cat(after))),
+        "weight_snr": network.signal_to_noise(model),
     }
 
 

@@ -12,16 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ttfs_fast.analysis import evaluate
+from ttfs_fast.analysis.robustness import signal_to_noise
 from ttfs_fast.conversion import refuse_converted
 from ttfs_fast.data import ImageError, ImageFolder, ImageSet, StreamedImages, load
 from ttfs_fast.data.folders import center_square
 from ttfs_fast.data.sources import data_folders, folder_path
 from ttfs_fast.encoding import encoding_of
-from ttfs_fast.gpu.device import resolve_device
+from ttfs_fast.gpu.device import placed, resolve_device
 from ttfs_fast.layers import has_reference_spikes, spiking_layers
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.models.pretrained import PretrainedName
 from ttfs_fast.nn import refuse_sisters
+from ttfs_fast.paper.sections import finite
 from ttfs_fast.paper.store import digest
 from ttfs_fast.training import (
     TrainConfig,
@@ -152,6 +155,20 @@ class EvaluatedNetwork:
         if images not in self._read:
             self._read[images] = _read(whole, places)
         return self._read[images]
+
+    def accuracy_on(self, images: int) -> dict[str, Any]:
+        """Right answers on a number of test images."""
+        with placed(self.model, self.device) as model:
+            found = evaluate(model, self.some(images))
+        return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
+
+    def signal_to_noise(self, changed: nn.Module) -> float | None:
+        """Ratio of the weights to their change in another network, in dB; None without any."""
+        before, after = (
+            torch.cat([layer.weight.flatten() for layer in spiking_layers(model).values()])
+            for model in (self.model, changed)
+        )
+        return finite(signal_to_noise(before, after))
 
     @property
     def paper_key(self) -> str:

@@ -13,14 +13,12 @@ from torch import nn
 from ttfs_fast import quantization
 from ttfs_fast._tables import Column, Table
 from ttfs_fast.analysis import evaluate
-from ttfs_fast.analysis.robustness import signal_to_noise
 from ttfs_fast.data import ImageSet
-from ttfs_fast.gpu.device import placed
-from ttfs_fast.layers import layer_places, spiking_layers
+from ttfs_fast.layers import layer_places
 from ttfs_fast.paper import numbers, pictures
 from ttfs_fast.paper.networks import EvaluatedNetwork
 from ttfs_fast.paper.part import Context, ReportPart, Values
-from ttfs_fast.paper.sections import Picture, Section, StatTile, finite, percent, points, whole
+from ttfs_fast.paper.sections import Picture, Section, StatTile, percent, points, whole
 from ttfs_fast.paper.store import WorkUnit, digest
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig
 from ttfs_fast.quantization.config import BITS
@@ -43,7 +41,7 @@ def units(context: Context) -> list[WorkUnit]:
         found.append(
             WorkUnit(
                 f"{network.stem}/{_images(context, network)}/{FULL}",
-                functools.partial(_full, network, images),
+                functools.partial(network.accuracy_on, images),
             )
         )
         for bits in BITS:
@@ -167,69 +165,33 @@ def _convert(network: EvaluatedNetwork, bits: int) -> IntegerNetwork:
     )
 
 
-def _full(network: EvaluatedNetwork, images: int) -> dict[str, Any]:
-    with placed(network.model, network.device) as model:
-        found = evaluate(model, network.some(images))
-    return {"correct": found.correct, "images": found.images, "accuracy": found.accuracy}
-
-
 def _plain(network: EvaluatedNetwork, bits: int, images: int) -> dict[str, Any]:
     return _both_ways(network, _convert(network, bits), images)
 
 
 def _both_ways(network: EvaluatedNetwork, converted: IntegerNetwork, images: int) -> dict[str, Any]:
-    """An integer network, and the float network with the same weights."""
-    if network.has_horizons:
-        return _integers_alone(network, converted, images)
-    some = network.some(images)
-    counterpart = dequantized_model(converted, network.model)
-    simulated = evaluate(counterpart, some)
-    integer = quantization.evaluate(converted, some, threads=torch.get_num_threads())
-    compared = quantization.compare(
-        counterpart,
-        converted,
-        some,
-        threads=torch.get_num_threads(),
-    )
-    pairs = zip(
-        spiking_layers(network.model).values(), spiking_layers(counterpart).values(), strict=True
-    )
-    before, after = zip(*((a.weight.flatten(), b.weight.flatten()) for a, b in pairs), strict=True)
-    return {
-        "images": integer.images,
-        "float_correct": simulated.correct,
-        "float_accuracy": simulated.accuracy,
-        "integer_correct": integer.correct,
-        "integer_accuracy": integer.accuracy,
-        "same_answer": compared.agreement,
-        "spikes_per_neuron": integer.spikes_per_neuron,
-        "bytes": len(converted.to_bytes()),
-        "weight_snr": finite(signal_to_noise(torch.cat(before), torch.cat(after))),
-    }
+    """An integer network beside the float network with the same weights.
 
-
-def _integers_alone(
-    network: EvaluatedNetwork, converted: IntegerNetwork, images: int
-) -> dict[str, Any]:
-    """An integer network with horizons, beside the float network with its own weights."""
+    Rounded weights of a network with horizons do not keep their sum in float: it is compared with
+    the exact ones.
+    """
     some, threads = network.some(images), torch.get_num_threads()
+    counterpart, simulated = network.model, None
+    if not network.has_horizons:
+        counterpart = dequantized_model(converted, network.model)
+        simulated = evaluate(counterpart, some)
     integer = quantization.evaluate(converted, some, threads=threads)
-    compared = quantization.compare(
-        network.model,
-        converted,
-        some,
-        threads=threads,
-    )
+    compared = quantization.compare(counterpart, converted, some, threads=threads)
     return {
         "images": integer.images,
-        "float_correct": None,
-        "float_accuracy": None,
+        "float_correct": None if simulated is None else simulated.correct,
+        "float_accuracy": None if simulated is None else simulated.accuracy,
         "integer_correct": integer.correct,
         "integer_accuracy": integer.accuracy,
         "same_answer": compared.agreement,
         "spikes_per_neuron": integer.spikes_per_neuron,
         "bytes": len(converted.to_bytes()),
-        "weight_snr": None,
+        "weight_snr": None if simulated is None else network.signal_to_noise(counterpart),
     }
 
 
