@@ -246,46 +246,36 @@ def simulate_layer(
         outputs = _in_double(layer, values)
     ideal = _channels_last(outputs).log().numpy()[chosen]
     per_image = max(1, count // max(1, len(values)))
-    parts = []
+    first = parameters.seconds(times.min(axis=1, initial=np.inf))
+    results, energies = [], []
     for start in range(0, len(chosen), _NEURONS_PER_CALL):
         picked = chosen[start : start + _NEURONS_PER_CALL]
+        field, row = np.divmod(picked, len(weights))
+        fields, time_rows = np.unique(field, return_inverse=True)
 
         def advance(done: int, before: int = start) -> None:
             if progress is not None:
                 progress(before + done)
 
-        fields, rows = np.unique(picked // len(weights), return_inverse=True)
-        parts.append(
-            simulate(
-                parameters,
-                parameters.seconds(times[fields]),
-                weights,
-                time_rows=rows,
-                weight_rows=picked % len(weights),
-                chips=picked % per_image,
-                noise=noise,
-                model=model,
-                duration=float(parameters.seconds(duration)),
-                seed=seed,
-                first_trial=first_trial + start,
-                threads=threads,
-                progress=advance,
-            )
-        )
-    fire = np.concatenate([part.fire_times for part in parts]) if parts else np.empty(0)
-    peak = np.concatenate([part.peak_error for part in parts]) if parts else np.empty(0)
-    energies = [
-        simulated_energy(
+        result = simulate(
             parameters,
-            part,
-            parameters.seconds(
-                times.min(axis=1, initial=np.inf)[
-                    chosen[i * _NEURONS_PER_CALL : (i + 1) * _NEURONS_PER_CALL] // len(weights)
-                ]
-            ),
+            parameters.seconds(times[fields]),
+            weights,
+            time_rows=time_rows,
+            weight_rows=row,
+            chips=picked % per_image,
+            noise=noise,
+            model=model,
+            duration=float(parameters.seconds(duration)),
+            seed=seed,
+            first_trial=first_trial + start,
+            threads=threads,
+            progress=advance,
         )
-        for i, part in enumerate(parts)
-    ]
+        results.append(result)
+        energies.append(simulated_energy(parameters, result, first[field]))
+    fire = np.concatenate([np.empty(0), *(result.fire_times for result in results)])
+    peak = np.concatenate([np.empty(0), *(result.peak_error for result in results)])
     return LayerResult(name, ideal, parameters.network_time(fire), peak, _sum(energies), duration)
 
 

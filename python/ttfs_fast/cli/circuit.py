@@ -1,7 +1,8 @@
 """``ttfs-fast circuit``: the neuron as a circuit, simulated."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ from ttfs_fast.cli._common import (
 
 if TYPE_CHECKING:
     from ttfs_fast.circuit import CircuitParameters, Nonidealities, SimulationResult, SweepPoint
+    from ttfs_fast.circuit.network import LayerResult
 
 circuit = group("circuit", "Simulate the neuron circuit: ring oscillators and a phase-locked loop.")
 
@@ -199,8 +201,6 @@ def layer(
     network's data set, in the encoding that it was trained with.
     """
     with friendly_errors(debug):
-        import numpy as np
-
         from ttfs_fast.circuit.network import simulate_network
         from ttfs_fast.data import load
 
@@ -208,9 +208,8 @@ def layer(
         set_threads(threads)
         p, noise = _settings(settings)
         network, config, source = choose_spiking_network(weights, own)
-        root = None if data_root is None else str(data_root)
         assert weights is not None  # choose_spiking_network has refused it
-        image_set = fit_to_network(load(config.dataset, root, train=False), weights, source)
+        image_set = fit_to_network(load(config.dataset, data_root, train=False), weights, source)
         images = min(images, len(image_set))
         what = f"{source} on {images:,} images of {image_set.name}, {equations}"
         _announce(p, noise, what, seed)
@@ -226,44 +225,44 @@ def layer(
                 seed=seed,
                 progress=advance,
             )
-        header = (
-            "layer",
-            "neurons",
-            "both fire",
-            "lost",
-            "extra",
-            "jitter %",
-            "median",
-            "99 %",
-            "pJ",
-        )
-        rows: list[tuple[str, ...]] = [header]
-        for name, found in result.layers.items():
-            sizes = np.abs(found.deviations) if len(found.deviations) else np.array([np.nan])
-            row = (
-                name,
-                f"{len(found.ideal):,}",
-                f"{int(found.both.sum()):,}",
-                f"{found.lost:,}",
-                f"{found.extra:,}",
-                f"{100 * found.jitter:.4g}",
-                f"{np.median(sizes):.3g}",
-                f"{np.quantile(sizes, 0.99):.3g}",
-                f"{found.energy.per_spike * 1e12:.2f}",
-            )
-            rows.append(row)
-        _show("circuits against the closed form; deviations in tau, energy of a spike", rows)
+        table = _layer_table(result.layers.values())
+        show_table(table)
         print(
             f"accuracy on {result.images:,} images: closed form {result.accuracy_ideal:.2%}, "
             f"circuits {result.accuracy_circuit:.2%}; same answer for {result.same_answer:,}"
         )
         print(f"energy: {result.energy_per_image * 1e9:.1f} nJ per image, silent neurons included")
         if out is not None:
-            _write_csv(out, [tuple(cell.replace(",", "") for cell in row) for row in rows])
+            _write_csv(out, [[column.title for column in table.columns], *table.rows])
         if plot is not None:
             from ttfs_fast.circuit.plots import layer_figure
 
             draw(plot, layer_figure(result.layers))
+
+
+def _layer_table(layers: "Iterable[LayerResult]") -> Table:
+    import numpy as np
+
+    def deviation(fraction: float) -> "Callable[[LayerResult], float]":
+        def quantile(found: "LayerResult") -> float:
+            sizes = np.abs(found.deviations)
+            return float(np.quantile(sizes, fraction)) if len(sizes) else math.nan
+
+        return quantile
+
+    columns = [
+        Column("layer", numeric=False, of="layer"),
+        Column("neurons", "{:,}".format, of=lambda found: len(found.ideal)),
+        Column("both fire", "{:,}".format, of=lambda found: int(found.both.sum())),
+        Column("lost", "{:,}".format, of="lost"),
+        Column("extra", "{:,}".format, of="extra"),
+        Column("jitter %", "{:.4g}".format, of=lambda found: 100 * found.jitter),
+        Column("median", "{:.3g}".format, of=deviation(0.5)),
+        Column("99 %", "{:.3g}".format, of=deviation(0.99)),
+        Column("pJ", "{:.2f}".format, of=lambda found: found.energy.per_spike * 1e12),
+    ]
+    title = "circuits against the closed form; deviations in tau, energy of a spike"
+    return Table.of("layers", title, columns, layers)
 
 
 @circuit.command()
@@ -441,6 +440,6 @@ def _show(title: str, rows: Sequence[tuple[str, ...]]) -> None:
     show_table(Table(title, title, columns, cells))
 
 
-def _write_csv(path: Path, rows: "list[tuple[str, ...]]") -> None:
+def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     write_csv(path, rows)
     print(f"wrote {path}")
