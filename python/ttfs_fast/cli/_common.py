@@ -314,7 +314,7 @@ def split_numbers(text: str, name: str) -> list[float]:
         raise ValueError(f"{name} must be numbers separated by commas; got {text!r}") from None
 
 
-def download_data(dataset: str, data_root: str | None) -> None:
+def download_data(dataset: str, data_root: str | Path | None) -> None:
     from ttfs_fast.data import load_cifar10, load_mnist
 
     loaders = {"mnist": load_mnist, "cifar10": load_cifar10}

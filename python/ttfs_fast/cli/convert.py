@@ -119,10 +119,9 @@ def convert(
             relu.mean if mean is None else split_numbers(mean, "--mean"),
             relu.deviation if deviation is None else split_numbers(deviation, "--deviation"),
         )
-        root = None if data_root is None else str(data_root)
         if download:
-            download_data(relu.dataset, root)
-        train_set, test_set = (load(relu.dataset, root, train=part) for part in (True, False))
+            download_data(relu.dataset, data_root)
+        train_set, test_set = (load(relu.dataset, data_root, train=part) for part in (True, False))
         wanted = getattr(torch, dtype)
         known = _inputs(train_set, train_images, front, wanted)
         unknown = _inputs(test_set, test_images, front, wanted)

@@ -64,8 +64,7 @@ def diagnose(
             model, chosen, source = choose_spiking_network(weights, own)
         else:
             chosen = TrainConfig(**training.read_recipe(str(config)))
-        root = chosen.data_root if data_root is None else str(data_root)
-        image_set = load(chosen.dataset, root, train=True)
+        image_set = load(chosen.dataset, data_root or chosen.data_root, train=True)
         if weights is not None:
             image_set = fit_to_network(image_set, weights, source)
         else:

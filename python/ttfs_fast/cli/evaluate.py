@@ -109,7 +109,7 @@ def evaluate(
             evaluate_file(
                 weights,
                 dataset,
-                None if data_root is None else str(data_root),
+                data_root,
                 train_split=train_split,
                 batch_size=batch_size,
                 threads=threads,
@@ -129,14 +129,13 @@ def evaluate(
         if count_operations:
             refuse_relu(model, source)
         name = dataset or config.dataset
-        root = None if data_root is None else str(data_root)
         if download:
-            download_data(name, root)
+            download_data(name, data_root)
         assert weights is not None  # choose_network has refused it
         image_set = (
-            _class_folders(weights, root, source, config, batch_size, train_split=train_split)
+            _class_folders(weights, data_root, source, config, batch_size, train_split=train_split)
             if name == "folder"
-            else fit_to_network(load(name, root, train=train_split), weights, source)
+            else fit_to_network(load(name, data_root, train=train_split), weights, source)
         )
         count = len(image_set) if isinstance(image_set, ImageSet) else image_set.images
         if not as_json:
@@ -191,7 +190,7 @@ def _refuse_for_integers(
 
 def _class_folders(
     weights: Path,
-    root: str | None,
+    root: Path | None,
     source: str,
     config: TrainConfig,
     batch_size: int,
@@ -239,7 +238,7 @@ def dataset_of(size: tuple[int, int, int], classes: tuple[str, ...] | None) -> s
 def evaluate_file(
     path: Path,
     dataset: str | None,
-    data_root: str | None,
+    data_root: Path | None,
     *,
     train_split: bool,
     batch_size: int,

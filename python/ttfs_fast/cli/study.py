@@ -69,9 +69,8 @@ def depth(
             test_images=test_images,
             epochs=epochs,
         )
-        root = None if data_root is None else str(data_root)
         runs = depth_study(
-            chosen, out, data_root=root, threads=threads, device=device, log=print_line
+            chosen, out, data_root=data_root, threads=threads, device=device, log=print_line
         )
         found = {(row[0], row[1]): row[2:] for row in study_of.summary(runs)}
         layers = sorted({run.depth for run in runs})
@@ -122,14 +121,13 @@ def settings(
         )
         rows = study_of.summary(settings_study(chosen, out, log=print_line))
         columns = [
-            Column("change", numeric=False),
-            Column("training images", "{:.1%}".format),
-            Column("test or validation images", "{:.1%}".format),
-            Column("deviation", "{:.1%}".format),
-            Column("seeds"),
+            Column("change", numeric=False, of="change"),
+            Column("training images", "{:.1%}".format, of="train"),
+            Column("test or validation images", "{:.1%}".format, of="test"),
+            Column("deviation", "{:.1%}".format, of="deviation"),
+            Column("seeds", of="seeds"),
         ]
-        cells = [[row.change, row.train, row.test, row.deviation, row.seeds] for row in rows]
-        show_table(Table("settings", "accuracy: means over the seeds", columns, cells))
+        show_table(Table.of("settings", "accuracy: means over the seeds", columns, rows))
 
 
 @study.command()
@@ -180,17 +178,15 @@ def silence(
             device=device,
             log=print_line,
         )
-        shown = {
-            "may spike": "{0.fraction:.0%}",
-            "spike": "{0.firing:.1%}",
-            "accuracy": "{0.accuracy:.2%}",
-            "not trained: spike": "{0.at_once:.1%}",
-            "accuracy, not trained": "{0.at_once_accuracy:.2%}",
-            "answer": "{0.first_spike_time:.2f} tau",
-        }
-        columns = [Column(title, form.format) for title, form in shown.items()]
-        cells = [[row] * len(columns) for row in rows]
-        show_table(Table("silence", "accuracy against spikes per neuron", columns, cells))
+        columns = [
+            Column("may spike", "{:.0%}".format, of="fraction"),
+            Column("spike", "{:.1%}".format, of="firing"),
+            Column("accuracy", "{:.2%}".format, of="accuracy"),
+            Column("not trained: spike", "{:.1%}".format, of="at_once"),
+            Column("accuracy, not trained", "{:.2%}".format, of="at_once_accuracy"),
+            Column("answer", "{:.2f} tau".format, of="first_spike_time"),
+        ]
+        show_table(Table.of("silence", "accuracy against spikes per neuron", columns, rows))
 
 
 @study.command()
@@ -215,17 +211,18 @@ def start(
             depth=depth,  # type: ignore[arg-type]
             spreads=split_numbers(spreads, "--spreads"),
             device=device,
-            data_root=None if data_root is None else str(data_root),
+            data_root=data_root,
         )
-        cells = []
-        for name in dict.fromkeys(row.start for row in rows):
-            own = [row for row in rows if row.start == name]
-            ratio = own[0].gradient / own[-1].gradient
-            cells.append([name, own[-1].spread, own[-1].noise, ratio])
+        names = dict.fromkeys(row.start for row in rows)
         columns = [
-            Column("start"),
-            Column("spread in tau", "{:.1e}".format),
-            Column("noise / spread", "{:.2g}".format),
-            Column("gradient, first layer / last", "{:.1e}".format),
+            Column("start", of=lambda own: own[0].start),
+            Column("spread in tau", "{:.1e}".format, of=lambda own: own[-1].spread),
+            Column("noise / spread", "{:.2g}".format, of=lambda own: own[-1].noise),
+            Column(
+                "gradient, first layer / last",
+                "{:.1e}".format,
+                of=lambda own: own[0].gradient / own[-1].gradient,
+            ),
         ]
-        show_table(Table("start", "untrained networks, last layer", columns, cells))
+        networks = [[row for row in rows if row.start == name] for name in names]
+        show_table(Table.of("start", "untrained networks, last layer", columns, networks))

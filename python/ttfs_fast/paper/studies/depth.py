@@ -231,7 +231,7 @@ def depth_study(
     study: DepthStudy,
     out: str | Path,
     *,
-    data_root: str | None = None,
+    data_root: str | Path | None = None,
     threads: int | None = None,
     device: str = "auto",
     log: Callable[[str], None] = logger.info,
@@ -248,7 +248,7 @@ def depth_study(
         What to train.
     out : path
         Folder of table and plot.
-    data_root : str, optional
+    data_root : path, optional
         Folder of CIFAR-10; see :func:`ttfs_fast.data.load_cifar10`.
     threads : int, optional
         Threads of torch and of the operators.
@@ -270,7 +270,7 @@ def depth_study(
 def _depth_study(
     study: DepthStudy,
     folder: Path,
-    data_root: str | None,
+    data_root: str | Path | None,
     device: torch.device,
     log: Callable[[str], None],
 ) -> list[Run]:

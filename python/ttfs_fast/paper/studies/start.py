@@ -64,7 +64,7 @@ def start_study(
     depth: Depth = 17,
     spreads: Sequence[float] = (2.0, 3.0, 4.0, 5.0),
     images: int = 32,
-    data_root: str | None = None,
+    data_root: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> list[LayerStart]:
@@ -82,7 +82,7 @@ def start_study(
         Of the centered starts, beside the published one.
     images : int
         The first that many test images of CIFAR-10.
-    data_root : str, optional
+    data_root : path, optional
         Folder of CIFAR-10.
     seed : int
         Of the weights and of the noise.
