@@ -251,7 +251,7 @@ def test_conversion_rejects_invalid_horizons() -> None:
     model = folded()
     refused(model, "is calibrated on images: give convert some hundred, and no", images=None)
     refused(model, "and no time_scales", time_scales=0.1)
-    refused(model, "widening is 2 numbers; give one, or 5", widening=[1.0, 2.0])
+    refused(model, "widening holds 2 numbers; give one, or 5", widening=[1.0, 2.0])
     refused(model, "widening must be a positive number; got 0", widening=0.0)
     refused(model, "has no spike code: give a smaller widening", widening=200.0)
     refused(nn.Sequential(SpikingConv2d(2, 1, 14)), "images and widening are for networks with")

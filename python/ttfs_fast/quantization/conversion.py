@@ -38,6 +38,7 @@ from ttfs_fast.quantization.horizons import (
     horizon_steps,
     intensity_times,
     measure_leads,
+    one_for_each_layer,
     widened,
     widened_encoders,
 )
@@ -460,18 +461,7 @@ def _time_scales(
         time_scales = 2.0 ** math.ceil(
             latest * math.log2(math.e) - math.log2(LATEST_PIXEL[time_bits])
         )
-    given = [float(unit) for unit in np.atleast_1d(time_scales).tolist()]
-    if len(given) == 1:
-        given *= layers + 1
-    if len(given) != layers + 1:
-        raise ValueError(
-            f"time_scales are {len(given)} numbers; give one, or {layers + 1}: of the input codes "
-            f"and of the output codes of each of the {layers} layers of neurons"
-        )
-    for value in given:
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"a time scale must be a positive number; got {value}")
-    return given
+    return one_for_each_layer(time_scales, layers, "time_scales", "codes")
 
 
 def _ratio(unit_in: float, unit_out: float) -> int:

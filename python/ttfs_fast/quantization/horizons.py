@@ -170,18 +170,24 @@ def widened(leads: Leads, time_bits: int, widening: float | Sequence[float] | No
     """Widening factors for the leads of the input, and of the outputs of every layer."""
     if widening is None:
         return [SPREAD[time_bits] / size if size > 0 else 1.0 for size in leads.sizes]
-    layers = len(leads.means)
-    given = [float(factor) for factor in np.atleast_1d(widening).tolist()]
+    return one_for_each_layer(widening, len(leads.means), "widening", "leads")
+
+
+def one_for_each_layer(
+    values: float | Sequence[float], layers: int, name: str, what: str
+) -> list[float]:
+    """A number for a network's input and one for the outputs of every layer, from one or all."""
+    given = [float(value) for value in np.atleast_1d(values).tolist()]
     if len(given) == 1:
         given *= layers + 1
     if len(given) != layers + 1:
         raise ValueError(
-            f"widening is {len(given)} numbers; give one, or {layers + 1}: for the leads of "
-            f"the input and of the outputs of each of the {layers} layers of neurons"
+            f"{name} holds {len(given)} numbers; give one, or {layers + 1}: for the {what} of the "
+            f"input and of the outputs of each of the {layers} layers of neurons"
         )
     for value in given:
         if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"a widening must be a positive number; got {value}")
+            raise ValueError(f"{name} must be a positive number; got {value}")
     return given
 
 
