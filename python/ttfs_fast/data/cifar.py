@@ -190,14 +190,25 @@ def _find(train: bool, bases: Sequence[Path]) -> list[Path] | None:
     return None
 
 
-def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def read_records(path: Path, length: int, title: str) -> NDArray[np.uint8]:
+    """The records of a binary file, (N, length).
+
+    Raises
+    ------
+    CifarError
+        If it does not hold whole ones.
+    """
     size = path.stat().st_size
-    if size == 0 or size % _RECORD:
+    if size == 0 or size % length:
         raise CifarError(
-            f"{path}: has {size} bytes; CIFAR-10's binary files hold records of {_RECORD} bytes, "
+            f"{path}: has {size} bytes; {title}'s binary files hold records of {length} bytes, "
             "so it is truncated or something else; fetch it again"
         )
-    records = np.fromfile(path, np.uint8).reshape(-1, _RECORD)
+    return np.fromfile(path, np.uint8).reshape(-1, length)
+
+
+def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    records = read_records(path, _RECORD, "CIFAR-10")
     labels = records[:, 0].astype(np.int64)
     if labels.max() > 9:
         raise CifarError(f"{path}: holds the label {labels.max()}; CIFAR-10's are 0..9")

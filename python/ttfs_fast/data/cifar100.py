@@ -1,11 +1,10 @@
 """CIFAR-100, from its binary format."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
-from ttfs_fast.data.cifar import CifarError
+from ttfs_fast.data.cifar import CifarError, read_records
 from ttfs_fast.data.imageset import ImageSet
 from ttfs_fast.data.sources import DATA_ROOT_VARIABLE, data_folders, places
 
@@ -71,7 +70,7 @@ def load_cifar100(
             "subfolders cifar100 and cifar-100-binary. Put the binary version's files into such a "
             f"folder, and pass the one that holds it as root or set {DATA_ROOT_VARIABLE} to it"
         )
-    records = _records(path)
+    records = read_records(path, _RECORD, "CIFAR-100")
     fine, large = records[:, 1].astype(np.int64), records[:, 0].astype(np.int64)
     for labels, classes in ((large, CIFAR100_COARSE_CLASSES), (fine, CIFAR100_CLASSES)):
         if labels.max() >= len(classes):
@@ -83,13 +82,3 @@ def load_cifar100(
     if coarse:
         return ImageSet(images, large, title, CIFAR100_COARSE_CLASSES)
     return ImageSet(images, fine, title, CIFAR100_CLASSES)
-
-
-def _records(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    size = path.stat().st_size
-    if size == 0 or size % _RECORD:
-        raise CifarError(
-            f"{path}: has {size} bytes; CIFAR-100's binary files hold records of {_RECORD} bytes, "
-            "so it is truncated or something else; fetch it again"
-        )
-    return np.fromfile(path, np.uint8).reshape(-1, _RECORD)
