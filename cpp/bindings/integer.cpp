@@ -47,7 +47,8 @@ void add_neurons(Network& network, const Array<std::int8_t>& codes, int bits,
                  Pair padding, Pair dilation, std::int64_t groups, Pair output,
                  std::uint16_t reference_code, const std::optional<Array<std::int32_t>>& slope) {
   if (codes.ndim() != 4) throw std::invalid_argument("codes must have 4 dimensions");
-  if (groups < 1) throw std::invalid_argument("groups must be at least 1");
+  if (groups < 1)
+    throw std::invalid_argument("groups must be at least 1; got " + std::to_string(groups));
   const Size in = network.output();
   Neurons n;
   n.shape = {window({codes.shape(2), codes.shape(3)}, stride, padding, dilation)};

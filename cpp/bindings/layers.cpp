@@ -20,7 +20,8 @@ ConvShape conv_shape(const Array<T>& input, const Array<T>& weight, const Array<
                      Pair stride, Pair padding, Pair dilation, std::int64_t groups) {
   if (input.ndim() != 4 || weight.ndim() != 4 || output.ndim() != 4)
     throw std::invalid_argument("input, weight and output must have 4 dimensions");
-  if (groups < 1) throw std::invalid_argument("groups must be at least 1");
+  if (groups < 1)
+    throw std::invalid_argument("groups must be at least 1; got " + std::to_string(groups));
   ConvShape s{window({weight.shape(2), weight.shape(3)}, stride, padding, dilation)};
   s.batch = input.shape(0);
   s.in_channels = input.shape(1);
@@ -113,7 +114,9 @@ PoolShape pool_shape(const Array<T>& input, const Array<T>& output, Pair kernel,
   s.out_height = output.shape(2);
   s.out_width = output.shape(3);
   if (kernel[0] > 0 && kernel[1] > std::numeric_limits<std::int32_t>::max() / kernel[0])
-    throw std::invalid_argument("the window is too large");
+    throw std::invalid_argument("the window is " + std::to_string(kernel[0]) + " x " +
+                                std::to_string(kernel[1]) +
+                                "; it may hold at most 2^31 - 1 inputs");
   return s;
 }
 

@@ -158,8 +158,13 @@ void check(const CircuitTask& task) {
     refuse("duration must be at most 1e9 steps; got " + text(task.duration / task.step));
   check_step(task);
   if (task.trials < 0 || task.inputs < 0 || task.rows < 0 || task.first_trial < 0)
-    refuse("trials, inputs, rows and first_trial must be 0 or above");
-  if (task.inputs > std::numeric_limits<std::int32_t>::max()) refuse("there are too many inputs");
+    refuse("trials, inputs, rows and first_trial must be 0 or above; got " +
+           std::to_string(task.trials) + ", " + std::to_string(task.inputs) + ", " +
+           std::to_string(task.rows) + " and " + std::to_string(task.first_trial));
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  if (task.inputs > most)
+    refuse("inputs must be at most " + std::to_string(most) + "; got " +
+           std::to_string(task.inputs));
   if (task.record_every < (task.waveforms ? 1 : 0))
     refuse(std::string("record_every must be ") + (task.waveforms ? "at least 1" : "0 or above") +
            "; got " + std::to_string(task.record_every));

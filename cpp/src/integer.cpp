@@ -59,7 +59,8 @@ void check_header(const Network::State& state) {
   require_size(state.image, "an image");
   require_size(state.input(), "the input");
   if (!(std::isfinite(state.unit) && state.unit > 0))
-    refuse("the unit of the input codes must be a positive number");
+    refuse("the unit of the input codes must be a positive number; got " +
+           std::to_string(state.unit));
   for (const Encoder& encoder : state.encoders)
     for (const std::uint16_t code : encoder)
       if (code < 1 || code > state.silent())
@@ -186,7 +187,9 @@ void append(Network::State& state, const PoolShape& pooling) {
   require_steps(s);
   check(s);
   if (s.kernel_height * s.kernel_width > kMaxInputs)
-    refuse("a pooling window holds more than " + std::to_string(kMaxInputs) + " inputs");
+    refuse("a pooling window is " + std::to_string(s.kernel_height) + " x " +
+           std::to_string(s.kernel_width) + "; it may hold at most " + std::to_string(kMaxInputs) +
+           " inputs");
   state.layers.push_back(std::move(layer));
 }
 
@@ -219,7 +222,8 @@ bool is_utf8(const std::string& text) {
 }
 
 void require_no_names(const Network::State& state) {
-  if (!state.classes.empty()) refuse("name the classes once all layers are there");
+  if (!state.classes.empty())
+    refuse("the classes have names already; name the classes once all layers are there");
 }
 
 }  // namespace
@@ -229,12 +233,13 @@ void name_classes(Network::State& state, std::vector<std::string> names) {
   if (!names.empty() && static_cast<std::int64_t>(names.size()) != outputs)
     refuse("a network of " + std::to_string(outputs) + " outputs needs a name for each class; " +
            "there are " + std::to_string(names.size()));
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (names[i].empty() || !is_utf8(names[i]))
+      refuse("the name of class " + std::to_string(i) + " is empty or no UTF-8");
   std::vector<std::string> sorted = names;
   std::sort(sorted.begin(), sorted.end());
-  if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end())
-    refuse("two classes have the same name");
-  for (const std::string& name : names)
-    if (name.empty() || !is_utf8(name)) refuse("a class name is empty or no UTF-8");
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  if (twice != sorted.end()) refuse("two classes have the same name, " + *twice);
   state.classes = std::move(names);
 }
 

@@ -278,7 +278,9 @@ std::unique_ptr<Network::State> read(Source& source) {
       Network::State{time_bits, image, unit, std::move(encoders), {}, {}});
   check_header(*state);
   const auto layers = in.number<std::uint32_t>();
-  if (layers > kMaxLayers) bad("it announces " + std::to_string(layers) + " layers");
+  if (layers > kMaxLayers)
+    bad("it announces " + std::to_string(layers) + " layers; there may be at most " +
+        std::to_string(kMaxLayers));
   const auto version = static_cast<std::uint32_t>(fields[0]);
   for (std::uint32_t l = 0; l < layers; ++l) read_layer(in, version, *state);
   if (version > kNoNames) name_classes(*state, read_names(in));
