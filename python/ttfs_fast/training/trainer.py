@@ -222,21 +222,7 @@ def _train(
     teacher = load_teacher(config, train_set)
     checkpoint = load_checkpoint(run) if saved is not None else None
     if checkpoint is not None:
-        begun_with = TrainConfig.from_json(json.dumps(checkpoint.facts["config"]))
-        if others := _differences(config, begun_with):
-            raise ValueError(
-                f"cannot resume {run}: its checkpoint is of a run with other settings than its "
-                f"config.json: {others}. Start again with overwrite=True, or train into another "
-                "folder"
-            )
-    if checkpoint is not None and checkpoint.facts["data_sha256"] != digest:
-        raise ValueError(
-            f"cannot resume {run}: its images are not those of {config.dataset} in "
-            f"{config.data_root or 'the default data folder'}"
-        )
-    taught_by = teacher.sha256 if teacher is not None else None
-    if checkpoint is not None and checkpoint.facts.get("teacher_sha256") != taught_by:
-        raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
+        _check_checkpoint(checkpoint, config, run, digest, teacher)
     with use_threads(config.threads), same_bits(fabric.device), curves as scalars:
         session = _Session(
             config, run, train_set, test_set, digest, teacher, callback, fabric, scalars, model
@@ -784,6 +770,26 @@ def _saved_config(
             f"overwrite=True to remove it and start again, or another folder"
         )
     return None
+
+
+def _check_checkpoint(
+    checkpoint: Checkpoint, config: TrainConfig, run: Path, digest: str, teacher: Teacher | None
+) -> None:
+    """Raise ValueError unless a checkpoint is of these settings, images and teacher."""
+    begun_with = TrainConfig.from_json(json.dumps(checkpoint.facts["config"]))
+    if others := _differences(config, begun_with):
+        raise ValueError(
+            f"cannot resume {run}: its checkpoint is of a run with other settings than its "
+            f"config.json: {others}. Start again with overwrite=True, or train into another folder"
+        )
+    if checkpoint.facts["data_sha256"] != digest:
+        raise ValueError(
+            f"cannot resume {run}: its images are not those of {config.dataset} in "
+            f"{config.data_root or 'the default data folder'}"
+        )
+    taught_by = None if teacher is None else teacher.sha256
+    if checkpoint.facts.get("teacher_sha256") != taught_by:
+        raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
 
 
 def _differences_on_disk(config: TrainConfig, path: Path) -> str:
