@@ -119,8 +119,9 @@ def evaluate(
         import torch
 
         from ttfs_fast import analysis
-        from ttfs_fast.data import ImageSet, load
+        from ttfs_fast.data import load
         from ttfs_fast.gpu.device import describe_device, resolve_device
+        from ttfs_fast.training.datasets import count
 
         set_threads(threads)
         where = resolve_device(device)
@@ -137,13 +138,13 @@ def evaluate(
             if name == "folder"
             else fit_to_network(load(name, data_root, train=train_split), weights, source)
         )
-        count = len(image_set) if isinstance(image_set, ImageSet) else image_set.images
+        images = count(image_set)
         if not as_json:
             print(
-                f"testing {source} on {count:,} images of {image_set.name}: "
+                f"testing {source} on {images:,} images of {image_set.name}: "
                 f"{describe_device(where)}"
             )
-        with counting_bar(count, show=not as_json) as advance:
+        with counting_bar(images, show=not as_json) as advance:
             result = analysis.evaluate(
                 model.to(where),
                 image_set,
@@ -157,16 +158,14 @@ def evaluate(
         if count_operations:
             counts = analysis.count_on_images(model, image_set, count_operations)
         if as_json:
-            found = result.to_dict()
-            if counts is not None:
-                found["operations"] = counts.to_dict(energy_models)
-            print(json.dumps(found, indent=2))
-        else:
-            print_result(result)
-            if counts is not None:
-                print_operations(counts, energy_models)
-            if len(image_set.classes) <= MOST_COLUMNS:
-                print_confusion(result, image_set.classes)
+            more = {} if counts is None else {"operations": counts.to_dict(energy_models)}
+            print(json.dumps(result.to_dict() | more, indent=2))
+            return
+        print_result(result)
+        if counts is not None:
+            print_operations(counts, energy_models)
+        if len(image_set.classes) <= MOST_COLUMNS:
+            print_confusion(result, image_set.classes)
 
 
 def _refuse_for_integers(
