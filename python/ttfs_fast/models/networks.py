@@ -14,7 +14,6 @@ from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import (
     HorizonConv2d,
     HorizonLinear,
-    Normalization,
     dirac_,
     fold_horizons_,
 )
@@ -66,7 +65,7 @@ class SpikingNetwork(nn.Sequential):
         self.description = description
         self.encoding = encoding
         self.t_max = t_max
-        _fill(self, description, _Spiking(bias, t_max, device, dtype))
+        _fill(self, description, _Spiking(bias=bias, t_max=t_max, device=device, dtype=dtype))
 
 
 class ReluNetwork(nn.Sequential):
@@ -95,7 +94,7 @@ class ReluNetwork(nn.Sequential):
     ) -> None:
         super().__init__()
         self.description = description
-        _fill(self, description, _Relu(batch_norm, device, dtype))
+        _fill(self, description, _Relu(batch_norm, device=device, dtype=dtype))
 
 
 def relu_counterpart(
@@ -183,18 +182,7 @@ class HorizonNetwork(nn.Sequential):
         super().__init__()
         self.description = description
         self.encoding = encoding
-        if whitening and not isinstance(description.layers[0][1], Conv):
-            raise ValueError(
-                f"{description.name}: whitening is for a network that begins with a convolution"
-            )
-        if average_pool and not any(
-            isinstance(layer, GlobalPool) and isinstance(after, Dense)
-            for (_, layer), (_, after) in itertools.pairwise(description.layers)
-        ):
-            raise ValueError(
-                f"{description.name}: average_pool is for a network whose global pool is followed "
-                "by a fully connected layer"
-            )
+        _check_horizons(description, whitening, average_pool)
         options: dict[str, Any] = {
             "weight_sum": weight_sum,
             "spread": spread,
@@ -207,64 +195,79 @@ class HorizonNetwork(nn.Sequential):
         before: Layer | None = None
         followers = [layer for _, layer in description.layers[1:]] + [None]
         for (name, layer), after in zip(description.layers, followers, strict=True):
-            made: HorizonConv2d | HorizonLinear | None = None
+            made: nn.Module | None = None
             if isinstance(layer, Conv):
-                pool = _window(after)
-                padding = _half_kernel(name, layer)
                 made = HorizonConv2d(
                     shape[0],
                     layer.channels,
                     layer.kernel,
                     layer.stride,
-                    padding,
-                    pool=pool,
+                    _half_kernel(name, layer),
+                    pool=_window(after),
                     t_in=t_in,
                     normalization="none" if whitening and before is None else "batch",
                     **options,
                 )
                 if dirac and before is not None and min(size % 2 for size in made.kernel_size):
                     dirac_(made)
+                t_in = made.t_out
             elif isinstance(layer, Dense):
                 if len(shape) > 1:
                     self.add_module("flatten", nn.Flatten())
-                normalization: Normalization = "none" if after is None else "batch"
                 made = HorizonLinear(
                     math.prod(shape),
                     layer.outputs,
                     positions=positions,
                     t_in=t_in,
-                    normalization=normalization,
+                    normalization="none" if after is None else "batch",
                     **options,
                 )
-                positions = 1
                 if after is None:
                     # Answers that hardly differ: the loss of a new network is that of a guess.
                     nn.init.normal_(made.weight, std=0.1)
+                t_in, positions = made.t_out, 1
             elif isinstance(layer, GlobalPool):
                 if average_pool and isinstance(after, Dense):
                     positions = math.prod(shape[1:])
                 else:
-                    self.add_module(name, FirstSpike())
-            elif isinstance(layer, Inception):
-                raise ValueError(
-                    f"{description.name}: {name} is an Inception module, which has no counterpart "
-                    "with a horizon: the branches differ in depth, so their spikes would meet with "
-                    "different horizons"
-                )
-            elif _window(layer) == 1 or not isinstance(before, Conv):
-                self.add_module(
-                    name,
-                    SpikingMaxPool2d(layer.kernel, layer.stride, layer.padding, 1, layer.ceil_mode),
-                )
+                    made = FirstSpike()
+            elif isinstance(layer, Pool) and (_window(layer) == 1 or not isinstance(before, Conv)):
+                made = _pool(layer)
             if made is not None:
                 self.add_module(name, made)
-                t_in = made.t_out
             shape = count_layer([], description.name, name, layer, shape)
             before = layer
 
     def fold_(self) -> "HorizonNetwork":
         """Make every layer one of plain modules, in place; see `fold_horizons_`."""
         return fold_horizons_(self)
+
+
+def _check_horizons(description: Description, whitening: bool, average_pool: bool) -> None:
+    """Raise ValueError for what a network whose layers have horizons cannot have."""
+    for name, layer in description.layers:
+        if isinstance(layer, Inception):
+            raise ValueError(
+                f"{description.name}: {name} is an Inception module, which has no counterpart "
+                "with a horizon: the branches differ in depth, so their spikes would meet with "
+                "different horizons"
+            )
+    if whitening and not isinstance(description.layers[0][1], Conv):
+        raise ValueError(
+            f"{description.name}: whitening is for a network that begins with a convolution"
+        )
+    if average_pool and not any(
+        isinstance(layer, GlobalPool) and isinstance(after, Dense)
+        for (_, layer), (_, after) in itertools.pairwise(description.layers)
+    ):
+        raise ValueError(
+            f"{description.name}: average_pool is for a network whose global pool is followed "
+            "by a fully connected layer"
+        )
+
+
+def _pool(layer: Pool) -> SpikingMaxPool2d:
+    return SpikingMaxPool2d(layer.kernel, layer.stride, layer.padding, 1, layer.ceil_mode)
 
 
 def _window(layer: Layer | None) -> int:
@@ -311,40 +314,18 @@ def _first_spike(input: Tensor) -> Tensor:
 class _Spiking:
     """Makes the modules of a spiking network."""
 
-    def __init__(
-        self,
-        bias: bool,
-        t_max: float,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-    ) -> None:
-        self._bias, self._t_max, self._device, self._dtype = bias, t_max, device, dtype
+    def __init__(self, **options: Any) -> None:
+        self._options = options
 
     def conv(self, channels: int, layer: Conv) -> nn.Module:
-        return SpikingConv2d(
-            channels,
-            layer.channels,
-            layer.kernel,
-            layer.stride,
-            layer.padding,
-            bias=self._bias,
-            t_max=self._t_max,
-            device=self._device,
-            dtype=self._dtype,
-        )
+        size = (layer.kernel, layer.stride, layer.padding)
+        return SpikingConv2d(channels, layer.channels, *size, **self._options)
 
     def dense(self, inputs: int, layer: Dense, last: bool) -> nn.Module:
-        return SpikingLinear(
-            inputs,
-            layer.outputs,
-            self._bias,
-            t_max=self._t_max,
-            device=self._device,
-            dtype=self._dtype,
-        )
+        return SpikingLinear(inputs, layer.outputs, **self._options)
 
     def pool(self, layer: Pool) -> nn.Module:
-        return SpikingMaxPool2d(layer.kernel, layer.stride, layer.padding, 1, layer.ceil_mode)
+        return _pool(layer)
 
     def global_pool(self) -> nn.Module:
         return FirstSpike()
@@ -353,11 +334,8 @@ class _Spiking:
 class _Relu:
     """Makes the modules of a ReLU network."""
 
-    def __init__(
-        self, batch_norm: bool, device: torch.device | str | None, dtype: torch.dtype | None
-    ) -> None:
-        self._batch_norm = batch_norm
-        self._device, self._dtype = device, dtype
+    def __init__(self, batch_norm: bool, **factory: Any) -> None:
+        self._batch_norm, self._factory = batch_norm, factory
 
     def conv(self, channels: int, layer: Conv) -> nn.Module:
         padding: int | str = layer.padding
@@ -365,30 +343,21 @@ class _Relu:
         if padding == "same" and layer.stride > 1:
             padding = 0
             pads = [_SamePadding(layer.kernel, layer.stride)]
-        conv = nn.Conv2d(
-            channels,
-            layer.channels,
-            layer.kernel,
-            layer.stride,
-            padding,
-            bias=not self._batch_norm,
-            device=self._device,
-            dtype=self._dtype,
-        )
+        size = (layer.kernel, layer.stride, padding)
+        bias = not self._batch_norm
+        conv = nn.Conv2d(channels, layer.channels, *size, bias=bias, **self._factory)
         _he(conv)
-        norm = nn.BatchNorm2d(layer.channels, device=self._device, dtype=self._dtype)
+        norm = nn.BatchNorm2d(layer.channels, **self._factory)
         norms: list[nn.Module] = [norm] if self._batch_norm else []
         return nn.Sequential(*pads, conv, *norms, nn.ReLU())
 
     def dense(self, inputs: int, layer: Dense, last: bool) -> nn.Module:
         normed = self._batch_norm and not last
-        linear = nn.Linear(
-            inputs, layer.outputs, bias=not normed, device=self._device, dtype=self._dtype
-        )
+        linear = nn.Linear(inputs, layer.outputs, bias=not normed, **self._factory)
         _he(linear)
         if last:
             return linear
-        norm = nn.BatchNorm1d(layer.outputs, device=self._device, dtype=self._dtype)
+        norm = nn.BatchNorm1d(layer.outputs, **self._factory)
         norms: list[nn.Module] = [norm] if normed else []
         return nn.Sequential(linear, *norms, nn.ReLU())
 
