@@ -100,6 +100,32 @@ def test_public_names_are_in_the_reference(room: str) -> None:
         assert {name: home for name, home in homes.items() if home not in listed} == {}
 
 
+def test_contributing_names_what_is_there() -> None:
+    """Files, and the identifiers of its guides; NAME stands for what is to be added."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    files = [path.relative_to(ROOT) for path in project_files()]
+    paths = {path.as_posix() for path in files}
+    paths |= {folder.as_posix() for path in files for folder in path.parents}
+    ending = r"\.(?:py|pyi|h|cpp|cmake|md|txt|json)"
+    named = set(re.findall(rf"`([\w./-]+{ending}|[\w.-]+/[\w./-]*\w)/?`", text))
+    named -= {"config.json", "build/site", ".venv"}  # programs write them
+    assert len(named) > 60
+    missing = {
+        name
+        for name in named
+        if "NAME" not in name
+        and name not in paths
+        and not any(path.endswith(f"/{name}") for path in paths)
+    }
+    code = [path for path in files if path.suffix in {".py", ".h", ".cpp", ".cmake", ".txt"}]
+    words = set(re.findall(r"\w+", "".join((ROOT / path).read_text() for path in code)))
+    guides = text.partition("## Adding a training option")[2].partition("## Documentation")[0]
+    used = set(re.findall(r"`@?(\w+)(?:\(\w*\))?`", guides))
+    assert len(used) > 40
+    missing |= {name for name in used if "NAME" not in name and name not in words}
+    assert missing == set()
+
+
 def test_continuous_integration_runs_the_documented_commands():
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
