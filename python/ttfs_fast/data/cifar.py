@@ -1,7 +1,6 @@
 """CIFAR-10, from its binary format or from class folders of images."""
 
 import hashlib
-import http.client
 import io
 import os
 import tarfile
@@ -20,7 +19,7 @@ from ttfs_fast.data.sources import (
     DownloadError,
     data_folders,
     download_folder,
-    fetch,
+    fetch_any,
     places,
 )
 
@@ -147,7 +146,7 @@ def download_cifar10(
     missing = [name for name in wanted if not (folder / name).is_file()]
     if not missing:
         return folder
-    content = _fetch_archive(archives, folder)
+    content = fetch_any(archives, ARCHIVE_SIZE, _check, "CIFAR-10's archive", folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
@@ -163,23 +162,10 @@ def download_cifar10(
     return folder
 
 
-def _fetch_archive(archives: Sequence[str], folder: Path) -> bytes:
-    failures = []
-    for url in archives:
-        try:
-            content = fetch(url, ARCHIVE_SIZE)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            failures.append(f"{url} ({error})")
-            continue
-        digest = hashlib.sha256(content).hexdigest()
-        if digest == ARCHIVE_SHA256:
-            return content
-        failures.append(f"{url} (SHA-256 is {digest}, not {ARCHIVE_SHA256})")
-    raise DownloadError(
-        f"CIFAR-10 could not be fetched into {folder}; tried {'; '.join(failures)}. Check the "
-        "network, or fetch the archive elsewhere, unpack it into a folder and pass that as root or "
-        f"set {DATA_ROOT_VARIABLE} to it"
-    )
+def _check(content: bytes) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != ARCHIVE_SHA256:
+        raise ValueError(f"SHA-256 is {digest}, not {ARCHIVE_SHA256}")
 
 
 def _find(train: bool, bases: Sequence[Path]) -> list[Path] | None:

@@ -2,12 +2,12 @@
 
 import gzip
 import hashlib
-import http.client
 import io
 import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from ttfs_fast.data.sources import (
     DownloadError,
     data_folders,
     download_folder,
-    fetch,
+    fetch_any,
     places,
 )
 
@@ -210,23 +210,10 @@ def _values(path: Path, source: _Source) -> NDArray[np.uint8]:
 
 
 def _fetch(source: _Source, target: Path, mirrors: Sequence[str]) -> None:
-    failures = []
-    for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{target.name}"
-        try:
-            content = fetch(url, source.size + _SLACK)
-            _check(content, source)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            failures.append(f"{url} ({error})")
-            continue
-        replace_file(target, content)
-        return
-    raise DownloadError(
-        f"MNIST's {target.name} could not be fetched into {target.parent}; tried "
-        f"{'; '.join(failures)}. Check the network, or fetch the files elsewhere, put them into a "
-        f"folder and pass it as root or set {DATA_ROOT_VARIABLE} to it. "
-        "The digits data set needs no network."
-    )
+    urls = [f"{mirror.rstrip('/')}/{target.name}" for mirror in mirrors]
+    check, what = partial(_check, source=source), f"MNIST's {target.name}"
+    content = fetch_any(urls, source.size + _SLACK, check, what, target.parent)
+    replace_file(target, content)
 
 
 def _check(content: bytes, source: _Source) -> None:

@@ -1,9 +1,10 @@
 """Folders of data sets, and downloads of their files."""
 
+import http.client
 import os
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -120,6 +121,32 @@ def fetch(url: str, limit: int) -> bytes:
     if total is not None and len(content) < total:
         raise ValueError(f"sent {len(content)} of {total} bytes")
     return bytes(content)
+
+
+def fetch_any(
+    urls: Iterable[str], limit: int, check: Callable[[bytes], None], what: str, folder: Path
+) -> bytes:
+    """The content at the first address that delivers what ``check`` accepts.
+
+    Raises
+    ------
+    DownloadError
+        If none does; says what was tried to fetch ``what`` into ``folder``.
+    """
+    failures = []
+    for url in urls:
+        try:
+            content = fetch(url, limit)
+            check(content)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            failures.append(f"{url} ({error})")
+        else:
+            return content
+    raise DownloadError(
+        f"{what} could not be fetched into {folder}; tried {'; '.join(failures)}. Check the "
+        "network, or fetch it elsewhere, put the files into a folder and pass that as root or set "
+        f"{DATA_ROOT_VARIABLE} to it. The digits data set needs no network"
+    )
 
 
 @contextmanager
