@@ -240,6 +240,9 @@ def test_statistics_are_means_over_the_batches(seed: int) -> None:
     assert torch.allclose(layer.running_var, torch.stack([p.var(0) for p in products]).mean(0))
     assert layer.momentum == 0.1
     assert layer.training
+    mixed = nn.Sequential(layer, nn.Identity().eval())
+    estimate_statistics_(mixed, batches)
+    assert [module.training for module in mixed] == [True, False]
 
 
 @pytest.mark.parametrize("spread", [0.001, 0.05])

@@ -1071,7 +1071,7 @@ def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
     """
     layers = horizon_layers(model).values()
     before = [(layer.momentum, layer.synchronized) for layer in layers]
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.train()
     try:
         for number, batch in enumerate(batches, start=1):
@@ -1081,7 +1081,8 @@ def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
     finally:
         for layer, (momentum, synchronized) in zip(layers, before, strict=True):
             layer.momentum, layer.synchronized = momentum, synchronized
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     return model
 
 
