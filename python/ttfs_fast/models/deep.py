@@ -360,9 +360,10 @@ def cifar_airbench(
     ----------
     pretrained : bool
         Load the weights in the package, trained on CIFAR-10 with layers that have horizons
-        (docs/results/cifar10.md says how), and folded to plain layers.
+        (docs/results/cifar10.md says how), and folded to plain layers. The network has 1.375 times
+        the channels, and an average in place of the first spike before its last layer.
     width : float
-        Factor on the channels of all layers but the first and the last.
+        Factor on the channels of all layers but the first and the last; without `pretrained` only.
     encoding : Encoding, optional
         How it sees images: by default as :func:`spiking_vgg16`, with `pretrained` as the weights
         were trained, ``Encoding(alpha=0.01)``.
@@ -385,6 +386,13 @@ def cifar_airbench(
     """
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width must be a finite number above 0; got {width}")
+    if pretrained:
+        if width != 1:
+            raise ValueError(
+                f"the trained weights of cifar_airbench have a width of their own; leave width "
+                f"out with pretrained=True, got {width}"
+            )
+        width = 1.375
     layers: list[Layer] = [Conv(2, 2 * 4 * in_channels, padding=0)]
     for channels in (64, 256, 256):
         inner = max(1, round(channels * width))
@@ -409,10 +417,11 @@ def cifar_airbench(
         weight_sum=2.0,
         spread=0.0005,
         whitening=True,
+        average_pool=True,
         device=device,
         dtype=dtype,
     ).fold_()
-    return _load_pretrained(folded, "cifar_airbench", "3 channels")
+    return _load_pretrained(folded, "cifar_airbench", "3 channels", width)
 
 
 def spiking_googlenet(
@@ -508,7 +517,10 @@ def _network(
 
 
 def _load_pretrained(
-    model: Network, name: PretrainedName, channels: str = "6 channels (both polarities)"
+    model: Network,
+    name: PretrainedName,
+    channels: str = "6 channels (both polarities)",
+    width: float = 1.0,
 ) -> Network:
     with pretrained_weights(name) as file:
         state = read_weights(file)
@@ -516,8 +528,9 @@ def _load_pretrained(
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            f"the trained weights of {name} are for width 1, {channels}, images of 32 x 32, 10 "
-            f"classes and a bias; leave these arguments out with pretrained=True: {error}"
+            f"the trained weights of {name} are for width {width:g}, {channels}, images of 32 x "
+            "32, 10 classes and a bias; leave these arguments out with pretrained=True: "
+            f"{error}"
         ) from error
     return model
 
