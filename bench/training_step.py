@@ -86,6 +86,7 @@ def _dense(config: TrainConfig) -> TrainConfig:
             horizon_spread=TrainConfig.horizon_spread,
             whitening=False,
             dirac=False,
+            average_pool=False,
             precision="float32",
             weight_sum=0.0,
             logit_scale=1.0,

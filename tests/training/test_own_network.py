@@ -250,7 +250,7 @@ def test_another_encoding_is_refused(tmp_path: Path) -> None:
         ({"neuron": "relu"}, "with own_networks:plain give spiking, or horizon"),
         ({"neuron": "horizon", "weight_sum": 4.0}, "weight_sum must be 0, got 4"),
         ({"neuron": "horizon", "whitening": True}, "whitening is for the networks of"),
-        ({"neuron": "horizon", "processes": 2}, "train it with one process"),
+        ({"neuron": "horizon", "grad_accum_steps": 2}, "leave grad_accum_steps at 1, got 2"),
     ],
 )
 def test_settings_that_build_networks_are_refused(settings: dict[str, Any], message: str) -> None:
