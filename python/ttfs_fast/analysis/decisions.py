@@ -36,7 +36,7 @@ def decisions_of(times: NDArray[Any]) -> Decisions:
 
     Parameters
     ----------
-    times : array, shape (N, classes)
+    times : array, shape (N, C)
         Spike times of the outputs in units of tau; inf where an output is silent.
     """
     values = np.array(times, np.float64)

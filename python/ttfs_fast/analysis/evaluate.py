@@ -30,7 +30,7 @@ class EvaluationResult:
     images, correct : int
         Images shown, and how many of them were classified correctly. The class is the output
         that spikes first; an image without an output spike counts as wrong.
-    confusion : int64 array, shape (classes, classes + 1)
+    confusion : int64 array, shape (C, C + 1)
         Images of each true class (row) by predicted class (column); the last column holds the
         images without an output spike.
     spikes_per_neuron : float
