@@ -34,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from ttfs_fast._modes import keep_modes
 from ttfs_fast.functional import spiking_conv2d, spiking_max_pool2d
 from ttfs_fast.geometry import IntPair, pair
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d, refuse_sisters
@@ -842,6 +843,8 @@ class HorizonLinear(_HorizonLayer):
 
     def _plain(self, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         weight, bias = super()._plain(gain, offset)
+        if self.positions == 1:
+            return weight, bias
         each = weight[:, :-1].repeat_interleave(self.positions, dim=1) / self.positions
         return torch.cat([each, weight[:, -1:]], dim=1), bias
 
@@ -1071,18 +1074,16 @@ def estimate_statistics_(model: Model, batches: Iterable[Tensor]) -> Model:
     """
     layers = horizon_layers(model).values()
     before = [(layer.momentum, layer.synchronized) for layer in layers]
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    try:
-        for number, batch in enumerate(batches, start=1):
-            for layer in layers:
-                layer.momentum, layer.synchronized = 1 / number, False
-            model(batch)
-    finally:
-        for layer, (momentum, synchronized) in zip(layers, before, strict=True):
-            layer.momentum, layer.synchronized = momentum, synchronized
-        for module, training in modes.items():
-            module.training = training
+    with keep_modes(model):
+        model.train()
+        try:
+            for number, batch in enumerate(batches, start=1):
+                for layer in layers:
+                    layer.momentum, layer.synchronized = 1 / number, False
+                model(batch)
+        finally:
+            for layer, (momentum, synchronized) in zip(layers, before, strict=True):
+                layer.momentum, layer.synchronized = momentum, synchronized
     return model
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ttfs_fast._modes import keep_modes
 from ttfs_fast.geometry import conv_sizes
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, refuse_sisters
@@ -157,15 +158,10 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
     Afterwards each of their modules has the mode that it had.
     """
-    modes = {module: module.training for model in models for module in model.modules()}
-    try:
+    with keep_modes(*models), torch.no_grad():
         for model in models:
             model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+        yield
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ttfs_fast.conversion import (  # noqa: E402
     save_converted,
 )
 from ttfs_fast.data import load  # noqa: E402
-from ttfs_fast.horizon import fold_horizons_  # noqa: E402
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, fold_horizons_  # noqa: E402
 from ttfs_fast.models import mnist_scnn  # noqa: E402
 from ttfs_fast.quantization import QuantizeConfig, quantize  # noqa: E402
 from ttfs_fast.training import TrainConfig, load_model, train  # noqa: E402
@@ -226,6 +226,15 @@ def test_files_restore_every_kind_of_step(tmp_path: Path, seed: int) -> None:
         save_converted(fold_horizons_(spiking), tmp_path / "two.safetensors")
     with pytest.raises(TypeError, match="got Linear"):
         save_converted(nn.Linear(2, 2), tmp_path / "two.safetensors")
+    # What only networks that are trained with horizons have, and the file does not say.
+    options = {"t_in": 1.0, "normalization": "none"}
+    for layer in (
+        HorizonLinear(4, 3, positions=2, **options),
+        HorizonConv2d(1, 2, 3, pool=2, **options),
+        HorizonLinear(4, 3, t_in=1.0),
+    ):
+        with pytest.raises(TypeError, match="is no module of a converted network"):
+            save_converted(nn.Sequential(layer), tmp_path / "two.safetensors")
     assert not (tmp_path / "two.safetensors").exists()
 
 

@@ -304,5 +304,9 @@ def test_trained_weights_in_the_package(
 def test_trained_weights_reject_other_networks() -> None:
     with pytest.raises(ValueError, match=r"6 channels \(both polarities\).*leave these arguments"):
         cifar_scnn(pretrained=True, in_channels=3)
+    with pytest.raises(ValueError, match=r"a width of their own; leave width out .*, got 0.5"):
+        cifar_airbench(pretrained=True, width=0.5)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match=r"are for width 1.375, 3 channels, images of 32 x 32"):
+        cifar_airbench(pretrained=True, image_size=16)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="no trained weights of 'vgg8'; choose one of mnist_scnn"):
         pretrained_weights("vgg8")  # type: ignore[arg-type]
