@@ -12,6 +12,7 @@ from ttfs_fast.encoding import Encoding, encode
 from ttfs_fast.horizon import (
     HorizonConv2d,
     HorizonLinear,
+    Mirror,
     Normalization,
     ReferenceSpikes,
     _spike_values,
@@ -304,6 +305,11 @@ def test_groups_are_layers_side_by_side(spread: float, seed: int) -> None:
             refusing(HorizonConv2d(4, 6, 3, groups=2, t_in=T_IN))
 
 
+def test_layers_without_neurons_fold() -> None:
+    for layer in (HorizonLinear(3, 0, t_in=1.0), HorizonConv2d(3, 0, 3, t_in=1.0)):
+        assert layer.to_plain()[1].weight.shape[0] == 0
+
+
 def test_unfolding_names_unsupported_layers(seed: int) -> None:
     with pytest.raises(ValueError, match="SpikingLinear has no layer that fold_horizons_ made"):
         unfold_horizons_(SpikingLinear(3, 2))
@@ -583,12 +589,16 @@ def test_pools_behind_pools_are_kept(seed: int) -> None:
     for layers in (
         [Conv(3, 4), pool, pool, Conv(1, 4), GlobalPool(), Dense(3)],
         [pool, Conv(3, 4), pool, Dense(3)],
+        [Conv(3, 4), Pool(1, 2), Conv(1, 4), Pool(3, 1), GlobalPool(), Dense(3)],
     ):
         description = Description("pools", tuple(numbered(layers)), 3, (8, 8))
         model = HorizonNetwork(description, encoding=Encoding(T_IN))
         kept = sum(isinstance(m, SpikingMaxPool2d) for m in model)
-        assert kept + sum(getattr(m, "pool", (1, 1)) == (2, 2) for m in model) == 2
-        assert model((T_IN * torch.rand(4, 3, 8, 8)).exp()).shape == (4, 3)
+        assert kept + sum(getattr(m, "_pools", False) for m in model) == 2
+        z = (T_IN * torch.rand(4, 3, 8, 8)).exp()
+        assert model(z).shape == (4, 3)
+        before = model.eval()(z)
+        assert torch.allclose(model.fold_()(z), before, rtol=1e-5)
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0, math.nan])
@@ -600,3 +610,185 @@ def test_airbench_needs_a_width(width: float) -> None:
 def test_set_weights_is_refused_where_the_batch_decides() -> None:
     with pytest.raises(ValueError, match="set_weights_ is for normalization"):
         HorizonLinear(3, 4, t_in=1.0).set_weights_(torch.ones(4, 3), torch.zeros(4))
+
+
+def mirrored(maps: Tensor) -> Tensor:
+    """What a layer of mirrored pairs gives for the mirrored input, from what it gives."""
+    return maps.roll(maps.shape[1] // 2, 1).flip(-1)
+
+
+def untied(layer: HorizonConv2d) -> HorizonConv2d:
+    """The layer without ties that has the weights of one with mirrored pairs."""
+    copy = HorizonConv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        pool=layer.pool,
+        pool_stride=layer.pool_stride,
+        t_in=layer.t_in,
+        spread=layer.spread,
+        dtype=layer.weight.dtype,
+    )
+    with torch.no_grad():
+        first = layer.weight
+        second = first.flip(-1)
+        if layer.mirror == "pairs":
+            half = layer.in_channels // 2
+            second = torch.cat([second[:, half:], second[:, :half]], dim=1)
+        copy.weight.copy_(torch.cat([first, second]))
+        copy.shift.copy_(torch.cat([layer.shift, layer.shift]))
+    return copy
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("spread", [0.002, 0.2])
+@pytest.mark.parametrize(
+    ("mirror", "channels", "outputs"), [("image", 3, 2), ("image", 1, 8), ("pairs", 4, 6)]
+)
+def test_mirrored_pairs_are_an_untied_layer_that_sees_both_images(
+    mirror: Mirror,
+    channels: int,
+    outputs: int,
+    spread: float,
+    memory_format: torch.memory_format,
+    seed: int,
+) -> None:
+    layer = HorizonConv2d(
+        channels,
+        outputs,
+        (2, 3),
+        padding=1,
+        pool=3,
+        pool_stride=2,
+        mirror=mirror,
+        t_in=T_IN,
+        spread=spread,
+        dtype=torch.float64,
+    )
+    nn.init.normal_(layer.shift, std=0.3)
+    layer.to(memory_format=memory_format)
+    plain = untied(layer)
+    z = spikes(6, channels, 8, 7).contiguous(memory_format=memory_format).requires_grad_()
+    with torch.no_grad():
+        other = z.flip(-1) if mirror == "image" else mirrored(z)
+    both = torch.cat([z.detach(), other]).requires_grad_()
+    out, wide = layer(z), plain(both)
+    assert layer.fallbacks == plain.fallbacks == (spread == 0.2)
+    assert torch.allclose(out, wide[:6], rtol=1e-9)
+    assert torch.allclose(mirrored(out), wide[6:], rtol=1e-9)
+    assert torch.allclose(layer.running_mean.repeat(2), plain.running_mean)
+    assert torch.allclose(layer(other), mirrored(layer(z)), rtol=1e-9)
+    # A gradient of one image counts twice in the untied layer, which sees it twice.
+    grad = torch.randn_like(out)
+    (out * grad).sum().backward()
+    (wide * torch.cat([grad, mirrored(grad)])).sum().backward()
+    assert z.grad is not None
+    assert both.grad is not None
+    assert layer.weight.grad is not None
+    assert plain.weight.grad is not None
+    assert layer.shift.grad is not None
+    assert plain.shift.grad is not None
+    assert torch.allclose(z.grad, both.grad[:6], rtol=1e-6, atol=1e-12)
+    half = outputs // 2
+    scale = plain.weight.grad.abs().max()
+    assert torch.allclose(layer.weight.grad, plain.weight.grad[:half], atol=1e-9 * scale)
+    assert torch.allclose(layer.shift.grad, plain.shift.grad[:half])
+
+
+@pytest.mark.parametrize("spread", [0.002, 0.2])
+def test_mirrored_images_get_the_same_answer(spread: float, seed: int) -> None:
+    options = {"t_in": T_IN, "spread": spread, "dtype": torch.float64}
+    one = HorizonConv2d(2, 8, 3, padding=1, pool=3, pool_stride=2, mirror="image", **options)
+    options["t_in"] = one.t_out
+    two = HorizonConv2d(8, 12, 3, padding=1, mirror="pairs", **options)
+    options["t_in"] = two.t_out
+    last = HorizonLinear(12, 5, positions=9, mirror="pairs", normalization="none", **options)
+    model = nn.Sequential(one, two, nn.Flatten(), last)
+    estimate_statistics_(model, [spikes(16, 2, 8, 7) for _ in range(4)]).eval()
+    z = spikes(16, 2, 8, 7)
+    before = model(z)
+    assert torch.allclose(model(z.flip(-1)), before, rtol=1e-12)
+    assert before.std(0).min() > 1e-7
+    plain = fold_horizons_(copy.deepcopy(model))
+    assert plain[0][2].kernel_size == (3, 3)
+    assert plain[0][2].stride == (2, 2)
+    assert torch.allclose(plain(z), before, rtol=1e-9)
+    again = unfold_horizons_(plain, spread)
+    assert [type(layer) for layer in again] == [type(layer) for layer in model]
+    assert torch.allclose(again(z), before, rtol=1e-9)
+    assert again[0].pool_stride == (2, 2)
+    assert again[0].mirror is None
+    restored = copy.deepcopy(model)
+    nn.init.zeros_(restored[0].weight)
+    restored.load_state_dict(model.state_dict())
+    assert torch.equal(restored(z), before)
+
+
+def test_mirrored_layers_start_with_dirac_and_whitening(seed: int) -> None:
+    images = torch.rand(64, 3, 9, 9, dtype=torch.float64)
+    options = {"t_in": T_IN, "mirror": "image"}
+    layer = HorizonConv2d(3, 24, 2, normalization="none", dtype=torch.float64, **options)
+    whiten_(layer, images, eps=0)
+    assert torch.equal(layer.weight[6:], -layer.weight[:6])
+    both = -torch.expm1(-T_IN * torch.cat([images, images.flip(-1)]))
+    filters = torch.cat([layer.weight[:6], layer.weight[:6].flip(-1)])
+    covariance = torch.cov(F.conv2d(both, filters).transpose(0, 1).flatten(1))
+    assert torch.allclose(covariance / covariance[0, 0], torch.eye(12).double(), atol=1e-8)
+    z = encode(images, alpha=T_IN)
+    nn.init.normal_(layer.shift)
+    assert torch.allclose(layer(z.flip(-1)), mirrored(layer(z)), rtol=1e-12)
+    with pytest.raises(ValueError, match="pairs of mirrored filters need a kernel of even width"):
+        whiten_(HorizonConv2d(1, 18, 3, **options), torch.rand(4, 1, 8, 8))
+    behind = dirac_(HorizonConv2d(24, 32, 3, padding=1, mirror="pairs", t_in=1.0))
+    x = (torch.rand(2, 24, 5, 5)).exp()
+    passed = behind._product(x)
+    assert torch.allclose(passed[:, [*range(12), *range(16, 28)]] / math.sqrt(24 * 9), x)
+
+
+def test_networks_of_mirrored_pairs(seed: int) -> None:
+    description = cifar_airbench(width=0.1, overlapping_pools=True, device="meta").description
+    encoding = Encoding(T_IN)
+    for whitening in (False, True):
+        model = HorizonNetwork(
+            description, encoding=encoding, whitening=whitening, mirrored_pairs=True, dirac=True
+        )
+        images = torch.rand(16, 3, 32, 32)
+        if whitening:
+            whiten_(model[0], images)
+        z = encode(images, alpha=T_IN)
+        estimate_statistics_(model, [z]).eval()
+        assert torch.allclose(leads(model(z), 0), leads(model(z.flip(-1)), 0), atol=2e-6)
+        assert model(z).std(0).min() > 1e-6
+    plain = HorizonNetwork(description, encoding=encoding)
+    assert 1.9 < weights_of(plain) / weights_of(model) < 2.1
+    for layers, message in (
+        ((Conv(2, 4, padding=0), Pool(2, 2)), "windows of 2 with stride 2 do not fit 7 columns"),
+        ((Conv(3, 4, 2, 1),), "do not fit 10 columns with its padding"),
+        ((Conv(3, 5),), "conv1 has 5 channels, and mirrored_pairs need an even"),
+    ):
+        ends = (*layers, GlobalPool(), Dense(4))
+        odd = Description("odd", tuple(numbered(ends)), 3, (8, 8))
+        with pytest.raises(ValueError, match=message):
+            HorizonNetwork(odd, encoding=encoding, mirrored_pairs=True)
+    flat = Description("flat", tuple(numbered((Conv(3, 4), Dense(4)))), 3, (8, 8))
+    with pytest.raises(ValueError, match="flat: mirrored_pairs is for a network whose global pool"):
+        HorizonNetwork(flat, encoding=encoding, mirrored_pairs=True)
+    with pytest.raises(ValueError, match="mirror is for a convolution of one group"):
+        HorizonConv2d(4, 4, 3, groups=2, mirror="pairs", t_in=1.0)
+    with pytest.raises(ValueError, match="mirror must be one of image, pairs"):
+        HorizonConv2d(4, 4, 3, mirror="left", t_in=1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mirror='pairs' needs an even number of channels"):
+        HorizonConv2d(4, 5, 3, mirror="pairs", t_in=1.0)
+    for change in ({"pool": 0}, {"pool": 2, "pool_stride": (1, 0)}):
+        with pytest.raises(ValueError, match="must be at least 1 in both directions"):
+            HorizonConv2d(4, 4, 3, t_in=1.0, **change)
+    with pytest.raises(ValueError, match="whiten_ is for a layer that sees images"):
+        whiten_(HorizonConv2d(2, 16, 2, mirror="pairs", t_in=1.0), torch.rand(4, 2, 8, 8))
+    with pytest.raises(ValueError, match="pairs need an even number of in_features"):
+        HorizonLinear(3, 4, mirror="pairs", t_in=1.0)
+
+
+def weights_of(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.dim() > 1)

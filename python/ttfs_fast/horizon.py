@@ -41,6 +41,7 @@ from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d, refuse_
 
 Model = TypeVar("Model", bound=nn.Module)
 Normalization = Literal["batch", "mean", "none"]
+Mirror = Literal["image", "pairs"]
 
 _LATEST = {dtype: math.log(torch.finfo(dtype).max) for dtype in (torch.float32, torch.float64)}
 """The time whose spike value is the largest number of a type."""
@@ -140,8 +141,10 @@ class _HorizonLayer(nn.Module):
         eps: float,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        mirror: Mirror | None,
     ) -> None:
         super().__init__()
+        self.mirror: Mirror | None = mirror
         if not (math.isfinite(t_in) and t_in > 0):
             raise ValueError(
                 f"t_in must be a finite time above 0, when the bias spikes; got {t_in}"
@@ -205,6 +208,11 @@ class _HorizonLayer(nn.Module):
                 )
 
     @property
+    def shares_weights(self) -> bool:
+        """Whether ``mirror`` or ``positions`` ties several synapses to one weight."""
+        return self.mirror is not None
+
+    @property
     def fan_in(self) -> int:
         """Inputs of a neuron without the reference and the bias."""
         return max(math.prod(self.weight.shape[1:]), 1)
@@ -255,7 +263,7 @@ class _HorizonLayer(nn.Module):
         """
         self._check_input(input)
         lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
-        product = self._product(lead, self.weight)
+        product = self._product(lead)
         needed = {"batch": 2, "mean": 1, "none": 0}[self.normalization]
         joint = self._is_joint
         if self.training and not joint and product.numel() < needed * len(self.weight):
@@ -264,14 +272,22 @@ class _HorizonLayer(nn.Module):
                 f"value{'s' if needed > 1 else ''} of each channel; an input of shape "
                 f"{tuple(input.shape)} gives fewer: give a larger batch, or call eval()"
             )
-        values, gain, offset = self._spikes(product)
+        values, gain, offset = self._spikes(self._fold_pairs(product))
         if joint:
             self._check_together(lead, gain, offset)
         elif not self._certified(lead, gain, offset):
             self.fallbacks += 1
             if self.training:
-                gain, offset = self._affine(product)
+                gain, offset = self._affine(self._fold_pairs(product))
             return self._sweep(input, gain, offset)
+        return self._unfold_pairs(values, product.shape)
+
+    def _fold_pairs(self, product: Tensor) -> Tensor:
+        """The sums with a channel for each element of ``shift``, which a pair shares."""
+        return product
+
+    def _unfold_pairs(self, values: Tensor, shape: torch.Size) -> Tensor:
+        """Undo `_fold_pairs`."""
         return values
 
     @property
@@ -412,7 +428,10 @@ class _HorizonLayer(nn.Module):
     def _plain(self, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.weight_sum * self.spread
         sizes = (-1, *[1] * (self.weight.dim() - 1))
-        weight = self.weight * (scale * gain).view(sizes)
+        weight = self._every_weight()
+        copies = len(weight) // max(len(gain), 1)
+        gain, offset = gain.repeat(copies), offset.repeat(copies)
+        weight = weight * (scale * gain).view(sizes)
         # The bias spikes at z = 1: its lead is 1 - 1 / T.
         bias = offset * (scale / -math.expm1(-self.t_in))
         total = weight.double().flatten(1).sum(1) + bias.double()
@@ -422,7 +441,12 @@ class _HorizonLayer(nn.Module):
         taps[:, middle] = (self.weight_sum - total).to(weight.dtype)
         return torch.cat([weight, reference], dim=1), bias
 
-    def _product(self, lead: Tensor, weight: Tensor) -> Tensor:
+    def _every_weight(self) -> Tensor:
+        """The weights of every neuron, with those that mirroring derives from others."""
+        return self.weight
+
+    def _product(self, lead: Tensor) -> Tensor:
+        """Weighted sums of the leads, (N, C, ...)."""
         raise NotImplementedError
 
     def _largest_norm(self, lead: Tensor) -> Tensor:
@@ -595,9 +619,17 @@ class HorizonConv2d(_HorizonLayer):
     in_channels, out_channels, kernel_size, stride, padding, dilation
         As :class:`torch.nn.Conv2d`, padding as one or two numbers; it spikes at the input horizon.
     pool : int or pair of int
-        Size of a first-spike pool of the outputs, with windows side by side; 1 for none. The
-        statistics are those of the pooled maps, which costs less than a separate pool after the
-        layer.
+        Size of a first-spike pool of the outputs; 1 for none. The statistics are those of the
+        pooled maps, which costs less than a separate pool after the layer.
+    pool_stride : int or pair of int, optional
+        Distance of the pool's windows; by default they stand side by side.
+    mirror : {"image", "pairs"}, optional
+        Tie the weights so that a mirrored input gives mirrored outputs. Channels j and
+        j + out_channels / 2 form a pair; the second has the weights of the first, mirrored from
+        left to right. ``"image"``: the input is an image. ``"pairs"``: it is the output of such a
+        layer, in which the mirror image of a channel is the other channel of its pair. With
+        ``stride`` or ``pool_stride`` 2, the window must be odd for odd widths and even for even
+        ones; the layer does not check this.
     t_in : float
         Input horizon, in units of tau, above 0: ``t_out`` of the layer before, or the latest input
         spike of the network. Later and silent inputs count as spiking then.
@@ -624,10 +656,12 @@ class HorizonConv2d(_HorizonLayer):
     Attributes
     ----------
     weight : Parameter
-        v, shape (out_channels, in_channels / groups, kernel height, kernel width); its scale does
-        not matter with ``normalization="batch"``.
+        v, shape (out_channels, in_channels / groups, kernel height, kernel width), with `mirror`
+        of the first half of the neurons only; its scale does not matter with
+        ``normalization="batch"``.
     shift : Parameter
-        Shape (out_channels,), in units of ``spread``.
+        Shape (out_channels,), in units of ``spread``; with `mirror` half of it. The two neurons of
+        a pair share their statistics as well.
     t_out : float
         Horizon of the outputs: ``t_in`` of the next layer.
     fallbacks : int
@@ -663,6 +697,8 @@ class HorizonConv2d(_HorizonLayer):
         groups: int = 1,
         *,
         pool: IntPair = 1,
+        pool_stride: IntPair | None = None,
+        mirror: Mirror | None = None,
         t_in: float,
         weight_sum: float = 4.0,
         spread: float = 0.002,
@@ -675,14 +711,20 @@ class HorizonConv2d(_HorizonLayer):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride = pair(kernel_size), pair(stride)
         self.padding, self.dilation, self.pool = pair(padding), pair(dilation), pair(pool)
+        self.pool_stride = self.pool if pool_stride is None else pair(pool_stride)
+        for name, numbers in (("pool", self.pool), ("pool_stride", self.pool_stride)):
+            if min(numbers) < 1:
+                raise ValueError(f"{name} must be at least 1 in both directions; got {numbers}")
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"in_channels ({in_channels}) and out_channels ({out_channels}) must be divisible "
                 f"by groups ({groups})"
             )
         self.groups = groups
+        if mirror is not None:
+            _check_mirror(mirror, in_channels, out_channels, groups)
         super().__init__(
-            (out_channels, in_channels // groups, *self.kernel_size),
+            (out_channels // (2 if mirror else 1), in_channels // groups, *self.kernel_size),
             t_in,
             weight_sum,
             spread,
@@ -691,14 +733,37 @@ class HorizonConv2d(_HorizonLayer):
             eps,
             device,
             dtype,
+            mirror,
         )
 
-    def _product(self, lead: Tensor, weight: Tensor) -> Tensor:
+    @property
+    def _pools(self) -> bool:
+        return (self.pool, self.pool_stride) != ((1, 1), (1, 1))
+
+    def _every_weight(self) -> Tensor:
+        if self.mirror is None:
+            return self.weight
+        mirrored = self.weight.flip(-1)
+        if self.mirror == "pairs":
+            mirrored = mirrored.roll(self.in_channels // 2, 1)
+        both = torch.cat([self.weight, mirrored])
+        return both.contiguous(memory_format=_format(self.weight))
+
+    def _product(self, lead: Tensor) -> Tensor:
+        weight = self._every_weight()
         product = F.conv2d(
             lead, weight, None, self.stride, self.padding, self.dilation, self.groups
         )
+        if not self._pools:
+            return product
         # The largest value is the first spike, because every gain is positive.
-        return product if self.pool == (1, 1) else F.max_pool2d(product, self.pool)
+        return F.max_pool2d(product, self.pool, self.pool_stride)
+
+    def _fold_pairs(self, product: Tensor) -> Tensor:
+        return product if self.mirror is None else _fold_pairs(product)
+
+    def _unfold_pairs(self, values: Tensor, shape: torch.Size) -> Tensor:
+        return values if self.mirror is None else _unfold_pairs(values, shape)
 
     @property
     def _inputs(self) -> int:
@@ -725,7 +790,9 @@ class HorizonConv2d(_HorizonLayer):
         reference = ReferenceSpikes(self.t_in, self.padding, self.groups)
         prepared = reference.to(input.device)(input)
         values = spiking_conv2d(prepared, weight, bias, self.stride, 0, self.dilation, self.groups)
-        return values if self.pool == (1, 1) else spiking_max_pool2d(values, self.pool)
+        if not self._pools:
+            return values
+        return spiking_max_pool2d(values, self.pool, self.pool_stride)
 
     def to_plain(self, *, last: bool = False) -> nn.Sequential:
         weight, bias = self.plain_weights()
@@ -743,7 +810,7 @@ class HorizonConv2d(_HorizonLayer):
         )
         _fill(layer, weight, bias)
         reference = ReferenceSpikes(self.t_in, self.padding, self.groups).to(weight.device)
-        pools = [] if self.pool == (1, 1) else [SpikingMaxPool2d(self.pool)]
+        pools = [] if not self._pools else [SpikingMaxPool2d(self.pool, self.pool_stride)]
         return nn.Sequential(reference, layer, *pools)
 
     def extra_repr(self) -> str:
@@ -753,8 +820,12 @@ class HorizonConv2d(_HorizonLayer):
             text += f", dilation={self.dilation}"
         if self.groups != 1:
             text += f", groups={self.groups}"
-        if self.pool != (1, 1):
+        if self._pools:
             text += f", pool={self.pool}"
+        if self.pool_stride != self.pool:
+            text += f", pool_stride={self.pool_stride}"
+        if self.mirror is not None:
+            text += f", mirror={self.mirror!r}"
         return f"{text}, {self._describe()}"
 
 
@@ -769,13 +840,18 @@ class HorizonLinear(_HorizonLayer):
         Spikes of each feature, side by side in the input, as :class:`torch.nn.Flatten` puts the
         map of a channel. The layer averages their leads: all of them have the feature's weight,
         divided by their number.
+    mirror : {"pairs"}, optional
+        The input is the output of a :class:`HorizonConv2d` with ``mirror``. The layer averages the
+        leads of a pair, too, so each of the two channels has half of the pair's weight, and a
+        mirrored image gives the same output. This holds if each channel is one spike, behind a
+        global pool, or its whole map, as ``positions``.
     t_in, weight_sum, spread, normalization, momentum, eps, device, dtype
         As :class:`HorizonConv2d`.
 
     Attributes
     ----------
     weight : Parameter
-        v, shape (out_features, in_features).
+        v, shape (out_features, in_features); with `mirror` half as many columns.
     shift : Parameter
         Shape (out_features,), in units of ``spread``.
 
@@ -792,6 +868,7 @@ class HorizonLinear(_HorizonLayer):
         out_features: int,
         *,
         positions: int = 1,
+        mirror: Literal["pairs"] | None = None,
         t_in: float,
         weight_sum: float = 4.0,
         spread: float = 0.002,
@@ -803,10 +880,15 @@ class HorizonLinear(_HorizonLayer):
     ) -> None:
         if positions < 1:
             raise ValueError(f"positions must be at least 1; got {positions}")
+        if mirror not in (None, "pairs") or (mirror and in_features % 2):
+            raise ValueError(
+                f'mirror is "pairs" or None, and pairs need an even number of in_features; got '
+                f"{mirror!r} and {in_features}"
+            )
         self.in_features, self.out_features = in_features, out_features
         self.positions = positions
         super().__init__(
-            (out_features, in_features),
+            (out_features, in_features // (2 if mirror else 1)),
             t_in,
             weight_sum,
             spread,
@@ -815,17 +897,25 @@ class HorizonLinear(_HorizonLayer):
             eps,
             device,
             dtype,
+            mirror,
         )
 
-    def _product(self, lead: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(self._average(lead), weight)
+    def _product(self, lead: Tensor) -> Tensor:
+        return F.linear(self._average(lead), self.weight)
 
     @property
     def _inputs(self) -> int:
         return self.in_features * self.positions
 
+    @property
+    def shares_weights(self) -> bool:
+        return self.positions != 1 or super().shares_weights
+
     def _average(self, lead: Tensor) -> Tensor:
-        """Mean lead of each feature."""
+        """Mean lead of each feature, or of each pair."""
+        if self.mirror:
+            pairs = torch.unflatten(lead, 1, (2, self.in_features // 2, self.positions))
+            return pairs.mean((1, 3))
         if self.positions == 1:
             return lead
         return torch.unflatten(lead, 1, (self.in_features, self.positions)).mean(2)
@@ -843,9 +933,11 @@ class HorizonLinear(_HorizonLayer):
 
     def _plain(self, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         weight, bias = super()._plain(gain, offset)
-        if self.positions == 1:
-            return weight, bias
-        each = weight[:, :-1].repeat_interleave(self.positions, dim=1) / self.positions
+        each = weight[:, :-1]
+        if self.positions != 1:
+            each = each.repeat_interleave(self.positions, dim=1) / self.positions
+        if self.mirror:
+            each = each.repeat(1, 2) / 2
         return torch.cat([each, weight[:, -1:]], dim=1), bias
 
     def to_plain(self, *, last: bool = False) -> nn.Sequential:
@@ -864,6 +956,8 @@ class HorizonLinear(_HorizonLayer):
         text = f"{self.in_features}, {self.out_features}"
         if self.positions != 1:
             text += f", positions={self.positions}"
+        if self.mirror is not None:
+            text += f", mirror={self.mirror!r}"
         return f"{text}, {self._describe()}"
 
 
@@ -872,6 +966,47 @@ def _fill(layer: SpikingConv2d | SpikingLinear, weight: Tensor, bias: Tensor) ->
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
+
+
+def _check_mirror(mirror: str, in_channels: int, out_channels: int, groups: int) -> None:
+    """Raise ValueError unless a convolution can have mirrored pairs of neurons."""
+    if mirror not in get_args(Mirror):
+        raise ValueError(f"mirror must be one of {', '.join(get_args(Mirror))}; got {mirror!r}")
+    if groups != 1:
+        raise ValueError(f"mirror is for a convolution of one group; got groups={groups}")
+    if out_channels % 2 or (mirror == "pairs" and in_channels % 2):
+        raise ValueError(
+            f"mirror={mirror!r} needs an even number of channels, because they form pairs; got "
+            f"in_channels={in_channels} and out_channels={out_channels}"
+        )
+
+
+def _format(tensor: Tensor) -> torch.memory_format:
+    """The layout of a four-dimensional tensor."""
+    last = torch.channels_last
+    plain = tensor.is_contiguous() or not tensor.is_contiguous(memory_format=last)
+    return torch.contiguous_format if plain else last
+
+
+def _fold_pairs(maps: Tensor) -> Tensor:
+    """(N, 2 C, H, W) as twice as many values of C channels, without a copy.
+
+    Two images of C channels, or in channels_last format an image of twice the width.
+    """
+    images, channels, rows, columns = maps.shape
+    if _format(maps) == torch.contiguous_format:
+        return maps.reshape(2 * images, channels // 2, rows, columns)
+    pixels = maps.permute(0, 2, 3, 1).reshape(images, rows, 2 * columns, channels // 2)
+    return pixels.permute(0, 3, 1, 2)
+
+
+def _unfold_pairs(maps: Tensor, shape: torch.Size) -> Tensor:
+    """Undo `_fold_pairs`."""
+    images, channels, rows, columns = shape
+    if maps.shape[3] == columns:
+        return maps.reshape(shape)
+    pixels = maps.permute(0, 2, 3, 1).reshape(images, rows, columns, channels)
+    return pixels.permute(0, 3, 1, 2)
 
 
 def horizon_layers(model: nn.Module) -> dict[str, _HorizonLayer]:
@@ -937,7 +1072,8 @@ def fold_horizons_(model: Model) -> Model:
 def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
     """Undo `fold_horizons_`, in place: layers that train by dense products again.
 
-    The layers get ``normalization="none"``, because the statistics stay part of the weights.
+    The layers get ``normalization="none"``, because the statistics stay part of the weights. They
+    do not tie weights: each neuron of a mirrored pair, and each position, has its own.
 
     Parameters
     ----------
@@ -1012,11 +1148,15 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
         layer = HorizonLinear(plain.in_features - 1, plain.out_features, **options)
     elif isinstance(plain, SpikingConv2d) and plain.bias is not None:
         pool: IntPair = 1
+        pool_stride: IntPair | None = None
         if pools:
             window = pools[0]
-            if not isinstance(window, SpikingMaxPool2d) or window.stride != window.kernel_size:
+            if not isinstance(window, SpikingMaxPool2d):
                 return None
-            pool = pair(window.kernel_size)
+            moved = pair(window.padding) != (0, 0) or pair(window.dilation) != (1, 1)
+            if moved or window.ceil_mode:
+                return None
+            pool, pool_stride = pair(window.kernel_size), pair(window.stride)
         layer = HorizonConv2d(
             plain.in_channels - plain.groups,
             plain.out_channels,
@@ -1026,6 +1166,7 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
             plain.dilation,
             plain.groups,
             pool=pool,
+            pool_stride=pool_stride,
             **options,
         )
     else:
@@ -1133,7 +1274,8 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
     root of its eigenvalue, with both signs, so that a pair of ReLUs keeps all information.
     Directions whose variance is small compared with ``eps``, such as the quantization noise of a
     JPEG file, stay small. A layer with ``normalization="batch"`` would amplify them again, so use
-    ``"none"``.
+    ``"none"``. With ``mirror``, the covariance is that of the images and their mirror images, and
+    the filters are combined so that they form mirrored pairs.
 
     Parameters
     ----------
@@ -1156,7 +1298,8 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
     ------
     ValueError
         If the layer's shape does not fit the patches, the images are not intensities, there are
-        fewer than two patches, or with ``eps`` of 0 they do not vary in every direction.
+        fewer than two patches, or with ``eps`` of 0 they do not vary in every direction; if the
+        layer has ``mirror="pairs"``, or ``mirror="image"`` and a kernel of odd width.
 
     Notes
     -----
@@ -1169,13 +1312,21 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
         )
     if layer.groups != 1:
         raise ValueError(f"whiten_ is for a convolution of one group; this one has {layer.groups}")
-    outputs, channels, *kernel = layer.weight.shape
+    outputs, (channels, *kernel) = layer.out_channels, layer.weight.shape[1:]
+    pairs = layer.mirror is not None
     values = channels * math.prod(kernel)
     if outputs != 2 * values or images.shape[1] != channels:
         raise ValueError(
             f"whitening {kernel[0]} x {kernel[1]} patches of {images.shape[1]} channels takes a "
             f"convolution from {images.shape[1]} to {2 * images.shape[1] * math.prod(kernel)} "
             f"channels; this one has {channels} and {outputs}"
+        )
+    if layer.mirror == "pairs":
+        raise ValueError('whiten_ is for a layer that sees images: mirror must be "image" or None')
+    if pairs and kernel[1] % 2:
+        raise ValueError(
+            f"pairs of mirrored filters need a kernel of even width; this one is {kernel[0]} x "
+            f"{kernel[1]}"
         )
     rows, columns = (n - k + 1 for n, k in zip(images.shape[2:], kernel, strict=True))
     if min(rows, columns) < 1 or len(images) * rows * columns < 2:
@@ -1186,25 +1337,56 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
     leads = -torch.expm1(-layer.t_in * images.double())
     patches = leads.unfold(2, kernel[0], 1).unfold(3, kernel[1], 1)
     flat = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, values)
-    covariance = torch.cov(flat.T)
-    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    covariance, mean = torch.cov(flat.T), flat.mean(0)
+    if pairs:
+        mirror = torch.arange(values, device=flat.device).view(channels, *kernel).flip(-1).flatten()
+        apart, mean = (mean - mean[mirror]) / 2, (mean + mean[mirror]) / 2
+        covariance = (covariance + covariance[mirror][:, mirror]) / 2
+        covariance += apart.outer(apart) * (len(flat) / (len(flat) - 1))
     floor = eps * covariance.diagonal().mean()
-    filters = (vectors / (eigenvalues.clamp(min=0) + floor).sqrt()).T.reshape(-1, channels, *kernel)
+    filters = (_paired_filters if pairs else _filters)(covariance, floor, (channels, *kernel))
     if not bool(filters.isfinite().all()):
         raise ValueError(
             "the filters are not finite: the images are not, or do not vary in every direction; "
             f"give others, or eps above {eps:g}"
         )
-    # An eigenvector's sign is arbitrary. Fix it, so that every machine gets the same filters.
-    signs = filters.flatten(1).gather(1, filters.flatten(1).abs().argmax(1, keepdim=True)).sign()
-    filters *= signs.view(-1, 1, 1, 1)
     filters = torch.cat([filters, -filters])
     layer.weight.requires_grad_(False)
     if layer.normalization == "none":
-        layer.set_weights_(filters * layer.spread, -filters.flatten(1) @ flat.mean(0))
+        layer.set_weights_(filters * layer.spread, -filters.flatten(1) @ mean)
     else:
         layer.weight.copy_(filters)
     return layer
+
+
+def _filters(covariance: Tensor, floor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Eigenvectors, each divided by the root of its eigenvalue."""
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    filters = (vectors / (eigenvalues.clamp(min=0) + floor).sqrt()).T
+    # An eigenvector's sign is arbitrary. Fix it, so that every machine gets the same filters.
+    signs = filters.gather(1, filters.abs().argmax(1, keepdim=True)).sign()
+    scaled: Tensor = filters * signs
+    return scaled.reshape(-1, *shape)
+
+
+def _paired_filters(covariance: Tensor, floor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Filters that whiten together with their mirror images: half as many as inputs.
+
+    The eigenvectors of a covariance that does not change by mirroring are even or odd. The sum and
+    the difference of an even and an odd one, divided by the root of 2, whiten as well as they do,
+    and are each other's mirror images.
+    """
+    channels, rows, columns = shape
+    size, kind = math.prod(shape), covariance
+    pixels = torch.eye(size, dtype=kind.dtype, device=kind.device).view(-1, *shape)
+    left = pixels.view(*shape, -1)[..., : columns // 2, :].reshape(-1, len(pixels))
+    right = left.view(-1, *shape).flip(-1).flatten(1)
+    half = (channels, rows, columns // 2)
+    even, odd = (
+        _filters(basis @ covariance @ basis.T, floor, half).flatten(1) @ basis
+        for basis in ((left + right) / math.sqrt(2), (left - right) / math.sqrt(2))
+    )
+    return ((even + odd) / math.sqrt(2)).reshape(-1, *shape)
 
 
 @torch.no_grad()
@@ -1213,7 +1395,8 @@ def dirac_(layer: HorizonConv2d) -> HorizonConv2d:
 
     Neuron j of the first ``in_channels`` neurons (or of all, if there are fewer) gets the weights
     of `torch.nn.init.dirac_`, scaled to the layer's weight norm. The others keep theirs. A network
-    with this initialization passes the image on through all its layers.
+    with this initialization passes the image on through all its layers. With ``mirror="pairs"``,
+    each half of the neurons passes on a half of the channels; with ``"image"``, both pass on all.
 
     Raises
     ------
@@ -1232,7 +1415,9 @@ def dirac_(layer: HorizonConv2d) -> HorizonConv2d:
         )
     if layer.groups != 1:
         raise ValueError(f"dirac_ is for a convolution of one group; this one has {layer.groups}")
-    identity = layer.weight[: layer.in_channels]
+    # Of pairs, the second half passes on what the first does not.
+    passed = layer.in_channels // (2 if layer.mirror == "pairs" else 1)
+    identity = layer.weight[:passed]
     nn.init.dirac_(identity)
     identity.mul_(math.sqrt(layer.fan_in))
     return layer

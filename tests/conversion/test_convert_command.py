@@ -231,6 +231,7 @@ def test_files_restore_every_kind_of_step(tmp_path: Path, seed: int) -> None:
     for layer in (
         HorizonLinear(4, 3, positions=2, **options),
         HorizonConv2d(1, 2, 3, pool=2, **options),
+        HorizonConv2d(1, 2, 3, mirror="image", **options),
         HorizonLinear(4, 3, t_in=1.0),
     ):
         with pytest.raises(TypeError, match="is no module of a converted network"):

@@ -229,6 +229,14 @@ def test_codes_of_training_are_the_codes_of_the_file(
 def test_prepare_qat_rejects_unsupported_networks() -> None:
     with pytest.raises(ValueError, match=r"0.0 belongs to a folded layer .*unfold_horizons_"):
         prepare_qat_(folded())
+    options = {"t_in": 0.1, "normalization": "none"}
+    for layer in (
+        HorizonLinear(4, 3, positions=2, **options),
+        HorizonLinear(4, 3, mirror="pairs", **options),
+        HorizonConv2d(4, 6, 3, mirror="pairs", **options),
+    ):
+        with pytest.raises(ValueError, match=r"ties weights \(mirror or pos.*unfold_horizons_"):
+            prepare_qat_(layer)
     with pytest.raises(ValueError, match="HorizonLinear normalizes over batches: call"):
         prepare_qat_(HorizonLinear(3, 2, t_in=ALPHA))
     model, images = prepare_qat_(unfold_horizons_(folded())), pixels()

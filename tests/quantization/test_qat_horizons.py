@@ -1,5 +1,6 @@
 """Quantization-aware training of networks whose layers have horizons."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from support.runs import assert_same_weights, copy_of_weights, interrupted
 from ttfs_fast import quantization
 from ttfs_fast.data import load
 from ttfs_fast.quantization import IntegerNetwork, QuantizeConfig, convert, training
-from ttfs_fast.training import TrainResult, train
+from ttfs_fast.training import TrainConfig, TrainResult, train
 
 SETTINGS = QuantizeConfig(bits=2, epochs=1, last_epochs=6, lr=2e-2, training=SMALL)
 
@@ -52,6 +53,22 @@ def test_training_with_few_bits_recovers_the_accuracy(
     assert found[4] > in_float - 0.03
     assert found[2] > accuracy(plain) + 0.03
     assert found[2] > 0.8
+
+
+def test_networks_of_mirrored_pairs_are_retrained_with_flips(
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their weights are no longer tied."""
+
+    def stop(config: TrainConfig, *_: object) -> None:
+        raise InterruptedError(f"hflip={config.hflip}")
+
+    monkeypatch.setattr(training, "make_batches", stop)
+    for mirrored in (True, False):
+        changed = dataclasses.replace(SMALL, mirrored_pairs=mirrored)
+        settings = dataclasses.replace(SETTINGS, training=changed)
+        with pytest.raises(InterruptedError, match=f"hflip={mirrored}"):
+            quantization.quantize(model, settings, tmp_path / str(mirrored))
 
 
 def test_a_stopped_run_continues_with_the_same_bits(

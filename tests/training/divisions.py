@@ -150,11 +150,12 @@ def compare_statistics() -> int:
 
 
 def network_with_horizons(seed: int) -> torch.nn.Sequential:
-    """A pool, a stride, an average pool and a last layer."""
+    """A pool, a stride, an average pool and a last layer; with odd seeds in mirrored pairs."""
     torch.manual_seed(seed)
     options = {"spread": 0.002, "weight_sum": 2.0}
-    one = HorizonConv2d(2, 6, 3, padding=1, pool=(2, 1), t_in=0.01, **options)
-    two = HorizonLinear(6, 7, positions=15, t_in=one.t_out, **options)
+    first, second = ("image", "pairs") if seed % 2 else (None, None)
+    one = HorizonConv2d(2, 6, 3, padding=1, pool=(2, 1), mirror=first, t_in=0.01, **options)
+    two = HorizonLinear(6, 7, positions=15, mirror=second, t_in=one.t_out, **options)
     last = HorizonLinear(7, 5, t_in=two.t_out, normalization="none", **options)
     return torch.nn.Sequential(one, torch.nn.Flatten(), two, last)
 

@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -110,6 +111,51 @@ def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
         train(other, tmp_path / "other")
 
 
+def test_mirrored_images_get_the_same_answer(tmp_path: Path) -> None:
+    """By the exported network, its integers and the trained one, over an interruption."""
+    digits = load("digits")
+    images = np.pad(digits.images[:150, 0], ((0, 0), (2, 2), (2, 2)))
+    examples = list(zip(images, digits.labels[:150].tolist(), strict=True))
+    config = dataclasses.replace(
+        SMALL,
+        model="cifar_airbench",
+        width=1 / 16,
+        whitening=True,
+        average_pool=True,
+        dirac=True,
+        mirrored_pairs=True,
+        overlapping_pools=True,
+        epochs=2,
+        train_images=None,
+        test_images=None,
+    )
+    data = (examples[:100], examples[100:])
+    whole = train(config, tmp_path / "whole", data=data)
+    with interrupted(trainer, "save_checkpoint"):
+        train(config, tmp_path / "parts", data=data)
+    parts = train(config, tmp_path / "parts", data=data, resume=True)
+    assert_same_run(parts, whole)
+    model, settings = load_model(whole.weights_path)
+    assert settings.mirrored_pairs
+    assert settings.overlapping_pools
+    z = encode(torch.from_numpy(images[100:, None]), alpha=config.alpha)
+    answers = model(z).argmin(1)
+    assert (answers.numpy() == digits.labels[100:150]).sum() == whole.evaluation.correct
+    assert len(answers.unique()) > 1
+    exact, values = copy.deepcopy(model).double(), z.double()
+    assert torch.allclose(exact(values.flip(-1)), exact(values), rtol=1e-11)
+    assert exact(values).std(0).min() > 1e-6
+    half = whole.model.conv2[1].weight[:, :-1]
+    assert torch.equal(half[2:], half[:2].flip(-1).roll(4, 1))
+    some = images[:, None]
+    for bits in (8, 4):
+        net = quantization.convert(model, bits, 8, input_size=(1, 32, 32), images=some)
+        seen, turned = (net.classify(np.ascontiguousarray(x)) for x in (some, some[..., ::-1]))
+        # Corrections of the biases come from these images, not from their mirror images.
+        assert (seen == turned).mean() > 0.95
+        assert len(np.unique(seen)) > 1
+
+
 def test_a_batch_of_one_image_is_skipped(tmp_path: Path) -> None:
     """Of training, and of those that the statistics of averaged weights are taken from."""
     config = dataclasses.replace(
@@ -130,6 +176,10 @@ def test_a_batch_of_one_image_is_skipped(tmp_path: Path) -> None:
         ({"alpha": 88.0}, "the outputs' horizon, .* must be below 88.7"),
         ({"whitening": True}, "whitening 3 x 3 patches"),
         ({"average_pool": True}, "VGG stack of 4: average_pool is for a network whose global pool"),
+        (
+            {"mirrored_pairs": True},
+            "VGG stack of 4: mirrored_pairs is for a network whose global pool",
+        ),
     ],
 )
 def test_rejected_run_does_not_change_its_folder(
@@ -175,6 +225,8 @@ def test_wide_spikes_train_by_the_spiking_operator(tmp_path: Path) -> None:
         ({"alternating_hflip": True}, "alternating_hflip says how hflip flips; give hflip, too"),
         ({"neuron": "spiking", "whitening": True}, 'whitening is for neuron="horizon"'),
         ({"neuron": "spiking", "average_pool": True}, 'average_pool is for neuron="horizon"'),
+        ({"neuron": "spiking", "mirrored_pairs": True}, 'mirrored_pairs is for neuron="horizon"'),
+        ({"overlapping_pools": True}, 'overlapping_pools is for model="cifar_airbench"'),
         ({"label_smoothing": 1.0}, "label_smoothing must be finite and at least 0 and below 1"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
         ({"crop_padding": "white"}, "crop_padding must be one of black, reflect"),

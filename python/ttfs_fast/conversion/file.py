@@ -77,7 +77,8 @@ def save_converted(
     for name, module, inputs in _steps(model):
         fields = _FIELDS.get(type(module))
         # Fields that a converted network never has are not written.
-        others = {"normalization": "none", "positions": 1, "pool": (1, 1)}
+        others = {"normalization": "none", "positions": 1, "mirror": None}
+        others |= {"pool": (1, 1), "pool_stride": (1, 1)}
         if fields is None or any(getattr(module, k, v) != v for k, v in others.items()):
             raise TypeError(
                 f"{name or type(model).__name__} ({type(module).__name__}) is no module of a "

@@ -316,6 +316,7 @@ def cifar_airbench(
     *,
     pretrained: Literal[False] = False,
     width: float = 1.0,
+    overlapping_pools: bool = False,
     in_channels: int = 3,
     image_size: IntPair = 32,
     classes: int = 10,
@@ -341,6 +342,7 @@ def cifar_airbench(
     *,
     pretrained: bool = False,
     width: float = 1.0,
+    overlapping_pools: bool = False,
     in_channels: int = 3,
     image_size: IntPair = 32,
     classes: int = 10,
@@ -352,9 +354,9 @@ def cifar_airbench(
 ) -> SpikingNetwork | HorizonNetwork:
     """The network of airbench94: 24 (2x2), 64 P 64, 256 P 256, 256 P 256, first spike, FC 10.
 
-    All convolutions but the first are 3 x 3, "P" is a pool of 2 x 2. The first one has room for the
-    whitening filters of 2 x 2 patches, both signs (`ttfs_fast.horizon.whiten_`). Two million
-    weights, 118 million multiply-adds an image.
+    All convolutions but the first are 3 x 3, "P" is a pool of 2 x 2, or of 3 x 3 with stride 2. The
+    first one has room for the whitening filters of 2 x 2 patches, both signs
+    (`ttfs_fast.horizon.whiten_`). Two million weights, 118 million multiply-adds an image.
 
     Parameters
     ----------
@@ -364,11 +366,14 @@ def cifar_airbench(
         the channels, and an average in place of the first spike before its last layer.
     width : float
         Factor on the channels of all layers but the first and the last; without `pretrained` only.
+    overlapping_pools : bool
+        Pools of 3 x 3 with stride 2, whose windows fit odd widths from end to end; without
+        `pretrained` only.
     encoding : Encoding, optional
         How it sees images: by default as :func:`spiking_vgg16`, with `pretrained` as the weights
         were trained, ``Encoding(alpha=0.01)``.
     in_channels, image_size, classes, bias, t_max, device, dtype
-        As :func:`spiking_vgg16`, for images of at least 9 x 9.
+        As :func:`spiking_vgg16`, for images of at least 9 x 9, or 16 x 16 with overlapping pools.
 
     Returns
     -------
@@ -392,11 +397,16 @@ def cifar_airbench(
                 f"the trained weights of cifar_airbench have a width of their own; leave width "
                 f"out with pretrained=True, got {width}"
             )
+        if overlapping_pools:
+            raise ValueError(
+                "the trained weights of cifar_airbench have pools of their own; leave "
+                "overlapping_pools out with pretrained=True"
+            )
         width = 1.375
     layers: list[Layer] = [Conv(2, 2 * 4 * in_channels, padding=0)]
     for channels in (64, 256, 256):
         inner = max(1, round(channels * width))
-        layers += [Conv(3, inner), Pool(2, 2), Conv(3, inner)]
+        layers += [Conv(3, inner), Pool(3 if overlapping_pools else 2, 2), Conv(3, inner)]
     layers += [GlobalPool(), Dense(_positive("classes", classes))]
     own = encoding or (pretrained_encoding("cifar_airbench") if pretrained else MNIST_ENCODING)
     # A trained network needs no first weights of its own.

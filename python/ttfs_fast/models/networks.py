@@ -14,6 +14,7 @@ from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import (
     HorizonConv2d,
     HorizonLinear,
+    Mirror,
     dirac_,
     fold_horizons_,
 )
@@ -151,6 +152,9 @@ class HorizonNetwork(nn.Sequential):
     dirac : bool
         Every later convolution with an odd kernel starts with neurons that pass its inputs on; see
         `ttfs_fast.horizon.dirac_`.
+    mirrored_pairs : bool
+        Tie the weights so that an image and its mirror image get the same answer: the neurons of
+        every convolution form mirrored pairs; see `ttfs_fast.horizon.HorizonConv2d`.
     average_pool : bool
         The global pool averages the leads of a map, as that of a ReLU network does, instead of
         taking its first spike. The fully connected layer behind it has it in its weights; see
@@ -162,8 +166,10 @@ class HorizonNetwork(nn.Sequential):
     ------
     ValueError
         If a layer has no counterpart with a horizon; if ``whitening`` is asked for and the first
-        layer is not a convolution; or if ``average_pool`` is, and no fully connected layer follows
-        a global pool. The message names it.
+        layer is not a convolution; if ``average_pool`` or ``mirrored_pairs`` is, and no fully
+        connected layer follows a global pool; or if with ``mirrored_pairs`` the windows of a layer
+        do not fit the width from end to end, or its number of channels is odd. The message names
+        it.
     """
 
     def __init__(
@@ -176,13 +182,14 @@ class HorizonNetwork(nn.Sequential):
         whitening: bool = False,
         dirac: bool = False,
         average_pool: bool = False,
+        mirrored_pairs: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.description = description
         self.encoding = encoding
-        _check_horizons(description, whitening, average_pool)
+        _check_horizons(description, whitening, average_pool, mirrored_pairs)
         options: dict[str, Any] = {
             "weight_sum": weight_sum,
             "spread": spread,
@@ -191,26 +198,32 @@ class HorizonNetwork(nn.Sequential):
         }
         shape: tuple[int, ...] = (description.in_channels, *description.image_size)
         t_in = encoding.alpha
-        positions = 1
+        positions, pairs = 1, False
         before: Layer | None = None
         followers = [layer for _, layer in description.layers[1:]] + [None]
         for (name, layer), after in zip(description.layers, followers, strict=True):
             made: nn.Module | None = None
+            if mirrored_pairs and isinstance(layer, Conv | Pool):
+                _check_symmetry(description.name, name, layer, shape)
             if isinstance(layer, Conv):
+                mirrored: Mirror = "pairs" if pairs else "image"
+                window, distance = _window(after)
                 made = HorizonConv2d(
                     shape[0],
                     layer.channels,
                     layer.kernel,
                     layer.stride,
                     _half_kernel(name, layer),
-                    pool=_window(after),
+                    pool=window,
+                    pool_stride=distance,
+                    mirror=mirrored if mirrored_pairs else None,
                     t_in=t_in,
                     normalization="none" if whitening and before is None else "batch",
                     **options,
                 )
                 if dirac and before is not None and min(size % 2 for size in made.kernel_size):
                     dirac_(made)
-                t_in = made.t_out
+                t_in, pairs = made.t_out, mirrored_pairs
             elif isinstance(layer, Dense):
                 if len(shape) > 1:
                     self.add_module("flatten", nn.Flatten())
@@ -218,6 +231,7 @@ class HorizonNetwork(nn.Sequential):
                     math.prod(shape),
                     layer.outputs,
                     positions=positions,
+                    mirror="pairs" if pairs else None,
                     t_in=t_in,
                     normalization="none" if after is None else "batch",
                     **options,
@@ -225,13 +239,13 @@ class HorizonNetwork(nn.Sequential):
                 if after is None:
                     # Answers that hardly differ: the loss of a new network is that of a guess.
                     nn.init.normal_(made.weight, std=0.1)
-                t_in, positions = made.t_out, 1
+                t_in, positions, pairs = made.t_out, 1, False
             elif isinstance(layer, GlobalPool):
                 if average_pool and isinstance(after, Dense):
                     positions = math.prod(shape[1:])
                 else:
                     made = FirstSpike()
-            elif isinstance(layer, Pool) and (_window(layer) == 1 or not isinstance(before, Conv)):
+            elif isinstance(layer, Pool) and not (_is_fused(layer) and isinstance(before, Conv)):
                 made = _pool(layer)
             if made is not None:
                 self.add_module(name, made)
@@ -243,7 +257,9 @@ class HorizonNetwork(nn.Sequential):
         return fold_horizons_(self)
 
 
-def _check_horizons(description: Description, whitening: bool, average_pool: bool) -> None:
+def _check_horizons(
+    description: Description, whitening: bool, average_pool: bool, mirrored_pairs: bool
+) -> None:
     """Raise ValueError for what a network whose layers have horizons cannot have."""
     for name, layer in description.layers:
         if isinstance(layer, Inception):
@@ -256,13 +272,35 @@ def _check_horizons(description: Description, whitening: bool, average_pool: boo
         raise ValueError(
             f"{description.name}: whitening is for a network that begins with a convolution"
         )
-    if average_pool and not any(
+    pooled = any(
         isinstance(layer, GlobalPool) and isinstance(after, Dense)
         for (_, layer), (_, after) in itertools.pairwise(description.layers)
-    ):
+    )
+    for name, asked in (("average_pool", average_pool), ("mirrored_pairs", mirrored_pairs)):
+        if asked and not pooled:
+            raise ValueError(
+                f"{description.name}: {name} is for a network whose global pool is followed by a "
+                "fully connected layer"
+            )
+
+
+def _check_symmetry(network: str, name: str, layer: Conv | Pool, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless mirrored inputs of a layer give mirrored outputs."""
+    padding = _half_kernel(name, layer) if isinstance(layer, Conv) else layer.padding
+    width = shape[-1] + 2 * padding
+    if (width - layer.kernel) % layer.stride:
+        padded = " with its padding" if padding else ""
+        ours = isinstance(layer, Pool) and (layer.kernel, layer.stride) == (2, 2)
         raise ValueError(
-            f"{description.name}: average_pool is for a network whose global pool is followed "
-            "by a fully connected layer"
+            f"{network}: with mirrored_pairs, the windows of {name} must fit its input from end to "
+            f"end, or a mirrored image gives other outputs; windows of {layer.kernel} with stride "
+            f"{layer.stride} do not fit {width} columns{padded}. Choose another window, stride or "
+            f"image size" + ("; for cifar_airbench give overlapping_pools" if ours else "")
+        )
+    if isinstance(layer, Conv) and layer.channels % 2:
+        raise ValueError(
+            f"{network}: {name} has {layer.channels} channels, and mirrored_pairs need an even "
+            "number: choose another width"
         )
 
 
@@ -270,11 +308,16 @@ def _pool(layer: Pool) -> SpikingMaxPool2d:
     return SpikingMaxPool2d(layer.kernel, layer.stride, layer.padding, 1, layer.ceil_mode)
 
 
-def _window(layer: Layer | None) -> int:
-    """The window of a pool whose windows stand side by side; 1 for every other layer."""
-    if isinstance(layer, Pool) and layer.kernel == layer.stride and not layer.padding:
-        return 1 if layer.ceil_mode else layer.kernel
-    return 1
+def _is_fused(layer: Layer | None) -> bool:
+    """Whether the convolution before it does the pooling."""
+    return isinstance(layer, Pool) and not layer.padding and not layer.ceil_mode
+
+
+def _window(layer: Layer | None) -> tuple[int, int]:
+    """Window and stride of a pool that the convolution before it does; else (1, 1)."""
+    if isinstance(layer, Pool) and _is_fused(layer):
+        return layer.kernel, layer.stride
+    return 1, 1
 
 
 def _half_kernel(name: str, layer: Conv) -> int:

@@ -254,6 +254,13 @@ def _refuse_what_cannot_be_quantized(model: nn.Module) -> None:
                 "ttfs_fast.horizon.fold_horizons_ and unfold_horizons_ on the network first, which "
                 "make the statistics part of the weights"
             )
+        if isinstance(layer, HorizonConv2d | HorizonLinear) and layer.shares_weights:
+            raise ValueError(
+                f"{name or type(layer).__name__} ties weights (mirror or positions), and their "
+                "codes would not fit the folded layer: call ttfs_fast.horizon.fold_horizons_ and "
+                "unfold_horizons_ on the network first; after that every weight is trained "
+                "separately"
+            )
     for name, layer in find_neurons(model).items():
         if quantizer_of(layer) is None and is_computed(layer, "weight"):
             how = _names(_parametrizations(layer)) or "a hook"
@@ -317,7 +324,8 @@ def prepare_qat_(model: Model, bits: int = 8) -> Model:
     ------
     ValueError
         If ``bits`` is another number, the model has no spiking layer, a weight is not finite, or it
-        is computed from other tensors, such as a centered one.
+        is computed from other tensors, such as a centered one; if a layer with a horizon normalizes
+        over batches, or ties weights.
 
     Notes
     -----

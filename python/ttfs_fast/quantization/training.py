@@ -174,7 +174,9 @@ class _Run:
         self.averaged = average_weights(self.model, training.ema_decay)
         self.generator = torch.Generator().manual_seed(training.seed)
         # Whole batches, even with the settings of a network that several processes trained.
-        alone = dataclasses.replace(training, processes=1)
+        # Mirrored pairs are not tied any more: the images teach the symmetry.
+        flip = training.hflip or training.mirrored_pairs
+        alone = dataclasses.replace(training, processes=1, hflip=flip)
         self.batches = make_batches(alone, self.train_set, self.generator)
         self.teacher = load_teacher(training, self.train_set)
         if config.float_teacher:

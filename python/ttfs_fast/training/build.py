@@ -126,6 +126,7 @@ def make_model(
             whitening=config.whitening,
             dirac=config.dirac,
             average_pool=config.average_pool,
+            mirrored_pairs=config.mirrored_pairs,
         )
         return unfolded if centered else unfolded.fold_()
     if config.neuron != "spiking":
@@ -142,6 +143,7 @@ def _network(config: TrainConfig, shape: ImageShape) -> nn.Module:
     """The network that a configuration names, of plain spiking layers."""
     channels = shape.channels * config.encoding.copies
     if config.model != "mnist_scnn":
+        extra = {"overlapping_pools": True} if config.overlapping_pools else {}
         return NETWORKS[config.model](
             width=config.width,
             in_channels=channels,
@@ -149,6 +151,7 @@ def _network(config: TrainConfig, shape: ImageShape) -> nn.Module:
             classes=shape.classes,
             t_max=config.t_max,
             encoding=config.encoding,
+            **extra,
         )
     if (channels, shape.height, shape.width, shape.classes) != (1, 28, 28, 10):
         raise ValueError(

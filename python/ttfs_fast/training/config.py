@@ -178,6 +178,17 @@ class TrainConfig:
         "With neuron horizon: the global pool averages a map, instead of taking its first spike.",
         group=NETWORK,
     )
+    mirrored_pairs: bool = setting(
+        False,
+        "With neuron horizon: neurons in pairs with mirrored weights, so that an image and its "
+        "mirror image get the same answer.",
+        group=NETWORK,
+    )
+    overlapping_pools: bool = setting(
+        False,
+        "With model cifar_airbench: pools of 3 x 3 with stride 2, instead of 2 x 2.",
+        group=NETWORK,
+    )
     precision: Precision = setting(
         "float32",
         "Precision of the dense products in training, with every neuron but spiking. Spike values, "
@@ -489,7 +500,14 @@ class TrainConfig:
                 f"ttfs_fast.models; with {self.model} give spiking, or horizon if its layers have "
                 "horizons"
             )
-        for name in ("width", "whitening", "dirac", "average_pool", "horizon_spread"):
+        for name in (
+            "width",
+            "whitening",
+            "dirac",
+            "average_pool",
+            "mirrored_pairs",
+            "horizon_spread",
+        ):
             if getattr(self, name) != getattr(TrainConfig, name):
                 raise ValueError(
                     f"{name} is for the networks of ttfs_fast.models; got {getattr(self, name)!r} "
@@ -507,8 +525,12 @@ class TrainConfig:
         return self.model not in get_args(ModelName)
 
     def _check_horizon(self) -> None:
+        if self.overlapping_pools and self.model != "cifar_airbench":
+            raise ValueError(
+                f'overlapping_pools is for model="cifar_airbench"; got model={self.model!r}'
+            )
         if self.neuron != "horizon":
-            for name in ("whitening", "dirac", "average_pool", "horizon_spread"):
+            for name in ("whitening", "dirac", "average_pool", "mirrored_pairs", "horizon_spread"):
                 if getattr(self, name) != getattr(TrainConfig, name):
                     raise ValueError(
                         f'{name} is for neuron="horizon"; got {getattr(self, name)!r} with '
