@@ -18,6 +18,28 @@ namespace {
 
 #include "kernels/vector.h"
 
+struct ClearsUpperHalves {
+  ~ClearsUpperHalves() {
+#if TTFS_ISA_avx2 || TTFS_ISA_avx512
+    _mm256_zeroupper();
+#endif
+  }
+};
+
+/// A kernel as other code calls it: upper halves of vector registers that it leaves in use would
+/// slow down the caller's SSE instructions. Compilers do not clear them on every path.
+template <auto kKernel>
+struct Clean;
+template <class R, class... Args, R (*kKernel)(Args...)>
+struct Clean<kKernel> {
+  static R call(Args... args) {
+    const ClearsUpperHalves at_the_end;
+    return kKernel(args...);
+  }
+};
+template <auto kKernel>
+constexpr auto clean = Clean<kKernel>::call;
+
 #include "kernels/circuit.h"
 #include "kernels/events.h"
 #include "kernels/gradients.h"
@@ -46,14 +68,14 @@ constexpr Kernels<T> all_kernels() {
       .weight_extent = weight_extent<T>,
       .transpose = transpose<T>,
       .collect = collect<T>,
-      .sort = sort<T, Key<T>>,
-      .sort_signed = sort<T, SignedKey<T>>,
+      .sort = clean<sort<T, Key<T>>>,
+      .sort_signed = clean<sort<T, SignedKey<T>>>,
       .collect_words = collect_words<T>,
-      .sort_words = sort_words<T>,
-      .filter = filter<T>,
+      .sort_words = clean<sort_words<T>>,
+      .filter = clean<filter<T>>,
       .pad_to_chunk = pad_to_chunk<T>,
       .sweep = sweep<T>,
-      .recompute = recompute<T>,
+      .recompute = clean<recompute<T>>,
       .input_gradient = input_gradient<T>,
       .weight_gradient = weight_gradient<T>,
       .scale_gradient = scale_gradient<T>,
@@ -63,13 +85,13 @@ constexpr Kernels<T> all_kernels() {
 constexpr IntegerKernels integer_kernels() {
   return {
       .collect = collect_codes,
-      .sort = sort_events,
+      .sort = clean<sort_events>,
       .describe = describe_events,
-      .filter = filter_events,
+      .filter = clean<filter_events>,
       .group = group_events,
-      .sweep = sweep_events,
+      .sweep = sweep_codes,
       .unpack = unpack_weights,
-      .earlier = earlier_codes,
+      .earlier = clean<earlier_codes>,
   };
 }
 

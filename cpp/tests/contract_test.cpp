@@ -13,6 +13,10 @@
 #include <type_traits>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "ttfs/isa.h"
 #include "ttfs/layers.h"
 
@@ -154,6 +158,37 @@ void test_bits() {
       if (isa != "baseline") with_fma.push_back(r);
     }
     for (const Result<T>& r : with_fma) check(r.same(with_fma[0]), "AVX2 and AVX-512 differ");
+  }
+  ttfs::set_instruction_set(before);
+}
+
+/// Whether this thread uses upper halves of vector registers; false where that cannot be known.
+bool upper_halves_in_use() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kTellsComponentsInUse = 1u << 2, kOsSaves = 1u << 27, kUpperHalves = 1u << 2;
+  if (!__get_cpuid_count(1, 0, &a, &b, &c, &d) || (c & kOsSaves) == 0) return false;
+  if (!__get_cpuid_count(13, 1, &a, &b, &c, &d) || (a & kTellsComponentsInUse) == 0) return false;
+  asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(1));
+  return (a & kUpperHalves) != 0;
+#else
+  return false;
+#endif
+}
+
+/// Upper halves that a call leaves in use would slow down the SSE instructions of its caller.
+template <class T>
+void test_upper_halves() {
+  std::mt19937 random(kSeed);
+  const Layer<T> c = odd_layer<T>(random, false);
+  const std::string before = ttfs::instruction_set();
+  for (const std::string& isa : ttfs::instruction_sets()) {
+    ttfs::set_instruction_set(isa);
+    Result<T> r;
+    c.forward(r, 1);
+    check(!upper_halves_in_use(), isa + ": forward leaves upper halves of registers in use");
+    c.run(1);
+    check(!upper_halves_in_use(), isa + ": backward leaves upper halves of registers in use");
   }
   ttfs::set_instruction_set(before);
 }
@@ -459,6 +494,7 @@ void test_pooling_bits() {
 template <class T>
 void test_type() {
   test_bits<T>();
+  test_upper_halves<T>();
   test_linear_by_hand<T>();
   test_counts<T>();
   test_empty<T>();
