@@ -18,23 +18,30 @@ namespace {
 
 #include "kernels/vector.h"
 
-struct ClearsUpperHalves {
-  ~ClearsUpperHalves() {
+inline void clear_upper_halves() {
 #if TTFS_ISA_avx2 || TTFS_ISA_avx512
-    _mm256_zeroupper();
+  _mm256_zeroupper();
 #endif
-  }
-};
+}
 
 /// A kernel as other code calls it: upper halves of vector registers that it leaves in use would
 /// slow down the caller's SSE instructions. Compilers do not clear them on every path.
 template <auto kKernel>
 struct Clean;
 template <class R, class... Args, R (*kKernel)(Args...)>
+  requires(!__is_same(R, void))
 struct Clean<kKernel> {
   static R call(Args... args) {
-    const ClearsUpperHalves at_the_end;
-    return kKernel(args...);
+    const R result = kKernel(args...);
+    clear_upper_halves();
+    return result;
+  }
+};
+template <class... Args, void (*kKernel)(Args...)>
+struct Clean<kKernel> {
+  static void call(Args... args) {
+    kKernel(args...);
+    clear_upper_halves();
   }
 };
 template <auto kKernel>
