@@ -311,6 +311,6 @@ inline void switching(SwitchingLanes& lanes, std::int64_t first, std::int64_t st
     switching_steps<false>(lanes, first, steps);
 }
 
-constexpr CircuitKernels kernels() { return {clean<averaged>, clean<switching>, clean<normals>}; }
+constexpr CircuitKernels kernels() { return {averaged, switching, normals}; }
 
 }  // namespace circuit

@@ -82,7 +82,7 @@ void sweep_groups(const IntegerSweepTask& task, Fired& fired) {
   }
 }
 
-inline void sweep_codes(const IntegerSweepTask& task) {
+inline void sweep_events(const IntegerSweepTask& task) {
   Fired fired;
   for (std::int64_t j = 0; j < task.width; ++j) fired.slope[j] = fired.moment[j] = 0;
   if (task.exact)

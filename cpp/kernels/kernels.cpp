@@ -18,34 +18,11 @@ namespace {
 
 #include "kernels/vector.h"
 
-inline void clear_upper_halves() {
+void clear_upper_halves() {
 #if TTFS_ISA_avx2 || TTFS_ISA_avx512
   _mm256_zeroupper();
 #endif
 }
-
-/// A kernel as other code calls it: upper halves of vector registers that it leaves in use would
-/// slow down the caller's SSE instructions. Compilers do not clear them on every path.
-template <auto kKernel>
-struct Clean;
-template <class R, class... Args, R (*kKernel)(Args...)>
-  requires(!__is_same(R, void))
-struct Clean<kKernel> {
-  static R call(Args... args) {
-    const R result = kKernel(args...);
-    clear_upper_halves();
-    return result;
-  }
-};
-template <class... Args, void (*kKernel)(Args...)>
-struct Clean<kKernel> {
-  static void call(Args... args) {
-    kKernel(args...);
-    clear_upper_halves();
-  }
-};
-template <auto kKernel>
-constexpr auto clean = Clean<kKernel>::call;
 
 #include "kernels/circuit.h"
 #include "kernels/events.h"
@@ -75,14 +52,14 @@ constexpr Kernels<T> all_kernels() {
       .weight_extent = weight_extent<T>,
       .transpose = transpose<T>,
       .collect = collect<T>,
-      .sort = clean<sort<T, Key<T>>>,
-      .sort_signed = clean<sort<T, SignedKey<T>>>,
+      .sort = sort<T, Key<T>>,
+      .sort_signed = sort<T, SignedKey<T>>,
       .collect_words = collect_words<T>,
-      .sort_words = clean<sort_words<T>>,
-      .filter = clean<filter<T>>,
+      .sort_words = sort_words<T>,
+      .filter = filter<T>,
       .pad_to_chunk = pad_to_chunk<T>,
       .sweep = sweep<T>,
-      .recompute = clean<recompute<T>>,
+      .recompute = recompute<T>,
       .input_gradient = input_gradient<T>,
       .weight_gradient = weight_gradient<T>,
       .scale_gradient = scale_gradient<T>,
@@ -92,13 +69,13 @@ constexpr Kernels<T> all_kernels() {
 constexpr IntegerKernels integer_kernels() {
   return {
       .collect = collect_codes,
-      .sort = clean<sort_events>,
+      .sort = sort_events,
       .describe = describe_events,
-      .filter = clean<filter_events>,
+      .filter = filter_events,
       .group = group_events,
-      .sweep = sweep_codes,
+      .sweep = sweep_events,
       .unpack = unpack_weights,
-      .earlier = clean<earlier_codes>,
+      .earlier = earlier_codes,
   };
 }
 
@@ -109,6 +86,7 @@ extern const KernelTable table = {
     .f64 = all_kernels<double>(),
     .circuit = circuit::kernels(),
     .integer = integer_kernels(),
+    .clear_upper_halves = clear_upper_halves,
 };
 
 }  // namespace ttfs::TTFS_ISA

@@ -201,6 +201,10 @@ struct KernelTable {
   Kernels<double> f64;
   CircuitKernels circuit;
   IntegerKernels integer;
+
+  /// Compilers do not end every kernel with it. Upper halves of vector registers that are left in
+  /// use slow down SSE instructions of the caller.
+  void (*clear_upper_halves)();
 };
 
 template <class T>

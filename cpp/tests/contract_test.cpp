@@ -162,10 +162,9 @@ void test_bits() {
   ttfs::set_instruction_set(before);
 }
 
-/// Whether this thread uses upper halves of vector registers; false where that cannot be known, and
-/// with a sanitizer, which changes the code.
+/// Whether this thread uses upper halves of vector registers; false where that cannot be known.
 bool upper_halves_in_use() {
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__)
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kTellsComponentsInUse = 1u << 2, kOsSaves = 1u << 27, kUpperHalves = 1u << 2;
   if (!__get_cpuid_count(1, 0, &a, &b, &c, &d) || (c & kOsSaves) == 0) return false;
