@@ -428,10 +428,7 @@ class _HorizonLayer(nn.Module):
     def _plain(self, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.weight_sum * self.spread
         sizes = (-1, *[1] * (self.weight.dim() - 1))
-        weight = self._every_weight()
-        copies = len(weight) // max(len(gain), 1)
-        gain, offset = gain.repeat(copies), offset.repeat(copies)
-        weight = weight * (scale * gain).view(sizes)
+        weight = self._every_weight() * (scale * gain).view(sizes)
         # The bias spikes at z = 1: its lead is 1 - 1 / T.
         bias = offset * (scale / -math.expm1(-self.t_in))
         total = weight.double().flatten(1).sum(1) + bias.double()
@@ -758,6 +755,11 @@ class HorizonConv2d(_HorizonLayer):
             return product
         # The largest value is the first spike, because every gain is positive.
         return F.max_pool2d(product, self.pool, self.pool_stride)
+
+    def _plain(self, gain: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        if self.mirror is not None:
+            gain, offset = gain.repeat(2), offset.repeat(2)
+        return super()._plain(gain, offset)
 
     def _fold_pairs(self, product: Tensor) -> Tensor:
         return product if self.mirror is None else _fold_pairs(product)

@@ -27,6 +27,10 @@ from ttfs_fast.nir import to_graph
 from ttfs_fast.training import TrainConfig, TrainResult, read_metadata, train, trainer
 from ttfs_fast.training.build import ImageShape, load_model, make_model
 
+AIRBENCH = dataclasses.replace(
+    SMALL, model="cifar_airbench", width=1 / 16, whitening=True, average_pool=True
+)
+
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
@@ -85,16 +89,7 @@ def test_resumed_run_has_the_same_bits(changes: dict[str, Any], tmp_path: Path) 
 
 
 def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
-    config = dataclasses.replace(
-        SMALL,
-        model="cifar_airbench",
-        width=1 / 16,
-        whitening=True,
-        average_pool=True,
-        epochs=1,
-        train_images=100,
-        test_images=50,
-    )
+    config = dataclasses.replace(AIRBENCH, epochs=1, train_images=100, test_images=50)
     result = train(config, tmp_path)
     weight = result.model.conv1[1].weight[:, :-1].flatten(1)
     cosine = torch.nn.functional.cosine_similarity(weight[:4], weight[4:], dim=1)
@@ -117,11 +112,7 @@ def test_mirrored_images_get_the_same_answer(tmp_path: Path) -> None:
     images = np.pad(digits.images[:150, 0], ((0, 0), (2, 2), (2, 2)))
     examples = list(zip(images, digits.labels[:150].tolist(), strict=True))
     config = dataclasses.replace(
-        SMALL,
-        model="cifar_airbench",
-        width=1 / 16,
-        whitening=True,
-        average_pool=True,
+        AIRBENCH,
         dirac=True,
         mirrored_pairs=True,
         overlapping_pools=True,

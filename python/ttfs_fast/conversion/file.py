@@ -54,6 +54,16 @@ _FIELDS: dict[type[nn.Module], tuple[str, ...]] = {
 _KINDS = {kind.__name__: kind for kind in _FIELDS}
 
 
+_UNWRITTEN: dict[str, Any] = {
+    "normalization": "none",
+    "positions": 1,
+    "pool": (1, 1),
+    "pool_stride": (1, 1),
+    "mirror": None,
+}
+"""Fields of layers with a horizon that a file does not hold: a converted network has these."""
+
+
 def save_converted(
     model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> Path:
@@ -76,10 +86,7 @@ def save_converted(
     steps = []
     for name, module, inputs in _steps(model):
         fields = _FIELDS.get(type(module))
-        # Fields that a converted network never has are not written.
-        others = {"normalization": "none", "positions": 1, "mirror": None}
-        others |= {"pool": (1, 1), "pool_stride": (1, 1)}
-        if fields is None or any(getattr(module, k, v) != v for k, v in others.items()):
+        if fields is None or any(getattr(module, k, v) != v for k, v in _UNWRITTEN.items()):
             raise TypeError(
                 f"{name or type(model).__name__} ({type(module).__name__}) is no module of a "
                 "converted network as from_relu gives it; save it before you fold or change it"

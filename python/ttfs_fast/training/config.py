@@ -85,6 +85,9 @@ RENAMED = {
 DISTORTIONS = ("rotate", "zoom", "shear", "shift", "elastic")
 """Fields that limit the random distortion of training images."""
 
+OF_HORIZONS = ("whitening", "dirac", "average_pool", "mirrored_pairs", "horizon_spread")
+"""Fields for networks of the package whose layers have horizons."""
+
 
 @document_settings
 @dataclass(frozen=True)
@@ -500,14 +503,7 @@ class TrainConfig:
                 f"ttfs_fast.models; with {self.model} give spiking, or horizon if its layers have "
                 "horizons"
             )
-        for name in (
-            "width",
-            "whitening",
-            "dirac",
-            "average_pool",
-            "mirrored_pairs",
-            "horizon_spread",
-        ):
+        for name in ("width", *OF_HORIZONS):
             if getattr(self, name) != getattr(TrainConfig, name):
                 raise ValueError(
                     f"{name} is for the networks of ttfs_fast.models; got {getattr(self, name)!r} "
@@ -530,7 +526,7 @@ class TrainConfig:
                 f'overlapping_pools is for model="cifar_airbench"; got model={self.model!r}'
             )
         if self.neuron != "horizon":
-            for name in ("whitening", "dirac", "average_pool", "mirrored_pairs", "horizon_spread"):
+            for name in OF_HORIZONS:
                 if getattr(self, name) != getattr(TrainConfig, name):
                     raise ValueError(
                         f'{name} is for neuron="horizon"; got {getattr(self, name)!r} with '
