@@ -280,7 +280,7 @@ def _check_horizons(
         if asked and not pooled:
             raise ValueError(
                 f"{description.name}: {name} is for a network whose global pool is followed by a "
-                "fully connected layer"
+                "fully connected layer; choose one, such as cifar_airbench, or leave it out"
             )
 
 
