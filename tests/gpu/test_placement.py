@@ -25,7 +25,7 @@ from ttfs_fast.gpu.device import kind_for_processes, same_bits
 from ttfs_fast.optim.averaging import average_weights
 from ttfs_fast.training import TrainConfig, processes
 from ttfs_fast.training.batches import Batch, Chunk, EpochBatches, on_device, one_ahead
-from ttfs_fast.training.distillation import Teacher
+from ttfs_fast.training.distillation import Teacher, Teachers
 from ttfs_fast.training.step import StepTotals
 from ttfs_fast.training.trainer import make_optimizer, make_step, new_network
 
@@ -103,16 +103,16 @@ def test_a_step_of_training_stays_on_the_gpu(
     size = 32 if "horizon" in name else 16
     config = TrainConfig(dataset="cifar10", **SETTINGS[name])
     model, other = (new_network(config, images(size)) for _ in range(2))
-    teacher = Teacher(other, 1.0, "") if taught else None
+    teachers = Teachers([Teacher(other, 1.0, "")]) if taught else None
     averaged = average_weights(model, config.ema_decay)
     with fake_gpu() as mode:
         model = on_gpu(mode, model)
-        if teacher is not None:
+        for teacher in teachers or ():
             on_gpu(mode, teacher.network)
         if averaged is not None:
             on_gpu(mode, averaged.module)
         optimizer = make_optimizer(config, model)
-        step = make_step(config, model, optimizer, averaged=averaged, teacher=teacher)
+        step = make_step(config, model, optimizer, averaged=averaged, teachers=teachers)
         values = torch.ones(8, 3, size, size, device=GPU)
         batch = Batch(values, torch.zeros(8, dtype=torch.int64, device=GPU), 8)
         totals = StepTotals(1.0, 1.0)
@@ -121,7 +121,7 @@ def test_a_step_of_training_stays_on_the_gpu(
             totals.add(result)
             totals.add_answers(result.output, batch.labels)
         totals.reduce()
-        assert autocast == [TYPE]
+        assert autocast == [TYPE] * (3 if taught else 1)  # the teacher in each of the two steps
         assert not result.skipped
         assert result.output.device == GPU
         assert result.output.shape == (8, 4)

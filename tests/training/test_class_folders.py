@@ -25,7 +25,7 @@ from ttfs_fast.training import (
 )
 from ttfs_fast.training.build import ImageShape, load_model
 from ttfs_fast.training.datasets import load_data
-from ttfs_fast.training.distillation import load_teacher
+from ttfs_fast.training.distillation import load_teachers
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_teacher_of_other_classes_or_images_is_refused(
     colors: TrainResult, class_folders: Path, tmp_path: Path
 ) -> None:
     config = folder_config(class_folders, teacher=str(colors.weights_path))
-    assert load_teacher(config, load_data(config)[0]) is not None
+    assert load_teachers(config, load_data(config)[0]) is not None
     root = copied(class_folders, tmp_path / "images", blue="blue", green="gray", red="red")
     shutil.copytree(root / "val", root / "train")
     other = dataclasses.replace(config, data_root=str(root))

@@ -7,9 +7,19 @@ import torch
 from torch.nn import functional
 
 from support.runs import LEARNING, digits
+from ttfs_fast.conversion import IntensitiesOfSpikes, from_relu, save_converted, with_intensities
+from ttfs_fast.encoding import Encoding
+from ttfs_fast.horizon import HorizonLinear, fold_horizons_
+from ttfs_fast.layers import find_spiking_layers
+from ttfs_fast.models import cifar_airbench
 from ttfs_fast.models.pretrained import pretrained_weights
 from ttfs_fast.training import TrainResult, load_pretrained, train
-from ttfs_fast.training.distillation import distillation_loss, load_teacher
+from ttfs_fast.training.distillation import (
+    Teacher,
+    Teachers,
+    distillation_loss,
+    load_teachers,
+)
 from ttfs_fast.training.export import weights_digest
 
 TAUGHT = digits(90, 40, epochs=2, seed=3, **LEARNING)
@@ -108,9 +118,9 @@ def test_a_pretrained_network_teaches_and_starts_by_its_name(tmp_path: Path) -> 
         initial_checkpoint="mnist_scnn",
         teacher="mnist_scnn",
     )
-    teacher = load_teacher(config)
-    assert teacher is not None
-    assert weights_digest(teacher.network) == weights_digest(pretrained)
+    teachers = load_teachers(config)
+    assert teachers is not None
+    assert weights_digest(teachers[0].network) == weights_digest(pretrained)
     result = train(config, tmp_path / "run")
     for name, value in pretrained.state_dict().items():
         torch.testing.assert_close(result.model.state_dict()[name], value, atol=1e-6, rtol=0)
@@ -129,7 +139,132 @@ def test_a_teacher_that_is_not_there_or_sees_other_spikes(
     teacher: TrainResult, tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError, match=r"no teacher at .*train it first"):
-        load_teacher(dataclasses.replace(TAUGHT, teacher=str(tmp_path / "none.safetensors")))
+        load_teachers(dataclasses.replace(TAUGHT, teacher=str(tmp_path / "none.safetensors")))
     with pytest.raises(ValueError, match=r"alpha 3.0, this network is to be with 2.0"):
-        load_teacher(dataclasses.replace(TAUGHT, teacher=str(teacher.weights_path), alpha=2.0))
-    assert load_teacher(TAUGHT) is None
+        load_teachers(dataclasses.replace(TAUGHT, teacher=str(teacher.weights_path), alpha=2.0))
+    assert load_teachers(TAUGHT) is None
+
+
+class Linear(torch.nn.Module):
+    """Positive answers that depend on where in the image a spike is, and count the images."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = torch.nn.Parameter(torch.rand(8, 7, generator=generator))
+        self.seen = 0
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        self.seen += len(values)
+        return 1 + values.flatten(1) @ self.weight
+
+
+@pytest.mark.parametrize("images", [2, 8, 13])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_every_teacher_answers_for_its_part(number: int, flip: bool, images: int) -> None:
+    generator = torch.Generator().manual_seed(images)
+    spikes = 1 + torch.rand(images, 2, 2, 2, generator=generator)
+    output = 1 + torch.rand(images, 7, generator=generator)
+    losses = torch.tensor(3.0)
+    teachers = Teachers(Teacher(Linear(k), 1.0 + k, f"{k}") for k in range(number))
+    config = dataclasses.replace(TAUGHT, teacher_hflip=flip, distill_weight=0.25, logit_scale=5.0)
+    found = teachers.distill(losses, output, spikes, config)
+    views = [(k, mirrored) for k in range(number) for mirrored in ([False, True][: 1 + flip])]
+    expected, begin = 0.75 * losses, 0
+    for i, (k, mirrored) in enumerate(views):
+        size = images // len(views) + (i < images % len(views))
+        part = slice(begin, begin + size)
+        seen = spikes[part].flip(3) if mirrored else spikes[part]
+        expected = expected + 0.25 * distillation_loss(
+            output[part], Linear(k)(seen), scale=5.0, teacher_scale=1.0 + k, temperature=2.0
+        )
+        begin += size
+    torch.testing.assert_close(found, expected)
+    assert sum(teacher.network.seen for teacher in teachers) == images
+    assert teachers.sha256 == ",".join(map(str, range(number)))
+
+
+def test_several_teachers_by_name(teacher: TrainResult, tmp_path: Path) -> None:
+    other = train(dataclasses.replace(TAUGHT, epochs=1, seed=9), tmp_path / "other")
+    both = f"{teacher.weights_path},{other.weights_path.parent}"
+    config = dataclasses.replace(TAUGHT, teacher=both, teacher_hflip=True, epochs=1)
+    train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    turned = ",".join(reversed(both.split(",")))
+    with pytest.raises(ValueError, match=r"it began with other teachers than .*another order"):
+        train(dataclasses.replace(config, teacher=turned), tmp_path / "run", resume=True)
+    with pytest.raises(FileNotFoundError, match="no teacher at none"):
+        load_teachers(dataclasses.replace(TAUGHT, teacher=f"{teacher.weights_path}, none"))
+    comma = tmp_path / "lr=0.1,seed=1"
+    comma.mkdir()
+    shutil.copy(teacher.weights_path, comma / "model.safetensors")
+    found = load_teachers(dataclasses.replace(TAUGHT, teacher=str(comma)))
+    assert found is not None
+    assert len(found) == 1
+
+
+def test_teachers_that_would_not_all_answer() -> None:
+    with pytest.raises(ValueError, match="a comma but no name beside it; got 'mnist_scnn,'"):
+        dataclasses.replace(TAUGHT, teacher="mnist_scnn,")
+    two = dataclasses.replace(TAUGHT, teacher="mnist_scnn,mnist_scnn", batch_size=16)
+    assert two.teachers == ("mnist_scnn", "mnist_scnn")
+    with pytest.raises(ValueError, match=r"2 teachers answer for 2 parts .* takes 1 images"):
+        dataclasses.replace(two, grad_accum_steps=16)
+    with pytest.raises(ValueError, match=r"2 teachers with teacher_hflip answer for 4 parts"):
+        dataclasses.replace(two, teacher_hflip=True, processes=8)
+
+
+def test_a_mirrored_teacher_needs_a_teacher(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="teacher_hflip says what a teacher sees; give teacher"):
+        train(dataclasses.replace(TAUGHT, teacher_hflip=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folded_teacher_answers_by_dense_products() -> None:
+    folded = cifar_airbench(pretrained=True)
+    config = dataclasses.replace(
+        TAUGHT, dataset="cifar10", alpha=folded.encoding.alpha, teacher="cifar_airbench"
+    )
+    teachers = load_teachers(config)
+    assert teachers is not None
+    network = teachers[0].network
+    assert not find_spiking_layers(network)
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    spikes = folded.encoding(pixels)
+    with torch.no_grad():
+        torch.testing.assert_close(network(spikes).log(), folded(spikes).log(), rtol=0, atol=2e-6)
+    # With bfloat16, the times differ by much less than those of two classes.
+    output = spikes.new_ones(2, 10).requires_grad_()
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        neuron = {"neuron": "horizon", "weight_sum": 2.0, "precision": precision, "lr": 0.01}
+        own = dataclasses.replace(config, logit_scale=2000.0, distill_weight=1.0, **neuron)
+        losses.append(teachers.distill(output.sum(), output, spikes, own))
+    exact, rounded = losses
+    assert exact != rounded
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0)
+
+
+def test_a_teacher_without_dense_counterpart_stays_as_it_is() -> None:
+    layer = HorizonLinear(5, 3, t_in=0.01)
+    folded = fold_horizons_(torch.nn.Sequential(layer))
+    with torch.no_grad():
+        folded[0][1].weight[0, 0] += 1
+    spikes = 1 + 0.01 * torch.rand(4, 5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = folded(spikes)
+    teacher = Teacher(folded, 1.0, "")
+    assert find_spiking_layers(teacher.network)
+    assert torch.equal(teacher.network(spikes), expected)
+
+
+def test_a_converted_network_does_not_teach(tmp_path: Path) -> None:
+    relu = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    pixels = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    file = tmp_path / "converted.safetensors"
+    network = with_intensities(from_relu(relu, pixels), IntensitiesOfSpikes(0.0, 1.0))
+    metadata = {"encoding": Encoding(1.0).to_json(), "dataset": "digits"}
+    save_converted(network, file, metadata)
+    with pytest.raises(ValueError, match=r"was converted from a ReLU network .* cannot teach"):
+        load_teachers(dataclasses.replace(TAUGHT, teacher=str(file)))

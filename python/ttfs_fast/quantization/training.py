@@ -40,7 +40,7 @@ from ttfs_fast.training.datasets import (
     make_batches,
     name_of_data,
 )
-from ttfs_fast.training.distillation import Teacher, load_teacher
+from ttfs_fast.training.distillation import Teacher, Teachers, load_teachers
 from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.objective import TrainingLoss
 from ttfs_fast.training.run_folder import RunFolder
@@ -178,19 +178,18 @@ class _Run:
         flip = training.hflip or training.mirrored_pairs
         alone = dataclasses.replace(training, processes=1, hflip=flip)
         self.batches = make_batches(alone, self.train_set, self.generator)
-        self.teacher = load_teacher(training, self.train_set)
+        self.teachers = load_teachers(training, self.train_set)
         if config.float_teacher:
-            self.teacher = Teacher(
-                copy.deepcopy(model), training.logit_scale, weights_digest(model)
-            )
-        if self.teacher is not None:
-            self.teacher.network.to(device)
+            itself = Teacher(copy.deepcopy(model), training.logit_scale, weights_digest(model))
+            self.teachers = Teachers([itself])
+        if self.teachers is not None:
+            self.teachers.to(device)
         self.begun_with = {
             "network_sha256": weights_digest(model),
-            "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
+            "teacher_sha256": None if self.teachers is None else self.teachers.sha256,
             "data_sha256": digest(self.train_set, self.test_set),
         }
-        self.loss = TrainingLoss(training, self.model, self.teacher)
+        self.loss = TrainingLoss(training, self.model, self.teachers)
         self.optimizer: torch.optim.Optimizer
         self.done = 0  # epochs, of all stages
         self.skipped: list[int] = []  # steps without a finite gradient, by epoch

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
@@ -371,10 +372,17 @@ class TrainConfig:
     teacher: str | None = setting(
         None,
         "Teacher for knowledge distillation: a weights file, the folder of a run, or the name of a "
-        "pretrained network.",
+        "pretrained network. With several, separated by commas, each answers for a part of every "
+        "batch.",
         group=TEACHER,
         path=True,
         decides=False,  # its weights are compared instead
+    )
+    teacher_hflip: bool = setting(
+        False,
+        "Show half of the images to the teacher mirrored: the network learns the mean of its "
+        "answers to an image and its mirror image.",
+        group=TEACHER,
     )
     distill_weight: float = setting(
         0.8,
@@ -471,6 +479,7 @@ class TrainConfig:
             raise ValueError("fixed_norm needs relative_lr, and with it a weight_sum, such as 4")
         if self.alternating_hflip and not self.hflip:
             raise ValueError("alternating_hflip says how hflip flips; give hflip, too")
+        self._check_teachers()
         if self.crop and self.resized_crop:
             raise ValueError("crop and resized_crop are two ways to cut; give one of them")
         if self.neuron != "spiking" and self.polarity == "both":
@@ -513,6 +522,26 @@ class TrainConfig:
             raise ValueError(
                 f"the layers of {self.model} have horizons and with them a sum of their weights; "
                 f"weight_sum must be 0, got {self.weight_sum:g}"
+            )
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers in their order. A file or folder of this whole name is one teacher."""
+        if self.teacher is None:
+            return ()
+        names = [self.teacher] if os.path.exists(self.teacher) else self.teacher.split(",")
+        return tuple(os.path.expanduser(name.strip()) for name in names)
+
+    def _check_teachers(self) -> None:
+        if not all(self.teachers):
+            raise ValueError(f"teacher has a comma but no name beside it; got {self.teacher!r}")
+        views = len(self.teachers) * (1 + self.teacher_hflip)
+        piece = self.batch_size // (self.processes * self.grad_accum_steps)
+        if piece < views:
+            raise ValueError(
+                f"{len(self.teachers)} teachers{' with teacher_hflip' * self.teacher_hflip} answer "
+                f"for {views} parts of a batch, but a process takes {piece} images of it at a "
+                "time; give a larger batch_size, or fewer teachers"
             )
 
     @property

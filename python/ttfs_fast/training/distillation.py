@@ -6,19 +6,23 @@ these outputs better.
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ttfs_fast.conversion.network import refuse_converted
 from ttfs_fast.data.imageset import listed
+from ttfs_fast.horizon import ReferenceSpikes, unfold_horizons_
 from ttfs_fast.loss import MAX_TIME
 from ttfs_fast.models.pretrained import PRETRAINED, weights_file
 from ttfs_fast.training.build import load_model, read_image_shape
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.datasets import DataSet, check_shape
 from ttfs_fast.training.export import read_classes
+from ttfs_fast.training.step import autocast
 
 MAX_TIME_OF_TEACHER = 60.0
 """Latest output time of a teacher, in tau: beyond what a ReLU network's logits become."""
@@ -76,7 +80,8 @@ class Teacher:
     ----------
     network : Module
         Maps the spike values of the images to those of the classes. It is prepared for inference:
-        no gradients, weights in channels-last format.
+        no gradients, weights in channels-last format, folded layers with horizons as dense
+        products.
     scale : float
         Factor on its output times that its own loss had.
     sha256 : str
@@ -88,14 +93,38 @@ class Teacher:
     sha256: str
 
     def __post_init__(self) -> None:
+        if any(isinstance(module, ReferenceSpikes) for module in self.network.modules()):
+            # Layers without a counterpart, such as of neurons whose weights have no common sum,
+            # stay with the spiking operators: slower, the same answers.
+            with suppress(ValueError):
+                unfold_horizons_(self.network)
         self.network.eval().requires_grad_(False)
         # In this format torch convolves and pools a few channels two to three times as fast.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class Teachers(tuple[Teacher, ...]):
+    """The trained networks that another one learns from, one at least."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights of all."""
+        return ",".join(teacher.sha256 for teacher in self)
+
+    def to(self, device: torch.device) -> "Teachers":
+        """Move their networks, in place."""
+        for teacher in self:
+            teacher.network.to(device)
+        return self
 
     def distill(
         self, losses: Tensor, output: Tensor, values: Tensor, config: TrainConfig, **max_time: float
     ) -> Tensor:
         """The classification term mixed with the distillation loss, by ``distill_weight``.
+
+        The images of a batch are in random order. So each teacher answers for a part of them, all
+        parts of one size or nearly so, and with ``teacher_hflip`` sees half of its part mirrored:
+        over the epochs, the expected loss has the mean of all answers, for the time of one.
 
         Parameters
         ----------
@@ -104,67 +133,82 @@ class Teacher:
         output : Tensor
             Output of the student, (N, C).
         values : Tensor
-            The spike values of the images, the input of both networks.
+            The spike values of the images, (N, C, H, W), the input of all networks.
         config : TrainConfig
-            Has the weight and the temperature.
+            Has the weight and the temperature, and whether images are mirrored.
         max_time : float
             ``max_time``, as for `distillation_loss`.
         """
-        with torch.no_grad():
-            answers = self.network(values)
-        distilled = distillation_loss(
-            output,
-            answers,
-            scale=config.logit_scale,
-            teacher_scale=self.scale,
-            temperature=config.kd_temperature,
-            **max_time,
+        flips = (False, True) if config.teacher_hflip else (False,)
+        views = [(teacher, flip) for teacher in self for flip in flips]
+        distilled = torch.zeros_like(losses)
+        parts = zip(
+            views, values.tensor_split(len(views)), output.tensor_split(len(views)), strict=True
         )
+        for (teacher, flip), part, own in parts:
+            if not len(part):  # of the last batch of an epoch
+                continue
+            with torch.no_grad(), autocast(config.precision, part.device):
+                answers = teacher.network(part.flip(-1) if flip else part)
+            distilled = distilled + distillation_loss(
+                own,
+                answers,
+                scale=config.logit_scale,
+                teacher_scale=teacher.scale,
+                temperature=config.kd_temperature,
+                **max_time,
+            )
         return torch.lerp(losses, distilled, config.distill_weight)
 
 
-def load_teacher(config: TrainConfig, images: DataSet | None = None) -> Teacher | None:
-    """The teacher that a configuration names; None if it names none.
+def load_teachers(config: TrainConfig, images: DataSet | None = None) -> Teachers | None:
+    """The teachers that a configuration names; None if it names none.
 
     Parameters
     ----------
     config : TrainConfig
         The settings.
     images : ImageSet or StreamedImages, optional
-        The training images: the teacher must take such ones, and know their classes in this order.
+        The training images: the teachers must take such ones, and know their classes in this
+        order.
 
     Raises
     ------
     FileNotFoundError
-        If its file is not there.
+        If a file is not there.
     ValueError
         If it is not a network's, or that network takes other images, has other classes, or takes
         its images as other spikes.
     """
     if config.teacher is None:
         return None
-    with weights_file(config.teacher) as path:
+    return Teachers(_load_teacher(name, config, images) for name in config.teachers)
+
+
+def _load_teacher(name: str, config: TrainConfig, images: DataSet | None) -> Teacher:
+    with weights_file(name) as path:
         if not path.is_file():
             raise FileNotFoundError(
                 f"no teacher at {path}: train it first, and give its model.safetensors as "
                 f"teacher, or a pretrained network: {', '.join(PRETRAINED)}"
             )
         network, settings = load_model(path)
+        refuse_converted(network, "teach")
         shape, known = read_image_shape(path), read_classes(path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    for name, own in config.encoding.to_dict().items():
-        its = getattr(settings.encoding, name)
+    for field, own in config.encoding.to_dict().items():
+        its = getattr(settings.encoding, field)
         if own != its:
             raise ValueError(
-                f"the teacher {config.teacher} was trained with {name} {its}, this network is to "
-                f"be with {own}: both see the same spikes, so they must agree"
+                f"the teacher {name} was trained with {field} {its}, this network is to be with "
+                f"{own}: both see the same spikes, so they must agree"
             )
     if images is not None:
-        check_shape(images, shape, f"the teacher {config.teacher}")
+        check_shape(images, shape, f"the teacher {name}")
         if known is not None and known != images.classes:
             raise ValueError(
-                f"the teacher {config.teacher} knows the classes {listed(known)}, and "
-                f"{images.name} has {listed(images.classes)}: its answers are learned by their "
-                "order, so the classes must be the same; choose another teacher"
+                f"the teacher {name} knows the classes {listed(known)}, and {images.name} has "
+                f"{listed(images.classes)}: its answers are learned by their order, so the classes "
+                "must be the same; choose another teacher"
             )
     return Teacher(network, settings.logit_scale, sha256)

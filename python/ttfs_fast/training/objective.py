@@ -8,7 +8,7 @@ from ttfs_fast.layers import find_spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy, l2_cost, weight_sum_cost
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.config import TrainConfig
-from ttfs_fast.training.distillation import Teacher
+from ttfs_fast.training.distillation import Teachers
 from ttfs_fast.training.step import StepLoss
 
 MAX_LOGIT = 50.0
@@ -16,7 +16,7 @@ MAX_LOGIT = 50.0
 
 
 class TrainingLoss:
-    """Equation (5), with a teacher's part, as the loss of a step.
+    """Equation (5), with a part of teachers, as the loss of a step.
 
     The classification term is summed over the images of a piece and divided by those of the whole
     batch, so that the terms of pieces and processes add up. A cost whose coefficient is 0 is not
@@ -28,12 +28,12 @@ class TrainingLoss:
         Coefficients, and how the classification term is computed.
     model : Module
         The network whose spiking layers have the costs; networks without any have none.
-    teacher : Teacher, optional
-        A trained network; its answers are learned along with the classes.
+    teachers : Teachers, optional
+        Trained networks; their answers are learned along with the classes.
     """
 
-    def __init__(self, config: TrainConfig, model: nn.Module, teacher: Teacher | None) -> None:
-        self._config, self._teacher = config, teacher
+    def __init__(self, config: TrainConfig, model: nn.Module, teachers: Teachers | None) -> None:
+        self._config, self._teachers = config, teachers
         self._layers = list(find_spiking_layers(model).values())
         self._max_time: dict[str, Any] = {} if self._layers else {"max_time": MAX_LOGIT}
 
@@ -65,6 +65,6 @@ class TrainingLoss:
             reduction="sum",
             **self._max_time,
         )
-        if self._teacher is not None:
-            losses = self._teacher.distill(losses, output, batch.values, config, **self._max_time)
+        if self._teachers is not None:
+            losses = self._teachers.distill(losses, output, batch.values, config, **self._max_time)
         return losses / batch.global_batch_size

@@ -79,6 +79,11 @@ class StepResult:
     skipped: bool = False
 
 
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which the products of a forward pass have a precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 class TrainingStep:
     """Forward, loss, backward, gradient limit, optimizer, constraint and moving average.
 
@@ -133,8 +138,7 @@ class TrainingStep:
             self._runs, self._optimizer = fabric.setup(model, optimizer)
         self._clip_grad, self._constrain = clip_grad, constrain
         self._averaged, self._pieces, self._least_images = averaged, pieces, least_images
-        device = next(model.parameters()).device.type
-        self._autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+        self._autocast = autocast(precision, next(model.parameters()).device)
 
     def __call__(
         self, batch: Batch, rate: float | None = None, *, watch: SpikeCounter | None = None

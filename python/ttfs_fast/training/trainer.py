@@ -57,7 +57,7 @@ from ttfs_fast.training.datasets import (
     name_of_data,
 )
 from ttfs_fast.training.datasets import digest as digest_of
-from ttfs_fast.training.distillation import Teacher, load_teacher
+from ttfs_fast.training.distillation import Teachers, load_teachers
 from ttfs_fast.training.export import export_weights
 from ttfs_fast.training.log import EpochRecord, write_log
 from ttfs_fast.training.objective import TrainingLoss
@@ -217,15 +217,17 @@ def _train(
             f"cannot resume {run} with other settings: {others}. Give the same settings, or train "
             "into another folder"
         )
+    if config.teacher_hflip and config.teacher is None:
+        raise ValueError("teacher_hflip says what a teacher sees; give teacher, too")
     train_set, test_set = load_data(config, fabric.global_rank, data)
     digest = digest_of(train_set, test_set)
-    teacher = load_teacher(config, train_set)
+    teachers = load_teachers(config, train_set)
     checkpoint = load_checkpoint(run) if saved is not None else None
     if checkpoint is not None:
-        _check_checkpoint(checkpoint, config, run, digest, teacher)
+        _check_checkpoint(checkpoint, config, run, digest, teachers)
     with use_threads(config.threads), same_bits(fabric.device), curves as scalars:
         session = _Session(
-            config, run, train_set, test_set, digest, teacher, callback, fabric, scalars, model
+            config, run, train_set, test_set, digest, teachers, callback, fabric, scalars, model
         )
         if checkpoint is not None:
             session.restore(checkpoint)
@@ -296,14 +298,14 @@ class _Session:
         train_set: DataSet,
         test_set: DataSet,
         digest: str,
-        teacher: Teacher | None,
+        teachers: Teachers | None,
         callback: Callback,
         fabric: Any,
         scalars: Scalars,
         model: OwnModel | None,
     ) -> None:
         self.config, self.run, self.test_set = config, run, test_set
-        self.digest, self.teacher, self.callback = digest, teacher, callback
+        self.digest, self.teachers, self.callback = digest, teachers, callback
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
         self.own = model
@@ -311,8 +313,8 @@ class _Session:
         self.device: torch.device = fabric.device
         self.model = new_network(config, train_set, model).to(self.device)
         self.description = description_of(self.model) if config.own_network else None
-        if teacher is not None:
-            teacher.network.to(self.device)
+        if teachers is not None:
+            teachers.to(self.device)
         if fabric.world_size > 1:
             synchronize_statistics_(self.model)
         self.averaged = average_weights(self.model, config.ema_decay)
@@ -353,9 +355,10 @@ class _Session:
                 + (f" in {config.grad_accum_steps} pieces" if config.grad_accum_steps > 1 else ""),
                 "rate": rate,
                 "teacher": "none"
-                if self.teacher is None
-                else f"{config.teacher}, share {config.distill_weight:g}, "
-                f"temperature {config.kd_temperature:g}",
+                if self.teachers is None
+                else f"{', '.join(config.teachers)}, share {config.distill_weight:g}, "
+                f"temperature {config.kd_temperature:g}"
+                + (", half of the images mirrored" if config.teacher_hflip else ""),
                 "average": f"of the weights, decay {config.ema_decay:g}"
                 if config.ema_decay
                 else "none",
@@ -405,7 +408,7 @@ class _Session:
             "ttfs_fast_version": str(ttfs_fast.__version__),
             "config": json.loads(self.config.to_json()),
             "data_sha256": self.digest,
-            "teacher_sha256": None if self.teacher is None else self.teacher.sha256,
+            "teacher_sha256": None if self.teachers is None else self.teachers.sha256,
             "log": [dataclasses.asdict(record) for record in self.records],
         }
         if self.description is not None:
@@ -431,7 +434,7 @@ class _Session:
             self.model,
             self.optimizer,
             averaged=self.averaged,
-            teacher=self.teacher,
+            teachers=self.teachers,
             fabric=self.fabric,
         )
         steps = len(self.batches)
@@ -640,7 +643,7 @@ def make_step(
     optimizer: torch.optim.Optimizer,
     *,
     averaged: AveragedModel | None = None,
-    teacher: Teacher | None = None,
+    teachers: Teachers | None = None,
     fabric: Any = None,
 ) -> TrainingStep:
     """The step that a configuration repeats.
@@ -655,8 +658,8 @@ def make_step(
         Of its parameters; see `make_optimizer`.
     averaged, fabric
         As for `ttfs_fast.training.step.TrainingStep`.
-    teacher : Teacher, optional
-        A trained network; its answers are learned along with the classes.
+    teachers : Teachers, optional
+        Trained networks; their answers are learned along with the classes.
     """
     constrain: Callable[[nn.Module], object] | None = None
     if config.neuron == "horizon":
@@ -666,7 +669,7 @@ def make_step(
     return TrainingStep(
         model,
         optimizer,
-        TrainingLoss(config, model, teacher),
+        TrainingLoss(config, model, teachers),
         clip_grad=config.clip_grad,
         constrain=constrain,
         averaged=averaged,
@@ -773,7 +776,7 @@ def _saved_config(
 
 
 def _check_checkpoint(
-    checkpoint: Checkpoint, config: TrainConfig, run: Path, digest: str, teacher: Teacher | None
+    checkpoint: Checkpoint, config: TrainConfig, run: Path, digest: str, teachers: Teachers | None
 ) -> None:
     """Raise ValueError unless a checkpoint is of these settings, images and teacher."""
     begun_with = TrainConfig.from_json(json.dumps(checkpoint.facts["config"]))
@@ -787,8 +790,13 @@ def _check_checkpoint(
             f"cannot resume {run}: its images are not those of {config.dataset} in "
             f"{config.data_root or 'the default data folder'}"
         )
-    taught_by = None if teacher is None else teacher.sha256
+    taught_by = None if teachers is None else teachers.sha256
     if checkpoint.facts.get("teacher_sha256") != taught_by:
+        if len(config.teachers) > 1:
+            raise ValueError(
+                f"cannot resume {run}: it began with other teachers than {config.teacher}, or with "
+                "another order of them"
+            )
         raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
 
 

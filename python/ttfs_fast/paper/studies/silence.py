@@ -207,7 +207,7 @@ def _silence_study(
 def _digest(config: TrainConfig) -> str:
     """Of the settings, with the contents of the files that they name in place of the names."""
     sha = hashlib.sha256()
-    for source in (config.initial_checkpoint, config.teacher):
+    for source in (config.initial_checkpoint, *(config.teachers or (None,))):
         if source is None:
             sha.update(b"-")
             continue
