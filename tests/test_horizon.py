@@ -582,6 +582,11 @@ def test_whitening_names_unsuitable_images() -> None:
             whiten_(layer, images)
     with pytest.raises(ValueError, match="filters are not finite"):
         whiten_(layer, torch.ones(4, 3, 8, 8), eps=0.0)
+    for wrong in (255 * torch.rand(4, 3, 8, 8), torch.full((4, 3, 8, 8), math.nan)):
+        with pytest.raises(ValueError, match=r"images must be intensities in \[0, 1\]; got"):
+            whiten_(layer, wrong)
+    with pytest.raises(ValueError, match=r"this layer has dilation \(2, 2\)"):
+        whiten_(HorizonConv2d(3, 24, 2, t_in=T_IN, dilation=2), torch.rand(4, 3, 8, 8))
 
 
 def test_pools_behind_pools_are_kept(seed: int) -> None:

@@ -1312,8 +1312,18 @@ def whiten_(layer: HorizonConv2d, images: Tensor, eps: float = 5e-4) -> HorizonC
             f"images must be intensities in [0, 1] of shape (N, C, H, W); got {images.dtype} of "
             f"shape {tuple(images.shape)}"
         )
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError(
+            f"images must be intensities in [0, 1]; got {float(images.min()):g} to "
+            f"{float(images.max()):g}"
+        )
     if layer.groups != 1:
         raise ValueError(f"whiten_ is for a convolution of one group; this one has {layer.groups}")
+    if pair(layer.dilation) != (1, 1):
+        raise ValueError(
+            "whiten_ is for patches of neighboring pixels; this layer has dilation "
+            f"{layer.dilation}"
+        )
     outputs, (channels, *kernel) = layer.out_channels, layer.weight.shape[1:]
     pairs = layer.mirror is not None
     values = channels * math.prod(kernel)

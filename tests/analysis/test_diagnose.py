@@ -211,6 +211,17 @@ def test_inception_modules_run_in_order(seed: int) -> None:
     assert names == [row.name for row in model.description.counts()]
 
 
+def test_layers_that_are_frozen() -> None:
+    net = nn.Sequential(SpikingLinear(3, 4), SpikingLinear(4, 2))
+    for layer in net:
+        nn.init.uniform_(layer.weight, 0.5, 1.5)
+    net[0].requires_grad_(False)
+    z = 1 + torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
+    frozen, last = diagnose(net, (z, torch.arange(6) % 2)).layers
+    assert frozen.weight_gradient == 0
+    assert last.weight_gradient > 0
+
+
 def test_refusals() -> None:
     z = torch.rand(1, 1, 28, 28).exp()
     with pytest.raises(ValueError, match="at least two images"):

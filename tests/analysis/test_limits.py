@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ttfs_fast.analysis import Limits, check_limits, read_limits
 from ttfs_fast.analysis.limits import Excess
+from ttfs_fast.conversion.network import Concatenate
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
 from ttfs_fast.models import mnist_scnn, spiking_googlenet
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
@@ -132,6 +133,33 @@ def test_branches_share_the_fan_out_of_their_input() -> None:
 
     layers = check_limits(Branches(), (4,), NONE).layers
     assert [layer.fan_out for layer in layers] == [12, 12]
+
+
+def test_branches_behind_modules_that_pass_spikes_on_share_their_input() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = HorizonConv2d(2, 3, 3, t_in=0.01, padding=1)
+            t = self.first.t_out
+            self.one = HorizonConv2d(3, 5, 3, t_in=t, padding=1)
+            self.other = HorizonConv2d(3, 7, 3, t_in=t, padding=1)
+            self.late, self.side = Delay(3), SpikingConv2d(3, 2, 1)
+            self.both, self.after = Concatenate(), SpikingConv2d(6, 1, 1)
+            self.flat, self.last = nn.Flatten(), SpikingLinear(3 * 36, 11)
+
+        def forward(self, z: Tensor) -> Tensor:
+            z = self.first(z)
+            self.one(z), self.other(z), self.side(self.late(z))
+            self.after(self.both(z, self.late(z)))
+            return self.last(self.flat(z))
+
+    layers = {
+        layer.name: layer.fan_out for layer in check_limits(Branches(), (2, 6, 6), NONE).layers
+    }
+    # Nine neurons of each of 5 and 7 channels, one of 2, one of 1 twice, and 11.
+    assert layers.pop("first.1") == 27
+    assert set(layers.values()) == {9 * 12 + 2 + 2 + 11}
+    assert len(layers) == 5
 
 
 def test_networks_of_all_kinds_are_measured() -> None:

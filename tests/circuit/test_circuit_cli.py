@@ -198,6 +198,7 @@ def test_layer_command(data_root: Path, tmp_path: Path) -> None:
         (("waveform", "--set", "vco_gain=4e9"), "unstable"),
         (("jitter", "--inputs", "-1", "--trials", "10"), "relative_jitter"),
         (("quantization", "--bits", "99", "--trials", "10"), "weight_bits"),
+        (("quantization", "--bits", "4.9"), "--bits must be whole numbers separated by commas"),
         (("jitter", "--trials", "20", "--plot", "picture.bmp"), "--plot must name"),
     ],
 )

@@ -206,3 +206,13 @@ def test_bad_arguments_are_refused() -> None:
             encoding=Encoding(),
             images=1,
         )
+
+
+def test_layers_that_begin_after_the_simulation_are_refused() -> None:
+    layer = SpikingLinear(2, 1, bias=True)
+    nn.init.constant_(layer.weight, 2.0)
+    late = torch.full((1, 2), math.exp(9.0))
+    with pytest.raises(ValueError, match="first input spike of fc comes at 9 tau, and 8 tau are"):
+        simulate_layer(CircuitParameters(), layer, late, name="fc")
+    silent = simulate_layer(CircuitParameters(), layer, torch.full((1, 2), math.inf), name="fc")
+    assert silent.lost == silent.extra == 0

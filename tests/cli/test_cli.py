@@ -377,3 +377,6 @@ def test_messages_name_options_in_place_of_arguments() -> None:
     text = "give resume=True, or float_teacher=True; lr_start=0.1 and exclude_target=False stay"
     shown = "give --resume, or --float-teacher; lr_start=0.1 and exclude_target=False stay"
     assert as_options(text) == shown
+    torchs = "it needs track_running_stats=True"
+    assert as_options(torchs) == torchs
+    assert as_options("Pass download=True") == "Pass --download to ttfs-fast eval"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,17 @@ def test_the_table_names_classes_that_the_file_holds(scans: Path) -> None:
     assert f"{scans / 'digits.npy'} [5]" in output
     assert "7 images" in output
     assert "runner-up" in output
+
+
+def test_names_that_cannot_be_shown_are_escaped(scans: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.png")
+    shutil.copy(scans / "pictures/0.png", odd)
+    assert r"caf\udce9.png" in "".join(run("mnist_scnn", odd).split())
+
+
+def test_pixels_must_be_bytes() -> None:
+    with pytest.raises(TypeError, match="images must be pixels of 0 to 255 as uint8; got float32"):
+        analysis.decide(mnist_scnn(pretrained=True), DIGITS.images[:2].astype(np.float32) / 255)
 
 
 def test_silent_outputs_have_no_class() -> None:

@@ -1,5 +1,6 @@
 """``ttfs-fast convert``, the files it writes, and the commands that read them."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,30 @@ def test_a_run_is_converted_and_evaluated(trained: Path, tmp_path: Path) -> None
     result = run_command("convert", str(out), "--to", str(tmp_path / "more.safetensors"))
     assert result.exit_code == 2
     assert "is converted already" in result.output
+
+
+def test_a_run_on_standardized_images_is_converted(trained: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        TrainConfig.from_json((trained / "config.json").read_text()), standardize=True
+    )
+    train(config, tmp_path / "relu")
+    out = tmp_path / "spiking.safetensors"
+    words = ("convert", str(tmp_path / "relu"), "--to", str(out), "--dtype", "float64", "--json")
+    found = json.loads(run_command(*words).stdout)
+    assert found["equal"] == found["images"] == 360
+    accuracies = [
+        json.loads(run_command("eval", "--weights", str(path), "--json").stdout)["accuracy"]
+        for path in (tmp_path / "relu", out)
+    ]
+    assert accuracies == [pytest.approx(found["accuracy"])] * 2
+    diagnosed = run_command("diagnose", "--weights", str(out), "--json")
+    assert diagnosed.exit_code == 0, diagnosed.output
+
+
+def test_images_that_do_not_vary() -> None:
+    relu = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False))
+    spiking = from_relu(relu, torch.zeros(5, 1, 2, 2))
+    assert spiking(torch.zeros(2, 1, 2, 2)).isfinite().all()
 
 
 def test_commands_that_look_at_spikes_refuse_the_relu_network(

@@ -11,6 +11,7 @@ from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.paper import EvaluatedNetwork, NoNetworksError, Plan, find_networks, run
 from ttfs_fast.paper.part import Context
+from ttfs_fast.paper.run import RunLog
 from ttfs_fast.paper.table4 import _retraining
 from ttfs_fast.training import TrainConfig
 
@@ -117,6 +118,18 @@ def test_runs_of_one_name_get_different_keys(digits_run: Path, tmp_path: Path) -
     found = find_networks(quick=True, out=tmp_path, seed=0, runs=(digits_run, other, odd))
     keys = [network.key for network in found.evaluated]
     assert keys == ["digits-demo", "digits-demo-2", "digits-my-run--1"]
+    numbered = tmp_path / "demo-2"
+    numbered.symlink_to(digits_run)
+    found = find_networks(quick=True, out=tmp_path, seed=0, runs=(digits_run, other, numbered))
+    keys = [network.key for network in found.evaluated]
+    assert keys == ["digits-demo", "digits-demo-2", "digits-demo-2-2"]
+
+
+def test_a_log_that_no_report_wrote_is_named(tmp_path: Path) -> None:
+    for text in ("[]", "{}", '{"seconds": {}, "sessions": 3}'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ValueError, match=r"run.json is not what a report writes; remove it"):
+            RunLog(tmp_path / "run.json", "", "cpu")
 
 
 def test_demo_ends_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

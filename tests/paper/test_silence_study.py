@@ -84,3 +84,9 @@ def test_silence_study_rejects_invalid_settings() -> None:
         SilenceStudy(Path("x"), epochs=0)
     with pytest.raises(FileNotFoundError, match="no weights at"):
         silence_study(SilenceStudy(Path("none.safetensors")), "unused", log=lambda text: None)
+
+
+def test_networks_with_horizons_are_refused(tmp_path: Path) -> None:
+    study = SilenceStudy(Path("cifar_airbench"), fractions=(0.5,), epochs=1)
+    with pytest.raises(ValueError, match="cifar_airbench holds a network with neuron=horizon"):
+        silence_study(study, tmp_path, log=lambda text: None)

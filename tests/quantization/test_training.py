@@ -707,6 +707,8 @@ def test_quantize_and_eval_commands(
         digits, tmp_path / "model.safetensors", config().training, test_accuracy=0.5
     )
     arguments = ("--weights", weights, "--epochs", 0, "--bits", 4, "--logit-scale", 20)
+    said = output_of("quantize", *arguments, "--out", tmp_path / "none", "--resume", code=2)
+    assert "holds no run to resume; leave out --resume" in said
     out = output_of("quantize", *arguments, "--out", tmp_path / "q")
     assert (
         json.loads((tmp_path / "q" / "quantize.json").read_text())["training"]["logit_scale"] == 20

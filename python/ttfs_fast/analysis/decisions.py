@@ -90,6 +90,8 @@ def decide(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+    if images.dtype != np.uint8:
+        raise TypeError(f"images must be pixels of 0 to 255 as uint8; got {images.dtype}")
     encoding = encoding_of(model, encoding)
     weight = next(model.parameters())
     outputs = []

@@ -287,7 +287,8 @@ def diagnose(
     seen: dict[str, tuple[Layer, Tensor, Tensor]] = {}
 
     def note(name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        output.retain_grad()
+        if output.requires_grad:  # not behind layers that are frozen
+            output.retain_grad()
         seen[name] = (layer, inputs[0].detach(), output)
 
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

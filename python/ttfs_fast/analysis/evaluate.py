@@ -245,6 +245,10 @@ def evaluate(
 
     Notes
     -----
+    Layers with horizons that are not folded are counted as they train: a layer's neurons are those
+    after its pool, and tied weights count once. Call `ttfs_fast.horizon.fold_horizons_` on the
+    network first to count the neurons and weights of its plain layers.
+
     Source: Zhou et al. (AAAI 2021), section 4.1. Its energies count 10 pJ for each weight times
     the fraction of neurons that spike; its circuit section defines 10 pJ as the energy of one
     neuron's spike, which gives far less. Both are reported.

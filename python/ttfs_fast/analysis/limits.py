@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from ttfs_fast._tables import Column, Table, as_text
 from ttfs_fast._untrusted import parse_toml
 from ttfs_fast.analysis.operations import fan_in, fan_out
+from ttfs_fast.conversion.network import Concatenate
 from ttfs_fast.geometry import pair
-from ttfs_fast.horizon import fold_horizons_, has_horizon_layers
+from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, has_horizon_layers
 from ttfs_fast.layers import evaluating, hook_runs, spiking_layers
-from ttfs_fast.nn import SpikingMaxPool2d
+from ttfs_fast.nn import Delay, SpikingMaxPool2d
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,10 @@ def check_limits(model: nn.Module, input_shape: Sequence[int], limits: Limits) -
 
 def _measure(model: nn.Module, shape: tuple[int, ...], limits: Limits) -> list[LayerSize]:
     seen: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+    passed: list[tuple[nn.Module, tuple[Tensor, ...], Tensor]] = []
+
+    def passes(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        passed.append((module, inputs, output))
 
     def neurons(name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append((name, layer, inputs[0], output))
@@ -275,15 +281,43 @@ def _measure(model: nn.Module, shape: tuple[int, ...], limits: Limits) -> list[L
             for module in model.modules():
                 if isinstance(module, SpikingMaxPool2d):
                     stack.callback(module.register_forward_hook(pool).remove)
+        for module in model.modules():
+            if isinstance(module, ReferenceSpikes | Delay | Concatenate | nn.Flatten):
+                stack.callback(module.register_forward_hook(passes).remove)
         model(next(model.parameters()).new_ones(1, *shape))
-    reach: dict[int, Tensor] = {}  # by what gives the spikes; `seen` keeps it alive
+    # By the tensor of the spikes, which `seen` and `passed` keep alive.
+    reach: dict[int, Tensor] = {}
     for _, layer, inputs, output in seen:
         own = _fan_out(layer, inputs, output).expand(*inputs.shape[1:])
         reach[id(inputs)] = reach.get(id(inputs), 0) + own
+    for module, origins, output in reversed(passed):
+        if id(output) in reach:
+            own_of_each = _through(module, origins, reach[id(output)])
+            for origin, own in zip(origins, own_of_each, strict=True):
+                reach[id(origin)] = reach.get(id(origin), 0) + own
+    most = {key: int(own.max()) for key, own in reach.items()}
+    for _, origins, output in passed:  # what passes on reaches all that its origin reaches
+        if id(output) in most:
+            most[id(output)] = max(most[id(output)], *(most[id(origin)] for origin in origins))
     return [
-        _size(name, layer, inputs, output, int(reach[id(inputs)].max()), limits)
+        _size(name, layer, inputs, output, most[id(inputs)], limits)
         for name, layer, inputs, output in seen
     ]
+
+
+def _through(module: nn.Module, inputs: tuple[Tensor, ...], reach: Tensor) -> tuple[Tensor, ...]:
+    """The synapses of a module's inputs, from those of its outputs, the same spikes elsewhere."""
+    if isinstance(module, Concatenate):
+        ends = accumulate(each.shape[1] for each in inputs[:-1])
+        return tuple(torch.tensor_split(reach, list(ends)))
+    (origin,) = inputs
+    if isinstance(module, ReferenceSpikes):
+        each = reach.reshape(module.groups, -1, *reach.shape[1:])[:, :-1].flatten(0, 1)
+        if origin.dim() == 2:
+            return (each,)
+        rows, columns = module.padding
+        return (each[:, rows : rows + origin.shape[2], columns : columns + origin.shape[3]],)
+    return (reach.reshape(origin.shape[1:]),)
 
 
 def _fan_out(layer: Any, inputs: Tensor, output: Tensor) -> Tensor:

@@ -235,8 +235,19 @@ def simulate_layer(
     -------
     result : LayerResult
         Neurons in the order of the layer's output, channels last: field by field.
+
+    Raises
+    ------
+    ValueError
+        If all inputs spike after ``duration``.
     """
     times, weights = receptive_fields(layer, values)
+    begin = math.log(float(values.detach().amin())) if values.numel() else math.inf
+    if duration <= begin < layer.t_max:
+        raise ValueError(
+            f"the first input spike of {name} comes at {begin:.4g} tau, and {duration:g} tau are "
+            "simulated: give a longer duration"
+        )
     duration = _end(layer, duration)
     count = len(times) * len(weights)
     chosen = np.arange(count)

@@ -273,11 +273,28 @@ def friendly_errors(debug: bool) -> Iterator[None]:
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"ttfs-fast: {as_options(text)}", file=sys.stderr)
         raise typer.Exit(2) from None
+    except RuntimeError as error:
+        # torch's own, which `import torch` would cost every command to name.
+        if debug or type(error).__name__ != "OutOfMemoryError":
+            raise
+        print(f"ttfs-fast: {' '.join(str(error).split())}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+_OPTIONS = {
+    "download": "--download to ttfs-fast eval",
+    "float_teacher": "--float-teacher",
+    "overwrite": "--overwrite",
+    "quick": "--quick",
+    "resume": "--resume",
+    "tensorboard": "--tensorboard",
+}
+"""What the commands have in place of arguments that the library's messages name."""
 
 
 def as_options(text: str) -> str:
     """The library's text with options instead of arguments: --resume for resume=True."""
-    return re.sub(r"\b([a-z][a-z_]*)=True\b", lambda found: f"--{found[1].replace('_', '-')}", text)
+    return re.sub(r"\b([a-z][a-z_]*)=True\b", lambda found: _OPTIONS.get(found[1], found[0]), text)
 
 
 @contextmanager
@@ -312,6 +329,16 @@ def split_numbers(text: str, name: str) -> list[float]:
         return [float(part) for part in split_list(text)]
     except ValueError:
         raise ValueError(f"{name} must be numbers separated by commas; got {text!r}") from None
+
+
+def split_integers(text: str, name: str) -> list[int]:
+    """The whole numbers of a list."""
+    try:
+        return [int(part) for part in split_list(text)]
+    except ValueError:
+        raise ValueError(
+            f"{name} must be whole numbers separated by commas; got {text!r}"
+        ) from None
 
 
 def download_data(dataset: str, data_root: str | Path | None) -> None:

@@ -27,6 +27,7 @@ from ttfs_fast.cli._common import (
     option,
     set_threads,
     show_table,
+    split_integers,
     split_list,
     split_numbers,
 )
@@ -174,7 +175,7 @@ def quantization(
         from ttfs_fast.circuit import quantization_sweep
         from ttfs_fast.paper.numbers import TABLE_3_BITS
 
-        values = [int(value) for value in split_numbers(bits, "--bits")]
+        values = split_integers(bits, "--bits")
         how = {"trials": trials, "model": equations, "seed": seed}
         set_threads(threads)
         _sweep(quantization_sweep, "bits", values, TABLE_3_BITS, settings, how, out, plot)

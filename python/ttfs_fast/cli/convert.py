@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ttfs_fast.data import ImageSet
+    from ttfs_fast.encoding import Encoding
 
 
 @app.command()
@@ -123,13 +124,13 @@ def convert(
             download_data(relu.dataset, data_root)
         train_set, test_set = (load(relu.dataset, data_root, train=part) for part in (True, False))
         wanted = getattr(torch, dtype)
-        known = _inputs(train_set, train_images, front, wanted)
-        unknown = _inputs(test_set, test_images, front, wanted)
+        known = _inputs(train_set, train_images, front, relu.encoding, wanted)
+        unknown = _inputs(test_set, test_images, front, relu.encoding, wanted)
         network = relu.network.to(wanted).eval()
         _check_network(network, known, file, train_set)
         spiking = conversion.from_relu(network, known, weight_sum=weight_sum, spread=spread)
         compared = conversion.compare_decisions(network, spiking, unknown)
-        metadata = _metadata(train_set, relu.dataset, file)
+        metadata = _metadata(train_set, relu, file)
         conversion.save_converted(conversion.with_intensities(spiking, front), to, metadata)
         accuracy = _accuracy(spiking, unknown, test_set)
         if as_json:
@@ -140,12 +141,13 @@ def convert(
 
 
 class _Relu(NamedTuple):
-    """A ReLU network, the name of its data set, and what its inputs are normalized by."""
+    """A ReLU network, the name of its data set, and how pixels become its inputs."""
 
     network: "nn.Module"
     dataset: str
     mean: Sequence[float] | float
     deviation: Sequence[float] | float
+    encoding: "Encoding"
 
 
 def _relu_network(file: Path, model: str | None, dataset: str | None) -> _Relu:
@@ -171,6 +173,7 @@ def _relu_network(file: Path, model: str | None, dataset: str | None) -> _Relu:
 def _network_of_run(file: Path, dataset: str | None) -> _Relu:
     from ttfs_fast import training
     from ttfs_fast.conversion import is_converted
+    from ttfs_fast.encoding import Encoding
     from ttfs_fast.models import DecodeSpikes
     from ttfs_fast.models.pretrained import weights_file
 
@@ -184,7 +187,9 @@ def _network_of_run(file: Path, dataset: str | None) -> _Relu:
             "run with --neuron relu or relu-norm, or name what makes the network with --model"
         )
     mean, deviation = (t.flatten().tolist() for t in (loaded.mean, loaded.deviation))
-    return _Relu(loaded.network, dataset or config.dataset, mean, deviation)
+    # The converted network sees z = exp(1 - p), whatever the run's alpha and polarity were.
+    encoding = Encoding(1.0, standardize=config.standardize)
+    return _Relu(loaded.network, dataset or config.dataset, mean, deviation, encoding)
 
 
 def _network_of_factory(file: Path, model: str, dataset: str | None) -> _Relu:
@@ -192,6 +197,7 @@ def _network_of_factory(file: Path, model: str, dataset: str | None) -> _Relu:
     import torch
 
     from ttfs_fast._untrusted import read_safetensors
+    from ttfs_fast.encoding import Encoding
     from ttfs_fast.models.pretrained import weights_file
 
     if dataset is None:
@@ -207,7 +213,7 @@ def _network_of_factory(file: Path, model: str, dataset: str | None) -> _Relu:
         made.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{file} does not hold the weights of {model}: {error}") from error
-    return _Relu(made, dataset, 0.0, 1.0)
+    return _Relu(made, dataset, 0.0, 1.0, Encoding(1.0))
 
 
 def _call_factory(name: str) -> Any:
@@ -224,11 +230,13 @@ def _call_factory(name: str) -> Any:
         ) from error
 
 
-def _inputs(images: "ImageSet", count: int, front: Any, dtype: "torch.dtype") -> "Tensor":
+def _inputs(
+    images: "ImageSet", count: int, front: Any, encoding: "Encoding", dtype: "torch.dtype"
+) -> "Tensor":
     """The first N images in the form that the network takes."""
     import torch
 
-    pixels = torch.from_numpy(images.images[:count]).to(dtype) / 255
+    pixels = encoding.shown(torch.from_numpy(images.images[:count]).to(dtype) / 255)
     channels = {1, pixels.shape[1]}
     for name, values in (("mean", front.mean), ("deviation", front.deviation)):
         if len(values) not in channels:
@@ -270,18 +278,17 @@ def _accuracy(spiking: "nn.Module", inputs: "Tensor", images: "ImageSet") -> flo
     return float((classes == images.labels_as_tensor()[: len(inputs)]).double().mean())
 
 
-def _metadata(images: "ImageSet", name: str, file: Path) -> dict[str, str]:
+def _metadata(images: "ImageSet", relu: _Relu, file: Path) -> dict[str, str]:
     import ttfs_fast
-    from ttfs_fast.encoding import Encoding
     from ttfs_fast.training.build import ImageShape
 
     channels, height, width = images.images.shape[1:]
     shape = ImageShape(channels, height, width, len(images.classes))
     return {
-        "encoding": Encoding(1.0).to_json(),
+        "encoding": relu.encoding.to_json(),
         "images": shape.to_json(),
         "classes": json.dumps(list(images.classes)),
-        "dataset": name,
+        "dataset": relu.dataset,
         "converted_from": file.name,
         "ttfs_fast_version": str(ttfs_fast.__version__),
     }

@@ -71,7 +71,9 @@ def diagnose(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(chosen.seed)
                 model = training.make_model(chosen, image_shape(image_set))
-        values = chosen.encoding(image_set.images_as_tensor()[:images]).to(where)
+        dtype = next(model.parameters()).dtype
+        pixels = image_set.images_as_tensor()[:images].to(dtype) / 255
+        values = chosen.encoding(pixels).to(where)
         labels = image_set.labels_as_tensor()[:images].to(where)
         found = analysis.diagnose(model.to(where), (values, labels), scale=chosen.logit_scale)
         print(json.dumps(found.to_dict(), indent=2) if as_json else found)

@@ -110,6 +110,7 @@ def evaluate(
                 weights,
                 dataset,
                 data_root,
+                download=download,
                 train_split=train_split,
                 batch_size=batch_size,
                 threads=threads,
@@ -239,6 +240,7 @@ def evaluate_file(
     dataset: str | None,
     data_root: Path | None,
     *,
+    download: bool,
     train_split: bool,
     batch_size: int,
     threads: int | None,
@@ -258,6 +260,8 @@ def evaluate_file(
             "set has that is known by name: those of mnist and digits are (1, 28, 28), those of "
             "cifar10 (3, 32, 32); give --dataset"
         )
+    if download:
+        download_data(name, data_root)
     image_set = load(name, data_root, train=train_split)
     if network.classes is not None:
         image_set = image_set.with_classes(network.classes)

@@ -146,14 +146,17 @@ def _rows(
         }
 
 
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)
+
+
 def _show(rows: list[dict[str, Any]]) -> None:
     from ttfs_fast._tables import Column, Table
 
     def text(answer: dict[str, Any] | None) -> str | None:
         if answer is None:
             return None
-        shown = str(answer["class"] if answer["name"] is None else answer["name"])
-        return shown if shown.isprintable() else ascii(shown)
+        return _printable(str(answer["class"] if answer["name"] is None else answer["name"]))
 
     def time(answer: dict[str, Any] | None) -> float | None:
         return None if answer is None else answer["time"]
@@ -167,7 +170,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     )
     cells = [
         (
-            row["file"] if row["index"] is None else f"{row['file']} [{row['index']}]",
+            _printable(row["file"]) + ("" if row["index"] is None else f" [{row['index']}]"),
             text(row["decision"]),
             time(row["decision"]),
             text(row["runner_up"]),

@@ -100,11 +100,14 @@ def quantize(
                 "ttfs_fast.quantization.quantize(..., data=...)"
             )
         chosen = QuantizeConfig(training=base, **of_stages)
+        saved = RunFolder(out).qat_config
+        if resume and not saved.is_file():
+            raise FileNotFoundError(f"{out} holds no run to resume; leave out --resume")
         networks = quantization.quantize(
             model,
             chosen,
             out,
-            resume=resume or _is_same_run(chosen, RunFolder(out).qat_config),
+            resume=resume or _is_same_run(chosen, saved),
             callback=ShowProgress(),
         )
         set_threads(base.threads)

@@ -17,6 +17,7 @@ from ttfs_fast.cli._common import (
     option,
     set_threads,
     show_table,
+    split_integers,
     split_list,
     split_numbers,
 )
@@ -61,7 +62,7 @@ def depth(
         from ttfs_fast.paper.studies import depth_study
 
         chosen = study_of.DepthStudy(
-            depths=tuple(map(int, split_numbers(depths, "--depths"))),  # type: ignore[arg-type]
+            depths=tuple(split_integers(depths, "--depths")),  # type: ignore[arg-type]
             seeds=tuple(range(seeds)),
             variants=tuple(split_list(variants) or study_of.VARIANTS),  # type: ignore[arg-type]
             width=width,

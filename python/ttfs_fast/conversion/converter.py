@@ -116,7 +116,7 @@ def from_relu(
         # The bound grows in proportion to the leads: one measurement is enough.
         draft = 1e-3
         bound = _largest_bound(_build(plan, draft, weight_sum, images), images)
-        spread = min(LONGEST_LEAD, 0.5 * draft / bound)
+        spread = min(LONGEST_LEAD, 0.5 * draft / bound) if bound else LONGEST_LEAD
     _check_rounding(images.dtype, weight_sum, spread)
     converted = _build(plan, spread, weight_sum, images)
     _check(converted, images, outputs, plan.scale, spread)

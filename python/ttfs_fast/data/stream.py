@@ -177,7 +177,7 @@ class StreamedImages:
         ------
         ImageError
             If an image cannot be read and ``corrupt`` is ``"refuse"``, or no image of a class can.
-        RuntimeError
+        ChildProcessError
             If a worker process dies or hangs.
         """
         self._order.epoch = number
@@ -212,13 +212,13 @@ class StreamedImages:
             self._loader._iterator = None  # the next epoch starts new ones
             # Python ends so on an error outside our code, which a worker only meets as it starts.
             if 1 in codes or isinstance(error, BrokenPipeError):
-                raise RuntimeError(
+                raise ChildProcessError(
                     f"a process that reads the images of {self._items.path} ended as it started, "
                     "with the error above: each imports the script that starts it, so that what a "
                     f"script does must stand under {GUARD} Or give workers=0, which reads in this "
                     "process"
                 ) from error
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"a process that reads the images of {self._items.path} died or hangs ({error}); "
                 "is there enough memory? workers=0 reads in this process"
             ) from error

@@ -370,8 +370,8 @@ def cifar_airbench(
         Pools of 3 x 3 with stride 2, whose windows fit odd widths from end to end; without
         `pretrained` only.
     encoding : Encoding, optional
-        How it sees images: by default as :func:`spiking_vgg16`, with `pretrained` as the weights
-        were trained, ``Encoding(alpha=0.01)``.
+        How it sees images: by default as :func:`spiking_vgg16`; with `pretrained` only as the
+        weights were trained, ``Encoding(alpha=0.01)``.
     in_channels, image_size, classes, bias, t_max, device, dtype
         As :func:`spiking_vgg16`, for images of at least 9 x 9, or 16 x 16 with overlapping pools.
 
@@ -420,6 +420,12 @@ def cifar_airbench(
         raise ValueError(
             "the trained weights of cifar_airbench have a bias and horizons; leave "
             "bias and t_max out with pretrained=True"
+        )
+    trained = pretrained_encoding("cifar_airbench")
+    if own != trained:
+        raise ValueError(
+            f"the trained weights of cifar_airbench have horizons that fit {trained}; leave "
+            f"encoding out with pretrained=True, got {own}"
         )
     folded = HorizonNetwork(
         model.description,

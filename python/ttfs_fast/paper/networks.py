@@ -46,6 +46,9 @@ AUTHORS = "authors-mnist"
 
 PAPER_DATA = {"mnist": "mnist", "digits": "mnist", "cifar10": "cifar10", "folder": "imagenet"}
 """Data set of a network to that of the paper's tables which it is set beside."""
+DIGITS = "digits-network"
+"""Folder in the report's of the network that a quick report trains."""
+
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "digits": "Digits", "folder": "Images"}
 IMAGENET_CLASSES = 1000
 
@@ -276,7 +279,7 @@ def find_networks(
     Parameters
     ----------
     quick : bool
-        Embedded digits only; without a run, a network is trained on them, into ``out/digits``.
+        Embedded digits only; without a run, a network is trained on them, into `DIGITS` in ``out``.
     out : Path
         Folder of the report.
     seed : int
@@ -302,7 +305,7 @@ def find_networks(
     """
     where = resolve_device(device)
     found = _gathered(quick, out, seed, data_root, runs, images, callback, device)
-    for network in found.evaluated:
+    for network in _distinct(found.evaluated):
         network.device = where
     return found
 
@@ -321,14 +324,14 @@ def _gathered(
         data_folders(data_root)
     if images is not None and not folder_path(images).exists():
         raise FileNotFoundError(f"there is no folder and no zip file of images at {images}")
-    named = _distinct([_run(path, data_root, images) for path in runs])
+    named = [_run(path, data_root, images) for path in runs]
     if quick:
         wrong = [s.title for s in named if s.config.dataset != "digits"]
         if wrong:
             raise ValueError(
                 f"with quick=True, runs must be of the digits; leave out {', '.join(wrong)}"
             )
-        return Networks(named or [_trained_digits(out / "digits", seed, callback, device)], [])
+        return Networks(named or [_trained_digits(out / DIGITS, seed, callback, device)], [])
     networks, missing = _mnist(data_root)
     cifar, without_cifar = _cifar(data_root)
     networks += cifar
@@ -383,12 +386,13 @@ def _mnist(data_root: Path | None) -> tuple[list[EvaluatedNetwork], list[str]]:
 
 
 def _distinct(networks: list[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
-    """The same, with a number appended to repeated keys."""
-    seen: dict[str, int] = {}
+    """The same, with a number appended to keys that are taken."""
+    taken: set[str] = set()
     for network in networks:
-        seen[network.key] = seen.get(network.key, 0) + 1
-        if seen[network.key] > 1:
-            network.key += f"-{seen[network.key]}"
+        key, number = network.key, 2
+        while network.key in taken:
+            network.key, number = f"{key}-{number}", number + 1
+        taken.add(network.key)
     return networks
 
 

@@ -59,6 +59,11 @@ class RunLog:
                 self._log = parse_json(path.read_bytes())
             except ValueError as error:
                 raise ValueError(f"{path} is not JSON ({error}); remove it") from error
+            kinds = {"seconds": dict, "sessions": list}
+            if not isinstance(self._log, dict) or not all(
+                isinstance(self._log.get(name), kind) for name, kind in kinds.items()
+            ):
+                raise ValueError(f"{path} is not what a report writes; remove it")
         self._log["sessions"].append(
             {"started": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
             | machine()

@@ -23,6 +23,7 @@ from ttfs_fast.analysis.style import (
     series_color,
     style_axes,
 )
+from ttfs_fast.conversion import refuse_converted
 from ttfs_fast.gpu.device import describe_device, resolve_device, use_threads
 from ttfs_fast.models.pretrained import weights_file
 from ttfs_fast.training import TrainConfig, load_model
@@ -162,7 +163,14 @@ def _silence_study(
     log: Callable[[str], None],
 ) -> list[Silenced]:
     path = folder / "silence.csv"
-    _, config = load_model(study.weights)
+    model, config = load_model(study.weights)
+    purpose = "be trained further with horizons that silence some of its neurons"
+    refuse_converted(model, purpose)
+    if config.neuron != "spiking":
+        raise ValueError(
+            f"{study.weights} holds a network with neuron={config.neuron}, which cannot {purpose}; "
+            "give one of spiking neurons, such as mnist_scnn"
+        )
     config = dataclasses.replace(
         config,
         initial_checkpoint=str(study.weights),
