@@ -1,6 +1,7 @@
 """Delays: factors on spike values, with gradients in time, beside everything they can meet."""
 
 import copy
+import io
 import math
 from functools import partial
 
@@ -310,3 +311,29 @@ def test_a_compiled_network_has_the_same_delays(seed: int) -> None:
         gradients.append([p.grad.clone() for p in model.parameters()])
     assert torch.equal(compiled(z), model(z))
     assert all(torch.allclose(a, b, rtol=1e-5) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("delay", [79.0, 85.0, 90.0, 200.0])
+def test_delays_beyond_the_type_make_spikes_silent_without_a_gradient(delay: float) -> None:
+    z = torch.tensor([[0.05, 1.0, 3.0, math.inf]], requires_grad=True)
+    d = torch.full((4,), delay, requires_grad=True)
+    out = ttfs_fast.spiking_delay(z, d)
+    exact = z.detach().double() * math.exp(delay)
+    expected = torch.where(exact > torch.finfo(torch.float32).max, math.inf, exact)
+    torch.testing.assert_close(out.detach().double(), expected, rtol=1e-5, atol=0)
+    torch.where(out.isfinite(), out, 0).log1p().sum().backward()
+    assert z.grad is not None
+    assert d.grad is not None
+    assert z.grad.isfinite().all()
+    assert d.grad.isfinite().all()
+    assert ((d.grad > 0) == out[0].isfinite()).all()
+
+
+def test_a_traced_delay_is_saved_and_vmap_takes_it() -> None:
+    model = nn.Sequential(Delay(3, 0.5), SpikingLinear(3, 2))
+    z = 1 + torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(model, z), file)
+    file.seek(0)
+    assert torch.equal(torch.jit.load(file)(z), model(z))
+    assert torch.equal(torch.func.vmap(model[0])(z), model[0](z))

@@ -291,3 +291,17 @@ def test_spiking_loss_defaults_are_the_papers() -> None:
 def test_spiking_loss_refuses_bad_options(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         SpikingLoss(**options)  # type: ignore[arg-type]
+
+
+def test_options_out_of_their_range_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="label_smoothing must be at least 0 and below 1; got 2"):
+        SpikingLoss(label_smoothing=2.0)
+    with pytest.raises(ValueError, match="contradict each other"):
+        SpikingLoss(exclude_target=True, label_smoothing=0.1)
+
+
+def test_the_loss_takes_single_examples_of_vmap() -> None:
+    z = 1 + torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 1, 2, 0, 1])
+    each = torch.func.vmap(first_spike_cross_entropy)(z, target)
+    torch.testing.assert_close(each, first_spike_cross_entropy(z, target, reduction="none"))

@@ -302,3 +302,18 @@ def test_circuits_reject_other_neurons() -> None:
     layer = snn.SpikingLinear(3, 2, neuron="falling-threshold")
     with pytest.raises(ValueError, match=r"circuits is made of n-LIF.*SpikingLinear has"):
         receptive_fields(layer, torch.ones(1, 3))
+
+
+def test_times_too_late_for_a_value_are_silent_without_a_gradient() -> None:
+    model = snn.OnTimes(snn.SpikingLinear(2, 2, bias=False, neuron="rel-psp"))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 1.0], [0.005, 0.005]]))
+    z = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    first, late = model(z)[0]
+    assert late == math.inf
+    assert first.isfinite()
+    torch.nn.functional.cross_entropy(-model(z).log().clamp(max=50), torch.tensor([1])).backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+    assert z.grad.abs().max() > 0
+    assert model[0].weight.grad.isfinite().all()

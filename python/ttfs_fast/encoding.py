@@ -15,6 +15,7 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from ttfs_fast._overrides import overridable
 from ttfs_fast._untrusted import parse_json
@@ -115,6 +116,11 @@ class Encoding:
     def shown(self, pixels: Tensor) -> Tensor:
         """The intensities that become spike times: standardized if the encoding says so."""
         return standardize(pixels) if self.standardize else pixels
+
+    @property
+    def of_unit_times(self) -> Self:
+        """The encoding of the same intensities as t = 1 - p."""
+        return type(self)(1.0, standardize=self.standardize)
 
     @property
     def copies(self) -> int:
@@ -333,13 +339,22 @@ def times_to_values(times: Tensor) -> Tensor:
         If a time is so early (below about -103 in float32) that its value would be 0.
     """
     _check_float(times, "times")
-    values = times.exp()
+    # A trace has one graph, with and without gradients.
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    values = exp_of_times(times) if times.requires_grad or traced else times.exp()
     if has_values(values) and bool((values == 0).any()):
         raise ValueError(
             f"a spike time of {times.min().item():g} is too early for {times.dtype}: its spike "
             "value exp(t) rounds to 0; shift the times later or use float64"
         )
     return values
+
+
+def exp_of_times(times: Tensor) -> Tensor:
+    """exp(t), and inf without a gradient where that exceeds the type."""
+    # inf never meets the gradient of exp: 0 times inf would be NaN.
+    silent = times.detach().exp() == math.inf
+    return torch.where(silent, math.inf, torch.where(silent, 0, times).exp())
 
 
 @overridable
@@ -426,8 +441,10 @@ def encode(
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether checks may read a tensor's values: not on the meta device or while torch traces."""
+    """Whether checks may read values: not on the meta device, while torch traces, or in vmap."""
     if tensor.is_meta or torch.compiler.is_compiling():
+        return False
+    if is_functorch_wrapped_tensor(tensor):
         return False
     return not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
 

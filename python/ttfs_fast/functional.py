@@ -364,6 +364,8 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
             f"{'feature' if input.dim() < 3 else 'channel'}"
         )
     on_times = neuron_of(neuron).on_times
+    if ops.in_trace():
+        return ops.traced_delay(input, delay, neuron)
     kept: Tensor = _NotNegative.apply(delay)  # type: ignore[no-untyped-call]
     kept = kept.view(-1, *[1] * (input.dim() - 1 - axis))
     if on_times:
@@ -371,19 +373,34 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
             raise ValueError(f"{name}: a spike time is -inf; it must be a number, inf where silent")
         return input + torch.where(input == math.inf, 0, kept)
     check_spike_values(input)
-    factor = kept.exp()
     # inf never meets the factor: its gradient, 0 times inf, would be NaN.
     silent = input == math.inf
+    factor = kept.exp()
+    if has_values(kept) and bool((kept > LONG_DELAY).any()):  # exp, or the product, may overflow
+        late = input.detach().log() + kept.detach() > math.log(torch.finfo(input.dtype).max)
+        silent = silent | late
+        kept = torch.where(silent, 0, kept)
+        half = (kept / 2).exp()
+        return torch.where(silent, math.inf, torch.where(silent, 1, input) * half * half)
     return torch.where(silent, input, torch.where(silent, 1, input) * factor)
+
+
+LONG_DELAY = 80.0
+"""Delays, in tau, above which exp(delay) may exceed float32."""
 
 
 class _NotNegative(torch.autograd.Function):
     """max(0, d), whose gradient is 0 only where a step would make a delay of 0 negative."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, delay: Tensor) -> Tensor:
-        ctx.save_for_backward(delay)
+    def forward(delay: Tensor) -> Tensor:
         return delay.clamp(min=0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ def whole_numbers(value: IntPair) -> list[int]:
     """
     if isinstance(value, _OF_NUMPY):
         value = value.tolist()
-    numbers = [value] if isinstance(value, int | float) else list(value)
+    # Not "is it a number": torch.export has symbols in place of some.
+    numbers = list(value) if isinstance(value, Sequence) else [value]
     return [number.item() if isinstance(number, np.generic) else number for number in numbers]
 
 

@@ -266,6 +266,12 @@ class SpikeRecorder:
         self.values[name] = values.clone()
 
 
+def refuse_nan(output: Tensor) -> None:
+    """Raise ValueError if the output of a network has NaN, which is neither a time nor silence."""
+    if bool(output.isnan().any()):
+        raise ValueError("the network gives NaN: look for NaN among its inputs or weights")
+
+
 def predict(output: Tensor) -> Tensor:
     """The class of each image: the output neuron that spikes first.
 

@@ -88,11 +88,8 @@ def first_spike_cross_entropy(
         if z.shape[-1] < 2:
             raise ValueError("exclude_target=True needs at least two classes; z has one")
         logits = logits.scatter(-1, target.unsqueeze(-1), -math.inf)
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing must be at least 0 and below 1; got {label_smoothing}")
+    _check_smoothing(label_smoothing, exclude_target)
     if label_smoothing:
-        if exclude_target:
-            raise ValueError("label_smoothing and exclude_target contradict each other; give one")
         target_logit = torch.lerp(target_logit, logits.mean(-1), label_smoothing)
     losses = logits.logsumexp(-1) - target_logit
     if reduction == "mean":
@@ -102,6 +99,13 @@ def first_spike_cross_entropy(
     if reduction == "none":
         return losses
     raise _unknown_reduction(reduction, LossReduction)
+
+
+def _check_smoothing(label_smoothing: float, exclude_target: bool) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must be at least 0 and below 1; got {label_smoothing}")
+    if label_smoothing and exclude_target:
+        raise ValueError("label_smoothing and exclude_target contradict each other; give one")
 
 
 def weight_sum_cost(layers: Layers, beta: float = 1.0, reduction: CostReduction = "sum") -> Tensor:
@@ -231,6 +235,7 @@ class SpikingLoss(nn.Module):
         if not math.isfinite(beta):
             raise ValueError(f"beta must be finite; got {beta}")
         _check_scale_and_max_time(scale, max_time)
+        _check_smoothing(label_smoothing, exclude_target)
         _check_cost_reduction(cost_reduction)
         self.weight_sum_cost = weight_sum_cost
         self.l2_cost = l2_cost

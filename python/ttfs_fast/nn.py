@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ttfs_fast import functional
-from ttfs_fast.encoding import values_to_times
+from ttfs_fast.encoding import exp_of_times, values_to_times
 from ttfs_fast.geometry import IntPair, pair, whole_numbers
 from ttfs_fast.init import spiking_uniform_
 from ttfs_fast.neurons import NeuronName, neuron_of
@@ -347,9 +347,7 @@ class OnTimes(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         times: Tensor = super().forward(values_to_times(input))  # type: ignore[no-untyped-call]
-        silent = times == math.inf
-        # inf never meets exp: its gradient, 0 times inf, would be NaN.
-        return torch.where(silent, times, torch.where(silent, 0, times).exp())
+        return exp_of_times(times)
 
 
 class Delay(nn.Module):

@@ -605,6 +605,8 @@ def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:
     """vmap of a backward: every element has a gradient of the weights of its own."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        if not info.batch_size:
+            raise ValueError("there are no gradients to take at once; give at least one")
         results = [
             op(
                 *(
@@ -724,6 +726,15 @@ traced_max_pool2d = _traced(
     "int[2] dilation, bool ceil_mode)",
     _run_max_pool2d,
 )
+
+
+def _run_delay(input: Tensor, delay: Tensor, neuron: NeuronName) -> Tensor:
+    from ttfs_fast.functional import spiking_delay
+
+    return spiking_delay(input, delay, neuron=neuron)
+
+
+traced_delay = _traced("traced_delay(Tensor input, Tensor delay, str neuron)", _run_delay)
 
 
 def _run_centered(v: Tensor, gain: Tensor, total: Tensor) -> Tensor:

@@ -225,3 +225,14 @@ def test_every_evaluation_counts_in_one_place(monkeypatch: pytest.MonkeyPatch) -
     study = DepthStudy(depths=(4,), width=0.25, epochs=1, batch_size=10)
     train_one(study, "relu", 4, 0, colored, colored)
     assert counted[2:] == [20, 20]  # after half of the steps, and at the end
+
+
+def test_nan_is_not_silence() -> None:
+    model = nn.Sequential(nn.Flatten(), SpikingLinear(784, 10))
+    with torch.no_grad():
+        model[1].weight[3, 0] = math.nan
+    digits = load("digits", train=False)
+    few = dataclasses.replace(digits, images=digits.images[:3], labels=digits.labels[:3])
+    for run in (evaluate, spike_timing):
+        with pytest.raises(ValueError, match="the network gives NaN: look for NaN among"):
+            run(model, few, encoding=Encoding())

@@ -10,6 +10,7 @@ from support.runs import LEARNING, digits
 from ttfs_fast.analysis.horizons import find_horizons, set_horizons_
 from ttfs_fast.layers import SpikeCounter, spiking_layers, watch_layers
 from ttfs_fast.models import mnist_scnn, vgg_stack
+from ttfs_fast.nn import SpikingLinear
 from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.training import LogLines, TrainConfig, load_model, train
 
@@ -114,3 +115,18 @@ def test_initial_checkpoint_with_centered_weights(tmp_path: Path) -> None:
         train(dataclasses.replace(DIGITS, initial_checkpoint=start), tmp_path / "other")
     with pytest.raises(FileNotFoundError, match="no weights at"):
         train(dataclasses.replace(DIGITS, initial_checkpoint="none"), tmp_path / "third")
+
+
+def test_modules_in_another_order_than_they_run_are_refused() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.first = SpikingLinear(4, 2), SpikingLinear(3, 4)
+            for layer in (self.last, self.first):
+                nn.init.uniform_(layer.weight, 0.5, 1.5)
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.last(self.first(z))
+
+    with pytest.raises(ValueError, match="of the modules is first, but the last to run is last"):
+        find_horizons(Turned(), 1 + torch.rand(8, 3), 0.25)

@@ -274,3 +274,8 @@ def test_energy_files_that_are_wrong_are_refused(text: str, message: str, tmp_pa
 def test_memory_models_refuse() -> None:
     with pytest.raises(ValueError, match="weight must be a number of bytes"):
         MemoryModel(weight=-1)
+
+
+def test_one_image_without_a_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be a batch, \(N, C, H, W\); got \(3, 8, 8\)"):
+        count_operations(nn.Sequential(SpikingConv2d(3, 4, 3)), 1 + torch.rand(3, 8, 8))

@@ -250,3 +250,9 @@ def test_a_horizon_keeps_earlier_decisions(small: nn.Module) -> None:
         decided = timing.decision <= t_max
         assert found.silent_images == int((~decided).sum())
         assert found.correct == int((timing.correct & decided).sum())
+
+
+@pytest.mark.parametrize("snr", [4000.0, -4000.0])
+def test_ratios_that_no_float_expresses_are_refused(snr: float) -> None:
+    with pytest.raises(ValueError, match="weight_snr must be from -300 to 300 dB, or inf"):
+        Perturbation(weight_snr=snr)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -108,3 +110,10 @@ def test_distort_dtypes_and_empty_batches() -> None:
         28,
         28,
     )
+
+
+@pytest.mark.parametrize("limits", [{"zoom": 1.0}, {"rotate": -1.0}, {"shift": math.nan}])
+def test_limits_out_of_their_range_are_refused(limits: dict[str, float]) -> None:
+    (name,) = limits
+    with pytest.raises(ValueError, match=f"{name} must be 0 or above"):
+        distort(torch.rand(2, 1, 8, 8), torch.Generator(), **limits)

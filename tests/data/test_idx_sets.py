@@ -9,7 +9,7 @@ import pytest
 from ttfs_fast.cli.evaluate import dataset_of
 from ttfs_fast.data import CLASS_NAMES, CifarError, IdxError, load, load_cifar100, write_idx
 from ttfs_fast.data.cifar100 import CIFAR100_CLASSES, CIFAR100_COARSE_CLASSES
-from ttfs_fast.data.idx_sets import IDX_SETS
+from ttfs_fast.data.idx_sets import IDX_SETS, load_idx_set
 from ttfs_fast.training import TrainConfig, train
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (30, 28, 28), dtype=np.uint8)
@@ -164,3 +164,8 @@ def test_an_integer_network_finds_its_data_by_size_and_classes() -> None:
     assert dataset_of((1, 28, 28), IDX_SETS["kmnist"].classes) == "kmnist"
     assert dataset_of((1, 28, 28), ("a", "b")) is None
     assert dataset_of((3, 224, 224), None) is None
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="there is no data set 'fashion'; choose one of"):
+        load_idx_set("fashion")  # type: ignore[arg-type]

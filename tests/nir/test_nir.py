@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from support.spikes import random_spikes as spikes
 from ttfs_fast.encoding import Encoding
@@ -308,3 +309,26 @@ def test_spike_trains_have_one_spike_per_input() -> None:
         spike_trains(graph, z / 2, 25)
     with pytest.raises(ValueError, match=r"z has the shape \(1, 4\); the network takes \(4,\)"):
         spike_trains(graph, z[None], 25)
+
+
+def test_what_a_graph_would_lose_is_refused() -> None:
+    class Own(nn.Sequential):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return super().forward(z / z.amin())
+
+    class Louder(SpikingLinear):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return super().forward(z) * 3
+
+    with pytest.raises(TypeError, match="model, a Own, has a forward of its own"):
+        to_graph(Own(SpikingLinear(3, 2)), (3,))
+    with pytest.raises(TypeError, match="0: a Louder has a forward of its own"):
+        to_graph(nn.Sequential(Louder(3, 2)), (3,))
+    pruned = nn.Sequential(SpikingLinear(3, 2))
+    prune.l1_unstructured(pruned[0], "weight", 0.25)
+    with pytest.raises(ValueError, match=r"0: its weight is computed in the forward pass"):
+        to_graph(pruned, (3,))
+    prune.remove(pruned[0], "weight")
+    graph = to_graph(pruned, (3,))
+    with pytest.raises(ValueError, match="z has NaN"):
+        spike_trains(graph, torch.tensor([math.nan, 1.5, 2.0]), 5)

@@ -103,3 +103,24 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
         train(config, tmp_path / "stopped")
     resumed = train(config, tmp_path / "stopped", resume=True)
     assert_same_run(resumed, whole)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-24, 1e-40])
+def test_small_gradients_give_the_step_of_large_ones(size: float) -> None:
+    matrix = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        orthogonalize(size * matrix),
+        orthogonalize(matrix),
+        atol=0.02 if size < 1e-38 else 1e-4,
+        rtol=0,
+    )
+
+
+def test_a_layer_that_falls_silent_keeps_finite_weights() -> None:
+    weight = nn.Parameter(torch.randn(8, 16, generator=torch.Generator().manual_seed(1)))
+    optimizer = Muon([weight], lr=0.01)
+    weight.grad = 1e-3 * torch.randn(8, 16, generator=torch.Generator().manual_seed(2))
+    for _ in range(2000):  # the moving average becomes too small for its own square
+        optimizer.step()
+        weight.grad = torch.zeros(8, 16)
+    assert weight.isfinite().all()

@@ -307,6 +307,13 @@ class Pictures(Dataset[Any]):
         return torch.from_numpy(image), int(label)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_more_than_8_bits_are_refused(mode: str) -> None:
+    pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
+    with pytest.raises(ExampleError, match=f"a picture of mode {mode}, .* give a uint8 array"):
+        from_dataset([(pillow.new(mode, (4, 4)), 0)])
+
+
 def test_given_data_and_network_train_and_resume(tmp_path: Path) -> None:
     data = Pictures(), Pictures(seed=500, count=20)
     config = dataclasses.replace(SMALL, schedule="cosine", crop=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Encoding, encoding_of, values_to_times
-from ttfs_fast.layers import Neurons, SpikeCounter, evaluating, hook_runs, predict
+from ttfs_fast.layers import Neurons, SpikeCounter, evaluating, hook_runs, predict, refuse_nan
 
 JOULE_PER_SPIKE = 10e-12
 """Energy of one spike in the paper's neuron circuit: 10 pJ."""
@@ -288,6 +288,7 @@ def evaluate(
                     f"{image_set.name!r} has {classes} classes, so it must be "
                     f"{(len(truth), classes)}"
                 )
+            refuse_nan(output)
             answer = predict(output)
             first = output.amin(dim=1)[answer >= 0].to(torch.float64)
             tally.add(answer.numpy(), truth.numpy(), float(values_to_times(first).sum()))

@@ -70,6 +70,7 @@ def find_horizons(model: nn.Module, values: Tensor, fraction: float) -> list[flo
     names = list(layers)
     horizons = [layer.t_max for layer in layers.values()]
     ran: set[Layer] = set()
+    order: list[str] = []
 
     def limit(name: str, layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if layer in ran:
@@ -78,6 +79,7 @@ def find_horizons(model: nn.Module, values: Tensor, fraction: float) -> list[flo
                 "each place a layer of its own (copy.deepcopy)"
             )
         ran.add(layer)
+        order.append(name)
         place = names.index(name)
         if place == len(names) - 1:
             return output
@@ -91,6 +93,11 @@ def find_horizons(model: nn.Module, values: Tensor, fraction: float) -> list[flo
 
     with torch.no_grad(), hook_runs(model, limit):
         output = model(values)
+    if order and order[-1] != names[-1]:
+        raise ValueError(
+            f"the last spiking layer of the modules is {names[-1]}, but the last to run is "
+            f"{order[-1]}: register the layers in the order in which they run"
+        )
     if not output.isfinite().any():
         raise ValueError(f"with a fraction of {fraction} no output spikes; take a larger one")
     return horizons

@@ -12,7 +12,7 @@ from torch import nn
 from ttfs_fast.analysis.evaluate import encoded_batches
 from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Encoding, encoding_of
-from ttfs_fast.layers import SpikeRecorder, evaluating, predict, watch_layers
+from ttfs_fast.layers import SpikeRecorder, evaluating, predict, refuse_nan, watch_layers
 from ttfs_fast.nn import refuse_sisters
 
 INPUT = "input"
@@ -146,6 +146,7 @@ def spike_timing(
                 )
             )
             last.append(final)
+            refuse_nan(output)
             correct.append((predict(output) == truth).numpy())
             if on_progress is not None:
                 on_progress(sum(map(len, decision)))

@@ -268,7 +268,8 @@ def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> Ope
     """
     if has_horizon_layers(model):
         model = fold_horizons_(copy.deepcopy(model))
-    spiking_layers(model, any_neuron=True)  # says what is missing
+    layers = spiking_layers(model, any_neuron=True).values()  # says what is missing
+    maps = any(isinstance(layer, SpikingConv2d) for layer in layers)
     found: dict[str, LayerOperations] = {}
     shown = 0
     with evaluating(model), _references(model) as horizon_of:
@@ -279,6 +280,10 @@ def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> Ope
 
         with hook_runs(model, count):
             for batch in [images] if isinstance(images, Tensor) else images:
+                if maps and batch.dim() != 4:
+                    raise ValueError(
+                        f"images must be a batch, (N, C, H, W); got {tuple(batch.shape)}"
+                    )
                 shown += len(batch)
                 if len(batch):
                     model(batch)

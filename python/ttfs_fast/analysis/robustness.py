@@ -20,6 +20,9 @@ from ttfs_fast.encoding import Encoding
 from ttfs_fast.layers import Layer, hook_runs, layer_places, spiking_layers
 from ttfs_fast.nn import is_computed
 
+MOST_DECIBELS = 300.0
+"""Largest ratio of weights to noise, either way, that a float can express."""
+
 
 @dataclass(frozen=True)
 class Perturbation:
@@ -68,6 +71,11 @@ class Perturbation:
             value = getattr(self, name)
             if math.isnan(value) or value == -math.inf:
                 raise ValueError(f"{name} must be a number, or inf for none; got {value}")
+        if not (self.weight_snr == math.inf or abs(self.weight_snr) <= MOST_DECIBELS):
+            raise ValueError(
+                f"weight_snr must be from {-MOST_DECIBELS:g} to {MOST_DECIBELS:g} dB, or inf for "
+                f"none; got {self.weight_snr}"
+            )
         for name in ("input_jitter", "output_jitter"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

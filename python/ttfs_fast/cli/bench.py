@@ -86,7 +86,11 @@ def bench(
                 "the group threads compares one thread with more: use --threads 2, or leave it "
                 "out of --only"
             )
-        benchmarks.load(out)  # a folder that cannot be used is refused before the work
+        # A folder that cannot be used is refused before the work.
+        benchmarks.load(out)
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise PermissionError(f"{out} cannot be written into; give another --out")
         terminal = console(sys.stdout)
         print(benchmarks.described(benchmarks.measured_on(settings)))
         print(f"Groups: {', '.join(names)}. Results go to {out}.")

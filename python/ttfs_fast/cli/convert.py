@@ -173,7 +173,6 @@ def _relu_network(file: Path, model: str | None, dataset: str | None) -> _Relu:
 def _network_of_run(file: Path, dataset: str | None) -> _Relu:
     from ttfs_fast import training
     from ttfs_fast.conversion import is_converted
-    from ttfs_fast.encoding import Encoding
     from ttfs_fast.models import DecodeSpikes
     from ttfs_fast.models.pretrained import weights_file
 
@@ -188,7 +187,7 @@ def _network_of_run(file: Path, dataset: str | None) -> _Relu:
         )
     mean, deviation = (t.flatten().tolist() for t in (loaded.mean, loaded.deviation))
     # The converted network sees z = exp(1 - p), whatever the run's alpha and polarity were.
-    encoding = Encoding(1.0, standardize=config.standardize)
+    encoding = config.encoding.of_unit_times
     return _Relu(loaded.network, dataset or config.dataset, mean, deviation, encoding)
 
 

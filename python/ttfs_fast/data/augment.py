@@ -131,7 +131,7 @@ class Augmentation:
             return pixels
         seed = int(torch.randint(2**62, (), generator=generator))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # and no GPU's
             for step in self._steps:
                 pixels = step(pixels)
         return pixels.clamp(0, 1)  # the scaling rounds

@@ -49,12 +49,22 @@ def distort(
     distorted : Tensor, shape (N, C, H, W)
         Intensities in [0, 1]; torch's default dtype for uint8, else the dtype of ``pixels``.
 
+    Raises
+    ------
+    ValueError
+        If a limit is outside its range.
+
     Notes
     -----
     Pixels are interpolated bilinearly. P. Simard, D. Steinkraus, J. Platt, "Best Practices for
     Convolutional Neural Networks Applied to Visual Document Analysis" (ICDAR 2003) found affine
     and elastic distortions decisive for MNIST.
     """
+    limits = {"rotate": rotate, "zoom": zoom, "shear": shear, "shift": shift, "elastic": elastic}
+    for name, limit in limits.items():
+        if not 0 <= limit < (1 if name == "zoom" else math.inf):
+            below = " and below 1" if name == "zoom" else ""
+            raise ValueError(f"{name} must be 0 or above{below}; got {limit}")
     if pixels.dtype == torch.uint8:
         pixels = pixels.to(torch.get_default_dtype()) / 255
     count, _, height, width = pixels.shape

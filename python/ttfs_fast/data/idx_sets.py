@@ -107,6 +107,8 @@ def load_idx_set(
 
     Raises
     ------
+    ValueError
+        If there is no such data set.
     FileNotFoundError
         If the files are not found; says where it looked.
     IdxError
@@ -117,6 +119,8 @@ def load_idx_set(
     H. Xiao and others, arXiv 1708.07747; T. Clanuwat and others, arXiv 1812.01718; G. Cohen and
     others, arXiv 1702.05373.
     """
+    if name not in IDX_SETS:
+        raise ValueError(f"there is no data set {name!r}; choose one of {', '.join(IDX_SETS)}")
     known = IDX_SETS[name]
     bases = data_folders(root)
     split = "train" if train else ("test" if known.prefix else "t10k")

@@ -113,6 +113,11 @@ def _example(example: Any, what: str) -> tuple[NDArray[np.uint8], int]:
 
 def _image(image: Any, what: str) -> NDArray[np.uint8]:
     if hasattr(image, "getbands") and hasattr(image, "convert"):  # of Pillow
+        if image.mode.startswith(("I", "F")):
+            raise ExampleError(
+                f"{what}: a picture of mode {image.mode}, whose pixels have more than 8 bits, says "
+                "not what is white; give a uint8 array, or floats in [0, 1]"
+            )
         grey = len(image.getbands()) == 1 and image.mode in ("1", "L")
         pixels = np.asarray(image.convert("L" if grey else "RGB"))
         pixels = pixels if grey else pixels.transpose(2, 0, 1)

@@ -117,6 +117,11 @@ def to_graph(
     if not isinstance(model, nn.Sequential) or len(model) == 0:
         raise TypeError(f"model must be a Sequential with layers; got a {type(model).__name__}")
     refuse_sisters(model, "a NIR graph")
+    if type(model).forward is not nn.Sequential.forward:
+        raise TypeError(
+            f"model, a {type(model).__name__}, has a forward of its own, which no NIR graph "
+            "carries; give a plain Sequential of its layers"
+        )
     layers = model._modules  # named_children leaves out the second place of a module
     descriptions = [describe(name, layer) for name, layer in layers.items()]
     types = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
@@ -322,6 +327,8 @@ def spike_trains(graph: Any, z: Tensor, steps: int) -> Tensor:
             "one input without a batch"
         )
     check_spike_values(z)
+    if bool(z.isnan().any()):
+        raise ValueError("z has NaN; spike values are numbers, or inf where silent")
     if bool((z < 1).any()):
         raise ValueError(
             f"the earliest spike is at t = {z.min().log().item():.4g}; trains begin at t = 0"

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils import parametrize
 
 from ttfs_fast.geometry import conv_axis, pair, pool_axis
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
-from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
+from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d, is_computed
 
 CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay, nn.Flatten)
 NO_LEAK = 1e8
@@ -41,6 +42,12 @@ def describe(name: str, layer: nn.Module) -> dict[str, Any]:
     ValueError
         If it is of a form that no graph can carry.
     """
+    for known in (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay):
+        if isinstance(layer, known) and type(layer).forward is not known.forward:
+            raise TypeError(
+                f"{name}: a {type(layer).__name__} has a forward of its own, which no NIR graph "
+                f"carries; give a plain {known.__name__}"
+            )
     if isinstance(layer, SpikingConv2d):
         if layer.groups != 1:
             raise ValueError(f"{name}: a NIR graph carries no groups; groups is {layer.groups}")
@@ -375,6 +382,13 @@ def parameters(name: str, layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]
     """A layer's weight and bias, zeros if it has none; nothing of a pool."""
     if not isinstance(layer, SpikingConv2d | SpikingLinear):
         return np.zeros(0), np.zeros(0)
+    for of in ("weight", "bias"):
+        # A parametrization computes on every access, other hooks only in a forward pass.
+        if is_computed(layer, of) and not parametrize.is_parametrized(layer, of):
+            raise ValueError(
+                f"{name}: its {of} is computed in the forward pass, as torch.nn.utils.prune does; "
+                "call torch.nn.utils.prune.remove first"
+            )
     weight = layer.weight.detach().cpu().numpy()
     bias = np.zeros(len(weight), weight.dtype)
     if layer.bias is not None:

@@ -26,7 +26,8 @@ def clip_gradient_(
     ----------
     parameters : Module, Tensor or iterable of Tensor
         With a module, the bias of a layer is one more column of its weight matrix, as in the
-        paper. Otherwise every tensor, viewed as (out, -1), is a matrix of its own. Parameters
+        paper, unless one of them is computed from other tensors, as of pruned or centered layers.
+        Otherwise every tensor, viewed as (out, -1), is a matrix of its own. Parameters
         without a gradient are passed over.
     max_norm : float
         The limit; above 0.

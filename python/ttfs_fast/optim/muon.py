@@ -16,6 +16,9 @@ from torch import Tensor
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of Jordan's quintic, which brings singular values of 0.01 to 1 near 1 in five steps."""
 
+SMALL = 1e-15
+"""Frobenius norms below this are scaled up before they are trusted."""
+
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """A matrix with the same singular vectors, and singular values near 1.
@@ -34,12 +37,15 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
         Of the same shape; 0 for a matrix of zeros.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x: Tensor = wide / wide.norm().clamp(min=torch.finfo(matrix.dtype).tiny)
+    tiny = torch.finfo(matrix.dtype).tiny
+    if float(wide.norm()) < SMALL:  # squares of its elements may underflow
+        wide = wide / wide.abs().amax().clamp(min=tiny)
+    x: Tensor = wide / wide.norm().clamp(min=tiny)
     a, b, c = COEFFICIENTS
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide is matrix else x.T
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
 class Muon(torch.optim.Optimizer):
