@@ -327,6 +327,14 @@ def test_delays_beyond_the_type_make_spikes_silent_without_a_gradient(delay: flo
     assert z.grad.isfinite().all()
     assert d.grad.isfinite().all()
     assert ((d.grad > 0) == out[0].isfinite()).all()
+    with_func = torch.func.grad(
+        lambda d: (
+            torch.where((o := ttfs_fast.spiking_delay(z.detach(), d)).isfinite(), o, 0)
+            .log1p()
+            .sum()
+        )
+    )(d.detach())
+    torch.testing.assert_close(with_func, d.grad)
 
 
 def test_a_traced_delay_is_saved_and_vmap_takes_it() -> None:

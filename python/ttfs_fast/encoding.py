@@ -440,11 +440,14 @@ def encode(
     return times_to_values(times)
 
 
+def in_transform(tensor: Tensor) -> bool:
+    """Whether vmap or another transform of torch.func runs on a tensor."""
+    return not torch.compiler.is_compiling() and is_functorch_wrapped_tensor(tensor)
+
+
 def has_values(tensor: Tensor) -> bool:
     """Whether checks may read values: not on the meta device, while torch traces, or in vmap."""
-    if tensor.is_meta or torch.compiler.is_compiling():
-        return False
-    if is_functorch_wrapped_tensor(tensor):
+    if tensor.is_meta or torch.compiler.is_compiling() or in_transform(tensor):
         return False
     return not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
 

@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 
 from ttfs_fast import ops
 from ttfs_fast._overrides import overridable
-from ttfs_fast.encoding import check_spike_values, has_values
+from ttfs_fast.encoding import check_spike_values, has_values, in_transform
 from ttfs_fast.geometry import IntPair, checked_pair, conv_sizes, whole_numbers
 from ttfs_fast.neurons import NeuronName, neuron_of
 
@@ -376,7 +376,8 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
     # inf never meets the factor: its gradient, 0 times inf, would be NaN.
     silent = input == math.inf
     factor = kept.exp()
-    if has_values(kept) and bool((kept > LONG_DELAY).any()):  # exp, or the product, may overflow
+    # exp, or the product, may overflow.
+    if in_transform(kept) or (has_values(kept) and bool((kept > LONG_DELAY).any())):
         late = input.detach().log() + kept.detach() > math.log(torch.finfo(input.dtype).max)
         silent = silent | late
         kept = torch.where(silent, 0, kept)

@@ -236,3 +236,5 @@ def test_nan_is_not_silence() -> None:
     for run in (evaluate, spike_timing):
         with pytest.raises(ValueError, match="the network gives NaN: look for NaN among"):
             run(model, few, encoding=Encoding())
+    with pytest.raises(ValueError, match="the network gives NaN"):
+        decide(model, few.images, encoding=Encoding())

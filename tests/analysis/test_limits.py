@@ -156,6 +156,9 @@ def test_branches_behind_modules_that_pass_spikes_on_share_their_input() -> None
     layers = {
         layer.name: layer.fan_out for layer in check_limits(Branches(), (2, 6, 6), NONE).layers
     }
+    # A Flatten that changes nothing gives its input back.
+    (same,) = check_limits(nn.Sequential(nn.Flatten(), SpikingLinear(10, 5)), (10,), NONE).layers
+    assert same.fan_out == 5
     # Nine neurons of each of 5 and 7 channels, one of 2, one of 1 twice, and 11.
     assert layers.pop("first.1") == 27
     assert set(layers.values()) == {9 * 12 + 2 + 2 + 11}

@@ -277,5 +277,9 @@ def test_memory_models_refuse() -> None:
 
 
 def test_one_image_without_a_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be a batch, \(N, C, H, W\); got \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"must be a batch; the layer 0 gets .* \(3, 8, 8\)"):
         count_operations(nn.Sequential(SpikingConv2d(3, 4, 3)), 1 + torch.rand(3, 8, 8))
+    with pytest.raises(ValueError, match=r"must be a batch; the layer 0 gets .* \(16,\)"):
+        count_operations(nn.Sequential(SpikingLinear(16, 4)), 1 + torch.rand(16))
+    maps = nn.Sequential(nn.Unflatten(1, (1, 4, 4)), SpikingConv2d(1, 2, 3))
+    assert count_operations(maps, 1 + torch.rand(4, 16)).images == 4

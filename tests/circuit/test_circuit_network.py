@@ -211,8 +211,11 @@ def test_bad_arguments_are_refused() -> None:
 def test_layers_that_begin_after_the_simulation_are_refused() -> None:
     layer = SpikingLinear(2, 1, bias=True)
     nn.init.constant_(layer.weight, 2.0)
+    nn.init.constant_(layer.bias, 0.5)  # too little for a spike by itself
     late = torch.full((1, 2), math.exp(9.0))
     with pytest.raises(ValueError, match="first input spike of fc comes at 9 tau, and 8 tau are"):
         simulate_layer(CircuitParameters(), layer, late, name="fc")
     silent = simulate_layer(CircuitParameters(), layer, torch.full((1, 2), math.inf), name="fc")
     assert silent.lost == silent.extra == 0
+    nn.init.constant_(layer.bias, 2.0)
+    assert simulate_layer(CircuitParameters(), layer, late).ideal[0] == pytest.approx(math.log(2))

@@ -116,6 +116,10 @@ def test_small_gradients_give_the_step_of_large_ones(size: float) -> None:
     )
 
 
+def test_matrices_without_elements() -> None:
+    assert orthogonalize(torch.zeros(3, 0)).shape == (3, 0)
+
+
 def test_a_layer_that_falls_silent_keeps_finite_weights() -> None:
     weight = nn.Parameter(torch.randn(8, 16, generator=torch.Generator().manual_seed(1)))
     optimizer = Muon([weight], lr=0.01)

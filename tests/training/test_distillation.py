@@ -20,7 +20,8 @@ from ttfs_fast.training.distillation import (
     distillation_loss,
     load_teachers,
 )
-from ttfs_fast.training.export import weights_digest
+from ttfs_fast.training.export import read_config, weights_digest
+from ttfs_fast.training.trainer import ensure_trained
 
 TAUGHT = digits(90, 40, epochs=2, seed=3, **LEARNING)
 
@@ -194,6 +195,11 @@ def test_several_teachers_by_name(teacher: TrainResult, tmp_path: Path) -> None:
     turned = ",".join(reversed(both.split(",")))
     with pytest.raises(ValueError, match=r"it began with other teachers than .*another order"):
         train(dataclasses.replace(config, teacher=turned), tmp_path / "run", resume=True)
+    # Where no resume is asked for, a run with another teacher is repeated.
+    kept = ensure_trained(config, tmp_path / "run")
+    assert kept.read_bytes() == ensure_trained(config, tmp_path / "run").read_bytes()
+    other_order = dataclasses.replace(config, teacher=turned)
+    assert read_config(ensure_trained(other_order, tmp_path / "run")) == other_order
     with pytest.raises(FileNotFoundError, match="no teacher at none"):
         load_teachers(dataclasses.replace(TAUGHT, teacher=f"{teacher.weights_path}, none"))
     comma = tmp_path / "lr=0.1,seed=1"
@@ -205,8 +211,9 @@ def test_several_teachers_by_name(teacher: TrainResult, tmp_path: Path) -> None:
 
 
 def test_teachers_that_would_not_all_answer() -> None:
-    with pytest.raises(ValueError, match="a comma but no name beside it; got 'mnist_scnn,'"):
+    with pytest.raises(ValueError, match=r"a name, or several with commas .*; got 'mnist_scnn,'"):
         dataclasses.replace(TAUGHT, teacher="mnist_scnn,")
+    dataclasses.replace(TAUGHT, teacher="mnist_scnn", batch_size=4, grad_accum_steps=8)
     two = dataclasses.replace(TAUGHT, teacher="mnist_scnn,mnist_scnn", batch_size=16)
     assert two.teachers == ("mnist_scnn", "mnist_scnn")
     with pytest.raises(ValueError, match=r"2 teachers answer for 2 parts .* takes 1 images"):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ttfs_fast.encoding import Encoding, encoding_of
-from ttfs_fast.layers import evaluating
+from ttfs_fast.layers import evaluating, refuse_nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +99,7 @@ def decide(
         for start in range(0, len(images), batch_size):
             pixels = torch.from_numpy(images[start : start + batch_size]).to(weight.dtype) / 255
             output = model(encoding(pixels).to(weight.device)).cpu()
+            refuse_nan(output)
             if output.dim() != 2:
                 raise ValueError(
                     f"the network gives an output of shape {tuple(output.shape)}; to decide, "

@@ -266,7 +266,8 @@ def _measure(model: nn.Module, shape: tuple[int, ...], limits: Limits) -> list[L
     passed: list[tuple[nn.Module, tuple[Tensor, ...], Tensor]] = []
 
     def passes(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        passed.append((module, inputs, output))
+        if output is not inputs[0]:
+            passed.append((module, inputs, output))
 
     def neurons(name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.append((name, layer, inputs[0], output))

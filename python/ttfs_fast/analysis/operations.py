@@ -268,22 +268,22 @@ def count_operations(model: nn.Module, images: Tensor | Iterable[Tensor]) -> Ope
     """
     if has_horizon_layers(model):
         model = fold_horizons_(copy.deepcopy(model))
-    layers = spiking_layers(model, any_neuron=True).values()  # says what is missing
-    maps = any(isinstance(layer, SpikingConv2d) for layer in layers)
+    spiking_layers(model, any_neuron=True)  # says what is missing
     found: dict[str, LayerOperations] = {}
     shown = 0
     with evaluating(model), _references(model) as horizon_of:
 
         def count(name: str, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if inputs[0].dim() != (4 if isinstance(layer, SpikingConv2d) else 2):
+                raise ValueError(
+                    f"images must be a batch; the layer {name} gets inputs of shape "
+                    f"{tuple(inputs[0].shape)}"
+                )
             one = layer_operations(name, layer, inputs[0], output, horizon_of(inputs[0]))
             found[name] = _added(found[name], one) if name in found else one
 
         with hook_runs(model, count):
             for batch in [images] if isinstance(images, Tensor) else images:
-                if maps and batch.dim() != 4:
-                    raise ValueError(
-                        f"images must be a batch, (N, C, H, W); got {tuple(batch.shape)}"
-                    )
                 shown += len(batch)
                 if len(batch):
                     model(batch)

@@ -239,15 +239,10 @@ def simulate_layer(
     Raises
     ------
     ValueError
-        If all inputs spike after ``duration``.
+        If all inputs, and all neurons that spike, spike after ``duration``.
     """
     times, weights = receptive_fields(layer, values)
-    begin = math.log(float(values.detach().amin())) if values.numel() else math.inf
-    if duration <= begin < layer.t_max:
-        raise ValueError(
-            f"the first input spike of {name} comes at {begin:.4g} tau, and {duration:g} tau are "
-            "simulated: give a longer duration"
-        )
+    asked, begin = duration, float(values.detach().amin()) if values.numel() else math.inf
     duration = _end(layer, duration)
     count = len(times) * len(weights)
     chosen = np.arange(count)
@@ -256,6 +251,11 @@ def simulate_layer(
     with torch.no_grad():
         outputs = _in_double(layer, values)
     ideal = _channels_last(outputs).log().numpy()[chosen]
+    if math.log(begin) >= asked and np.isfinite(ideal).any() and not (ideal <= duration).any():
+        raise ValueError(
+            f"the first input spike of {name} comes at {math.log(begin):.4g} tau, and {asked:g} "
+            "tau are simulated: give a longer duration"
+        )
     per_image = max(1, count // max(1, len(values)))
     first = parameters.seconds(times.min(axis=1, initial=np.inf))
     results, energies = [], []

@@ -78,7 +78,11 @@ def quantize(
 
         model, base, source = choose_spiking_network(weights, own)
         base = dataclasses.replace(
-            base, teacher=None, initial_checkpoint=None, device=TrainConfig.device
+            base,
+            teacher=None,
+            teacher_hflip=False,
+            initial_checkpoint=None,
+            device=TrainConfig.device,
         )
         known = base.spike_settings
         of_stages = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}

@@ -386,8 +386,8 @@ def parameters(name: str, layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]
         # A parametrization computes on every access, other hooks only in a forward pass.
         if is_computed(layer, of) and not parametrize.is_parametrized(layer, of):
             raise ValueError(
-                f"{name}: its {of} is computed in the forward pass, as torch.nn.utils.prune does; "
-                "call torch.nn.utils.prune.remove first"
+                f"{name}: its {of} is computed in the forward pass; remove what computes it first "
+                "(torch.nn.utils.prune.remove, remove_weight_norm, ...)"
             )
     weight = layer.weight.detach().cpu().numpy()
     bias = np.zeros(len(weight), weight.dtype)

@@ -38,7 +38,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     tiny = torch.finfo(matrix.dtype).tiny
-    if float(wide.norm()) < SMALL:  # squares of its elements may underflow
+    if wide.numel() and float(wide.norm()) < SMALL:  # squares of its elements may underflow
         wide = wide / wide.abs().amax().clamp(min=tiny)
     x: Tensor = wide / wide.norm().clamp(min=tiny)
     a, b, c = COEFFICIENTS

@@ -239,6 +239,7 @@ def _retraining(context: Context, network: EvaluatedNetwork) -> QuantizeConfig:
         test_images=None,
         val_images=0,
         teacher=None,
+        teacher_hflip=False,
         initial_checkpoint=None,
         seed=context.plan.seed,
         threads=context.threads,

@@ -534,10 +534,12 @@ class TrainConfig:
 
     def _check_teachers(self) -> None:
         if not all(self.teachers):
-            raise ValueError(f"teacher has a comma but no name beside it; got {self.teacher!r}")
+            raise ValueError(
+                f"teacher must be a name, or several with commas between them; got {self.teacher!r}"
+            )
         views = len(self.teachers) * (1 + self.teacher_hflip)
         piece = self.batch_size // (self.processes * self.grad_accum_steps)
-        if piece < views:
+        if views > 1 and piece < views:
             raise ValueError(
                 f"{len(self.teachers)} teachers{' with teacher_hflip' * self.teacher_hflip} answer "
                 f"for {views} parts of a batch, but a process takes {piece} images of it at a "

@@ -166,9 +166,11 @@ def train(
         If the loss stops being a finite number.
     ConnectionError
         If another process that trains with this one has died.
+    ChildProcessError
+        If a process that reads images dies.
     RuntimeError
-        If a process that reads images dies; with ``config.workers`` above 0, a script must call
-        this function under ``if __name__ == "__main__":``.
+        If, with ``config.workers`` above 0, a script does not call this function under ``if
+        __name__ == "__main__":``.
     KeyboardInterrupt
         On Ctrl-C, after saying how to continue.
 
@@ -280,9 +282,11 @@ def ensure_trained(
         The file of the weights.
     """
     run = RunFolder(Path(out_dir))
-    same = run.config.is_file() and not config.differences(
-        TrainConfig.from_json(run.config.read_text("utf-8"))
-    )
+    same = False
+    if run.config.is_file():
+        before = TrainConfig.from_json(run.config.read_text("utf-8"))
+        sources = [(each.teacher, each.initial_checkpoint) for each in (config, before)]
+        same = not config.differences(before) and sources[0] == sources[1]
     if same and run.weights.is_file():
         return run.weights
     return train(config, run.path, resume=same, overwrite=not same, callback=callback).weights_path

@@ -279,6 +279,8 @@ def _depth_study(
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)
     test_set = _first(load("cifar10", data_root, train=False), study.test_images)
     normalizes = [v for v in study.variants if v.startswith(("relu-norm", "horizon"))]
+    if normalizes and study.batch_size == 1:
+        raise ValueError("batch normalization needs a batch_size of at least 2; got 1")
     if normalizes and len(train_set) % study.batch_size == 1:
         raise ValueError(
             f"{len(train_set):,} images in batches of {study.batch_size} leave one over, which "
