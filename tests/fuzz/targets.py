@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import io
 import json
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -262,6 +263,9 @@ def _command(content: bytes, folder: Path) -> None:
     if status in (0, None):
         return
     message = err.getvalue() or out.getvalue()  # help, where a group is given no command
+    # What typer says to --show-completion in a shell that it does not know.
+    if status == 1 and re.fullmatch(r"Shell \S+ (is )?not supported\.\n", message):
+        raise _Refused(message)
     if status != 2 or len(message.strip()) < 15 or "Traceback" in message:
         raise Finding(f"exit status {status}, message {message!r}")
     raise _Refused(message)
