@@ -7,9 +7,8 @@
 
 PYTHON ?= python3
 ARGS ?=
-# Processes that run the tests. Many tests wait for a process of their own: on two cores, a third one uses that time.
-# Threads sleep, not spin, while they wait for each other.
-JOBS ?= 3
+# Processes that run the tests; their threads sleep, not spin, while they wait for each other.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build/editable
