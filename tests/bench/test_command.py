@@ -94,6 +94,11 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "use --threads 2" in done.stderr
     assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_text("")
+    done = run("--quick", "--only", "layers", "--out", str(tmp_path / "file"))
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "Groups" not in done.stdout  # nothing was measured
 
 
 def test_a_forced_instruction_set_is_the_one_reported(tmp_path: Path) -> None:

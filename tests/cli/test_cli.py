@@ -380,3 +380,16 @@ def test_messages_name_options_in_place_of_arguments() -> None:
     torchs = "it needs track_running_stats=True"
     assert as_options(torchs) == torchs
     assert as_options("Pass download=True") == "Pass --download to ttfs-fast eval"
+
+
+def test_a_gpu_without_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    import typer
+
+    from ttfs_fast.cli._common import friendly_errors
+
+    with pytest.raises(typer.Exit) as ended, friendly_errors(False):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err == ("ttfs-fast: CUDA out of memory. Tried to allocate 2 GiB\n")
+    with pytest.raises(RuntimeError, match="a fault of ours"), friendly_errors(False):
+        raise RuntimeError("a fault of ours")

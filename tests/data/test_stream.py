@@ -179,6 +179,7 @@ def test_a_killed_worker_is_an_error(folder: ImageFolder) -> None:
     assert done.returncode == 1
     # (torch's own handler of a child's death may cut into the printing of the traceback.)
     assert f"a process that reads the images of {folder.path} died or hangs" in done.stderr
+    assert "ChildProcessError" in done.stderr
 
 
 def test_a_script_without_main_guard_gets_a_clear_error(

@@ -262,6 +262,24 @@ def test_batched_gradients_of_a_convolution_and_a_pool() -> None:
             assert torch.equal(got[n], expected)
 
 
+def test_a_pool_over_a_map_of_any_size_is_exported() -> None:
+    class Whole(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return spiking_max_pool2d(z, (z.shape[-2], z.shape[-1]))
+
+    class Square(torch.nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return spiking_max_pool2d(z, z.shape[-1])
+
+    size = torch.export.Dim("size", min=2, max=32)
+    for model in (Whole(), Square()):
+        exported = torch.export.export(
+            model, (spikes(2, 3, 8, 8),), dynamic_shapes=({2: size, 3: size},)
+        )
+        more = spikes(2, 3, 5, 5, seed=5)
+        assert torch.equal(exported.module()(more), model(more))
+
+
 def operators() -> list[Any]:
     x, w = spikes(2, 4, 6, 6), firing(6, 4, 3, 3)
     return [

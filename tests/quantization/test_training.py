@@ -698,9 +698,13 @@ def test_a_stopped_run_continues_to_the_same_bits(
 
 
 def test_quantize_and_eval_commands(
-    digits: nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits: nn.Module,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from support.command import output_of
+    from ttfs_fast.cli import evaluate as evaluate_command
     from ttfs_fast.training import export_weights
 
     weights = export_weights(
@@ -719,6 +723,10 @@ def test_quantize_and_eval_commands(
     report = json.loads(output_of("eval", "--weights", path, "--dataset", "digits", "--json"))
     assert report["accuracy"] > 0.7
     assert report["file_bytes"] == path.stat().st_size
+    fetched: list[str] = []
+    monkeypatch.setattr(evaluate_command, "download_data", lambda name, root: fetched.append(name))
+    output_of("eval", "--weights", path, "--dataset", "digits", "--download", "--json")
+    assert fetched == ["digits"]
     text = output_of("eval", "--weights", path, "--dataset", "digits")
     assert "of float32" in text
     assert "energy by spikes" in text

@@ -105,6 +105,17 @@ def test_mirrored_borders_are_smaller_than_the_image() -> None:
         Augmentation((6, 5), crop=5, crop_padding="reflect")(pixels, generator)
 
 
+def test_augmentation_leaves_every_generator_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    before = torch.get_rng_state()
+    changed = Augmentation((9, 7), cutout=4)(torch.rand(4, 3, 9, 7), torch.Generator())
+    assert changed.shape == (4, 3, 9, 7)
+    torch.manual_seed(3)
+    assert seeds == [3]  # of this line only
+    torch.set_rng_state(before)
+
+
 def test_cutout_erases_one_square_of_each_image(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.rand(400, 3, 9, 7, generator=generator)
