@@ -26,6 +26,9 @@ from ttfs_fast.encoding import check_spike_values, has_values, in_transform
 from ttfs_fast.geometry import IntPair, checked_pair, conv_sizes, whole_numbers
 from ttfs_fast.neurons import NeuronName, neuron_of
 
+LONG_DELAY = 80.0
+"""Delays, in tau, above which exp(delay) may exceed float32."""
+
 
 @overridable
 def spiking_linear(
@@ -375,7 +378,6 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
     check_spike_values(input)
     # inf never meets the factor: its gradient, 0 times inf, would be NaN.
     silent = input == math.inf
-    factor = kept.exp()
     # exp, or the product, may overflow.
     if in_transform(kept) or (has_values(kept) and bool((kept > LONG_DELAY).any())):
         late = input.detach().log() + kept.detach() > math.log(torch.finfo(input.dtype).max)
@@ -383,11 +385,7 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
         kept = torch.where(silent, 0, kept)
         half = (kept / 2).exp()
         return torch.where(silent, math.inf, torch.where(silent, 1, input) * half * half)
-    return torch.where(silent, input, torch.where(silent, 1, input) * factor)
-
-
-LONG_DELAY = 80.0
-"""Delays, in tau, above which exp(delay) may exceed float32."""
+    return torch.where(silent, input, torch.where(silent, 1, input) * kept.exp())
 
 
 class _NotNegative(torch.autograd.Function):

@@ -266,10 +266,10 @@ class SpikeRecorder:
         self.values[name] = values.clone()
 
 
-def refuse_nan(output: Tensor) -> None:
-    """Raise ValueError if the output of a network has NaN, which is neither a time nor silence."""
+def refuse_nan(output: Tensor, who: str = "the network") -> None:
+    """Raise ValueError if an output has NaN, which is neither a time nor silence."""
     if bool(output.isnan().any()):
-        raise ValueError("the network gives NaN: look for NaN among its inputs or weights")
+        raise ValueError(f"{who} gives NaN: look for NaN among its inputs or weights")
 
 
 def predict(output: Tensor) -> Tensor:

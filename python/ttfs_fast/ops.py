@@ -605,8 +605,6 @@ def _one_by_one(op: Callable[..., Any]) -> Callable[..., Any]:
     """vmap of a backward: every element has a gradient of the weights of its own."""
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
-        if not info.batch_size:
-            raise ValueError("there are no gradients to take at once; give at least one")
         results = [
             op(
                 *(

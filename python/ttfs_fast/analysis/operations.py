@@ -18,7 +18,14 @@ from ttfs_fast.data import ImageSet, StreamedImages
 from ttfs_fast.encoding import Encoding, encoding_of
 from ttfs_fast.geometry import conv_axis
 from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, has_horizon_layers
-from ttfs_fast.layers import Layer, evaluating, hook_runs, pad_silent, spiking_layers
+from ttfs_fast.layers import (
+    Layer,
+    evaluating,
+    hook_runs,
+    pad_silent,
+    refuse_nan,
+    spiking_layers,
+)
 from ttfs_fast.neurons import neuron_of
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 
@@ -347,10 +354,7 @@ def layer_operations(
     horizon : float
         Spike value from which on inputs count as reference spikes.
     """
-    if bool(outputs.isnan().any()):
-        raise ValueError(
-            f"{name or 'the layer'} gives NaN: look for NaN among its inputs or weights"
-        )
+    refuse_nan(outputs, name or "the layer")
     inputs, outputs = inputs.detach(), outputs.detach()
     if isinstance(layer, SpikingConv2d):
         inputs = inputs if inputs.dim() == 4 else inputs[None]

@@ -67,14 +67,12 @@ class Perturbation:
     t_max: float = math.inf
 
     def __post_init__(self) -> None:
-        for name in ("weight_snr", "t_max"):
-            value = getattr(self, name)
-            if math.isnan(value) or value == -math.inf:
-                raise ValueError(f"{name} must be a number, or inf for none; got {value}")
+        if math.isnan(self.t_max) or self.t_max == -math.inf:
+            raise ValueError(f"t_max must be a number, or inf for none; got {self.t_max}")
         if not (self.weight_snr == math.inf or abs(self.weight_snr) <= MOST_DECIBELS):
             raise ValueError(
-                f"weight_snr must be from {-MOST_DECIBELS:g} to {MOST_DECIBELS:g} dB, or inf for "
-                f"none; got {self.weight_snr}"
+                f"weight_snr must be a number of dB from {-MOST_DECIBELS:g} to {MOST_DECIBELS:g}, "
+                f"or inf for none; got {self.weight_snr}"
             )
         for name in ("input_jitter", "output_jitter"):
             value = getattr(self, name)
