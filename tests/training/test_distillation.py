@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from support.runs import LEARNING, digits
@@ -13,7 +14,9 @@ from ttfs_fast.horizon import HorizonLinear, fold_horizons_
 from ttfs_fast.layers import find_spiking_layers
 from ttfs_fast.models import cifar_airbench
 from ttfs_fast.models.pretrained import pretrained_weights
+from ttfs_fast.quantization.config import QuantizeConfig
 from ttfs_fast.training import TrainResult, load_pretrained, train
+from ttfs_fast.training.callback import Callback
 from ttfs_fast.training.distillation import (
     Teacher,
     Teachers,
@@ -223,9 +226,103 @@ def test_teachers_that_would_not_all_answer() -> None:
 
 
 def test_a_mirrored_teacher_needs_a_teacher(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="teacher_hflip says what a teacher sees; give teacher"):
+    with pytest.raises(
+        ValueError, match="teacher_hflip says what a teacher sees; give teacher, or gen"
+    ):
         train(dataclasses.replace(TAUGHT, teacher_hflip=True), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+TWO = dataclasses.replace(TAUGHT, generations=2, distill_weight=0.9)
+
+
+def check_same_weights(run: Path, other: Path) -> None:
+    own, its = (load_file(folder / "model.safetensors") for folder in (run, other))
+    assert own.keys() == its.keys()
+    for name, value in own.items():
+        assert torch.equal(value, its[name]), name
+
+
+def test_each_generation_is_taught_by_the_one_before(tmp_path: Path) -> None:
+    three = dataclasses.replace(TWO, generations=3, teacher_hflip=True)
+    found = train(three, tmp_path / "three")
+    before = tmp_path / "three" / "generation-before"
+    first = before / "generation-before"
+    for teacher, student in ((None, first), (first, before), (before, tmp_path / "three")):
+        taught = {} if teacher is None else {"teacher": str(teacher), "teacher_hflip": True}
+        config = dataclasses.replace(TWO, generations=1, **taught)
+        by_name = train(config, tmp_path / f"{student.parent.name}-{student.name}")
+        check_same_weights(student, by_name.weights_path.parent)
+    assert not (first / "generation-before").exists()
+    assert read_config(found.weights_path).generations == 3
+
+
+@pytest.fixture(scope="module")
+def two_generations(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(TWO, tmp_path_factory.mktemp("runs") / "two")
+
+
+class StopsAfter(Callback):
+    """Ends the process that trains, as Ctrl-C does, after so many epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def log(self, text: str) -> None:
+        self.left -= text.startswith("epoch")
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_stopped_generations_continue(
+    two_generations: TrainResult, tmp_path: Path, epochs: int
+) -> None:
+    run = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        train(TWO, run, callback=StopsAfter(epochs))
+    with pytest.raises(FileExistsError, match="already holds a training run"):
+        train(TWO, run)
+    with pytest.raises(ValueError, match="generations was 2, now 1"):
+        train(TAUGHT, run, resume=True)
+    train(TWO, run, resume=True)
+    check_same_weights(run, two_generations.weights_path.parent)
+    # Without its settings, what is left of a run is not taken for nothing, nor for another run.
+    (run / "config.json").unlink()
+    with pytest.raises(FileExistsError, match="already holds a training run"):
+        train(TAUGHT, run)
+    train(TAUGHT, run, overwrite=True)
+    assert not (run / "generation-before" / "model.safetensors").exists()
+
+
+def test_a_generation_before_that_has_changed_is_refused(
+    two_generations: TrainResult, teacher: TrainResult, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(two_generations.weights_path.parent, run)
+    before = run / "generation-before" / "model.safetensors"
+    shutil.copy(teacher.weights_path, before)
+    with pytest.raises(ValueError, match=r"generation-before is not the teacher it began with"):
+        train(TWO, run, resume=True)
+    before.unlink()
+    train(TWO, run, resume=True)  # writes its weights again
+    check_same_weights(before.parent, two_generations.weights_path.parent / "generation-before")
+
+
+def test_generations_that_are_not_possible(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave teacher out; got mnist_scnn"):
+        dataclasses.replace(TWO, teacher="mnist_scnn")
+    with pytest.raises(ValueError, match=r"trained by one process; got 2\."):
+        dataclasses.replace(TWO, processes=2)
+    with pytest.raises(ValueError, match=r"1 teachers with teacher_hflip answer for 2 parts"):
+        dataclasses.replace(TWO, teacher_hflip=True, batch_size=16, grad_accum_steps=16)
+    with pytest.raises(ValueError, match="generations are for training in float; got 2"):
+        QuantizeConfig(training=TWO)
+    # Nothing is left of a run whose settings do not fit the images.
+    with pytest.raises(FileNotFoundError, match="no weights at none"):
+        train(dataclasses.replace(TWO, initial_checkpoint="none"), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run" / "generation-before").exists()
 
 
 def test_a_folded_teacher_answers_by_dense_products() -> None:

@@ -81,6 +81,7 @@ def quantize(
             base,
             teacher=None,
             teacher_hflip=False,
+            generations=1,
             initial_checkpoint=None,
             device=TrainConfig.device,
         )

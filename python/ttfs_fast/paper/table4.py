@@ -240,6 +240,7 @@ def _retraining(context: Context, network: EvaluatedNetwork) -> QuantizeConfig:
         val_images=0,
         teacher=None,
         teacher_hflip=False,
+        generations=1,
         initial_checkpoint=None,
         seed=context.plan.seed,
         threads=context.threads,

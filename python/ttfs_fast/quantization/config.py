@@ -127,6 +127,12 @@ class QuantizeConfig:
             raise ValueError(
                 f"two teachers: the network in float, and {self.training.teacher}; give one"
             )
+        if self.training.generations > 1:
+            raise ValueError(
+                f"generations are for training in float; got {self.training.generations} in the "
+                "training settings: replace it by 1. The network in float teaches with "
+                "float_teacher=True"
+            )
         if self.min_lr > self.lr:
             raise ValueError(f"the learning rate must not rise; got {self.lr} to {self.min_lr}")
 

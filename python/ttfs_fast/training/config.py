@@ -378,6 +378,13 @@ class TrainConfig:
         path=True,
         decides=False,  # its weights are compared instead
     )
+    generations: int = setting(
+        1,
+        "Train this many networks in turn with the same settings. The first learns from the "
+        "classes alone; each of the others has the one before as its teacher.",
+        group=TEACHER,
+        min=1,
+    )
     teacher_hflip: bool = setting(
         False,
         "Show half of the images to the teacher mirrored: the network learns the mean of its "
@@ -537,14 +544,31 @@ class TrainConfig:
             raise ValueError(
                 f"teacher must be a name, or several with commas between them; got {self.teacher!r}"
             )
-        views = len(self.teachers) * (1 + self.teacher_hflip)
+        if self.generations > 1 and self.teacher is not None:
+            raise ValueError(
+                "with generations, each network has the one before as its teacher: leave teacher "
+                f"out; got {self.teacher}"
+            )
+        if self.generations > 1 and self.processes > 1:
+            raise ValueError(
+                f"generations are trained by one process; got {self.processes}. With several, "
+                "train the networks one by one, and name the one before as teacher"
+            )
+        number = 1 if self.generations > 1 else len(self.teachers)
+        views = number * (1 + self.teacher_hflip)
         piece = self.batch_size // (self.processes * self.grad_accum_steps)
         if views > 1 and piece < views:
             raise ValueError(
-                f"{len(self.teachers)} teachers{' with teacher_hflip' * self.teacher_hflip} answer "
+                f"{number} teachers{' with teacher_hflip' * self.teacher_hflip} answer "
                 f"for {views} parts of a batch, but a process takes {piece} images of it at a "
                 "time; give a larger batch_size, or fewer teachers"
             )
+
+    @property
+    def generation_before(self) -> "TrainConfig":
+        """The settings of the network that teaches this one, with ``generations`` above 1."""
+        before = self.generations - 1
+        return replace(self, generations=before, teacher_hflip=self.teacher_hflip and before > 1)
 
     @property
     def own_network(self) -> bool:

@@ -5,7 +5,6 @@ it resembles, and how much. A small network that cannot fit hard labels of disto
 these outputs better.
 """
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from ttfs_fast.models.pretrained import PRETRAINED, weights_file
 from ttfs_fast.training.build import load_model, read_image_shape
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.datasets import DataSet, check_shape
-from ttfs_fast.training.export import read_classes
+from ttfs_fast.training.export import read_classes, weights_digest
 from ttfs_fast.training.step import autocast
 
 MAX_TIME_OF_TEACHER = 60.0
@@ -195,7 +194,6 @@ def _load_teacher(name: str, config: TrainConfig, images: DataSet | None) -> Tea
         network, settings = load_model(path)
         refuse_converted(network, "teach")
         shape, known = read_image_shape(path), read_classes(path)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     for field, own in config.encoding.to_dict().items():
         its = getattr(settings.encoding, field)
         if own != its:
@@ -211,4 +209,4 @@ def _load_teacher(name: str, config: TrainConfig, images: DataSet | None) -> Tea
                 f"{listed(images.classes)}: its answers are learned by their order, so the classes "
                 "must be the same; choose another teacher"
             )
-    return Teacher(network, settings.logit_scale, sha256)
+    return Teacher(network, settings.logit_scale, weights_digest(network))

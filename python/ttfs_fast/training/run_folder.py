@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / WEIGHTS
 
     @property
+    def generation_before(self) -> "RunFolder":
+        """The run of the network that teaches this one, with several generations."""
+        return RunFolder(self.path / "generation-before")
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of the log for TensorBoard."""
         return self.path / "tensorboard"
@@ -69,6 +74,15 @@ class RunFolder:
             if (match := _CHECKPOINT.fullmatch(path.name)) and path.is_dir()
         )
 
+    @property
+    def holds_training(self) -> bool:
+        """Whether a training run, or a part of one, is there."""
+        return (
+            self.config.exists()
+            or bool(self.checkpoints())
+            or (self.path.is_dir() and self.generation_before.holds_training)
+        )
+
     def remove_training(self) -> None:
         """Remove a training run. Its settings go first: nothing can resume from the rest alone."""
         self.config.unlink(missing_ok=True)
@@ -80,3 +94,5 @@ class RunFolder:
             remove_folder(self.tensorboard)
         if self.path.is_dir():
             remove_partials(self.path)
+        if (before := self.generation_before).holds_training:
+            before.remove_training()

@@ -219,17 +219,19 @@ def _train(
             f"cannot resume {run} with other settings: {others}. Give the same settings, or train "
             "into another folder"
         )
-    if config.teacher_hflip and config.teacher is None:
-        raise ValueError("teacher_hflip says what a teacher sees; give teacher, too")
+    if config.teacher_hflip and config.teacher is None and config.generations == 1:
+        raise ValueError(
+            "teacher_hflip says what a teacher sees; give teacher, or generations, too"
+        )
     train_set, test_set = load_data(config, fabric.global_rank, data)
     digest = digest_of(train_set, test_set)
     teachers = load_teachers(config, train_set)
     checkpoint = load_checkpoint(run) if saved is not None else None
     if checkpoint is not None:
-        _check_checkpoint(checkpoint, config, run, digest, teachers)
+        _check_checkpoint(checkpoint, config, run, digest)
     with use_threads(config.threads), same_bits(fabric.device), curves as scalars:
         session = _Session(
-            config, run, train_set, test_set, digest, teachers, callback, fabric, scalars, model
+            config, run, train_set, test_set, digest, callback, fabric, scalars, model
         )
         if checkpoint is not None:
             session.restore(checkpoint)
@@ -241,6 +243,10 @@ def _train(
             # Now that nothing in the settings has turned out not to fit the data or each other.
             RunFolder(run).remove_training()
             replace_file(RunFolder(run).config, f"{config.to_json()}\n".encode())
+        if config.generations > 1:
+            before = _train_generation_before(config, run, callback, tensorboard, model, data)
+            teachers = load_teachers(before, train_set)
+        session.learn_from(teachers, checkpoint)
         session.announce()
         try:
             result = session.run_to_end()
@@ -260,6 +266,29 @@ def _train(
                 f"others stop. {len(session.records)} of {config.epochs} epochs are saved in "
                 f"{run}; with as many processes, continue with resume=True"
             ) from error
+
+
+def _train_generation_before(
+    config: TrainConfig,
+    run: Path,
+    callback: Callback,
+    tensorboard: bool,
+    model: OwnModel | None,
+    data: OwnData | None,
+) -> TrainConfig:
+    """The settings with the generation before as the teacher: found, continued, or trained now."""
+    folder = RunFolder(run).generation_before
+    if not folder.weights.is_file():
+        train(
+            config.generation_before,
+            folder.path,
+            resume=folder.config.is_file(),
+            callback=callback,
+            tensorboard=tensorboard,
+            model=model,
+            data=data,
+        )
+    return dataclasses.replace(config, generations=1, teacher=str(folder.path))
 
 
 def ensure_trained(
@@ -302,14 +331,14 @@ class _Session:
         train_set: DataSet,
         test_set: DataSet,
         digest: str,
-        teachers: Teachers | None,
         callback: Callback,
         fabric: Any,
         scalars: Scalars,
         model: OwnModel | None,
     ) -> None:
         self.config, self.run, self.test_set = config, run, test_set
-        self.digest, self.teachers, self.callback = digest, teachers, callback
+        self.digest, self.callback = digest, callback
+        self.teachers: Teachers | None = None
         self.fabric, self.scalars = fabric, scalars
         self.records: list[EpochRecord] = []
         self.own = model
@@ -317,8 +346,6 @@ class _Session:
         self.device: torch.device = fabric.device
         self.model = new_network(config, train_set, model).to(self.device)
         self.description = description_of(self.model) if config.own_network else None
-        if teachers is not None:
-            teachers.to(self.device)
         if fabric.world_size > 1:
             synchronize_statistics_(self.model)
         self.averaged = average_weights(self.model, config.ema_decay)
@@ -360,7 +387,8 @@ class _Session:
                 "rate": rate,
                 "teacher": "none"
                 if self.teachers is None
-                else f"{', '.join(config.teachers)}, share {config.distill_weight:g}, "
+                else f"{', '.join(config.teachers) or 'the generation before'}, "
+                f"share {config.distill_weight:g}, "
                 f"temperature {config.kd_temperature:g}"
                 + (", half of the images mirrored" if config.teacher_hflip else ""),
                 "average": f"of the weights, decay {config.ema_decay:g}"
@@ -398,6 +426,13 @@ class _Session:
                     getattr(module, key).copy_(value)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.model.state_dict())
+
+    def learn_from(self, teachers: Teachers | None, checkpoint: Checkpoint | None) -> None:
+        """Let these teach the network; a run that is resumed must have begun with them."""
+        if checkpoint is not None:
+            _check_teachers(checkpoint, self.config, self.run, teachers)
+        if teachers is not None:
+            self.teachers = teachers.to(self.device)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         if self.description is not None:
@@ -770,7 +805,7 @@ def _saved_config(
                 f"{run} holds no training run to resume; leave out resume=True to start one"
             )
         return TrainConfig.from_json(path.read_text("utf-8"))
-    if not overwrite and (path.exists() or RunFolder(run).checkpoints()):
+    if not overwrite and RunFolder(run).holds_training:
         others = _differences_on_disk(config, path)
         raise FileExistsError(
             f"{run} already holds a training run{others}: give resume=True to continue it, "
@@ -779,10 +814,8 @@ def _saved_config(
     return None
 
 
-def _check_checkpoint(
-    checkpoint: Checkpoint, config: TrainConfig, run: Path, digest: str, teachers: Teachers | None
-) -> None:
-    """Raise ValueError unless a checkpoint is of these settings, images and teacher."""
+def _check_checkpoint(checkpoint: Checkpoint, config: TrainConfig, run: Path, digest: str) -> None:
+    """Raise ValueError unless a checkpoint is of these settings and images."""
     begun_with = TrainConfig.from_json(json.dumps(checkpoint.facts["config"]))
     if others := _differences(config, begun_with):
         raise ValueError(
@@ -794,14 +827,22 @@ def _check_checkpoint(
             f"cannot resume {run}: its images are not those of {config.dataset} in "
             f"{config.data_root or 'the default data folder'}"
         )
+
+
+def _check_teachers(
+    checkpoint: Checkpoint, config: TrainConfig, run: Path, teachers: Teachers | None
+) -> None:
+    """Raise ValueError unless a checkpoint is of a run with these teachers."""
     taught_by = None if teachers is None else teachers.sha256
-    if checkpoint.facts.get("teacher_sha256") != taught_by:
-        if len(config.teachers) > 1:
-            raise ValueError(
-                f"cannot resume {run}: it began with other teachers than {config.teacher}, or with "
-                "another order of them"
-            )
-        raise ValueError(f"cannot resume {run}: {config.teacher} is not the teacher it began with")
+    if checkpoint.facts.get("teacher_sha256") == taught_by:
+        return
+    if len(config.teachers) > 1:
+        raise ValueError(
+            f"cannot resume {run}: it began with other teachers than {config.teacher}, or with "
+            "another order of them"
+        )
+    name = RunFolder(run).generation_before.path if config.generations > 1 else config.teacher
+    raise ValueError(f"cannot resume {run}: {name} is not the teacher it began with")
 
 
 def _differences_on_disk(config: TrainConfig, path: Path) -> str:

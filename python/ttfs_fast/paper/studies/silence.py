@@ -176,6 +176,7 @@ def _silence_study(
         initial_checkpoint=str(study.weights),
         teacher=None if study.teacher is None else str(study.teacher),
         teacher_hflip=config.teacher_hflip and study.teacher is not None,
+        generations=1,
         data_root=data_root,
         epochs=study.epochs,
         lr=config.lr / 5 if study.lr is None else study.lr,
