@@ -99,7 +99,8 @@ bool settle(const RecomputeTask<T>& task, const CausalSums& sums, double accurac
   // (Not where one is NaN.)
   const double size = __builtin_fabs(moment);
   if (!(slope > accuracy * sums.slope_size && size >= accuracy * sums.moment_size)) return false;
-  std::int64_t n = 0;  // events before it, by bisection
+  if (size == __builtin_inf()) return false;  // an overflow
+  std::int64_t n = 0;                         // events before it, by bisection
   for (std::int64_t end = task.count; n < end;) {
     const std::int64_t middle = n + (end - n) / 2;
     if (task.times[middle] < found)
@@ -237,9 +238,10 @@ template <bool Compensated, class V, class T>
   const auto value = V::min(latest, V::div(moment, at.slope));
   const auto initial_slope = V::load(task.initial_slope + first);
   const auto nan = V::unordered(initial_slope, initial_slope);  // (an overflow is none)
-  // If F overflows, no number above the bound is left.
-  const auto unreliable = V::either(flat<Compensated, V>(task, first, waiting, lowest, moment, at),
-                                    V::flip(V::lt(V::set(task.lower_bound), value)));
+  // If A or F overflows, A is infinite, or no number above the bound is left.
+  const auto inside = V::both(V::lt(moment, infinity), V::lt(V::set(task.lower_bound), value));
+  const auto unreliable =
+      V::either(flat<Compensated, V>(task, first, waiting, lowest, moment, at), V::flip(inside));
   V::store(task.values + first, V::select(nan, initial_slope, V::select(silent, infinity, value)));
   V::store(task.slopes + first, V::select(nan, initial_slope, V::select(silent, zero, at.slope)));
   *task.recompute_mask |= (V::bits(unreliable) & ~V::bits(V::either(nan, silent))) << first;

@@ -412,9 +412,10 @@ class Backward {
                   std::int64_t row, std::int64_t image, const Scratch& w) const {
     const std::int64_t images = std::min(across(c), c.images - image);
     Pixels pixels;
-    for (std::int64_t phase = 0; phase < s.stride_width; ++phase)
-      for (std::int64_t column = floor_mod(phase - s.pad_left, s.stride_width); column < s.in_width;
-           column += s.stride_width)
+    // Columns that are whole strides apart have the same taps.
+    for (std::int64_t first = 0; first < std::min(s.stride_width, s.in_width); ++first) {
+      const std::int64_t phase = (first + s.pad_left) % s.stride_width;
+      for (std::int64_t column = first; column < s.in_width; column += s.stride_width)
         for (std::int64_t n = 0; n < images; ++n) {
           pixels.image[pixels.count] = image + n;
           pixels.column[pixels.count] = column;
@@ -426,6 +427,7 @@ class Backward {
             pixels.count = 0;
           }
         }
+    }
     for (std::int64_t n = 0; n < images; ++n)
       write_row(group, b, c.image + image + n, row, w.results + n * s.in_width * kGradChannels);
   }

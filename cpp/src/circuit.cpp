@@ -76,7 +76,8 @@ double quantized(const CircuitTask& task, double weight, std::uint64_t chip, std
   }
   const double code =
       std::clamp(std::nearbyint(std::abs(weight) / level - offset), 0.0, levels - 1);
-  return std::copysign((code + offset) * level, weight);
+  // (A bank may lie below 0: the error is uniform at small weights, too.)
+  return std::copysign(1.0, weight) * (code + offset) * level;
 }
 
 bool jitters(const CircuitNoise& noise) { return noise.relative_jitter > 0 || noise.jitter > 0; }
@@ -410,7 +411,7 @@ class AveragedGroup : Group {
       reached = end;
       if (!more) break;
       state.e += task_.parameters.phase_per_weight * input(lane).weight;
-      peak_[lane] = std::max(peak_[lane], std::abs(state.e + resting_error(lane)));
+      if (waits(lane)) peak_[lane] = std::max(peak_[lane], std::abs(state.e + resting_error(lane)));
       if (!started_[lane]) start(lane);
       more = advance(lane, step);
     }
@@ -574,7 +575,7 @@ class SwitchingGroup : Group {
       const double jump = task_.parameters.phase_per_weight * input(lane).weight / kTurn;
       state.reference = fraction(state.reference + jump);
       const double error = fraction(state.reference - state.output + 0.25) - 0.5;
-      peak_[lane] = std::max(peak_[lane], kTurn * std::abs(error));
+      if (state.fire == kInfinity) peak_[lane] = std::max(peak_[lane], kTurn * std::abs(error));
       if (!started_[lane]) {
         start(lane);
         state.clock = 0;

@@ -96,14 +96,20 @@ void check_step(const CircuitTask& task) {
   if (!(task.step * p.loop_corner <= 1))
     refuse("step is too coarse for the loop filter: it must be at most 1 / loop_corner = " +
            text(1 / p.loop_corner) + " s; got " + text(task.step));
+  const N& n = task.noise;
+  // Almost no chip is further from the others.
+  constexpr double kDeviations = 6;
+  const double half = 0.5 * (p.high_frequency - p.low_frequency);
+  const double low = p.low_frequency + half - half * std::exp(kDeviations * n.membrane_gain_spread);
   const double slowest =
-      std::min(p.ring_frequency, std::min(p.low_frequency, p.threshold_frequency)) -
-      std::abs(task.noise.common_drift) - std::abs(task.noise.differential_drift) -
-      0.25 * p.loop_gain;
+      std::min({p.ring_frequency, low, p.threshold_frequency}) - std::abs(n.common_drift) -
+      std::abs(n.differential_drift) -
+      kDeviations * std::max(n.loop_frequency_spread, n.membrane_frequency_spread) -
+      0.25 * p.loop_gain * std::exp(kDeviations * n.loop_gain_spread);
   if (!(slowest > 0))
     refuse(
-        "a ring would stop: the lowest frequency less drift and loop_gain / 4 must be above 0; "
-        "got " +
+        "a ring would stop: the lowest frequency less drift, six times the spreads and loop_gain / "
+        "4 must be above 0; got " +
         text(slowest) + " Hz");
 }
 

@@ -12,21 +12,34 @@ namespace {
 
 using Named = std::pair<const char*, std::int64_t>;
 
+// Positions of a window, sums of products of two of its sizes, then fit into 64 bits.
+constexpr std::int64_t kMostOfWindow = (std::int64_t{1} << 31) - 1;
+
+[[noreturn]] void refuse(const Named& size, const char* allowed, std::int64_t bound) {
+  throw std::invalid_argument(std::string(size.first) + " is " + std::to_string(size.second) +
+                              allowed + std::to_string(bound));
+}
+
 void require_at_least(std::int64_t least, std::initializer_list<Named> sizes) {
-  for (const auto& [name, size] : sizes)
-    if (size < least)
-      throw std::invalid_argument(std::string(name) + " is " + std::to_string(size) +
-                                  "; it must be at least " + std::to_string(least));
+  for (const Named& size : sizes)
+    if (size.second < least) refuse(size, "; it must be at least ", least);
+}
+
+void require_window(std::int64_t least, std::initializer_list<Named> sizes) {
+  require_at_least(least, sizes);
+  for (const Named& size : sizes)
+    if (size.second > kMostOfWindow)
+      refuse(size, ", too large; it must be at most ", kMostOfWindow);
 }
 
 void check_window(const Window& w) {
-  require_at_least(0, {{"top padding", w.pad_top}, {"left padding", w.pad_left}});
-  require_at_least(1, {{"kernel height", w.kernel_height},
-                       {"kernel width", w.kernel_width},
-                       {"stride", w.stride_height},
-                       {"stride", w.stride_width},
-                       {"dilation", w.dilation_height},
-                       {"dilation", w.dilation_width}});
+  require_window(0, {{"top padding", w.pad_top}, {"left padding", w.pad_left}});
+  require_window(1, {{"kernel height", w.kernel_height},
+                     {"kernel width", w.kernel_width},
+                     {"stride", w.stride_height},
+                     {"stride", w.stride_width},
+                     {"dilation", w.dilation_height},
+                     {"dilation", w.dilation_width}});
 }
 
 }  // namespace

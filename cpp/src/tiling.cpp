@@ -46,7 +46,8 @@ Axis::Axis(std::int64_t out_size, std::int64_t kernel_size, std::int64_t stride_
     : out(out_size),
       kernel(kernel_size),
       dilation(dilation_size),
-      phases(dilation_size / std::gcd(stride_size, dilation_size)),
+      phases(std::clamp<std::int64_t>(dilation_size / std::gcd(stride_size, dilation_size), 1,
+                                      std::max<std::int64_t>(out_size, 1))),
       stride(stride_size / std::gcd(stride_size, dilation_size)),
       full_stride(stride_size),
       pad(padding) {}

@@ -98,6 +98,22 @@ def test_a_trial_depends_on_seed_and_number_alone(model: str) -> None:
     assert (fire(0, 101, seed=1) != whole).sum() > 50
 
 
+@pytest.mark.parametrize("model", ["averaged", "switching"])
+def test_the_peak_of_a_neuron_does_not_depend_on_its_neighbors(model: str) -> None:
+    """Inputs after it has fired do not count, whether or not others still wait."""
+    times, weights = P.seconds([[0.2, 2.0]] * 3), np.array([[3.0, 6.0], [0.5, 0.3], [0.9, 0.1]])
+
+    def peaks(rows: slice, **more: Any) -> np.ndarray:
+        result = simulate(P, times[rows], weights[rows], model=model, **more)  # type: ignore[arg-type]
+        assert np.isfinite(result.fire_times[0])
+        return result.peak_error
+
+    together = peaks(slice(0, 3))
+    assert together[0] == pytest.approx(0.75, rel=0.1)
+    assert peaks(slice(0, 1))[0] == together[0]
+    assert_array_equal(peaks(slice(0, 3), record_every=50), together)
+
+
 def test_rows_are_picked() -> None:
     times, weights = neurons(6, 5)
     pick_times, pick_weights = np.array([0, 5, 5, 2]), np.array([3, 3, 0, 1])
@@ -286,6 +302,23 @@ def test_a_step_too_coarse_for_the_oscillation_or_the_filter_is_refused() -> Non
         )
     with pytest.raises(ValueError, match="pi phase_range"):
         simulate(CircuitParameters(phase_range=1), [0.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    "spreads",
+    [
+        {"loop_frequency_spread": 0.2},
+        {"membrane_frequency_spread": 0.2},
+        {"membrane_gain_spread": 0.5},
+        {"loop_gain_spread": 1.0},
+    ],
+    ids=lambda spreads: next(iter(spreads)),
+)
+def test_spreads_that_would_stop_a_ring_are_refused(spreads: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"a ring would stop: .* six times the spreads .*; got -"):
+        simulate(P, [0.0], [2.0], model="switching", noise=Nonidealities(**spreads))
+    half = Nonidealities(**{name: value / 3 for name, value in spreads.items()})
+    assert simulate(P, [0.0], [2.0], model="switching", noise=half).fire_times[0] > 0
 
 
 def test_shapes_that_do_not_match_are_refused() -> None:

@@ -96,6 +96,22 @@ def test_the_loop_stays_in_its_detector_s_range_after_fitting(seed: int) -> None
     assert fit_to_layer(wide, layer, values).phase_per_weight > 1.5 * fitted.phase_per_weight
 
 
+@pytest.mark.parametrize("rise", [0.0, 2e6])
+def test_fitting_keeps_a_threshold_of_ones_own(rise: float, seed: int) -> None:
+    layer = SpikingLinear(40, 10)
+    with torch.no_grad():
+        layer.weight.normal_(1.0, 1.0)
+    values = spike_values(30, 40)
+    own = CircuitParameters(threshold_phase=6.0, threshold_frequency=1e9 + rise)
+    before = simulate_layer(own, layer, values)
+    fitted = fit_to_layer(own, layer, values)
+    assert fitted.phase_per_weight < 0.8 * own.phase_per_weight
+    after = simulate_layer(fitted, layer, values)
+    fired = np.isfinite(before.circuit)
+    assert fired.sum() > 100
+    assert_allclose(after.circuit, before.circuit, rtol=1e-9)
+
+
 def test_a_layer_of_circuits_keeps_its_horizon(seed: int) -> None:
     layer = SpikingConv2d(2, 6, 3, padding="same")
     with torch.no_grad():
@@ -151,6 +167,9 @@ def test_a_network_of_circuits_classifies_digits() -> None:
     )
     with torch.no_grad():
         network[2].weight.normal_(0.1, 0.3)
+    values = torch.rand(2, 1, size, size).exp()
+    before = network(values)
+    assert before.isfinite().float().mean() > 0.5
     result = simulate_network(network, digits, FAST_LOOP, encoding=Encoding(), images=30)
     assert result.images == 30
     assert set(result.layers) == {"0", "2"}
@@ -161,8 +180,7 @@ def test_a_network_of_circuits_classifies_digits() -> None:
         assert found.both.mean() > 0.2, name
         assert np.quantile(np.abs(found.deviations), 0.95) < 1e-3
     # Hooks are gone: the network is itself again.
-    values = torch.rand(2, 1, size, size).exp()
-    assert torch.equal(network(values), network(values))
+    assert torch.equal(network(values), before)
     again = simulate_network(
         network, digits, FAST_LOOP, encoding=Encoding(), images=30, batch_size=7
     )

@@ -170,6 +170,19 @@ def test_a_bank_s_offset_makes_the_rounding_error_uniform() -> None:
     assert len(np.unique(shared)) == 4
 
 
+def test_a_bank_s_offset_does_not_enlarge_small_weights() -> None:
+    """Of forty synapses with 5 % of a level each, the mean over the chips is their sum."""
+    noise = Nonidealities(weight_bits=4, weight_full_scale=4.0, bank_offset=True)
+    times, weights = np.zeros(41), np.array([2.1] + [0.0125] * 40)
+    found = simulate(P, times, weights, noise=noise, trials=2000).fire_times
+    grid = np.linspace(1.0, 4.5, 2001)
+    exact = simulate(P, np.zeros((2001, 1)), grid[:, None]).fire_times
+    sums = np.interp(-found, -exact, grid)
+    deviation = 0.25 * math.sqrt(41 / 12)
+    assert sums.std() == pytest.approx(deviation, rel=0.1)
+    assert sums.mean() == pytest.approx(weights.sum(), abs=4 * deviation / math.sqrt(2000))
+
+
 def test_spreads_are_drawn_once_per_chip() -> None:
     times, weights = P.seconds([0.0, 0.2]), [1.5, 1.0]
     ideal = simulate(P, times, weights).fire_times[0]

@@ -49,6 +49,12 @@ MUTATIONS = [
         f"{RULES}::test_nan_input_of_a_convolution_stays_in_its_fields",
     ),
     (
+        "an overflow is a spike",
+        'odd | ((moment < float("inf")) == 0)',
+        'odd | ((moment < float("inf")) == 9)',
+        "test_gpu_layers.py::test_late_spikes_whose_moments_overflow",
+    ),
+    (
         "the horizon is later",
         "event = seen & (value < horizon)",
         "event = seen & (value < 2 * horizon)",

@@ -349,6 +349,20 @@ def test_sums_that_overflow_midway_give_the_spike_all_the_same() -> None:
 
 
 @pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("t_max", [INF, 87.8])
+@pytest.mark.parametrize("later", [None, 2e38, 3e38])
+def test_late_spikes_whose_moments_overflow(later: float | None, t_max: float) -> None:
+    """A = w z is beyond float32; the spike value is not."""
+    z_in = torch.tensor([[1e38] if later is None else [1e38, later]])
+    weight = torch.tensor([[10.0] if later is None else [10.0, 0.1]] * 5)
+    weight[3] = 0.5
+    single = spiking_linear(z_in, weight, t_max=t_max)
+    exact = spiking_linear(z_in.double(), weight.double(), t_max=t_max)
+    assert exact[0].isfinite().tolist() == [True, True, True, False, True]
+    torch.testing.assert_close(single.double(), exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.usefixtures("instruction_set")
 def test_more_inputs_than_sixteen_bits_number() -> None:
     generator = torch.Generator().manual_seed(2)
     z_in = (2 * torch.rand(2, 70_000, generator=generator, dtype=torch.float64)).exp()

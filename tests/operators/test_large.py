@@ -118,6 +118,27 @@ def test_shapes_beyond_memory() -> None:
         assert spiking_linear(torch.empty(2**26, 100), torch.empty(1000, 100)).shape[0] == 2**26
 
 
+def test_steps_far_beyond_the_image() -> None:
+    """They cost no time: taps outside are silent, and columns between strides get no gradient."""
+    z = (2 * torch.rand(1, 2, 5, 5, dtype=torch.float64)).exp().requires_grad_()
+    w = torch.full((3, 2, 1, 1), 0.8, dtype=torch.float64, requires_grad=True)
+    near = spiking_conv2d(z, w)
+    assert torch.equal(spiking_conv2d(z, w, dilation=10**9), near)
+    out = spiking_conv2d(z, w, stride=10**9)
+    assert torch.equal(out, near[:, :, :1, :1])
+    out.sum().backward()
+    assert z.grad is not None
+    assert z.grad[:, :, 0, 0].abs().min() > 0
+    assert z.grad.count_nonzero() == 2
+    three = torch.full((3, 2, 3, 3), 0.8, dtype=torch.float64)
+    far = spiking_conv2d(z, three, dilation=20_000, padding=20_000)
+    torch.testing.assert_close(far, near, rtol=1e-12, atol=0)
+    with pytest.raises(
+        ValueError, match=r"stride is 2147483648, too large; it must be at most 2147483647"
+    ):
+        spiking_conv2d(z, w, stride=2**31)
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (2, 0, 8, 8)])
 def test_pooling_empty_inputs(shape: tuple[int, ...]) -> None:
     z = torch.ones(shape, requires_grad=True)

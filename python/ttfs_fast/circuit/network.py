@@ -45,7 +45,8 @@ class LayerResult:
     ideal, circuit : array, shape (neurons,)
         Spike times in units of tau, +inf for silent.
     peak_error : array, shape (neurons,)
-        Largest phase error of each neuron's loop, rad; above pi / 2 a real detector folds over.
+        Largest phase error of each neuron's loop until it fires, rad; above pi / 2 a real detector
+        folds over.
     energy : NetworkEnergy
     duration : float
         Length of the simulation, in units of tau: at most the layer's horizon.
@@ -193,8 +194,14 @@ def fit_to_layer(
     most = 0.95 * math.pi / 2
     if peak <= most:
         return parameters
+    factor = most / peak
+    phase, frequency = parameters.threshold_phase, parameters.threshold_frequency
+    middle = parameters.middle_frequency
     return dataclasses.replace(
-        parameters, phase_per_weight=parameters.phase_per_weight * most / peak
+        parameters,
+        phase_per_weight=parameters.phase_per_weight * factor,
+        threshold_phase=None if phase is None else phase * factor,
+        threshold_frequency=None if frequency is None else middle + (frequency - middle) * factor,
     )
 
 

@@ -55,8 +55,9 @@ class SimulationResult:
     fire_times : array, shape (trials,)
         Seconds; +inf where the neuron did not fire.
     peak_error : array, shape (trials,)
-        Largest size of the loop's phase error right after an input, rad. Beyond pi / 2 the XOR
-        detector folds over, which the switching model shows and the averaged one does not.
+        Largest size of the loop's phase error right after an input before the neuron fires, rad.
+        Beyond pi / 2 the XOR detector folds over, which the switching model shows and the averaged
+        one does not.
     neuron_steps : int
         Number of steps of neurons that had not fired yet.
     step, duration : float

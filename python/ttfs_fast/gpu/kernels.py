@@ -341,6 +341,7 @@ def sweep(
     # The error of B counts in full only for a lane that fires long after what its sum went through.
     flat = factor * tl.sqrt(count.to(tl.float32)) * tl.where(waiting, 2.0, 1.0)
     odd = (fired_slope <= -lowest * flat.to(dtype)) | ((value > 0) == 0) | (fired_slope <= 0)
+    odd = odd | ((moment < float("inf")) == 0)  # an overflow
     odd = odd & written & (silent == 0) & (undefined == 0)
 
     # Lane by lane, in the order of the weights: the events before the spike value that was found.

@@ -153,6 +153,18 @@ def test_flat_slopes_are_summed_again_in_double(seed: int) -> None:
     assert (error < 1e-5).double().mean() > 0.98
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # numpy's
+def test_late_spikes_whose_moments_overflow() -> None:
+    """A = w z is beyond float32; the spike value is not."""
+    x = torch.tensor([[1e38, 3e38], [1e38, INF]])
+    w = torch.tensor([[10.0, 0.1], [0.5, 0.1]])
+    for t_max in (INF, 87.8):
+        z = spiking_linear(x, w, t_max=t_max)
+        exact = reference.spiking_linear(x.double(), w.double(), t_max=t_max)
+        assert exact.isfinite().tolist() == [[True, False]] * 2
+        torch.testing.assert_close(z.double(), exact, rtol=1e-5, atol=0)
+
+
 def test_chunk_size_does_not_change_results(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One tile, one output, one image at a time: the same bits forward, the same sums backward."""
     shape = SHAPES[1].values[0]
