@@ -9,6 +9,8 @@ PYTHON ?= python3
 ARGS ?=
 # Processes that run the tests; their threads sleep, not spin, while they wait for each other.
 JOBS ?= 2
+# ON, for a clean checkout: warnings are errors in the one build, so that make lint needs no other.
+WERROR ?= OFF
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build/editable
@@ -36,7 +38,7 @@ demo: $(VENV)/.installed ## Train on handwritten digits; a report beside the pap
 .PHONY: test
 test: $(VENV)/.installed-dev ## The tests of the C++ core and of the Python package
 ifeq ($(CXX_TESTS),ON)
-	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j 2
+	OMP_WAIT_POLICY=passive $(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j 2
 endif
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -60,12 +62,18 @@ ifneq ($(wildcard bench/CMakeLists.txt),)
 endif
 
 .PHONY: compile
+ifeq ($(WERROR),ON)
+compile: $(VENV)/.installed-dev
+	$(IN_VENV) && cmake -S . -B $(BUILD) -D TTFS_FAST_WERROR=ON -D TTFS_FAST_EXAMPLES=ON >/dev/null
+	$(IN_VENV) && cmake --build $(BUILD) -- --quiet -k 0
+else
 compile: $(VENV)/.tools ## Everything in C++, optimized; warnings are errors
 	$(IN_VENV) && cmake --preset lint --log-level=WARNING \
 	  -D TTFS_FAST_TESTS=$(CXX_TESTS) -D TTFS_FAST_EXAMPLES=$(CXX_EXAMPLES) \
 	  -D Python_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
 	  -D pybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
 	$(IN_VENV) && cmake --build --preset lint -- --quiet -k 0
+endif
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev compile ## Formatters, ruff, mypy and compiler warnings
@@ -121,5 +129,7 @@ $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
 
 $(VENV)/.installed-dev: $(VENV)/.tools $(BUILD_FILES)
 	$(INSTALL_PROJECT) --config-settings cmake.define.TTFS_FAST_TESTS=$(CXX_TESTS) \
+	  --config-settings cmake.define.TTFS_FAST_WERROR=$(WERROR) \
+	  --config-settings cmake.define.TTFS_FAST_EXAMPLES=$(WERROR) \
 	  -e ".[train,plot,docs,dev]"
 	@touch $@ $(VENV)/.installed

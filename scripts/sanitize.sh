@@ -34,12 +34,16 @@ if ! nm -D "$core" | grep __asan_report_ >/dev/null; then
   exit 1
 fi
 
-# Beside each other: these are most of the time. (torch's own side of the operators has no pointers
-# of ours, and ten thousand images add minutes and no other paths.)
-env -u TTFS_FAST_DATA OMP_WAIT_POLICY=passive LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 CI=1 \
+# Beside each other: these are most of the time, so threads sleep while they wait. (torch's own side
+# of the operators has no pointers of ours, and ten thousand images add minutes and no other paths.
+# Processes that a test starts load the ordinary core, and the reference layers have none.)
+export OMP_WAIT_POLICY=passive
+env -u TTFS_FAST_DATA LD_PRELOAD="$preload" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 CI=1 \
   TTFS_FAST_TEST_CORE="$PWD/$core" \
   "$python" -m pytest -q -p no:cacheprovider --ignore=tests/operators/test_torch_integration.py \
-  -k "not gradcheck and not openmp_runtime and not interpreter_runs_on and not can_interrupt" \
+  -k "not gradcheck and not openmp_runtime and not interpreter_lock and not can_interrupt \
+    and not run_in_other_processes and not classifies_without_torch and not public_submodule \
+    and not submodules_are_imported and not (numerics_table and reference)" \
   tests/operators tests/quantization/test_integer.py tests/quantization/test_network_file.py \
   tests/circuit/test_circuit_contract.py >build/asan/pytest.log 2>&1 &
 kernels=$!

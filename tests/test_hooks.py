@@ -1,14 +1,18 @@
 """The git hook that ``make hooks`` installs."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 HOOKS = Path(__file__).parents[1] / "scripts/hooks"
+# The tools that `make test` has installed lie beside its Python.
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 for tool in ("git", "ruff", "clang-format"):
-    if shutil.which(tool) is None:
+    if shutil.which(tool, path=PATH) is None:
         pytest.skip(f"{tool} is not installed", allow_module_level=True)
 
 
@@ -24,7 +28,13 @@ def repository(tmp_path: Path) -> Path:
 
 def git(folder: Path, *words: str, code: int = 0) -> str:
     done = subprocess.run(
-        ["git", *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        ["git", *words],
+        cwd=folder,
+        env={**os.environ, "PATH": PATH},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr

@@ -307,10 +307,13 @@ void test_refused_input_writes_nothing() {
   // Spike times may be any number except -inf.
   const ttfs::Neuron ramps{0, 1};
   Result<T> r;
+  std::vector<T> positive, negative{T(1)};
   for (T good : {T(0), T(-0.0), T(-1), std::numeric_limits<T>::lowest()}) {
     c.input.back() = good;
     c.forward(r, 2, kInfinity, ramps);
+    if (good == 0) (std::signbit(good) ? negative : positive) = r.output;
   }
+  check(positive == negative, "-0 is another time than 0");
   c.input.back() = static_cast<T>(-kInfinity);
   r.output.assign(r.output.size(), T(42));
   const auto before = r.output;

@@ -194,7 +194,7 @@ def test_other_zip_files_are_rejected(tmp_path: Path) -> None:
 
 
 def test_real_images_zip(cifar10_zip: Path) -> None:
-    """The pretrained zip file: its images, in the order that its conversion script gives them."""
+    """The file as it is shared: number and shape of the images, classes, spread of the pixels."""
     test = load_cifar10(cifar10_zip.parent, train=False)
     assert test.images.shape == (10_000, 3, 32, 32)
     assert np.array_equal(np.bincount(test.labels), [1000] * 10)

@@ -48,7 +48,7 @@ def test_a_trained_deep_network_with_its_encoding(tmp_path: Path) -> None:
     assert notes["encoding"] == {"alpha": 3.0, "polarity": "bright-first", "standardize": False}
     z = (3 * torch.rand(4, 1, 28, 28)).exp()
     expected = trained.model(z)
-    assert expected.isfinite().any()
+    assert expected.isfinite().float().mean() > 0.5
     assert torch.equal(ours.read(path)(z), expected)
 
 
@@ -65,7 +65,7 @@ def test_an_exported_program_is_loaded_by_another_process(tmp_path: Path, seed: 
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     found = torch.load(tmp_path / "out.pt")
-    assert found.isfinite().any()
+    assert found.isfinite().float().mean() > 0.5
     assert torch.equal(found, mnist_scnn(pretrained=True)(z))
 
 

@@ -129,6 +129,7 @@ def test_a_killed_process_ends_the_job_and_it_resumes(
     assert "SIGKILL" in errors or "exitcode: -9" in errors or "has died" in errors
     done = len(list(run.glob("checkpoint-*")))
     assert done == 1, output
+    assert not (run / "model.safetensors").exists()
     resumed = in_shell(torchrun(2, run, JOINT, "--resume"))
     assert resumed.returncode == 0, resumed.stderr
     weights = [(folder / "model.safetensors") for folder in (run, together[0])]
