@@ -320,6 +320,20 @@ def test_unfolding_names_unsupported_layers(seed: int) -> None:
         unfold_horizons_(folded)
 
 
+def test_what_a_layer_with_a_horizon_cannot_keep_is_not_unfolded(seed: int) -> None:
+    folded = fold_horizons_(settled(chain(0.001)))
+    folded[0][1].t_max = 0.999 * folded[1][0].reference.log().item()
+    with pytest.raises(ValueError, match=r"spikes of 0 after t_max=.* do not count"):
+        unfold_horizons_(folded)
+    padded = nn.Sequential(ReferenceSpikes(0.01), SpikingConv2d(3, 4, 3, padding=1))
+    with torch.no_grad():
+        padded[1].weight.fill_(0.1)
+        padded[1].bias.fill_(0.2)
+    assert padded(torch.ones(1, 2, 5, 5)).shape == (1, 4, 5, 5)
+    with pytest.raises(ValueError, match="has no layer that fold_horizons_ made"):
+        unfold_horizons_(padded)
+
+
 def test_renormalized_weights_have_deviation_one(seed: int) -> None:
     model = chain(0.001)
     before = model.train()[0](z := spikes(8, 2, 8, 6))

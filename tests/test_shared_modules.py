@@ -4,12 +4,14 @@ import copy
 import dataclasses
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from support.spikes import random_spikes
 from ttfs_fast import quantization
@@ -21,10 +23,12 @@ from ttfs_fast.circuit.network import simulate_network
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.geometry import tap_fractions
+from ttfs_fast.horizon import HorizonLinear, fold_horizons_, unfold_horizons_
 from ttfs_fast.layers import SpikeCounter, watch_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.paper.table4 import dequantized_model
+from ttfs_fast.training import TrainConfig, load_model, train
 
 LAYERS = ["0", "2", "5", "6", "7"]
 
@@ -211,3 +215,40 @@ def test_hooks_are_gone_after_the_block() -> None:
     with pytest.raises(ArithmeticError), watch_layers(model, fail):
         model(spikes(6, 2, 8, 8))
     assert model(spikes(6, 2, 8, 8)).shape == (6, 10)
+
+
+def test_training_stores_them_under_each_name(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (30, 2, 8, 8), dtype=torch.uint8)
+    data = TensorDataset(pixels, torch.arange(30) % 10)
+    config = TrainConfig(epochs=1, val_images=10, threads=1)
+    result = train(config, tmp_path / "run", model=network, data=data)
+    again, _ = load_model(result.weights_path, model=network)
+    assert again[0] is again[2]
+    z = spikes(4, 2, 8, 8)
+    assert torch.equal(again(z), result.model(z))
+    assert again(z).isfinite().float().mean() > 0.5
+
+
+class TwoNames(nn.Module):
+    """A layer with a horizon that one module holds under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = self.right = HorizonLinear(6, 6, t_in=0.01, normalization="none")
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.left(z) + self.right(z)
+
+
+def test_a_layer_under_two_names_of_a_module_is_folded_at_both() -> None:
+    model = TwoNames()
+    z = (0.01 * torch.rand(5, 6)).exp()
+    expected = model(z)
+    fold_horizons_(model)
+    assert isinstance(model.left, nn.Sequential)
+    assert model.right is model.left
+    torch.testing.assert_close(model(z), expected)
+    unfold_horizons_(model)
+    assert isinstance(model.left, HorizonLinear)
+    assert model.right is model.left
+    torch.testing.assert_close(model(z), expected)

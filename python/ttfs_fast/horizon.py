@@ -1062,11 +1062,7 @@ def fold_horizons_(model: Model) -> Model:
         if name == "":
             return cast(Model, plain)
         replaced[id(layer)] = plain
-    # A layer used at two places is one object with two names.
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if id(child) in replaced:
-                setattr(module, name, replaced[id(child)])
+    _replace(model, replaced)
     return model
 
 
@@ -1088,7 +1084,8 @@ def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
     Raises
     ------
     ValueError
-        If no layer of the model is folded, or the sums of its neurons' weights differ.
+        If no layer of the model is folded, the sums of its neurons' weights differ, or its `t_max`
+        has been lowered.
 
     Examples
     --------
@@ -1111,11 +1108,17 @@ def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
             f"{type(model).__name__} has no layer that fold_horizons_ made: a Sequential of "
             "ReferenceSpikes, a spiking layer, and a pool or none"
         )
+    _replace(model, replaced)
+    return model
+
+
+def _replace(model: nn.Module, replaced: dict[int, nn.Module]) -> None:
+    """Put other modules in the places of these, which are known by their ids."""
     for module in list(model.modules()):
-        for name, child in module.named_children():
+        # A layer used at two places is one object with two names; named_children gives one.
+        for name, child in list(module._modules.items()):
             if id(child) in replaced:
                 setattr(module, name, replaced[id(child)])
-    return model
 
 
 def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | None:
@@ -1148,7 +1151,7 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
     layer: _HorizonLayer
     if isinstance(plain, SpikingLinear) and plain.bias is not None and not pools:
         layer = HorizonLinear(plain.in_features - 1, plain.out_features, **options)
-    elif isinstance(plain, SpikingConv2d) and plain.bias is not None:
+    elif isinstance(plain, SpikingConv2d) and plain.bias is not None and plain.padding == (0, 0):
         pool: IntPair = 1
         pool_stride: IntPair | None = None
         if pools:
@@ -1173,6 +1176,11 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
         )
     else:
         return None
+    if plain.t_max < layer.t_out * (1 - 1e-6):
+        raise ValueError(
+            f"spikes of {name or type(plain).__name__} after t_max={plain.t_max:g} do not count; "
+            f"in a layer with a horizon all up to {layer.t_out:g} do"
+        )
     unit = layer.weight_sum * spread / -math.expm1(-layer.t_in)
     layer.set_weights_(plain.weight[:, :-1] / layer.weight_sum, plain.bias / unit)
     layer.weight.requires_grad_(plain.weight.requires_grad)

@@ -1,5 +1,6 @@
 """Limits of chips: resources of layers, counted by hand, and exceeded limits."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ttfs_fast.analysis.limits import Excess
 from ttfs_fast.conversion.network import Concatenate
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
 from ttfs_fast.models import mnist_scnn, spiking_googlenet
+from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d
 
 NONE = Limits(fan_in=10**9)
@@ -81,6 +83,19 @@ def test_limits_count_biases_horizons_and_pools() -> None:
     assert (dense.fan_in, dense.fan_out, dense.weights) == (19, 4, 76)
     without = check_limits(model, (1, 6, 6), Limits(fan_in=9, pools_are_neurons=False))
     assert [layer.kind for layer in without.layers] == ["neurons", "neurons"]
+
+
+def test_a_pool_over_whole_maps_is_counted() -> None:
+    model = nn.Sequential(
+        SpikingConv2d(1, 6, 3, bias=False), FirstSpike(), nn.Flatten(), SpikingLinear(6, 4)
+    )
+    conv, pool, dense = check_limits(model, (1, 6, 7), NONE).layers
+    assert (pool.kind, pool.fan_in, pool.neurons, pool.synapses) == ("pool", 20, 6, 120)
+    assert (pool.fan_out, dense.fan_out, dense.fan_in) == (1, 4, 7)
+    apart = nn.Sequential(model[0], SpikingMaxPool2d((4, 5)), *model[2:])
+    expected = [dataclasses.replace(each, name="") for each in (conv, pool, dense)]
+    found = check_limits(apart, (1, 6, 7), NONE).layers
+    assert [dataclasses.replace(each, name="") for each in found] == expected
 
 
 def test_excesses_name_limit_and_ratio() -> None:

@@ -72,6 +72,10 @@ def test_eval_counts_operations(tmp_path: Path) -> None:
     result = run_command("eval", "--weights", "mnist_scnn", "--energy", str(energy))
     assert result.exit_code == 2
     assert "--energy is for --count-operations" in result.output
+    for more in (["--mirror"], ["--jitter", "0.1"]):
+        result = run_command(*options, *more)
+        assert result.exit_code == 2
+        assert "counted for one view of each image, without noise" in result.output
 
 
 def test_diagnose_as_json() -> None:

@@ -11,6 +11,7 @@ import torch
 from support.machine import run_python
 from support.spikes import generator
 from ttfs_fast.data import Augmentation, ImageError, ImageFolder, StreamedImages
+from ttfs_fast.training.batches import StreamBatches
 
 pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
 pytest.importorskip("kornia", reason="needs the extra ttfs_fast[train]")
@@ -293,3 +294,28 @@ def test_imagenet_samples_stream(imagenet_zip: Path) -> None:
     assert pixels.shape == (92, 3, 64, 64)
     assert sorted(labels.tolist()) == list(range(92))
     assert pixels.std() > 0.2
+
+
+def test_processes_with_other_numbers_of_images_leave_their_generators_alike(
+    folder: ImageFolder,
+) -> None:
+    """A checkpoint holds the first one's state for all; yet each draws noise of its own."""
+    states, sizes, noise = [], [], []
+    for rank in range(2):
+        generator = torch.Generator().manual_seed(1)
+        stream = StreamedImages(folder, 7, 16, rank=rank, ranks=2)
+        noisy, still = (
+            [
+                chunk.batches[0].values
+                for chunk in StreamBatches(stream, generator, rank=rank, jitter=jitter).epoch(0)
+            ]
+            for jitter in (0.1, 0.0)
+        )
+        states.append(generator.get_state())
+        sizes.append([len(values) for values in noisy])
+        noise.append((noisy[0].log() - still[0].log())[:3])
+    assert sizes == [[4, 4, 3], [3, 3, 3]]
+    assert torch.equal(*states)
+    assert 0.05 < noise[0].std() < 0.15
+    assert 0.05 < noise[1].std() < 0.15
+    assert (noise[0] - noise[1]).abs().mean() > 0.05

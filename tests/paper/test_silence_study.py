@@ -47,6 +47,14 @@ def test_another_network_in_the_same_folder_has_rows_of_its_own(
     assert silence_study(study, tmp_path, log=lambda text: None) == [first]
 
 
+def test_a_network_with_a_latest_time_is_silenced_too(network: TrainResult, tmp_path: Path) -> None:
+    trained = dataclasses.replace(digits(60, 100, **LEARNING), t_max=8.0)
+    weights = train(trained, tmp_path / "trained").weights_path
+    study = SilenceStudy(weights, fractions=(0.5,), epochs=1)
+    (row,) = silence_study(study, tmp_path / "study", log=lambda text: None)
+    assert 0.3 < row.at_once < 0.6
+
+
 def test_an_interrupted_study_ends_with_the_same_numbers(
     network: TrainResult, tmp_path: Path
 ) -> None:

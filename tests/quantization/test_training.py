@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,8 @@ from ttfs_fast.quantization import (
     prepare_qat_,
     recalibrate_,
 )
-from ttfs_fast.training import LogLines, TrainConfig
+from ttfs_fast.training import LogLines, TrainConfig, datasets
+from ttfs_fast.training.batches import Chunk, EpochBatches
 
 LEVELS = {8: 127, 4: 7, 2: 2}
 
@@ -406,6 +407,13 @@ def test_numbers_without_an_integer_code_are_named() -> None:
             ValueError, match=r"^layer 0 has a bias of .*; an integer network holds"
         ):
             convert(dense(bias=value), input_size=(1, 2, 2), encoding=Encoding())
+    for bits, most in ((8, 127), (4, 112), (2, 96)):
+        assert convert(dense(weight=-most), bits, input_size=(1, 2, 2), encoding=Encoding())
+        with pytest.raises(
+            ValueError,
+            match=rf"^layer 0 has a weight of size {most + 1}; with {bits} bits .* {most}",
+        ):
+            convert(dense(weight=-most - 1), bits, input_size=(1, 2, 2), encoding=Encoding())
     spoilt = prepare_qat_(dense())
     with torch.no_grad():
         spoilt[1].parametrizations.weight.original[0, 0] = math.nan  # type: ignore[union-attr]
@@ -609,6 +617,25 @@ def test_settings_of_several_processes_retrain_on_whole_batches(
     settings = dataclasses.replace(settings, training=training)
     found = quantization.quantize(digits, settings, tmp_path / "2")
     assert found[8].to_bytes() == alone[8].to_bytes()
+
+
+def test_alternating_flips_alternate_over_all_stages(
+    digits: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
+
+    class Counted(EpochBatches):
+        def epoch(self, number: int = 0) -> Iterator[Chunk]:
+            numbers.append(number)
+            return super().epoch(number)
+
+    monkeypatch.setattr(datasets, "EpochBatches", Counted)
+    training = dataclasses.replace(
+        config().training, train_images=40, hflip=True, alternating_hflip=True
+    )
+    settings = config(bits=4, training=training)
+    quantization.quantize(digits, settings, tmp_path / "whole")
+    assert numbers == [0, 1, 2, 3]
 
 
 def test_other_images_are_not_resumed(

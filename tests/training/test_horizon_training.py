@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.diagnose import diagnose
 from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed
 from ttfs_fast.data import load
-from ttfs_fast.encoding import encode
-from ttfs_fast.horizon import has_horizon_layers, horizon_layers
+from ttfs_fast.encoding import Encoding, Polarity, encode
+from ttfs_fast.horizon import HorizonConv2d, has_horizon_layers, horizon_layers
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models.pretrained import halve_file, pretrained_weights
@@ -104,6 +105,21 @@ def test_whitening_fills_the_first_convolution(tmp_path: Path) -> None:
     other = dataclasses.replace(config, model="vgg4", average_pool=False)
     with pytest.raises(ValueError, match="whitening 3 x 3 patches of 1 channels takes a convol"):
         train(other, tmp_path / "other")
+
+
+@pytest.mark.parametrize("polarity", ["bright-first", "dark-first"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_whitened_outputs_have_mean_0(polarity: Polarity, standardize: bool) -> None:
+    images = load("digits")
+    dark = dataclasses.replace(images, images=images.images // 4)
+    encoding = Encoding(0.01, polarity=polarity, standardize=standardize)
+    layer = HorizonConv2d(1, 8, 2, t_in=0.01, normalization="none", dtype=torch.float64)
+    trainer.whiten_first_(torch.nn.Sequential(layer), dark, encoding, count=300)
+    lead = 1 - layer(encoding(torch.from_numpy(dark.images[:300]).double() / 255)) / math.exp(
+        layer.t_out
+    )
+    both = lead[:, :4] - lead[:, 4:]  # filters of both signs, each through its ReLU
+    assert both.mean((0, 2, 3)).abs().max() < 1e-3 * both.std()
 
 
 def test_mirrored_images_get_the_same_answer(tmp_path: Path) -> None:
@@ -341,6 +357,16 @@ def test_weights_in_half_precision_decide_alike(result: TrainResult, tmp_path: P
     twice = tmp_path / "twice.safetensors"
     halve_file(half, twice)
     assert_same_weights(load_model(twice)[0], model)
+
+
+def test_weights_of_own_networks_are_not_halved(result: TrainResult, tmp_path: Path) -> None:
+    """They do not record the sum that completes them."""
+    metadata = read_metadata(result.weights_path)
+    config = TrainConfig(dataset="digits", model="own:network", neuron="horizon")
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(save(result.model.state_dict(), metadata | {"config": config.to_json()}))
+    with pytest.raises(ValueError, match=r"network of your own: only the networks of ttfs_fast"):
+        halve_file(own, tmp_path / "half.safetensors")
 
 
 def test_weights_without_horizons_are_not_halved(result: TrainResult, tmp_path: Path) -> None:

@@ -528,3 +528,22 @@ def test_several_processes_train_a_network_of_a_user(tmp_path: Path) -> None:
     digits = ImageSet(digits.images[:30], digits.labels[:30], digits.name, digits.classes)
     told = float(read_metadata(run / "model.safetensors")["test_accuracy"])
     assert evaluate(load_model(run)[0], digits).accuracy == told
+
+
+def test_a_network_given_as_an_object_starts_from_a_run_of_it(tmp_path: Path) -> None:
+    def network(in_channels: int, classes: int) -> nn.Module:
+        return own_networks.plain(in_channels, classes)
+
+    first = train(SMALL, tmp_path / "first", model=network)
+    still = dataclasses.replace(
+        SMALL, epochs=1, lr=1e-9, min_lr=1e-9, initial_checkpoint=str(tmp_path / "first")
+    )
+    second = train(still, tmp_path / "second", model=network)
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(second.model.state_dict()[name], value, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="holds another network"):
+        train(
+            dataclasses.replace(still, initial_checkpoint="mnist_scnn", alpha=3.0),
+            tmp_path / "third",
+            model=network,
+        )

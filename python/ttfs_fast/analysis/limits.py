@@ -19,6 +19,7 @@ from ttfs_fast.conversion.network import Concatenate
 from ttfs_fast.geometry import pair
 from ttfs_fast.horizon import ReferenceSpikes, fold_horizons_, has_horizon_layers
 from ttfs_fast.layers import evaluating, hook_runs, spiking_layers
+from ttfs_fast.models.networks import FirstSpike
 from ttfs_fast.nn import Delay, SpikingMaxPool2d
 
 
@@ -280,7 +281,7 @@ def _measure(model: nn.Module, shape: tuple[int, ...], limits: Limits) -> list[L
     with evaluating(model), hook_runs(model, neurons), ExitStack() as stack:
         if limits.pools_are_neurons:
             for module in model.modules():
-                if isinstance(module, SpikingMaxPool2d):
+                if isinstance(module, SpikingMaxPool2d | FirstSpike):
                     stack.callback(module.register_forward_hook(pool).remove)
         for module in model.modules():
             if isinstance(module, ReferenceSpikes | Delay | Concatenate | nn.Flatten):
@@ -322,13 +323,18 @@ def _through(module: nn.Module, inputs: tuple[Tensor, ...], reach: Tensor) -> tu
 
 
 def _fan_out(layer: Any, inputs: Tensor, output: Tensor) -> Tensor:
-    if isinstance(layer, SpikingMaxPool2d):
+    if isinstance(layer, SpikingMaxPool2d | FirstSpike):
         return _pool_windows(layer, inputs, output)[0]
     return fan_out(layer, inputs.shape[1:])
 
 
-def _pool_windows(pool: SpikingMaxPool2d, inputs: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+def _pool_windows(
+    pool: SpikingMaxPool2d | FirstSpike, inputs: Tensor, output: Tensor
+) -> tuple[Tensor, Tensor]:
     """Windows over each input of a map, and inputs of each window; (1, height, width)."""
+    if isinstance(pool, FirstSpike):  # one window, the whole map
+        ones = torch.ones(1, *inputs.shape[2:], dtype=torch.int64)
+        return ones, ones.sum().view(1, 1, 1)
     over, inside = [], []
     for axis in range(2):
         size, out = inputs.shape[2 + axis], output.shape[2 + axis]
@@ -347,7 +353,7 @@ def _size(
     name: str, layer: Any, inputs: Tensor, output: Tensor, reach: int, limits: Limits
 ) -> LayerSize:
     neurons = output[0].numel()
-    if isinstance(layer, SpikingMaxPool2d):
+    if isinstance(layer, SpikingMaxPool2d | FirstSpike):
         kind, stored, weights = "pool", 1, 1  # one weight, which fires a neuron at once
         per_neuron = _pool_windows(layer, inputs, output)[1]
     else:

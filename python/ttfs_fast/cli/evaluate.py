@@ -104,6 +104,11 @@ def evaluate(
 
         if energy is not None and not count_operations:
             raise ValueError("--energy is for --count-operations N; give both")
+        if count_operations and (mirror or jitter):
+            raise ValueError(
+                "operations are counted for one view of each image, without noise: leave out "
+                "--count-operations, or --mirror and --jitter"
+            )
         if weights is not None and is_integer_file(weights):
             _refuse_for_integers(own, device, jitter, mirror, count_operations)
             evaluate_file(

@@ -82,6 +82,8 @@ def quantize(
             teacher=None,
             teacher_hflip=False,
             generations=1,
+            processes=1,
+            grad_accum_steps=1,
             initial_checkpoint=None,
             device=TrainConfig.device,
         )

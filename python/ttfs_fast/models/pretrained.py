@@ -84,13 +84,19 @@ def halve_file(path: str | Path, out: str | Path) -> int:
     Raises
     ------
     ValueError
-        If the network has no layers with horizons, or float16 does not hold its weights.
+        If the network is none of `ttfs_fast.models`, has no layers with horizons, or float16 does
+        not hold its weights.
     """
     safetensors = require("safetensors.torch", "train")
     state, metadata = read_safetensors(Path(path)), read_metadata(path)
     config = parse_json(metadata.get("config", "{}"))
     if not isinstance(config, dict) or config.get("neuron") != "horizon":
         raise ValueError(f"{path} holds no network whose layers have horizons")
+    if not config["weight_sum"]:
+        raise ValueError(
+            f"{path} holds a network of your own: only the networks of ttfs_fast.models record the "
+            "sum of their weights, which completes the weights of the references"
+        )
     for name in _behind_references(state):
         weight = state[f"{name}.weight"]
         weight[:, -1] = 0

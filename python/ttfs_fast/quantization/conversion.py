@@ -29,6 +29,7 @@ from ttfs_fast.quantization.fake import (
     calibrate_thresholds,
     integer_weights,
     quantizer_of,
+    refuse_large,
     weight_codes,
 )
 from ttfs_fast.quantization.horizons import (
@@ -378,6 +379,7 @@ def _add_neurons(
         bits, theta = quantizer.bits, quantizer.theta.double()
     else:
         bits = bits or 8
+        refuse_large(weight, bits, network.layer_count)
         theta = calibrate_thresholds(weight, bits)
     if given is not None:
         theta = _with_room(theta, weight, given, bits)

@@ -104,7 +104,9 @@ def decide(
     Returns
     -------
     decisions : Decisions
-        As :func:`ttfs_fast.analysis.decide` gives them; times are those of the output codes.
+        As :func:`ttfs_fast.analysis.decide` gives them; times are those of the output codes. Where
+        layers have horizons, these are the times of widened leads (docs/integer.md): the classes
+        are the same, but the times differ from those of the network in float.
     """
     if network.output_size[1:] != (1, 1):
         raise ValueError(

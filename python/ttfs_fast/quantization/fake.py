@@ -161,6 +161,16 @@ def weight_of_code(codes: Tensor, bits: int) -> Tensor:
     return codes if bits == 8 else codes * 16 if bits == 4 else codes * 64 + 32
 
 
+def refuse_large(weight: Tensor, bits: int, layer: int) -> None:
+    """Raise ValueError if a layer has a weight above the largest code with a threshold of 1."""
+    largest = weight.abs().amax() if weight.numel() else 0
+    if largest > _LEVELS[bits]:
+        raise ValueError(
+            f"layer {layer} has a weight of size {float(largest):g}; with {bits} bits an integer "
+            f"network holds weights up to {_LEVELS[bits]}, so give it smaller ones, or more bits"
+        )
+
+
 def calibrate_thresholds(weight: Tensor, bits: int) -> Tensor:
     """Thresholds theta, one per output channel, with which the quantized weights fit best.
 

@@ -26,6 +26,7 @@ from ttfs_fast.nn import SpikingConv2d, SpikingLinear
 from ttfs_fast.quantization.fake import (
     calibrate_thresholds,
     quantizer_of,
+    refuse_large,
     weight_codes,
     weight_of_code,
 )
@@ -285,6 +286,7 @@ def add_horizon_layer(
     limit = max(1, MAX_THETA // math.ceil(m - 1))
     sizes = (-1, *[1] * (weight.dim() - 1))
     if trained is None:
+        refuse_large(weight, bits, network.layer_count)
         theta = calibrate_thresholds(weight, bits).clamp(max=limit)
         slope = ((m - 1) * theta).floor().clamp(min=1)
     else:

@@ -268,7 +268,7 @@ class _Run:
             precision=training.precision,
         )
         totals = StepTotals(training.weight_sum_cost, training.l2_cost)
-        for chunk in on_device(self.batches.epoch(), self.device):
+        for chunk in on_device(self.batches.epoch(self.done), self.device):
             recalibrate_(self.model)
             for batch in chunk.batches:
                 position = epoch + totals.steps / len(self.batches)

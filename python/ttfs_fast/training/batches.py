@@ -208,6 +208,8 @@ class StreamBatches:
         The images, already changed, of this process's share.
     generator : torch.Generator
         Source of the noise on the spike times.
+    rank : int
+        This process among those that train together; each has other noise.
     encoding, jitter
         As for `EpochBatches`.
     """
@@ -217,10 +219,11 @@ class StreamBatches:
         stream: StreamedImages,
         generator: torch.Generator,
         *,
+        rank: int = 0,
         encoding: Encoding = MNIST_ENCODING,
         jitter: float = 0.0,
     ) -> None:
-        self._stream, self._generator = stream, generator
+        self._stream, self._generator, self._rank = stream, generator, rank
         self._encoding, self._jitter = encoding, jitter
 
     def __len__(self) -> int:
@@ -235,8 +238,12 @@ class StreamBatches:
     def epoch(self, number: int = 0) -> Iterator[Chunk]:
         """Yield one epoch; its number decides order and changes of the images."""
         left = self._stream.images
+        # The processes see different numbers of images. So that a checkpoint of one generator is
+        # right for all of them, an epoch takes one number from it.
+        seed = int(torch.randint(2**62, (), generator=self._generator)) + self._rank
+        noise = torch.Generator().manual_seed(seed)
         for pixels, labels in self._stream.epoch(number):
-            values = self._encoding(pixels, jitter=self._jitter, generator=self._generator)
+            values = self._encoding(pixels, jitter=self._jitter, generator=noise)
             whole = min(left, self._stream.batch_size)
             left -= whole
             yield Chunk(labels, [Batch(values, labels, whole)])

@@ -189,7 +189,7 @@ def make_batches(
             )
         if config.alternating_hflip:
             raise ValueError("alternating_hflip is for data sets in memory; leave it out")
-        return StreamBatches(images, generator, **how)
+        return StreamBatches(images, generator, rank=rank, **how)
     shape = image_shape(images)
     return EpochBatches(
         images,

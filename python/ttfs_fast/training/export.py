@@ -5,7 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
@@ -21,6 +22,14 @@ def weights_digest(model: nn.Module) -> str:
         sha.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         sha.update(value.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
+
+
+def storable(model: nn.Module) -> dict[str, Tensor]:
+    """The ``state_dict`` with a copy under each name: a module at two places has two names."""
+    return {
+        name: value.detach().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }
 
 
 def export_weights(
@@ -78,7 +87,7 @@ def export_weights(
         metadata["classes"] = json.dumps(list(classes))
     if network is not None:
         metadata["network"] = network
-    weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    weights = storable(model)
     path = Path(path)
     replace_file(path, safetensors.save(weights, metadata))
     return path

@@ -34,6 +34,7 @@ from ttfs_fast.horizon import (
     whiten_,
 )
 from ttfs_fast.models import DecodeSpikes
+from ttfs_fast.models.pretrained import weights_file
 from ttfs_fast.optim.averaging import average_weights, averaged_or_trained
 from ttfs_fast.optim.centering import fold_, renormalize_weights_
 from ttfs_fast.optim.muon import Muon
@@ -58,7 +59,7 @@ from ttfs_fast.training.datasets import (
 )
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.distillation import Teachers, load_teachers
-from ttfs_fast.training.export import export_weights
+from ttfs_fast.training.export import export_weights, read_config
 from ttfs_fast.training.log import EpochRecord, write_log
 from ttfs_fast.training.objective import TrainingLoss
 from ttfs_fast.training.own_network import (
@@ -403,7 +404,10 @@ class _Session:
 
     def start_from(self, path: str) -> None:
         """Copy the weights of a trained network."""
-        start, settings = load_model(path)
+        with weights_file(path) as file:
+            recorded = read_config(file) if file.is_file() else None
+        same = recorded is not None and recorded.model == self.config.model
+        start, settings = load_model(path, model=self.own if same else None)
         with torch.random.fork_rng(devices=[]):
             plain = make_model(self.config, self.shape, centered=False, model=self.own).state_dict()
         found = start.state_dict()
@@ -643,15 +647,16 @@ def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor |
 def whiten_first_(model: nn.Module, images: DataSet, encoding: Encoding, count: int = 5000) -> None:
     """Fill the first convolution with whitening filters of the first training images.
 
-    With an encoding that standardizes, of the standardized ones, as the network sees them.
+    They are taken as the network sees them: standardized if the encoding does so, and inverted if
+    dark pixels spike first.
     """
     first = next(iter(model.children()), None)
     if not isinstance(first, HorizonConv2d) or not isinstance(images, ImageSet):
         raise ValueError(
             "whitening needs a network that begins with a convolution, and images in memory"
         )
-    pixels = torch.from_numpy(images.images[:count]).double() / 255
-    whiten_(first, encoding.shown(pixels))
+    shown = encoding.shown(torch.from_numpy(images.images[:count]).double() / 255)
+    whiten_(first, 1 - shown if encoding.polarity == "dark-first" else shown)
 
 
 def new_network(config: TrainConfig, images: DataSet, model: OwnModel | None = None) -> nn.Module:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,7 @@ def _silence_study(
         teacher=None if study.teacher is None else str(study.teacher),
         teacher_hflip=config.teacher_hflip and study.teacher is not None,
         generations=1,
+        processes=1,
         data_root=data_root,
         epochs=study.epochs,
         lr=config.lr / 5 if study.lr is None else study.lr,
@@ -246,7 +248,8 @@ def _silence(
     horizons = find_horizons(model, values, fraction)
     set_horizons_(model, horizons)
     at_once = evaluate(model, test_set, encoding=config.encoding)
-    limited = dataclasses.replace(config, horizons=tuple(horizons))
+    # They are no later than the t_max of each layer.
+    limited = dataclasses.replace(config, horizons=tuple(horizons), t_max=math.inf)
     weights = ensure_trained(limited, folder / f"fraction-{fraction:.2f}-{settings}")
     after = evaluate(load_model(weights)[0].to(device), test_set)
     return Silenced(
