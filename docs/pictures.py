@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/neuron.md and docs/horizon.md, with the package's own operators."""
+"""Draws the pictures of docs/neuron.md, docs/horizon.md and README.md with the package itself."""
 
 import math
 from pathlib import Path
@@ -10,6 +10,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 import ttfs_fast
+from ttfs_fast.analysis.plotting import spike_raster
 from ttfs_fast.analysis.style import DECISION as SPIKE
 from ttfs_fast.analysis.style import (
     FAINT,
@@ -42,6 +43,7 @@ def main() -> None:
         ("neuron", neuron()),
         ("neuron-response", response()),
         ("neuron-layers", layers()),
+        ("raster", raster()),
         ("horizon", horizon()),
     ):
         path = IMAGES / f"{name}.png"
@@ -249,7 +251,7 @@ def layers() -> Figure:
         output = model.fc(times[-1].flatten(1))[0].log()
     shown = [times[0][0].log(), times[1][0, :12].log(), times[2][0, :12].log()]
 
-    colors: Colormap = colormaps["viridis_r"].with_extremes(bad="#f2d7d5")
+    colors: Colormap = colormaps["viridis_r"].with_extremes(bad="#e58f88")
     figure = new_figure(9.5, 2.9)
     widths = [3.4, 0.25, *[1] * 4, 0.25, *[1] * 4, 0.6, 2.6]
     place = {"left": 0.01, "right": 0.985, "top": 0.9, "bottom": 0.19, "wspace": 0.12}
@@ -290,6 +292,12 @@ def layers() -> Figure:
     bar.ax.tick_params(labelsize=8)
     figure.text(0.52, 0.085, "first spike (tau); silent neurons are pink", fontsize=9, color=INK)
     return figure
+
+
+def raster() -> Figure:
+    """When every neuron of the trained network spikes, for one digit."""
+    digits = load_digits(train=False)
+    return spike_raster(mnist_scnn(pretrained=True), digits.images[0], label=int(digits.labels[0]))
 
 
 def heading(axis: Any, text: str) -> Any:
