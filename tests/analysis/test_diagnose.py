@@ -233,3 +233,43 @@ def test_refusals() -> None:
     odd.forward = lambda z: odd[0](z)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="unused does not run"):
         diagnose(odd, (torch.ones(2, 2), torch.tensor([0, 1])))
+
+
+def test_a_frozen_layer_keeps_an_old_gradient_to_itself() -> None:
+    net = nn.Sequential(SpikingLinear(3, 4), SpikingLinear(4, 2))
+    for layer in net:
+        nn.init.uniform_(layer.weight, 0.5, 1.5)
+    net[0].weight.grad = torch.full_like(net[0].weight, 1e4)
+    net[0].requires_grad_(False)
+    batch = (1 + torch.rand(6, 3), torch.arange(6) % 2)
+    frozen, _ = diagnose(net, batch).layers
+    assert frozen.weight_gradient == 0
+    assert not frozen.issues
+    assert net[0].weight.grad.unique().tolist() == [1e4]
+    net.requires_grad_(False)
+    both = diagnose(net, batch).layers
+    assert [layer.weight_gradient for layer in both] == [0, 0]
+    assert min(layer.time_gradient for layer in both) > 0
+
+
+def test_a_silent_branch_is_not_held_against_the_others() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.dead = SpikingLinear(5, 6), SpikingLinear(6, 6, bias=False)
+            self.c, self.out = SpikingLinear(6, 6), SpikingLinear(6, 3)
+
+        def forward(self, z: Tensor) -> Tensor:
+            z = self.a(z)
+            return self.out(torch.minimum(self.dead(z), self.c(z)))
+
+    net = Branches()
+    for layer in net.children():
+        nn.init.uniform_(layer.weight, 0.5, 1.5)
+    nn.init.constant_(net.dead.weight, -1)
+    found = {
+        layer.name: layer.issues
+        for layer in diagnose(net, ((2 * torch.rand(8, 5)).exp(), torch.arange(8) % 3)).layers
+    }
+    assert "only 0.0% of the neurons spike" in found["dead"][0]
+    assert not any("gradient shrinks" in issue for name in found for issue in found[name])

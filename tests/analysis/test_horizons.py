@@ -130,3 +130,21 @@ def test_modules_in_another_order_than_they_run_are_refused() -> None:
 
     with pytest.raises(ValueError, match="of the modules is first, but the last to run is last"):
         find_horizons(Turned(), 1 + torch.rand(8, 3), 0.25)
+
+
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.75])
+def test_equal_spikes_stay_or_go_together(fraction: float) -> None:
+    """The network with these horizons has the spikes that the search counted, and no more."""
+    model = nn.Sequential(SpikingLinear(6, 8), SpikingLinear(8, 4))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for layer in model:
+            layer.weight.uniform_(0.2, 1.2, generator=generator)
+    rows = (2 * torch.rand(5, 6, generator=generator)).exp()
+    values = rows.repeat_interleave(7, dim=0)  # seven equal fields each
+    set_horizons_(model, find_horizons(model, values, fraction))
+    with torch.no_grad():
+        kept = model[0](values).isfinite()
+    assert 0 < kept.double().mean() <= fraction
+    # One more group of equal spikes would be too many.
+    assert kept.sum() + 7 > int(fraction * kept.numel())

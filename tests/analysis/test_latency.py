@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ttfs_fast.analysis import evaluate, spike_timing
+from ttfs_fast.analysis.plotting import spike_raster
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
@@ -72,3 +73,30 @@ def test_images_without_a_decision() -> None:
 def test_spike_timing_rejects_invalid_arguments(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         spike_timing(mnist_scnn(), load("digits", train=False), **wrong)  # type: ignore[arg-type]
+
+
+def test_a_layer_may_be_called_input() -> None:
+    class Named(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.flat, self.first = nn.Flatten(), name
+            self.add_module(name, SpikingLinear(784, 20))
+            self.last = SpikingLinear(20, 10)
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return self.last(self.get_submodule(self.first)(self.flat(z)))
+
+    digits = load("digits", train=False)
+    digits = ImageSet(digits.images[:10], digits.labels[:10], "ten", digits.classes)
+    found = []
+    for name in ("hidden", "input"):
+        torch.manual_seed(0)
+        model = Named(name)
+        found.append(spike_timing(model, digits, encoding=Encoding()))
+        assert len(spike_raster(model, digits.images[0], encoding=Encoding()).axes) == 4
+    one, other = found
+    assert one.spikes == other.spikes > 100
+    assert one.spikes_by_decision == other.spikes_by_decision
+    np.testing.assert_array_equal(one.last, other.last)
+    assert list(other.histograms) == ["input", "input (layer)", "last"]
+    assert all(map(np.array_equal, one.histograms.values(), other.histograms.values()))

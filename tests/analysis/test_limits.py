@@ -231,3 +231,29 @@ def test_shapes_and_models_that_do_not_fit_are_refused() -> None:
         check_limits(nn.Linear(2, 2), (2,), NONE)
     with pytest.raises(RuntimeError, match="must be equal"):
         check_limits(SpikingLinear(2, 2), (3,), NONE)
+
+
+def test_pools_that_are_no_neurons_pass_the_fan_out_on() -> None:
+    """A spike that comes first in all nine windows over it reaches what is behind each."""
+
+    class Branches(nn.Module):
+        def __init__(self, pool: nn.Module) -> None:
+            super().__init__()
+            self.one, self.pool = SpikingConv2d(4, 8, 1, bias=False), pool
+            self.two = SpikingConv2d(4, 16, 1, bias=False)
+            self.join = Concatenate()
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.join(self.one(z), self.two(self.pool(z)))
+
+    def most(pool: nn.Module, shape: tuple[int, ...]) -> int:
+        limits = Limits(fan_out=20, pools_are_neurons=False)
+        one, _ = check_limits(Branches(pool), shape, limits).layers
+        return one.fan_out
+
+    assert most(SpikingMaxPool2d(3, 1, 1), (4, 5, 5)) == 8 + 9 * 16
+    assert most(SpikingMaxPool2d(3, 1, 1), (4, 1, 5)) == 8 + 3 * 16
+    assert most(SpikingMaxPool2d(1, 1, 0), (4, 5, 5)) == 8 + 16
+    alone = nn.Sequential(FirstSpike(), nn.Flatten(), SpikingLinear(4, 7, bias=False))
+    (dense,) = check_limits(alone, (4, 5, 5), Limits(fan_in=9, pools_are_neurons=False)).layers
+    assert dense.fan_out == 7

@@ -156,3 +156,8 @@ def test_spike_times_converge_to_the_closed_form_at_first_order() -> None:
     for errors in (median, high):
         assert order(RATIOS, errors) == pytest.approx(1.0, abs=0.05)
     assert median[-1] < 1e-5
+
+
+def test_a_neuron_without_inputs_is_silent() -> None:
+    assert closed_form([], []).tolist() == [math.inf]
+    assert closed_form(np.empty((3, 0)), np.empty((3, 0))).tolist() == [math.inf] * 3

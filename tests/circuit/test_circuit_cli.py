@@ -207,3 +207,22 @@ def test_errors_take_one_line(arguments: tuple[str, ...], message: str) -> None:
     assert result.exit_code == 2
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_range_of_the_bank_can_be_set(tmp_path: Path) -> None:
+    jitter = []
+    for more in ((), ("--set", "weight_full_scale=50")):
+        table = tmp_path / "t.csv"
+        result = run("quantization", "--bits", "4", "--trials", "500", "--out", str(table), *more)
+        assert result.exit_code == 0, result.output
+        assert ("weight_full_scale 50" in result.output) == bool(more)
+        (row,) = csv.DictReader(table.open())
+        jitter.append(float(row["jitter_percent"]))
+    assert jitter[1] > 3 * jitter[0]
+
+
+def test_a_waveform_shorter_than_a_period_is_drawn(tmp_path: Path) -> None:
+    picture = tmp_path / "w.png"
+    result = run("waveform", "--duration", "0.01", "--plot", str(picture))
+    assert result.exit_code == 0, result.output
+    assert picture.stat().st_size > 10_000

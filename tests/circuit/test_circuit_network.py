@@ -13,6 +13,7 @@ from torch import nn
 from ttfs_fast.circuit import CircuitParameters, Nonidealities, closed_form
 from ttfs_fast.circuit.network import (
     DURATION,
+    _layer_seed,
     fit_to_layer,
     receptive_fields,
     simulate_layer,
@@ -237,3 +238,9 @@ def test_layers_that_begin_after_the_simulation_are_refused() -> None:
     assert silent.lost == silent.extra == 0
     nn.init.constant_(layer.bias, 2.0)
     assert simulate_layer(CircuitParameters(), layer, late).ideal[0] == pytest.approx(math.log(2))
+
+
+def test_layers_of_neighboring_seeds_share_no_noise() -> None:
+    seeds = [_layer_seed(seed, number) for seed in range(4) for number in range(4)]
+    assert len(set(seeds)) == 16
+    assert all(0 <= seed < 2**63 for seed in seeds)

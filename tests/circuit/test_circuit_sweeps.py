@@ -108,3 +108,13 @@ def test_energy_of_simulated_neurons() -> None:
     silent = float(energy(P, 3.5 * P.tau, 3.5 * P.tau))
     assert found.total == pytest.approx(found.spiking + silent)
     assert math.isnan(simulated_energy(P, simulate(P, [0.0], [0.1]), 0.0).per_spike)
+
+
+def test_both_sweeps_have_the_same_bank() -> None:
+    """Rounded weights without jitter are those of the other sweep with these bits."""
+    noise = dataclasses.replace(POINT.noise, weight_bits=8)
+    rounded = dataclasses.replace(POINT, noise=noise)
+    (jitter,) = jitter_sweep(rounded, (0.0,), trials=500)
+    (bits,) = quantization_sweep(POINT, (8,), trials=500)
+    assert jitter.jitter == bits.jitter
+    assert 0 < bits.jitter < 5

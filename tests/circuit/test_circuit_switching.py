@@ -157,3 +157,12 @@ def test_common_drift_cancels_and_differential_drift_does_not(model: str) -> Non
     # A hundredth of that drift between the two of a pair does more.
     assert np.median(by_difference) > 2 * np.median(by_common)
     assert np.median(by_difference) > 0.2 * period
+
+
+def test_convergence_keeps_a_threshold_of_ones_own() -> None:
+    """VCO3 moves with the other rings; at a fixed frequency another neuron would be measured."""
+    base = CircuitParameters()
+    own = CircuitParameters(threshold_frequency=base.middle_frequency + 1e6)
+    frequencies = (0.5e9, 2e9)
+    mean, _ = ring_convergence(own, frequencies=frequencies, neurons=200)
+    assert order(frequencies, mean) == pytest.approx(1, abs=0.3)

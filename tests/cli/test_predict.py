@@ -244,3 +244,21 @@ def test_without_pillow_the_extra_is_named(scans: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("ttfs_fast.data.pictures.require", missing)
     assert 'pip install "ttfs_fast[train]"' in run("mnist_scnn", scans / "pictures/0.png", code=2)
     assert "6 images" in run("mnist_scnn", scans / "digits.npy")
+
+
+def test_pictures_that_begin_with_zeros_are_no_idx_files(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image", reason="needs the extra ttfs_fast[train]")
+    path = tmp_path / "scan.jp2"
+    try:
+        pillow.fromarray(np.full((28, 28), 200, np.uint8)).save(path)
+    except OSError:
+        pytest.skip("this Pillow has no JPEG 2000")
+    assert path.read_bytes()[:2] == b"\0\0"
+    result = run_command("predict", "mnist_scnn", str(path))
+    assert result.exit_code == 0, result.output
+
+
+def test_diagnose_does_not_ignore_a_model() -> None:
+    result = run_command("diagnose", "--config", "digits", "--model", "no.such:thing")
+    assert result.exit_code == 2
+    assert "--model says which network the file of --weights holds" in result.output

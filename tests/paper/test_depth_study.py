@@ -202,3 +202,14 @@ def test_a_single_image_over_is_refused_with_batch_normalization(tmp_path: Path)
     with pytest.raises(ValueError, match="65 images in batches of 16 leave one over"):
         depth_study(study, tmp_path / "run", log=lambda text: None)
     assert not (tmp_path / "run").exists()
+
+
+def test_more_images_than_there_are_mean_all(tmp_path: Path) -> None:
+    study = dataclasses.replace(
+        SMALL, depths=(4,), variants=("uniform",), epochs=1, train_images=10**6, test_images=10**6
+    )
+    said: list[str] = []
+    (run,) = depth_study(study, tmp_path, threads=1, log=said.append)
+    assert (run.train_images, run.test_images) == (200, 200)
+    assert depth_study(study, tmp_path, threads=1, log=said.append) == [run]
+    assert "0 networks to train" in said[-1]

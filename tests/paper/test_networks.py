@@ -9,7 +9,8 @@ from support.reproduction import Report
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.models import mnist_scnn
-from ttfs_fast.paper import EvaluatedNetwork, NoNetworksError, Plan, find_networks, run
+from ttfs_fast.paper import EvaluatedNetwork, NoNetworksError, Plan, figure2, find_networks, run
+from ttfs_fast.paper.networks import Networks
 from ttfs_fast.paper.part import Context
 from ttfs_fast.paper.run import RunLog
 from ttfs_fast.paper.table4 import _retraining
@@ -157,3 +158,40 @@ def test_retraining_keeps_the_encoding_of_its_network(dataset: str, tmp_path: Pa
     network = EvaluatedNetwork("own", "Own", "own", model, TrainConfig(dataset=dataset), None)
     context = Context(Plan(), [network], tmp_path, 1, print)
     assert _retraining(context, network).training.encoding == model.encoding
+
+
+def test_noise_of_rounded_weights_is_measured_before_the_copy_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The network itself stays on the CPU while the copy is tested on another device."""
+    network = EvaluatedNetwork("d", "D", "new", mnist_scnn(), TrainConfig(dataset="digits"))
+    network.device = torch.device("meta")
+    tested: list[str] = []
+
+    class Tested:
+        correct, accuracy = 3, 0.3
+
+    def evaluated(model: torch.nn.Module, images: object) -> type[Tested]:
+        tested.append(next(model.parameters()).device.type)
+        return Tested
+
+    monkeypatch.setattr(figure2, "evaluate", evaluated)
+    found = figure2._rounded(network, 10, 8)
+    assert tested == ["meta"]
+    assert 30 < found["weight_snr"] < 70
+
+
+def test_a_report_of_other_networks_than_digits_is_not_called_short(digits_run: Path) -> None:
+    (digits,) = find_networks(quick=True, out=Path("x"), seed=0, runs=(digits_run,)).evaluated
+    mnist = EvaluatedNetwork("m", "MNIST", "new", mnist_scnn(), TrainConfig())
+    assert "short version" in " ".join(run._lead(Networks([digits], [])))
+    both = " ".join(run._lead(Networks([mnist, digits], [])))
+    assert "short version" not in both
+    assert "Networks looked at: MNIST and Digits" in both
+
+
+def test_unknown_parts_are_refused_before_networks_are_trained(tmp_path: Path) -> None:
+    result = run_command("reproduce", "--quick", "--only", "tabel3", "--out", tmp_path / "report")
+    assert result.exit_code == 2
+    assert "there is no part 'tabel3'; the parts are: table1" in " ".join(result.stderr.split())
+    assert not (tmp_path / "report").exists()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from support.command import run_command
 from support.runs import LEARNING, digits
+from ttfs_fast.paper import studies
 from ttfs_fast.paper.studies import SettingsStudy, settings_study
 from ttfs_fast.paper.studies.settings import AS_GIVEN, SettingsRun, read_study, summary
 
@@ -91,3 +93,30 @@ def test_refusals(old: str, new: str, message: str, tmp_path: Path) -> None:
         read_study(path)
     with pytest.raises(ValueError, match="seeds must be one or more"):
         SettingsStudy(BASE, seeds=())
+
+
+@pytest.mark.parametrize("names", [("as-given",), ("no dirac", "no-dirac")])
+def test_changes_that_would_share_a_folder_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"would have the folder .*; give '.*' another name"):
+        SettingsStudy(BASE, {name: {"lr": 0.1} for name in names})
+
+
+def test_the_command_keeps_settings_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "study.toml"
+    own = 'data_root = "/my/data"\nthreads = 3\ndevice = "cpu"\n'
+    file.write_text(FILE.replace("[base]\n", f"[base]\n{own}"))
+    studied: list[SettingsStudy] = []
+
+    def study(chosen: SettingsStudy, out: Path, log: object) -> list[SettingsRun]:
+        studied.append(chosen)
+        return []
+
+    monkeypatch.setattr(studies, "settings_study", study)
+    for more in ([], ["--threads", "2", "--data-root", str(tmp_path)]):
+        result = run_command("study", "settings", "--changes", str(file), *more)
+        assert result.exit_code == 0, result.output
+    first, second = (chosen.base for chosen in studied)
+    assert (first.data_root, first.threads, first.device) == ("/my/data", 3, "cpu")
+    assert (second.data_root, second.threads, second.device) == (str(tmp_path), 2, "cpu")

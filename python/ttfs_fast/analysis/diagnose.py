@@ -298,12 +298,15 @@ def diagnose(
     gradients: dict[Layer, float] = {}
     try:
         with torch.enable_grad():
+            if not parameters:  # all frozen: follow the gradients of the spikes alone
+                values = values.detach().requires_grad_()
             with hook_runs(model, note):
                 output = model(values)
             loss = first_spike_cross_entropy(output, target, scale=scale)
             torch.autograd.backward(loss)
         for layer in layers.values():
-            own = [p.grad for p in layer.parameters() if p.grad is not None]
+            trained = (p for p in layer.parameters() if p.requires_grad)
+            own = [p.grad for p in trained if p.grad is not None]
             norms = [float(torch.linalg.vector_norm(g, dtype=torch.float64)) for g in own]
             gradients[layer] = math.hypot(*norms) / max(layer.weight.shape[0], 1) if norms else 0.0
     finally:
@@ -365,16 +368,20 @@ def _measure(
 
 def _with_issues(rows: list[LayerDiagnosis]) -> tuple[LayerDiagnosis, ...]:
     """The layers, each with its problems."""
-    gradients = [row.time_gradient for row in rows]
-    weakest = min(gradients) < WEAKEST_GRADIENT * max(gradients)
+    # Silent layers have another problem, and no gradient for that reason.
+    alive = [index for index, row in enumerate(rows) if row.firing >= FEWEST_FIRING]
+    gradients = [rows[index].time_gradient for index in alive]
+    weakest = bool(gradients) and min(gradients) < WEAKEST_GRADIENT * max(gradients)
     # The gradient comes from the output: the problem is in the layer where it shrinks most.
     lost = [before / after if after > 0 else math.inf for before, after in pairwise(gradients)]
-    culprit = lost.index(min(lost)) + 1 if weakest and lost else -1
+    explained = len(alive) < len(rows) and 0 in lost
+    shrunk = lost.index(min(lost)) + 1 if weakest and lost and not explained else -1
+    culprit = alive[shrunk] if shrunk >= 0 else -1
     judged = []
     for index, row in enumerate(rows):
         found = _issues(row)
-        if index == culprit and row.firing >= FEWEST_FIRING:
-            left = gradients[index - 1] / gradients[index]
+        if index == culprit:
+            left = gradients[shrunk - 1] / gradients[shrunk]
             found.append(
                 f"gradient shrinks by a factor of {left:.0e}: raise the standard deviation of the "
                 "weights"

@@ -88,7 +88,14 @@ def find_horizons(model: nn.Module, values: Tensor, fraction: float) -> list[flo
         if len(spikes) <= keep:
             return output
         latest = spikes.kthvalue(max(keep, 1)).values
-        horizons[place] = float(latest.log())
+        earlier = spikes[spikes < latest]
+        if int((spikes <= latest).sum()) > keep and len(earlier):
+            latest = earlier.max()  # of equal spikes all stay, or none
+        later = spikes[spikes > latest]
+        if not len(later):
+            return output
+        # Between two spikes, because one at the horizon may be lost in rounding.
+        horizons[place] = float(torch.stack([latest, later.min()]).double().log().mean())
         return output.masked_fill(output > latest, torch.inf)
 
     with torch.no_grad(), hook_runs(model, limit):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ttfs_fast.analysis.evaluate import encoded_batches
 from ttfs_fast.data import ImageSet, StreamedImages
@@ -126,7 +126,7 @@ def spike_timing(
                 output = model(values.to(weight.device)).cpu()
             first = _times(output.amin(dim=1))
             final = np.full(len(truth), -math.inf)
-            for name, found in {INPUT: values, **recorder.values}.items():
+            for name, found in with_input(values, recorder):
                 times = _times(found).reshape(len(truth), -1)
                 spiked = np.isfinite(times)
                 counts = np.histogram(times[spiked].clip(edges[0], edges[-1]), edges)[0]
@@ -163,6 +163,13 @@ def spike_timing(
         spikes,
         by_decision,
     )
+
+
+def with_input(values: Tensor, recorder: SpikeRecorder) -> list[tuple[str, Tensor]]:
+    """The spikes of the pixels, named `INPUT`, then of the layers; one of that name is renamed."""
+    layers = recorder.values.items()
+    named = [(f"{name} (layer)" if name == INPUT else name, found) for name, found in layers]
+    return [(INPUT, values), *named]
 
 
 def _times(values: Any) -> NDArray[np.float64]:

@@ -279,10 +279,10 @@ def _measure(model: nn.Module, shape: tuple[int, ...], limits: Limits) -> list[L
         seen.append((names[module], module, inputs[0], output))
 
     with evaluating(model), hook_runs(model, neurons), ExitStack() as stack:
-        if limits.pools_are_neurons:
-            for module in model.modules():
-                if isinstance(module, SpikingMaxPool2d | FirstSpike):
-                    stack.callback(module.register_forward_hook(pool).remove)
+        for module in model.modules():
+            if isinstance(module, SpikingMaxPool2d | FirstSpike):
+                hook = pool if limits.pools_are_neurons else passes
+                stack.callback(module.register_forward_hook(hook).remove)
         for module in model.modules():
             if isinstance(module, ReferenceSpikes | Delay | Concatenate | nn.Flatten):
                 stack.callback(module.register_forward_hook(passes).remove)
@@ -313,6 +313,10 @@ def _through(module: nn.Module, inputs: tuple[Tensor, ...], reach: Tensor) -> tu
         ends = accumulate(each.shape[1] for each in inputs[:-1])
         return tuple(torch.tensor_split(reach, list(ends)))
     (origin,) = inputs
+    if isinstance(module, FirstSpike):
+        return (reach.expand(origin.shape[1:]),)
+    if isinstance(module, SpikingMaxPool2d):
+        return (_behind_windows(module, origin, reach),)
     if isinstance(module, ReferenceSpikes):
         each = reach.reshape(module.groups, -1, *reach.shape[1:])[:, :-1].flatten(0, 1)
         if origin.dim() == 2:
@@ -320,6 +324,29 @@ def _through(module: nn.Module, inputs: tuple[Tensor, ...], reach: Tensor) -> tu
         rows, columns = module.padding
         return (each[:, rows : rows + origin.shape[2], columns : columns + origin.shape[3]],)
     return (reach.reshape(origin.shape[1:]),)
+
+
+def _behind_windows(pool: SpikingMaxPool2d, inputs: Tensor, reach: Tensor) -> Tensor:
+    """The synapses of inputs that come first in every window over them."""
+    total = torch.zeros(inputs.shape[1:], dtype=reach.dtype)
+    rows, columns = (_places(pool, inputs, reach[None], axis) for axis in range(2))
+    for row in rows.T:
+        for column in columns.T:
+            y, x = (
+                (place >= 0) & (place < size)
+                for place, size in zip((row, column), inputs.shape[2:], strict=True)
+            )
+            total[:, row[y][:, None], column[x]] += reach[:, y][:, :, x]
+    return total
+
+
+def _places(pool: SpikingMaxPool2d, inputs: Tensor, output: Tensor, axis: int) -> Tensor:
+    """Rows, or columns, that each window covers, in or outside the map; (windows, kernel)."""
+    kernel, stride, padding, hole = (
+        pair(value)[axis] for value in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    )
+    first = torch.arange(output.shape[2 + axis])[:, None] * stride - padding
+    return first + torch.arange(kernel) * hole
 
 
 def _fan_out(layer: Any, inputs: Tensor, output: Tensor) -> Tensor:
@@ -337,12 +364,7 @@ def _pool_windows(
         return ones, ones.sum().view(1, 1, 1)
     over, inside = [], []
     for axis in range(2):
-        size, out = inputs.shape[2 + axis], output.shape[2 + axis]
-        kernel, stride, padding, hole = (
-            pair(value)[axis]
-            for value in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-        )
-        at = torch.arange(out)[:, None] * stride - padding + torch.arange(kernel) * hole
+        size, at = inputs.shape[2 + axis], _places(pool, inputs, output, axis)
         valid = (at >= 0) & (at < size)
         over.append(torch.bincount(at[valid], minlength=size))
         inside.append(valid.sum(1))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ttfs_fast.analysis.latency import with_input
 from ttfs_fast.analysis.style import (
     DECISION,
     GRID,
@@ -150,10 +151,9 @@ def _record(
     recorder = SpikeRecorder()
     with evaluating(model), watch_layers(model, recorder):
         model(values.to(weight.device))
-    found = {"input": values, **recorder.values}
     return [
         (name, values_to_times(value.cpu().to(torch.float64)).flatten().numpy())
-        for name, value in found.items()
+        for name, value in with_input(values, recorder)
     ]
 
 

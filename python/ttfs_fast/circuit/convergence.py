@@ -96,9 +96,13 @@ def ring_convergence(
     times, weights = random_neurons(inputs, neurons, max_time=1.5, seed=seed)
     found = []
     for frequency in frequencies:
+        threshold = base.threshold_frequency
+        if threshold is not None:
+            threshold += frequency - base.middle_frequency
         p = dataclasses.replace(
             base,
             ring_frequency=frequency,
+            threshold_frequency=threshold,
             low_frequency=frequency - half,
             high_frequency=frequency + half,
         )

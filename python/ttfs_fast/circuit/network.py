@@ -365,7 +365,7 @@ def simulate_network(
             noise=noise,
             model=model,
             duration=duration,
-            seed=seed + numbers.setdefault(name, len(numbers)),
+            seed=_layer_seed(seed, numbers.setdefault(name, len(numbers))),
             first_trial=done * per_image,
             threads=threads,
         )
@@ -413,6 +413,13 @@ def _simulate_fields(
         time_rows=rows // len(weights),
         weight_rows=rows % len(weights),
         duration=float(parameters.seconds(duration)),
+    )
+
+
+def _layer_seed(seed: int, number: int) -> int:
+    """A seed for each layer; those of neighboring seeds have nothing in common."""
+    return int(
+        np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> np.uint64(1)
     )
 
 

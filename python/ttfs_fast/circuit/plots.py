@@ -84,7 +84,8 @@ def waveform_figure(
         width = 1.5 if len(results) == 1 or color == SERIES[0] else 0.8
         style = {"color": color, "linewidth": width, "label": name}
         current.plot(x, waves.phase_error[0], **style)
-        period = max(1, round(1 / (parameters.ring_frequency * (waves.time[1] - waves.time[0]))))
+        period = round(1 / (parameters.ring_frequency * (waves.time[1] - waves.time[0])))
+        period = min(max(1, period), len(x))
         mean = np.convolve(waves.duty[0], np.ones(period) / period, mode="valid")
         duty.plot(x[: len(mean)] + 0.5 * (x[period - 1] - x[0]), mean, **style)
         membrane.plot(x, waves.membrane_phase[0], **style)

@@ -216,6 +216,8 @@ def closed_form(times: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
         +inf where a neuron does not fire.
     """
     t, w = np.broadcast_arrays(_rows(times, "times"), _rows(weights, "weights"))
+    if not t.shape[1]:
+        return np.full(len(t), np.inf)
     values = np.exp(t)
     order = np.argsort(values, axis=1, kind="stable")
     z = np.take_along_axis(values, order, axis=1)

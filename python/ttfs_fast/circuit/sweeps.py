@@ -101,7 +101,11 @@ def jitter_sweep(
     ValueError
         If a jitter is negative, there are no trials, or the neuron does not fire undisturbed.
     """
-    noises = [dataclasses.replace(point.noise, relative_jitter=x / 100) for x in jitters]
+    full = point.weight_full_scale
+    noises = [
+        dataclasses.replace(point.noise, relative_jitter=x / 100, weight_full_scale=full)
+        for x in jitters
+    ]
     return _sweep(parameters, point, jitters, noises, trials, model, seed, threads, progress)
 
 

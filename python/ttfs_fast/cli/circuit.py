@@ -402,7 +402,13 @@ def _sweep(
 
     check_picture(plot)
     p, noise = _settings(settings, OPERATING_POINT.noise)
-    neuron = dataclasses.replace(OPERATING_POINT, noise=noise)
+    full = OPERATING_POINT.weight_full_scale
+    if "weight_full_scale" in [
+        item.partition("=")[0].strip() for item in (settings or "").split(",")
+    ]:
+        full = noise.weight_full_scale
+    noise = dataclasses.replace(noise, weight_full_scale=full)
+    neuron = dataclasses.replace(OPERATING_POINT, noise=noise, weight_full_scale=full)
     trials = how["trials"]
     _announce(p, noise, f"{trials:,} trials at {len(values)} points, {how['model']}", how["seed"])
     with counting_bar(trials * len(values), show=True) as advance:

@@ -57,6 +57,10 @@ def diagnose(
 
         if (config is None) == (weights is None):
             raise ValueError("give one of --config RECIPE and --weights WEIGHTS")
+        if own is not None and weights is None:
+            raise ValueError(
+                "--model says which network the file of --weights holds; give --weights"
+            )
         check_picture(plot)
         set_threads(threads)
         where = resolve_device(device)

@@ -115,11 +115,12 @@ def _images(
     path: Path, size: Size, invert: bool
 ) -> "Iterator[tuple[str, int | None, NDArray[np.uint8]]]":
     """Each image of a file as (1, C, H, W), with the file's name and its place in an array."""
+    from ttfs_fast.data.idx import is_idx
     from ttfs_fast.data.pictures import read_picture
 
     with open(path, "rb") as file:
-        start = file.read(2)
-    if path.name.endswith(ARRAYS) or start == b"\0\0":
+        start = file.read(4)
+    if path.name.endswith(ARRAYS) or is_idx(start):
         for index, image in enumerate(read_images(path, size)):
             yield str(path), index, 255 - image[None] if invert else image[None]
     else:

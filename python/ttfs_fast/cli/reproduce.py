@@ -72,12 +72,14 @@ def reproduce(
         from ttfs_fast.cli._progress import ShowProgress
         from ttfs_fast.gpu.device import describe_device, resolve_device
         from ttfs_fast.paper import PARTS, NoNetworksError, Plan, find_networks
+        from ttfs_fast.paper.run import check_parts
 
         for package in ("jinja2", "matplotlib"):
             require(package, "plot")
         set_threads(threads)
         plan = Plan.quick(seed, draws) if quick else Plan(seed=seed, draws=draws)
         chosen = split_list(only)
+        check_parts(chosen)
         print(
             f"reproducing {', '.join(chosen or PARTS)} in {out}: "
             f"{describe_device(resolve_device(device))}, seed {seed}",

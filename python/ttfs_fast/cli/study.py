@@ -1,7 +1,8 @@
 """``ttfs-fast study``: the experiments that docs/ reports."""
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ttfs_fast._tables import Column, Table
 from ttfs_fast._terminal import print_line
@@ -113,13 +114,19 @@ def settings(
 
         from ttfs_fast.paper.studies import settings as study_of
         from ttfs_fast.paper.studies import settings_study
+        from ttfs_fast.training.config import TrainConfig
 
-        chosen = study_of.read_study(
-            changes,
-            data_root=None if data_root is None else str(data_root),
-            threads=threads or torch.get_num_threads(),
-            device=device,
-        )
+        given: dict[str, Any] = {}
+        if data_root is not None:
+            given["data_root"] = str(data_root)
+        if threads is not None:
+            given["threads"] = threads
+        if device != TrainConfig.device:
+            given["device"] = device
+        chosen = study_of.read_study(changes, **given)
+        if chosen.base.threads is None:
+            base = dataclasses.replace(chosen.base, threads=torch.get_num_threads())
+            chosen = dataclasses.replace(chosen, base=base)
         rows = study_of.summary(settings_study(chosen, out, log=print_line))
         columns = [
             Column("change", numeric=False, of="change"),

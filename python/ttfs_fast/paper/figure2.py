@@ -134,12 +134,9 @@ def _rounded(network: EvaluatedNetwork, images: int, bits: int) -> dict[str, Any
     """The network with its weights rounded, biases too left as they are."""
     model = copy.deepcopy(network.model)
     dequantize_(prepare_qat_(model, bits), keep_quantized=True)
+    weight_snr = network.signal_to_noise(model)  # before the copy goes to the device
     found = evaluate(model.to(network.device), network.some(images))
-    return {
-        "correct": found.correct,
-        "accuracy": found.accuracy,
-        "weight_snr": network.signal_to_noise(model),
-    }
+    return {"correct": found.correct, "accuracy": found.accuracy, "weight_snr": weight_snr}
 
 
 def _circuits(context: Context, network: EvaluatedNetwork, phase_noise: float) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from ttfs_fast.training.callback import Callback
 from ttfs_fast.training.datasets import check_shape, count
 from ttfs_fast.training.datasets import digest as digest_of
 from ttfs_fast.training.export import weights_digest
+from ttfs_fast.training.own_network import description_of
 from ttfs_fast.training.run_folder import RunFolder
 from ttfs_fast.training.trainer import ensure_trained
 
@@ -230,6 +231,7 @@ class EvaluatedNetwork:
             "images_sha256": digest_of(self.test_set),
             "dataset": self.config.dataset,
             "encoding": self.encoding.to_dict(),
+            **({"network": description_of(self.model)} if self.config.own_network else {}),
         }
 
 

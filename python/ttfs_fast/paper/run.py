@@ -146,12 +146,17 @@ def reproduce(
         If there is no such part.
     """
     out = Path(out)
-    unknown = [name for name in only if name not in PARTS]
-    if unknown:
-        raise ValueError(f"there is no part {unknown[0]!r}; the parts are: {', '.join(PARTS)}")
+    check_parts(only)
     context = Context(plan, found.evaluated, out, torch.get_num_threads(), log)
     with use_folder(out):
         return _reproduce(context, found, only, command, progress)
+
+
+def check_parts(only: Sequence[str]) -> None:
+    """Raise ValueError if a name is none of a part of the report."""
+    unknown = [name for name in only if name not in PARTS]
+    if unknown:
+        raise ValueError(f"there is no part {unknown[0]!r}; the parts are: {', '.join(PARTS)}")
 
 
 def _reproduce(
@@ -225,7 +230,7 @@ def _lead(found: Networks) -> list[str]:
         "of its spike is its value. This page holds the tables and figures of that paper, computed "
         "again by ttfs_fast and set beside the printed ones."
     )
-    if not all(network.comparable for network in found.evaluated):
+    if all(network.config.dataset == "digits" for network in found.evaluated):
         return [
             opening,
             "This is the short version: in place of MNIST it looks at a network of the same shape "

@@ -278,6 +278,7 @@ def _depth_study(
     runs = read_rows(path, Run, missing_ok=True)
     train_set = _first(load("cifar10", data_root, train=True), study.train_images)
     test_set = _first(load("cifar10", data_root, train=False), study.test_images)
+    study = replace(study, train_images=len(train_set), test_images=len(test_set))
     normalizes = [v for v in study.variants if v.startswith(("relu-norm", "horizon"))]
     if normalizes and study.batch_size == 1:
         raise ValueError("batch normalization needs a batch_size of at least 2; got 1")

@@ -57,6 +57,12 @@ class SettingsStudy:
                     f"a change is named by letters, digits, spaces and . , + -, and not "
                     f'"{AS_GIVEN}"; got {name!r}'
                 )
+            folders = [folder_of(other) for other in (AS_GIVEN, *self.changes)]
+            if folders.count(folder_of(name)) > 1:
+                raise ValueError(
+                    f'two changes, or "{AS_GIVEN}" and one, would have the folder '
+                    f"{folder_of(name)}; give {name!r} another name"
+                )
             check_names(TrainConfig, change, f'change "{name}"')
             if "seed" in change:
                 raise ValueError(f'change "{name}" sets seed; give the seeds of the study')
@@ -102,6 +108,11 @@ class SettingsRun:
     test_spikes_per_neuron: float
     skipped_steps: int
     seconds: float
+
+
+def folder_of(name: str) -> str:
+    """How the folders of a change's runs begin."""
+    return name.replace(" ", "-")
 
 
 def read_study(path: str | Path, **overrides: Any) -> SettingsStudy:
@@ -182,7 +193,7 @@ def settings_study(
     with use_folder(folder):
         configurations = list(study.configurations())
         for number, (name, config) in enumerate(configurations, start=1):
-            run = _run(name, config, folder / f"{name.replace(' ', '-')}-seed{config.seed}")
+            run = _run(name, config, folder / f"{folder_of(name)}-seed{config.seed}")
             runs.append(run)
             write_rows(folder / "settings.csv", SettingsRun, runs)
             log(

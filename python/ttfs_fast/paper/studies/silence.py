@@ -250,7 +250,7 @@ def _silence(
     at_once = evaluate(model, test_set, encoding=config.encoding)
     # They are no later than the t_max of each layer.
     limited = dataclasses.replace(config, horizons=tuple(horizons), t_max=math.inf)
-    weights = ensure_trained(limited, folder / f"fraction-{fraction:.2f}-{settings}")
+    weights = ensure_trained(limited, folder / f"fraction-{fraction:g}-{settings}")
     after = evaluate(load_model(weights)[0].to(device), test_set)
     return Silenced(
         settings=settings,

@@ -42,7 +42,8 @@ class LayerStart:
     spread : float
         Deviation over the images of spike times, without what all neurons share; in tau.
     noise : float
-        Change of the spike times by 0.001 tau of noise on every input, as a fraction of ``spread``.
+        Change of the spike times by 0.001 tau of noise on every input, as a fraction of the root
+        mean square by which a neuron's spikes deviate from its mean over the images.
     gradient : float
         Norm of the loss's gradient by the spike times.
     causal_fraction : float
