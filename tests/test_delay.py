@@ -345,3 +345,13 @@ def test_a_traced_delay_is_saved_and_vmap_takes_it() -> None:
     file.seek(0)
     assert torch.equal(torch.jit.load(file)(z), model(z))
     assert torch.equal(torch.func.vmap(model[0])(z), model[0](z))
+
+
+@pytest.mark.parametrize(("dtype", "longest"), [(torch.float32, 9.0), (torch.float64, 29.1)])
+def test_delays_too_long_for_a_neuron_are_refused(dtype: torch.dtype, longest: float) -> None:
+    delay = Delay(1, longest, dtype=dtype)
+    z = torch.tensor([[2.0]], dtype=dtype)
+    found = (delay.to_neurons(maps=False)(z) / z).log()
+    assert found.item() == pytest.approx(longest, abs=2e-3)
+    with pytest.raises(ValueError, match=r"a delay of .* tau is too long for a neuron: up to"):
+        Delay(1, longest + 0.1, dtype=dtype).to_neurons(maps=False)

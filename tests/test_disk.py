@@ -3,9 +3,12 @@
 import os
 import re
 import resource
+import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -140,7 +143,7 @@ def check_refusal(folder: Path, name: str, reason: str, before: dict[str, bytes]
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_download_larger_than_allowed_is_rejected(tmp_path: Path, name: str) -> None:
+def test_a_file_larger_than_the_system_allows_is_reported(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "run"
     WRITERS[name](folder, SMALL)
     before = content(folder)
@@ -206,3 +209,38 @@ def test_training_on_a_full_disk_fails_clearly_and_resumes(disk: Path, tmp_path:
     )
     assert again.returncode == 0, again.stderr
     assert (folder / "model.safetensors").exists()
+
+
+def test_links_pipes_and_permissions_stay(tmp_path: Path) -> None:
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    replace_file(real, b"old")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    replace_file(link, b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    assert real.stat().st_mode & 0o777 == 0o600
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    replace_file(pipe, b"bytes")
+    assert os.read(reader, 10) == b"bytes"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, both, durable = tmp_path / "file", threading.Barrier(2, timeout=30), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        durable(descriptor)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            both.wait()  # both have written, neither has renamed
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    contents = [b"a" * 1000, b"b" * 2000]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(replace_file, (path, path), contents))
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]

@@ -456,3 +456,9 @@ def test_no_signature_passes_the_parts_of_an_encoding() -> None:
                 if named and name != "training/config.py":
                     found.append(f"{name}:{node.lineno} passes {named}")
     assert found == []
+
+
+def test_numbers_of_other_types_as_alpha() -> None:
+    assert Encoding(np.float32(1.5)) == Encoding(1.5)
+    with pytest.raises(ValueError, match="alpha must be a finite number above 0"):
+        Encoding.from_json(Encoding(1.0).to_json().replace("1.0", "1" + "0" * 400))

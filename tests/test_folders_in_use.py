@@ -12,6 +12,7 @@ import pytest
 from torch import nn
 
 from support.runs import digits
+from ttfs_fast._csv import read_rows
 from ttfs_fast._files import LOCK, use_folder
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.paper import Plan, reproduce
@@ -131,3 +132,19 @@ def test_the_checkpoint_of_another_retraining_is_not_continued(tmp_path: Path) -
     with pytest.raises(ValueError, match="with other settings"):
         quantize(network, RETRAINED, tmp_path / "trained", resume=True)
     assert {path.name for path in (tmp_path / "trained").iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"name,size\n\xe9,1\n", "not a table in UTF-8"), (b"name,size\na,1,2\n", "too many cells")],
+)
+def test_tables_of_other_programs_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    @dataclasses.dataclass
+    class Row:
+        name: str
+        size: int
+
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"table.csv, .*{message}"):
+        read_rows(path, Row)

@@ -21,7 +21,7 @@ from ttfs_fast.analysis.limits import Limits, check_limits
 from ttfs_fast.circuit.network import receptive_fields
 from ttfs_fast.data import ImageSet
 from ttfs_fast.encoding import Encoding, encoding_of, pixels_to_times
-from ttfs_fast.horizon import ReferenceSpikes, unfold_horizons_
+from ttfs_fast.horizon import HorizonLinear, ReferenceSpikes, unfold_horizons_
 from ttfs_fast.layers import predict, spiking_layers
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.nir import to_graph
@@ -317,3 +317,13 @@ def test_times_too_late_for_a_value_are_silent_without_a_gradient() -> None:
     assert z.grad.isfinite().all()
     assert z.grad.abs().max() > 0
     assert model[0].weight.grad.isfinite().all()
+
+
+def test_layers_on_spike_values_cannot_be_added_to_on_times() -> None:
+    model = snn.OnTimes(snn.SpikingLinear(4, 4, neuron="rel-psp"))
+    assert model(torch.rand(2, 4).exp()).shape == (2, 4)
+    model.append(snn.SpikingLinear(4, 2))
+    with pytest.raises(ValueError, match="holds layers on spike times; 1 has neuron='n-lif'"):
+        model(torch.rand(2, 4).exp())
+    with pytest.raises(ValueError, match="holds layers on spike times; 1 has a horizon"):
+        snn.OnTimes(snn.SpikingLinear(4, 4, neuron="rel-psp"), HorizonLinear(4, 2, t_in=1.0))

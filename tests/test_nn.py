@@ -223,3 +223,8 @@ def test_sizes_that_are_not_whole_are_refused() -> None:
             SpikingConv2d(1, 1, size)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"one whole number or two; got \(2, 2, 2\)"):
         SpikingConv2d(1, 1, (2, 2, 2))
+
+
+def test_unknown_padding_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match='padding must be "valid", "same" or numbers; got \'foo\''):
+        SpikingConv2d(1, 1, 3, padding="foo")

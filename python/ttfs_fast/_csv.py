@@ -67,12 +67,21 @@ def read_rows(
     rows = []
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        reader.fieldnames = [(renamed or {}).get(name, name) for name in reader.fieldnames or ()]
-        if reader.fieldnames != list(kinds):
-            raise ValueError(f"{path} is not {what}: its first line names other columns")
-        for line in reader:
-            try:
-                rows.append(kind(**{name: make(line[name]) for name, make in kinds.items()}))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        try:
+            reader.fieldnames = [
+                (renamed or {}).get(name, name) for name in reader.fieldnames or ()
+            ]
+            if reader.fieldnames != list(kinds):
+                raise ValueError(f"{path} is not {what}: its first line names other columns")
+            for line in reader:
+                if None in line:
+                    raise ValueError(f"{path}, line {reader.line_num}: it has too many cells")
+                try:
+                    rows.append(kind(**{name: make(line[name]) for name, make in kinds.items()}))
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(
+                f"{path}, after line {reader.line_num}: not a table in UTF-8: {error}"
+            ) from error
     return rows

@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,12 +39,23 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path``: a reader sees either the old content or the new."""
-    partial = path.parent / f"{PARTIAL_PREFIX}{os.getpid()}-{path.name}"
+    """Put ``content`` at ``path``: a reader sees either the old content or the new.
+
+    Of a link, what it points to is replaced. The file keeps its permissions. A device or a pipe,
+    such as /dev/stdout, receives the bytes.
+    """
     with named_errors(path):
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Its own for each thread, and for processes of equal number on other machines.
+        partial = path.parent / f"{PARTIAL_PREFIX}{os.getpid()}-{secrets.token_hex(4)}-{path.name}"
         try:
             write_durably(partial, content)
+            with suppress(FileNotFoundError):
+                partial.chmod(stat.S_IMODE(path.stat().st_mode))
             os.replace(partial, path)
         except BaseException:
             partial.unlink(missing_ok=True)

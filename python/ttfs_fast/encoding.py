@@ -10,6 +10,7 @@ the attribute ``encoding``, and files of weights store it.
 import dataclasses
 import json
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
@@ -25,7 +26,11 @@ Polarity = Literal["bright-first", "dark-first", "both"]
 
 
 def _check_alpha(alpha: float) -> None:
-    if not (math.isfinite(alpha) and alpha > 0):
+    try:
+        allowed = math.isfinite(alpha) and alpha > 0
+    except OverflowError:  # an integer that no float holds
+        allowed = False
+    if not allowed:
         raise ValueError(f"alpha must be a finite number above 0; got {alpha}")
 
 
@@ -81,7 +86,7 @@ class Encoding:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float):
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, numbers.Real):
             raise ValueError(f"alpha must be a number; got {self.alpha!r}")
         _check_alpha(self.alpha)
         _check_polarity(self.polarity)

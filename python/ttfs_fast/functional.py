@@ -146,9 +146,9 @@ def spiking_conv2d(
 ) -> Tensor:
     """Spike values of a convolution layer of non-leaky integrate-and-fire neurons.
 
-    Replaces :func:`torch.nn.functional.conv2d`: it has the same signature, shapes and memory
-    formats. Each output is the neuron of :func:`spiking_linear` on its receptive field (equation
-    4); padding is silent input.
+    Replaces :func:`torch.nn.functional.conv2d`: it has the same signature and shapes, and the
+    memory format of its input. Each output is the neuron of :func:`spiking_linear` on its receptive
+    field (equation 4); padding is silent input.
 
     Parameters
     ----------

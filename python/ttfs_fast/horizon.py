@@ -124,6 +124,7 @@ class ReferenceSpikes(nn.Module):
 class _HorizonLayer(nn.Module):
     """Common part of convolution and fully connected layers with a horizon."""
 
+    takes_values = True  # for OnTimes
     weight: nn.Parameter
     shift: nn.Parameter
     running_mean: Tensor

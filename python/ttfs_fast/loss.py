@@ -120,7 +120,8 @@ def weight_sum_cost(layers: Layers, beta: float = 1.0, reduction: CostReduction 
         A model, of which SpikingLinear and SpikingConv2d layers count; or the layers themselves; or
         weights (out, ...), alone or each with its bias (out,) or None.
     beta : float
-        Least sum of each neuron's weights without a cost; one of positive weights spikes only above 1.
+        Least sum of each neuron's weights without a cost. One whose weights are positive spikes
+        only above 1.
     reduction : {"sum", "mean"}
         Within a layer: ``"sum"`` is the paper's, ``"mean"`` that of the published codes. Layers
         are always added up.

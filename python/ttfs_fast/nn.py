@@ -227,6 +227,8 @@ class SpikingConv2d(_SpikingLayer):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size: tuple[int, int] = pair(kernel_size)
         self.stride: tuple[int, int] = pair(stride)
+        if isinstance(padding, str) and padding not in ("valid", "same"):
+            raise ValueError(f'padding must be "valid", "same" or numbers; got {padding!r}')
         self.padding = padding if isinstance(padding, str) else pair(padding)
         self.dilation: tuple[int, int] = pair(dilation)
         self.groups = groups
@@ -335,17 +337,25 @@ class OnTimes(nn.Sequential):
 
     def __init__(self, *layers: Any) -> None:
         super().__init__(*layers)
+        self._check()
+
+    def _check(self) -> None:
         for name, module in self.named_modules():
             if isinstance(module, OnTimes) and module is not self:
                 raise ValueError(f"OnTimes translates once; {name} is another OnTimes")
-            on_values = isinstance(module, _SpikingLayer | Delay) and module.neuron == "n-lif"
-            if on_values:
+            neuron = getattr(module, "neuron", None)
+            if (neuron == "n-lif" and isinstance(module, _SpikingLayer | Delay)) or getattr(
+                module, "takes_values", False
+            ):
+                what = "neuron='n-lif'" if neuron == "n-lif" else "a horizon"
                 raise ValueError(
-                    f"OnTimes holds layers on spike times; {name} has neuron='n-lif': give it "
-                    "another neuron, or leave it outside"
+                    f"OnTimes holds layers on spike times; {name} has {what}: give it another "
+                    "neuron, or leave it outside"
                 )
 
     def forward(self, input: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling():
+            self._check()  # layers may have been added
         times: Tensor = super().forward(values_to_times(input))  # type: ignore[no-untyped-call]
         return exp_of_times(times)
 
@@ -453,11 +463,19 @@ class Delay(nn.Module):
         Raises
         ------
         ValueError
-            If it delays spike times.
+            If it delays spike times, or by so much that w is hardly above 1 and loses its digits in
+            rounding: more than 9 tau in float32, 29 in float64.
         """
         refuse_sisters(self, "a delay by neurons")
-        least = 2 * torch.finfo(self.delay.dtype).eps
-        weight = 1 / -torch.expm1(-self.delays().clamp(min=least))
+        eps = torch.finfo(self.delay.dtype).eps
+        delays = self.delays()
+        longest = float(delays.max()) if delays.numel() else 0.0
+        if longest > (most := math.log(1e-3 / eps)):
+            raise ValueError(
+                f"a delay of {longest:g} tau is too long for a neuron: up to {most:.3g} in "
+                f"{str(delays.dtype).removeprefix('torch.')}; put several delays in a row"
+            )
+        weight = 1 / -torch.expm1(-delays.clamp(min=2 * eps))
         like: dict[str, Any] = {"bias": False, "device": weight.device, "dtype": weight.dtype}
         count = self.num_features
         layer: SpikingConv2d | SpikingLinear

@@ -314,3 +314,24 @@ def test_encoding_is_linear() -> None:
         LeadEncoding(1.0, 1.0, 0.1)
     with pytest.raises(ValueError, match="spread must be above 0"):
         LeadEncoding(0.0, 1.0, 0.0)
+
+
+def test_sums_may_name_their_second_argument(seed: int) -> None:
+    class Sum(nn.Module):
+        def __init__(self, named: bool) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 5), nn.Linear(6, 5)
+            self.last, self.named = nn.Linear(5, 3), named
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            one, other = self.first(x).relu(), self.second(x).relu()
+            if self.named:
+                return self.last(torch.mul(torch.add(one, other=other), other=2.0))
+            return self.last(torch.mul(torch.add(one, other), 2.0))
+
+    named, x = Sum(named=True), torch.rand(40, 6)
+    plain = Sum(named=False)
+    plain.load_state_dict(named.state_dict())
+    found = from_relu(named, x)(x)
+    assert torch.equal(found, from_relu(plain, x)(x))
+    assert (found.argmin(1) == named(x).argmax(1)).all()

@@ -169,3 +169,14 @@ def test_an_integer_network_finds_its_data_by_size_and_classes() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="there is no data set 'fashion'; choose one of"):
         load_idx_set("fashion")  # type: ignore[arg-type]
+
+
+def test_the_current_folder_may_be_the_set_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "fashion-mnist"
+    own.mkdir()
+    write_idx(own / "t10k-images-idx3-ubyte", np.zeros((3, 28, 28), np.uint8))
+    write_idx(own / "t10k-labels-idx1-ubyte", np.arange(3, dtype=np.uint8))
+    monkeypatch.chdir(own)
+    assert load_idx_set("fashion-mnist", ".", train=False).labels.tolist() == [0, 1, 2]

@@ -319,3 +319,22 @@ def test_processes_with_other_numbers_of_images_leave_their_generators_alike(
     assert 0.05 < noise[0].std() < 0.15
     assert 0.05 < noise[1].std() < 0.15
     assert (noise[0] - noise[1]).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pass_within_a_pass(folder: ImageFolder, workers: int) -> None:
+    augmentation = Augmentation((16, 16), flip=True, resized_crop=(0.2, 1.0))
+    how = {"augmentation": augmentation, "shuffle": True, "seed": 3}
+    expected = everything(StreamedImages(folder, 6, 16, **how), 3)
+    stream = StreamedImages(folder, 6, 16, workers=workers, **how)
+    outer = stream.epoch(3)
+    batches = [next(outer)]
+    if workers:
+        with pytest.raises(RuntimeError, match=r"another pass .* is under way"):
+            next(stream.epoch(0))
+    else:
+        assert len(list(stream.epoch(0))) == 4
+    batches += list(outer)
+    assert torch.equal(torch.cat([pixels for pixels, _ in batches]), expected[0])
+    assert torch.equal(torch.cat([labels for _, labels in batches]), expected[1])
+    assert len(list(stream.epoch(0))) == 4

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -222,3 +223,13 @@ def test_pickles_are_not_loaded(tmp_path: Path) -> None:
         shutil.copyfileobj(plain, packed)
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         mnist_scnn(weights=tmp_path / "net.gz")
+
+
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.safetensors"
+    path.write_bytes(safetensors.torch.save({}))
+    with pytest.raises(ValueError, match="not this network: "):
+        mnist_scnn(weights=path)
+    path.write_bytes(safetensors.torch.save({}, {"config": '{"t_max": 1' + "0" * 400 + "}"}))
+    with pytest.raises(ValueError, match="its metadata hold no training settings"):
+        mnist_scnn(weights=path)

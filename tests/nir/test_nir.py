@@ -332,3 +332,31 @@ def test_what_a_graph_would_lose_is_refused() -> None:
     graph = to_graph(pruned, (3,))
     with pytest.raises(ValueError, match="z has NaN"):
         spike_trains(graph, torch.tensor([math.nan, 1.5, 2.0]), 5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": [0, 0]},
+        {"t_max": 10**400},
+        {"kernel": [100_000, 100_000]},
+        {"dilation": [0, 1]},
+    ],
+    ids=str,
+)
+def test_absurd_metadata_are_refused(change: dict[str, Any]) -> None:
+    model = nn.Sequential(SpikingConv2d(1, 2, 3), SpikingMaxPool2d(2))
+    graph = to_graph(model, (1, 8, 8))
+    notes = metadata(graph)
+    for layer in notes["layers"]:
+        layer.update({key: value for key, value in change.items() if key in layer})
+    graph.metadata["ttfs_fast"] = json.dumps(notes)
+    with pytest.raises(ValueError, match="do not describe its nodes"):
+        from_graph(graph)
+
+
+def test_metadata_nested_without_end_are_damaged() -> None:
+    graph = to_graph(nn.Sequential(SpikingConv2d(1, 2, 3)), (1, 8, 8))
+    graph.metadata["ttfs_fast"] = "[" * 100_000
+    with pytest.raises(ValueError, match="damaged"):
+        from_graph(graph)

@@ -334,3 +334,20 @@ def test_folding_a_copy_does_not_change_the_original() -> None:
     assert torch.equal(copied(values), before)
     (gradient,) = torch.autograd.grad(model(values).log().sum(), [next(model.parameters())])
     assert gradient.abs().max() > 0
+
+
+def test_neurons_with_one_input_have_no_deviation() -> None:
+    layer = SpikingConv2d(1, 4, 1)
+    center_weights_(nn.Sequential(layer), norm=5.0, image_shape=(1, 4, 4))
+    assert layer.weight.isfinite().all()
+    assert layer.weight.std() == 0
+    assert layer.weight.mean() > 1
+
+
+def test_centering_leaves_statistics_alone() -> None:
+    norm = nn.BatchNorm2d(3)
+    model = nn.Sequential(SpikingConv2d(2, 3, 3, padding=1), norm)
+    center_weights_(model, image_shape=(2, 5, 5))
+    assert norm.running_mean.tolist() == [0, 0, 0]
+    assert norm.num_batches_tracked == 0
+    assert norm.training

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from support.runs import LEARNING, assert_same_run, digits, interrupted
+from ttfs_fast.optim.averaging import average_weights
 from ttfs_fast.optim.muon import Muon, orthogonalize
 from ttfs_fast.training import train, trainer
 
@@ -128,3 +129,17 @@ def test_a_layer_that_falls_silent_keeps_finite_weights() -> None:
         optimizer.step()
         weight.grad = torch.zeros(8, 16)
     assert weight.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr": -1.0}, {"momentum": 1.0}, {"beta2": -0.1}, {"weight_decay": float("nan")}]
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} must be at least 0"):
+        Muon([nn.Parameter(torch.ones(2, 2))], **{"lr": 0.1, **wrong})
+
+
+def test_an_average_that_never_moves_is_refused() -> None:
+    with pytest.raises(ValueError, match="decay must be from 0 to below 1; got 1"):
+        average_weights(nn.Linear(2, 2), 1.0)

@@ -547,3 +547,25 @@ def test_a_network_given_as_an_object_starts_from_a_run_of_it(tmp_path: Path) ->
             tmp_path / "third",
             model=network,
         )
+
+
+@pytest.mark.parametrize("label", [2**63, 10**9])
+def test_labels_that_are_no_classes_are_refused(label: int) -> None:
+    examples = [(np.zeros((1, 4, 4), np.uint8), 0), (np.ones((1, 4, 4), np.uint8), label)]
+    with pytest.raises(ExampleError, match="example 1: the label must be a whole number from 0 to"):
+        from_dataset(examples)
+
+
+def test_a_data_set_that_changes_the_image_it_returned_is_refused() -> None:
+    class Noisy(Dataset):
+        buffer, asked = torch.zeros(1, 4, 4, dtype=torch.uint8), 0
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            self.asked += 1
+            return self.buffer.fill_(self.asked), 0
+
+    with pytest.raises(ExampleError, match="is another image each time"):
+        from_dataset(Noisy())

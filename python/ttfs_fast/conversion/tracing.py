@@ -818,7 +818,8 @@ def _function(place: Place, node: fx.Node, arguments: list[Any], options: Any) -
     handler = table.get(node.target)
     if handler is None:
         raise place.refuse(f"has no counterpart in first spikes; allowed are {ALLOWED}")
-    options = {"x" if key == "input" else key: one for key, one in options.items()}
+    ours = {"input": "x", "other": "y"}
+    options = {ours.get(key, key): one for key, one in options.items()}
     try:
         return handler(place, *arguments, **options)
     except TypeError as error:

@@ -327,7 +327,7 @@ def _files_below(folder: Path, name: str) -> Iterator[str]:
     while left:
         folder, name = left.pop()
         real, holder = folder.resolve(), folder.parent.resolve()
-        if real in (*seen, holder, *holder.parents):
+        if real in seen or real in (holder, *holder.parents):
             continue
         seen.add(real)
         for entry in sorted(os.listdir(folder)):

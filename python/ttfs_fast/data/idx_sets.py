@@ -131,7 +131,9 @@ def load_idx_set(
     folders = [base / folder for base in bases for folder in known.folders]
     # A folder that is given may be the set's own; one of another name may hold MNIST's files.
     own = {folder.split("/")[0] for folder in known.folders}
-    folders += [b for b in bases if known.prefix or own & {b.name, b.parent.name}]
+    folders += [
+        b for b in bases if known.prefix or own & {(real := b.absolute()).name, real.parent.name}
+    ]
     for folder in folders:
         found = [next((p for p in file_variants(folder, n) if p.is_file()), None) for n in wanted]
         if found[0] is not None and found[1] is not None:

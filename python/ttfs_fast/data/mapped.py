@@ -11,6 +11,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from ttfs_fast.data.imageset import ImageSet
 
+MOST_CLASSES = 1 << 20
+"""More classes than this are taken for a mistake, such as numbers of images as labels."""
 READ_TWICE = 32
 """Number of images that are read twice, to check that they stay the same."""
 
@@ -76,7 +78,7 @@ def from_dataset(
                 "one size"
             )
         images[index] = image
-        if index in again and not np.array_equal(_example(dataset[index], what)[0], image):
+        if index in again and not np.array_equal(_example(dataset[index], what)[0], images[index]):
             raise ExampleError(
                 f"{what} is another image each time that it is asked for. Images are read once: "
                 "leave random changes to the settings of training, such as crop, hflip, shift"
@@ -159,6 +161,12 @@ def _image(image: Any, what: str) -> NDArray[np.uint8]:
 def _label(label: Any, what: str) -> int:
     if isinstance(label, Tensor | np.ndarray) and label.ndim == 0:
         label = label.item()
-    if isinstance(label, bool) or not isinstance(label, int | np.integer) or label < 0:
-        raise ExampleError(f"{what}: the label must be a whole number from 0; got {label!r}")
+    if (
+        isinstance(label, bool)
+        or not isinstance(label, int | np.integer)
+        or not (0 <= label < MOST_CLASSES)
+    ):
+        raise ExampleError(
+            f"{what}: the label must be a whole number from 0 to {MOST_CLASSES - 1}; got {label!r}"
+        )
     return int(label)

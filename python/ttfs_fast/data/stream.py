@@ -131,6 +131,7 @@ class StreamedImages:
         self.folder = folder
         self.skipped: list[str] = []
         self._broken: set[int] = set()
+        self._open = False  # whether a pass is under way
         self._items = _Items(folder, size, augmentation, seed, corrupt == "skip")
         self._order = _Order(len(folder), batch_size, shuffle, seed, rank, ranks)
         self._seen: set[int] = set()
@@ -179,7 +180,21 @@ class StreamedImages:
             If an image cannot be read and ``corrupt`` is ``"refuse"``, or no image of a class can.
         ChildProcessError
             If a worker process dies or hangs.
+        RuntimeError
+            If another pass is under way, with worker processes, which serve one at a time.
         """
+        if self._open and self._loader.num_workers:
+            raise RuntimeError(
+                f"another pass over the images of {self._items.path} is under way, and its worker "
+                "processes serve one at a time: end it first, or use a second StreamedImages"
+            )
+        self._open = True
+        try:
+            yield from self._pass(number)
+        finally:
+            self._open = False
+
+    def _pass(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         self._order.epoch = number
         before = len(self.skipped)
         for pixels, labels, broken in self._batches():
@@ -274,12 +289,13 @@ class _Order:
         return -(-self._images // self._batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch = self.epoch  # another pass may begin before this one ends
         order = torch.arange(self._images)
         if self._shuffle:
-            generator = torch.Generator().manual_seed(_mixed(self._seed, self.epoch, -1))
+            generator = torch.Generator().manual_seed(_mixed(self._seed, epoch, -1))
             order = torch.randperm(self._images, generator=generator)
         for batch in torch.split(order, self._batch_size):
-            yield [(self.epoch, int(i)) for i in batch[self._rank :: self.ranks]]
+            yield [(epoch, int(i)) for i in batch[self._rank :: self.ranks]]
 
 
 def _joined(items: list[Item]) -> tuple[Tensor, Tensor, list[_Broken]]:

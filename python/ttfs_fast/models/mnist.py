@@ -104,7 +104,7 @@ def mnist_scnn(
     model = MnistSCNN(t_max=max(horizons), encoding=encoding, device=device, dtype=dtype)
     for layer, horizon in zip((model.conv1, model.conv2, model.fc), horizons, strict=True):
         layer.t_max = horizon
-    if not state:
+    if not pretrained and path is None:
         return model
     try:
         model.load_state_dict(state)
@@ -122,7 +122,7 @@ def _exported(path: Path) -> tuple[dict[str, Tensor], list[float]]:
         config = parse_json(read_metadata(path).get("config", "{}"))
         t_max = float(config.get("t_max", math.inf))
         horizons = [float(t) for t in config.get("horizons", [])]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: its metadata hold no training settings: {error}") from error
     if len(horizons) not in (0, 3):
         raise ValueError(f"{path}: the network has 3 layers, its settings {len(horizons)} horizons")

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
+from ttfs_fast._untrusted import parse_json
 from ttfs_fast.encoding import Encoding, check_spike_values, encoding_of
 from ttfs_fast.nir._layers import BIAS, Builder, Clock, build, clocks_of, describe, fill, node_name
 from ttfs_fast.nn import refuse_sisters
@@ -178,7 +179,9 @@ def from_graph(graph: Any) -> nn.Sequential:
             model.encoding = Encoding.from_dict(notes["encoding"])  # type: ignore[assignment]
         again = to_graph(model, notes["input_shape"], tau=notes["tau"], dt=notes["dt"])
         same = _equal(again, graph)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, ArithmeticError
+    ) as error:  # fmt: skip
         raise ValueError(
             f"the graph's metadata do not describe its nodes: {type(error).__name__}: {error}"
         ) from error
@@ -285,7 +288,7 @@ def metadata(graph: Any) -> dict[str, Any]:
             "because nothing else in a graph says that its neurons spike once"
         )
     try:
-        notes = dict(json.loads(text))
+        notes = dict(parse_json(text))
         name, version = notes["format"], notes["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the graph's metadata of ttfs_fast are damaged: {error!r}") from error

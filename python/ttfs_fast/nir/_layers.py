@@ -19,6 +19,8 @@ from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d, 
 
 CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay, nn.Flatten)
 NO_LEAK = 1e8
+MOST_OF_KERNEL = 1 << 12
+"""Rows, or columns, of a pool's window; a file that names more is not believed."""
 """The membrane's time constant, in tau."""
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -283,6 +285,10 @@ class Builder:
             self._add(node, self._nir.Delay(self._seconds(name, facts["delays"])))
             return
         if kind == "pool":
+            if max(facts["kernel"]) > MOST_OF_KERNEL:
+                raise ValueError(
+                    f"{name} has a kernel of {facts['kernel']}; at most {MOST_OF_KERNEL}"
+                )
             each = np.eye(self.shape[0], dtype=np.float32)[:, :, None, None]
             weight = self.at_once * each * np.ones(facts["kernel"], np.float32)
             bias = np.zeros(len(weight), np.float32)

@@ -18,7 +18,14 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel | None:
     -------
     averaged : AveragedModel or None
         Its ``module`` is the averaged network, at first a copy of ``model``.
+
+    Raises
+    ------
+    ValueError
+        If ``decay`` is outside its range.
     """
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay must be from 0 to below 1; got {decay}")
     if not decay:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 from ttfs_fast import ops
 from ttfs_fast.geometry import tap_fractions
-from ttfs_fast.layers import find_spiking_layers
+from ttfs_fast.layers import evaluating, find_spiking_layers
 from ttfs_fast.nn import SpikingConv2d, SpikingLinear, is_computed, refuse_sisters
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -237,7 +237,8 @@ def center_weights_(
                 device=layer.weight.device,
             )
         )
-        rows = start.flatten(1).norm(dim=1).clamp(min=torch.finfo(start.dtype).tiny)
+        # (The deviation of a single input is 0, and stays so.)
+        rows = start.flatten(1).norm(dim=1).clamp(min=math.sqrt(torch.finfo(start.dtype).tiny))
         start *= (own_norm / rows).reshape(-1, *[1] * (start.dim() - 1))
         parametrize.register_parametrization(layer, "weight", module.to(start.device))
         with torch.no_grad():
@@ -398,7 +399,7 @@ def _input_sizes(
     weight = next(iter(convolutions.values())).weight
     silence = torch.full((1, *image_shape), math.inf, dtype=weight.dtype, device=weight.device)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             model(silence)
     finally:
         for handle in handles:

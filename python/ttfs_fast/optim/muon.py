@@ -7,6 +7,7 @@ weight. Muon makes the singular values of the step's matrix equal, so that direc
 distinguish inputs get the same share of the step as the common ones.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -70,6 +71,11 @@ class Muon(torch.optim.Optimizer):
     weight_decay : float
         Fraction by which each step shrinks the weights, in units of the learning rate.
 
+    Raises
+    ------
+    ValueError
+        If a setting is negative, or ``momentum`` or ``beta2`` is not below 1.
+
     Notes
     -----
     Source: K. Jordan and others, "Muon: An optimizer for hidden layers in neural networks" (2024).
@@ -86,6 +92,15 @@ class Muon(torch.optim.Optimizer):
         beta2: float = 0.99,
         weight_decay: float = 0.0,
     ) -> None:
+        for name, value, most in (
+            ("lr", lr, math.inf),
+            ("momentum", momentum, 1),
+            ("beta2", beta2, 1),
+            ("weight_decay", weight_decay, math.inf),
+        ):
+            if not 0 <= value < most:
+                bound = "" if math.isinf(most) else f", below {most}"
+                raise ValueError(f"{name} must be at least 0{bound} and finite; got {value}")
         super().__init__(
             params,
             {
