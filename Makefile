@@ -64,7 +64,7 @@ endif
 .PHONY: compile
 ifeq ($(WERROR),ON)
 compile: $(VENV)/.installed-dev
-	$(IN_VENV) && cmake -S . -B $(BUILD) -D TTFS_FAST_WERROR=ON -D TTFS_FAST_EXAMPLES=ON >/dev/null
+	$(IN_VENV) && cmake -S . -B $(BUILD) -D TTFS_FAST_WERROR=ON -D TTFS_FAST_EXAMPLES=$(CXX_EXAMPLES) >/dev/null
 	$(IN_VENV) && cmake --build $(BUILD) -- --quiet -k 0
 else
 compile: $(VENV)/.tools ## Everything in C++, optimized; warnings are errors
@@ -130,6 +130,6 @@ $(VENV)/.installed: $(VENV)/.tools $(BUILD_FILES)
 $(VENV)/.installed-dev: $(VENV)/.tools $(BUILD_FILES)
 	$(INSTALL_PROJECT) --config-settings cmake.define.TTFS_FAST_TESTS=$(CXX_TESTS) \
 	  --config-settings cmake.define.TTFS_FAST_WERROR=$(WERROR) \
-	  --config-settings cmake.define.TTFS_FAST_EXAMPLES=$(WERROR) \
+	  --config-settings cmake.define.TTFS_FAST_EXAMPLES=$(if $(filter ON,$(WERROR)),$(CXX_EXAMPLES),OFF) \
 	  -e ".[train,plot,docs,dev]"
 	@touch $@ $(VENV)/.installed

@@ -41,13 +41,15 @@ def named_errors(path: Path) -> Iterator[None]:
 def replace_file(path: Path, content: bytes) -> None:
     """Put ``content`` at ``path``: a reader sees either the old content or the new.
 
-    Of a link, what it points to is replaced. The file keeps its permissions. A device or a pipe,
-    such as /dev/stdout, receives the bytes.
+    Of a link, what it points to is replaced. The file keeps its permissions. A device or a pipe
+    receives the bytes, and so does what is open as /dev/stdout.
     """
+    is_open = str(path.absolute().parent) in ("/dev", "/dev/fd", "/proc/self/fd")
+    if path.exists() and not path.is_dir() and (is_open or not path.is_file()):
+        with open(path, "ab") as file:
+            file.write(content)
+        return
     with named_errors(path):
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)
-            return
         path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         # Its own for each thread, and for processes of equal number on other machines.

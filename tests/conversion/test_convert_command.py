@@ -378,3 +378,11 @@ def test_differences_are_counted_with_their_margins() -> None:
         compare_decisions(logits, values, images[:0])
     with pytest.raises(ValueError, match="the same outputs"):
         compare_decisions(logits, Table([[1.0]] * 3), images)
+
+
+def test_networks_in_channels_last_format_are_saved(tmp_path: Path) -> None:
+    relu = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Flatten(), torch.nn.Linear(48, 4))
+    pixels = torch.rand(40, 2, 6, 6)
+    network = from_relu(relu, pixels).to(memory_format=torch.channels_last)
+    again = load_converted(save_converted(network, tmp_path / "a.safetensors"))
+    assert torch.equal(again(pixels), network(pixels))

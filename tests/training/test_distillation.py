@@ -23,7 +23,7 @@ from ttfs_fast.training.distillation import (
     distillation_loss,
     load_teachers,
 )
-from ttfs_fast.training.export import read_config, weights_digest
+from ttfs_fast.training.export import export_weights, read_config, weights_digest
 from ttfs_fast.training.trainer import ensure_trained
 
 TAUGHT = digits(90, 40, epochs=2, seed=3, **LEARNING)
@@ -108,6 +108,19 @@ def test_a_resumed_run_needs_the_teacher_it_began_with(
     changed = dataclasses.replace(config, teacher=str(other.weights_path))
     with pytest.raises(ValueError, match="not the teacher it began with"):
         train(changed, tmp_path / "run", resume=True)
+
+
+def test_a_teacher_that_answers_otherwise_is_noticed(teacher: TrainResult, tmp_path: Path) -> None:
+    """Weights of the same network, exported with another limit of time or another scale."""
+    digests = set()
+    for number, change in enumerate(({}, {"t_max": 3.0}, {"logit_scale": 9.0})):
+        settings = dataclasses.replace(read_config(teacher.weights_path), **change)
+        path = tmp_path / f"{number}.safetensors"
+        export_weights(teacher.model, path, settings, test_accuracy=0.5)
+        loaded = load_teachers(dataclasses.replace(TAUGHT, teacher=str(path)))
+        assert loaded is not None
+        digests.add(loaded.sha256)
+    assert len(digests) == 3
 
 
 def test_a_pretrained_network_teaches_and_starts_by_its_name(tmp_path: Path) -> None:
@@ -306,6 +319,17 @@ def test_a_generation_before_that_has_changed_is_refused(
         train(TWO, run, resume=True)
     before.unlink()
     train(TWO, run, resume=True)  # writes its weights again
+    # What an interrupted removal leaves is not taken for the generation before.
+    config = before.with_name("config.json")
+    text = config.read_text()
+    (run / "config.json").unlink()
+    config.unlink()
+    for checkpoint in [*run.glob("checkpoint-*"), *config.parent.glob("checkpoint-*")]:
+        shutil.rmtree(checkpoint)
+    other = dataclasses.replace(TWO, seed=TWO.seed + 1)
+    train(other, run)
+    assert config.read_text() != text
+    train(TWO, run, overwrite=True)
     check_same_weights(before.parent, two_generations.weights_path.parent / "generation-before")
 
 

@@ -392,7 +392,7 @@ BYTES = torch.zeros(1, 4, 4, dtype=torch.uint8)
         (((torch.zeros(1, 4, 4, dtype=torch.int64), 0),), r"uint8, or floating point in \[0, 1\]"),
         (((torch.full((1, 4, 4), -0.4), 0),), r"in \[0, 1\]; got -0.4 to .*standardize"),
         (((torch.full((1, 4, 4), float("nan")), 0),), r"in \[0, 1\]; got nan"),
-        (((BYTES, -1),), "label must be a whole number from 0; got -1"),
+        (((BYTES, -1),), "label must be a whole number from 0 to 1048575; got -1"),
         (((BYTES, 1.0),), "label must be a whole number"),
         (((BYTES, torch.tensor([1, 2])),), "label must be a whole number"),
         (((BYTES, True),), "label must be a whole number"),
@@ -569,3 +569,12 @@ def test_a_data_set_that_changes_the_image_it_returned_is_refused() -> None:
 
     with pytest.raises(ExampleError, match="is another image each time"):
         from_dataset(Noisy())
+
+
+def test_generations_of_a_network_given_as_an_object(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, generations=2)
+    result = train(config, tmp_path / "run", model=own_networks.plain(1, 10))
+    first, _ = load_model(tmp_path / "run" / "generation-before", model=own_networks.plain(1, 10))
+    assert not same_weights(first, result.model)
+    again = train(config, tmp_path / "run", model=own_networks.plain(1, 10), resume=True)
+    assert same_weights(again.model, result.model)

@@ -19,9 +19,9 @@ from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d, 
 
 CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay, nn.Flatten)
 NO_LEAK = 1e8
+"""The membrane's time constant, in tau."""
 MOST_OF_KERNEL = 1 << 12
 """Rows, or columns, of a pool's window; a file that names more is not believed."""
-"""The membrane's time constant, in tau."""
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -5,6 +5,7 @@ it resembles, and how much. A small network that cannot fit hard labels of disto
 these outputs better.
 """
 
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,12 +16,14 @@ from torch.nn import functional
 from ttfs_fast.conversion.network import refuse_converted
 from ttfs_fast.data.imageset import listed
 from ttfs_fast.horizon import ReferenceSpikes, unfold_horizons_
+from ttfs_fast.layers import find_spiking_layers
 from ttfs_fast.loss import MAX_TIME
 from ttfs_fast.models.pretrained import PRETRAINED, weights_file
 from ttfs_fast.training.build import load_model, read_image_shape
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.datasets import DataSet, check_shape
 from ttfs_fast.training.export import read_classes, weights_digest
+from ttfs_fast.training.own_network import OwnModel
 from ttfs_fast.training.step import autocast
 
 MAX_TIME_OF_TEACHER = 60.0
@@ -84,7 +87,7 @@ class Teacher:
     scale : float
         Factor on its output times that its own loss had.
     sha256 : str
-        Digest of its weights.
+        Digest of its weights, its layers' ``t_max`` and ``scale``.
     """
 
     network: nn.Module
@@ -160,7 +163,9 @@ class Teachers(tuple[Teacher, ...]):
         return torch.lerp(losses, distilled, config.distill_weight)
 
 
-def load_teachers(config: TrainConfig, images: DataSet | None = None) -> Teachers | None:
+def load_teachers(
+    config: TrainConfig, images: DataSet | None = None, *, model: OwnModel | None = None
+) -> Teachers | None:
     """The teachers that a configuration names; None if it names none.
 
     Parameters
@@ -170,6 +175,8 @@ def load_teachers(config: TrainConfig, images: DataSet | None = None) -> Teacher
     images : ImageSet or StreamedImages, optional
         The training images: the teachers must take such ones, and know their classes in this
         order.
+    model : Module, callable or str, optional
+        The network of all teachers, if it is a user's own that was given as an object.
 
     Raises
     ------
@@ -181,17 +188,19 @@ def load_teachers(config: TrainConfig, images: DataSet | None = None) -> Teacher
     """
     if config.teacher is None:
         return None
-    return Teachers(_load_teacher(name, config, images) for name in config.teachers)
+    return Teachers(_load_teacher(name, config, images, model) for name in config.teachers)
 
 
-def _load_teacher(name: str, config: TrainConfig, images: DataSet | None) -> Teacher:
+def _load_teacher(
+    name: str, config: TrainConfig, images: DataSet | None, model: OwnModel | None
+) -> Teacher:
     with weights_file(name) as path:
         if not path.is_file():
             raise FileNotFoundError(
                 f"no teacher at {path}: train it first, and give its model.safetensors as "
                 f"teacher, or a pretrained network: {', '.join(PRETRAINED)}"
             )
-        network, settings = load_model(path)
+        network, settings = load_model(path, model=model)
         refuse_converted(network, "teach")
         shape, known = read_image_shape(path), read_classes(path)
     for field, own in config.encoding.to_dict().items():
@@ -209,4 +218,8 @@ def _load_teacher(name: str, config: TrainConfig, images: DataSet | None) -> Tea
                 f"{listed(images.classes)}: its answers are learned by their order, so the classes "
                 "must be the same; choose another teacher"
             )
-    return Teacher(network, settings.logit_scale, weights_digest(network))
+    # All that decides its answers, and the loss.
+    limits = [layer.t_max for layer in find_spiking_layers(network).values()]
+    facts = f"{weights_digest(network)} {settings.logit_scale!r} {limits!r}"
+    sha256 = hashlib.sha256(facts.encode()).hexdigest()
+    return Teacher(network, settings.logit_scale, sha256)

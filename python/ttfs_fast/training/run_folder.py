@@ -94,5 +94,5 @@ class RunFolder:
             remove_folder(self.tensorboard)
         if self.path.is_dir():
             remove_partials(self.path)
-        if (before := self.generation_before).holds_training:
+        if (before := self.generation_before).path.is_dir():
             before.remove_training()

@@ -145,7 +145,7 @@ def train(
     data : Dataset, or pair of Dataset, optional
         Map-style data sets of your own in place of ``config.dataset``, (train, test), or one of
         which ``config.val_images`` are for validation. :func:`~ttfs_fast.data.from_dataset` defines
-        valid examples. They are read into memory once.
+        valid examples. They are read into memory, once for each of ``config.generations``.
 
     Returns
     -------
@@ -244,12 +244,12 @@ def _train(
             # Now that nothing in the settings has turned out not to fit the data or each other.
             RunFolder(run).remove_training()
             replace_file(RunFolder(run).config, f"{config.to_json()}\n".encode())
-        if config.generations > 1:
-            before = _train_generation_before(config, run, callback, tensorboard, model, data)
-            teachers = load_teachers(before, train_set)
-        session.learn_from(teachers, checkpoint)
-        session.announce()
         try:
+            if config.generations > 1:
+                before = _train_generation_before(config, run, callback, tensorboard, model, data)
+                teachers = load_teachers(before, train_set, model=model)
+            session.learn_from(teachers, checkpoint)
+            session.announce()
             result = session.run_to_end()
             close(fabric)
             return result
@@ -278,12 +278,15 @@ def _train_generation_before(
     data: OwnData | None,
 ) -> TrainConfig:
     """The settings with the generation before as the teacher: found, continued, or trained now."""
-    folder = RunFolder(run).generation_before
-    if not folder.weights.is_file():
+    folder, before = RunFolder(run).generation_before, config.generation_before
+    begun = folder.config.is_file()
+    same = begun and not before.differences(TrainConfig.from_json(folder.config.read_text("utf-8")))
+    if not (same and folder.weights.is_file()):
         train(
-            config.generation_before,
+            before,
             folder.path,
-            resume=folder.config.is_file(),
+            resume=begun,
+            overwrite=not begun,
             callback=callback,
             tensorboard=tensorboard,
             model=model,

@@ -57,8 +57,9 @@ class SettingsStudy:
                     f"a change is named by letters, digits, spaces and . , + -, and not "
                     f'"{AS_GIVEN}"; got {name!r}'
                 )
-            folders = [folder_of(other) for other in (AS_GIVEN, *self.changes)]
-            if folders.count(folder_of(name)) > 1:
+            # Some file systems do not tell capitals from small letters.
+            folders = [folder_of(other).casefold() for other in (AS_GIVEN, *self.changes)]
+            if folders.count(folder_of(name).casefold()) > 1:
                 raise ValueError(
                     f'two changes, or "{AS_GIVEN}" and one, would have the folder '
                     f"{folder_of(name)}; give {name!r} another name"
