@@ -287,3 +287,11 @@ def predict(output: Tensor) -> Tensor:
     """
     first, classes = output.min(dim=1)
     return torch.where(torch.isfinite(first), classes, -1)
+
+
+def storable(model: nn.Module) -> dict[str, Tensor]:
+    """The ``state_dict`` with a copy under each name: a module at two places has two names."""
+    return {
+        name: value.detach().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }

@@ -232,9 +232,9 @@ def test_teachers_that_would_not_all_answer() -> None:
     dataclasses.replace(TAUGHT, teacher="mnist_scnn", batch_size=4, grad_accum_steps=8)
     two = dataclasses.replace(TAUGHT, teacher="mnist_scnn,mnist_scnn", batch_size=16)
     assert two.teachers == ("mnist_scnn", "mnist_scnn")
-    with pytest.raises(ValueError, match=r"2 teachers answer for 2 parts .* takes 1 images"):
+    with pytest.raises(ValueError, match=r"2 teachers must answer for 2 parts .* takes 1 images"):
         dataclasses.replace(two, grad_accum_steps=16)
-    with pytest.raises(ValueError, match=r"2 teachers with teacher_hflip answer for 4 parts"):
+    with pytest.raises(ValueError, match=r"2 teachers with teacher_hflip must answer for 4 parts"):
         dataclasses.replace(two, teacher_hflip=True, processes=8)
 
 
@@ -338,7 +338,7 @@ def test_generations_that_are_not_possible(tmp_path: Path) -> None:
         dataclasses.replace(TWO, teacher="mnist_scnn")
     with pytest.raises(ValueError, match=r"trained by one process; got 2\."):
         dataclasses.replace(TWO, processes=2)
-    with pytest.raises(ValueError, match=r"1 teachers with teacher_hflip answer for 2 parts"):
+    with pytest.raises(ValueError, match=r"1 teacher with teacher_hflip must answer for 2 parts"):
         dataclasses.replace(TWO, teacher_hflip=True, batch_size=16, grad_accum_steps=16)
     with pytest.raises(ValueError, match="generations are for training in float; got 2"):
         QuantizeConfig(training=TWO)

@@ -401,13 +401,10 @@ def _sweep(
     from ttfs_fast.paper.table3 import OPERATING_POINT
 
     check_picture(plot)
-    p, noise = _settings(settings, OPERATING_POINT.noise)
     full = OPERATING_POINT.weight_full_scale
-    if "weight_full_scale" in [
-        item.partition("=")[0].strip() for item in (settings or "").split(",")
-    ]:
-        full = noise.weight_full_scale
-    noise = dataclasses.replace(noise, weight_full_scale=full)
+    usual = dataclasses.replace(OPERATING_POINT.noise, weight_full_scale=full)
+    p, noise = _settings(settings, usual)
+    full = noise.weight_full_scale
     neuron = dataclasses.replace(OPERATING_POINT, noise=noise, weight_full_scale=full)
     trials = how["trials"]
     _announce(p, noise, f"{trials:,} trials at {len(values)} points, {how['model']}", how["seed"])

@@ -20,6 +20,7 @@ from ttfs_fast.conversion.network import (
     LeadEncoding,
 )
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
+from ttfs_fast.layers import storable
 from ttfs_fast.nn import Delay, SpikingMaxPool2d
 
 KEY = "converted"
@@ -93,11 +94,7 @@ def save_converted(
             )
         values = {key: _json(getattr(module, key)) for key in fields}
         steps.append({"name": name, "kind": type(module).__name__, "inputs": inputs} | values)
-    # A copy under each name: a module at two places has two, and a file holds each tensor once.
-    state = {
-        name: value.detach().clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
-    }
+    state = storable(model)
     dtypes = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
     if len(dtypes) != 1:
         raise TypeError(f"the network must have one type of numbers; got {', '.join(dtypes)}")

@@ -66,9 +66,8 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 def is_idx(start: bytes) -> bool:
     """Whether a file that begins with these four bytes is an IDX file."""
-    zeros, kind, dimensions = start[:2], start[2:3], start[3:4]
-    known = zeros == b"\0\0" and bool(kind) and kind[0] in _DTYPES
-    return known and bool(dimensions) and 1 <= dimensions[0] <= _MAX_DIMENSIONS
+    known = len(start) == 4 and start[:2] == b"\0\0" and start[2] in _DTYPES
+    return known and 1 <= start[3] <= _MAX_DIMENSIONS
 
 
 def read_idx_stream(file: BinaryIO, name: str) -> NDArray[Any]:

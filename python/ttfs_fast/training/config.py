@@ -558,8 +558,9 @@ class TrainConfig:
         views = number * (1 + self.teacher_hflip)
         piece = self.batch_size // (self.processes * self.grad_accum_steps)
         if views > 1 and piece < views:
+            who = "1 teacher" if number == 1 else f"{number} teachers"
             raise ValueError(
-                f"{number} teachers{' with teacher_hflip' * self.teacher_hflip} answer "
+                f"{who}{' with teacher_hflip' * self.teacher_hflip} must answer "
                 f"for {views} parts of a batch, but a process takes {piece} images of it at a "
                 "time; give a larger batch_size, or fewer teachers"
             )

@@ -5,13 +5,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ttfs_fast._extras import require
 from ttfs_fast._files import replace_file
 from ttfs_fast._untrusted import parse_json, read_metadata
 from ttfs_fast.data import CLASS_NAMES
+from ttfs_fast.layers import storable
 from ttfs_fast.training.config import TrainConfig
 
 
@@ -22,14 +22,6 @@ def weights_digest(model: nn.Module) -> str:
         sha.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         sha.update(value.detach().cpu().contiguous().numpy().tobytes())
     return sha.hexdigest()
-
-
-def storable(model: nn.Module) -> dict[str, Tensor]:
-    """The ``state_dict`` with a copy under each name: a module at two places has two names."""
-    return {
-        name: value.detach().clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
-    }
 
 
 def export_weights(
