@@ -17,6 +17,7 @@ from ttfs_fast.cli import (  # each adds its command
     train,
 )
 from ttfs_fast.cli._common import app
+from ttfs_fast.cli._memory import reuse_memory
 
 __all__ = [
     "app",
@@ -40,4 +41,5 @@ __all__ = [
 def main() -> None:
     """Run the command ``ttfs-fast``."""
     escape_unknown_characters()
+    reuse_memory()
     app()
