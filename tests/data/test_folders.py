@@ -433,3 +433,22 @@ def test_imagenet_samples(imagenet_zip: Path) -> None:
     assert image.shape[0] == 3
     assert min(image.shape[1:]) > 100
     assert center_square(image, 224).shape == (3, 224, 224)
+
+
+def test_a_name_twice_in_a_zip_file_counts_once(tmp_path: Path) -> None:
+    """Python's zipfile writes a second entry when a file is added again."""
+    tree(tmp_path / "images")
+    path = packed(tmp_path / "images")
+    before = ImageFolder(path, "val")
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("val/ape/0.png", picture(value=9))
+    assert ImageFolder(path, "val").files == before.files
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_entries_that_unpack_without_a_limit_are_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("val/cat/a.png", bytes(1 << 20))
+    with pytest.raises(ImageError, match=r"a\.png.* compressed otherwise than by deflate"):
+        load_images(ImageFolder(path, "val"), size=8)

@@ -116,17 +116,33 @@ def failing(error: Exception) -> tuple[Any, Any]:
     class KernelError(RuntimeError):
         pass
 
+    class SizeError(KernelError):
+        pass
+
     def fail(*_: Any) -> None:
-        raise KernelError(str(error)) if isinstance(error, AssertionError) else error
+        if isinstance(error, AssertionError):
+            raise KernelError(str(error))
+        raise SizeError(str(error)) if isinstance(error, OverflowError) else error
 
     names = ("geometry_of", "linear_geometry")
     layers = SimpleNamespace(
         KernelError=KernelError,
+        SizeError=SizeError,
         conv2d_forward=fail,
         conv2d_backward=fail,
         **{name: lambda *_: None for name in names},
     )
     return layers, SimpleNamespace(max_pool2d_forward=fail, max_pool2d_backward=fail)
+
+
+def test_large_tensors_do_not_turn_the_kernels_off(
+    on_gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(dispatch, "_modules", lambda: failing(OverflowError("5 elements")))
+        with pytest.warns(RuntimeWarning, match="plain torch, .* 5 elements are too many"):
+            assert_right(everything(on_gpu))
+        assert not dispatch._failed
 
 
 def test_a_failed_compilation_is_reported_once(

@@ -179,7 +179,8 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
             archive = self._archive()
         except Exception as error:  # of several kinds, for versions and codings it does not know
             raise ImageError(f"{self.path} is not a readable zip file: {error}") from error
-        yield from (name for name in archive.namelist() if name.startswith(prefix))
+        # A name that was written twice counts once, with what was written last.
+        yield from (name for name in dict.fromkeys(archive.namelist()) if name.startswith(prefix))
 
     def _archive(self) -> zipfile.ZipFile:
         """The zip file, opened by this very process: its position in the file is its own."""
@@ -195,10 +196,14 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
                 raise ValueError(f"it has {size} bytes")
             return path.read_bytes()
         archive = self._archive()
-        size = archive.getinfo(name).file_size
-        if size > LARGEST_FILE:
-            raise ValueError(f"it has {size} bytes")
-        return archive.read(name)
+        entry = archive.getinfo(name)
+        if entry.file_size > LARGEST_FILE:
+            raise ValueError(f"it has {entry.file_size} bytes")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Others unpack all that they hold, whatever size they say.
+            raise ValueError("it is compressed otherwise than by deflate")
+        with archive.open(entry) as file:
+            return b"".join(iter(lambda: file.read(1 << 16), b""))
 
 
 def load_images(

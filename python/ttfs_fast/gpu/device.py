@@ -124,6 +124,16 @@ def describe_device(device: torch.device) -> str:
     return f"{device}, {torch.cuda.get_device_name(device)}, {kernels_in_use(device)}"
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16 products; without, they are emulated."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported())  # torch before 2.11
+
+
 @contextmanager
 def use_threads(count: int | None) -> Iterator[None]:
     """Set the number of threads of torch and of the operators inside the block; None keeps it."""

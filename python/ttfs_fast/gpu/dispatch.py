@@ -49,6 +49,9 @@ def _served(name: str, tensor: Tensor, run: Callable[[Any, Any], None]) -> bool:
     layers, pool = modules
     try:
         run(layers, pool)
+    except layers.SizeError as error:
+        warnings.warn(f"{SLOW}: {error} are too many for its kernel", RuntimeWarning, stacklevel=2)
+        return False
     except layers.KernelError as error:
         if not _failed:
             warnings.warn(

@@ -31,6 +31,16 @@ class KernelError(RuntimeError):
     """A kernel that cannot be compiled, or not be run on this GPU."""
 
 
+class SizeError(KernelError):
+    """Tensors too large for a kernel; others of the same type may fit."""
+
+
+WIDEST = 2**31
+"""Elements between the first and the last of an image."""
+MOST_IN_GRID = 65535
+"""Blocks along the second and third axis of a grid."""
+
+
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
     """Start a kernel with its rounding fixed.
 
@@ -145,6 +155,7 @@ def conv2d_forward(
     """
     g = geometry
     with on_device(input):
+        require_narrow(input, z)
         require_positive(input)
         if g.empty:
             return
@@ -284,13 +295,13 @@ def conv2d_backward(
         )  # fmt: skip
 
 
-def _require_narrow(*tensors: Tensor | None) -> None:
+def require_narrow(*tensors: Tensor | None) -> None:
     """Kernels find elements of one image, and of a chunk, by 32 bits."""
     for t in tensors:
         if t is not None:
             span = sum((n - 1) * s for n, s in zip(t.shape[1:], t.stride()[1:], strict=True))
-            if span >= 2**31:
-                raise KernelError(f"{span} elements between the first and the last of an image")
+            if span >= WIDEST:
+                raise SizeError(f"{span} elements between the first and the last of an image")
 
 
 def _backward(
@@ -304,7 +315,7 @@ def _backward(
     grad_weight: Tensor | None,
     grad_bias: Tensor | None,
 ) -> None:
-    _require_narrow(input, z, grad, grad_input)
+    require_narrow(input, z, grad, grad_input)
     division = plan.backward(g, input.element_size())
     partial_weight = partial_bias = None
     if grad_weight is not None and grad_bias is not None:
@@ -399,6 +410,8 @@ def _input_gradient(
         blocks(g.channels, division.block_c),
         g.groups * math.prod(g.stride),
     )
+    if max(grid[1:]) > MOST_IN_GRID:
+        raise SizeError(f"{grid[1]} x {grid[2]} blocks of channels, groups and strides")
     launch(
         kernels.input_gradient, grid,
         input, late, share, weight, grad_input, *images, g.channels, g.outputs, outputs[1],

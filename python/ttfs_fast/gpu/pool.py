@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ttfs_fast.gpu import kernels
-from ttfs_fast.gpu.layers import blocks, launch, on_device, wide
+from ttfs_fast.gpu.layers import blocks, launch, on_device, require_narrow, wide
 
 Size = Sequence[int]
 BLOCK = 256
@@ -24,6 +24,7 @@ def max_pool2d_forward(
     if z.numel() == 0:
         return
     with on_device(input):
+        require_narrow(input, z)
         launch(
             kernels.pool, (blocks(z.numel(), BLOCK),),
             input, z, index, z.numel(), input.shape[1], *input.shape[2:], *z.shape[2:],
@@ -45,6 +46,7 @@ def max_pool2d_backward(
     if grad_input.numel() == 0:
         return
     with on_device(grad):
+        require_narrow(grad, grad_input)
         launch(
             kernels.pool_gradient, (blocks(grad_input.numel(), BLOCK),),
             grad, index.contiguous(), grad_input, grad_input.numel(), grad_input.shape[1],

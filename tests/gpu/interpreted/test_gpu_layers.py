@@ -83,10 +83,13 @@ def test_convolution_against_the_reference(
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ties_with_exact_sums_leave_no_room(shape: Any, seed: int) -> None:
-    x, w, b = tensors(shape, torch.float64, grid=True)
     stride, padding, dilation, groups, _, t_max = shape[5:]
+    for _ in range(20):  # in a few draws all neurons spike after t_max
+        x, w, b = tensors(shape, torch.float64, grid=True)
+        expected = reference.spiking_conv2d(x, w, b, stride, padding, dilation, groups, t_max=t_max)
+        if expected.isfinite().double().mean() > 0.02:
+            break
     z = spiking_conv2d(x, w, b, stride, padding, dilation, groups, t_max=t_max)
-    expected = reference.spiking_conv2d(x, w, b, stride, padding, dilation, groups, t_max=t_max)
     assert z.isfinite().double().mean() > 0.02
     assert torch.equal(z.isinf(), expected.isinf())
     torch.testing.assert_close(z, expected, rtol=1e-14, atol=0)
