@@ -124,7 +124,7 @@ def main() -> None:
     spiking = Steps(config, images)
     steps = {"spiking": spiking}
     if options.dense:
-        if config.precision == "bfloat16":
+        if config.precision != "float32":
             single = dataclasses.replace(config, precision="float32")
             steps["float32"] = Steps(single, images)
         steps["ReLU"] = Steps(_dense(config), images)

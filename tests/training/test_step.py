@@ -3,7 +3,9 @@
 import dataclasses
 import importlib
 import math
-from collections.abc import Callable
+import platform
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from support.runs import TINY
+from support.horizons import SMALL
+from support.runs import TINY, assert_same_run, interrupted, without_seconds
 from ttfs_fast import quantization
 from ttfs_fast.bench import networks
 from ttfs_fast.data import ImageSet
+from ttfs_fast.gpu.device import multiplies_bfloat16
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.models import mnist_scnn
 from ttfs_fast.nn import SpikingLinear
 from ttfs_fast.optim.averaging import average_weights
 from ttfs_fast.paper.studies import DepthStudy
 from ttfs_fast.paper.studies.depth import train_one
-from ttfs_fast.training import train
+from ttfs_fast.training import Callback, step, train, trainer
 from ttfs_fast.training.batches import Batch
 from ttfs_fast.training.step import StepLoss, StepResult, StepTotals, TrainingStep, equation_5
 
@@ -193,3 +197,60 @@ def test_label_smoothing_reaches_quantization(tmp_path: Path) -> None:
         model = mnist_scnn(pretrained=True)
         networks.append(quantization.quantize(model, settings, folder)[8])
     assert networks[0].to_bytes() != networks[1].to_bytes()
+
+
+class Facts(Callback):
+    """Keeps what a run says when it begins."""
+
+    def log_facts(self, title: str, facts: Mapping[str, str]) -> None:
+        if title.startswith("training"):
+            self.facts = dict(facts)
+
+
+@pytest.mark.parametrize("in_hardware", [False, True])
+def test_auto_precision_is_that_of_the_processor(
+    in_hardware: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits as with the precision given by name, of a teacher's answers, too."""
+    named = "bfloat16" if in_hardware else "float32"
+    monkeypatch.setattr(step, "multiplies_bfloat16", lambda device: in_hardware)
+    config = dataclasses.replace(SMALL, precision="auto", epochs=2, train_images=200)
+    facts = Facts()
+    whole = train(config, tmp_path / "auto", callback=facts)
+    assert facts.facts["products"] == named
+    by_name = train(dataclasses.replace(config, precision=named), tmp_path / "named")
+    assert_same_run(whole, by_name)
+    taught = dataclasses.replace(config, epochs=1, teacher=str(whole.weights_path))
+    assert_same_run(
+        train(taught, tmp_path / "taught"),
+        train(dataclasses.replace(taught, precision=named), tmp_path / "taught-named"),
+    )
+    with interrupted(trainer, "save_checkpoint"):
+        train(config, tmp_path / "stopped")
+    assert_same_run(train(config, tmp_path / "stopped", resume=True), whole)
+    # A processor of another kind goes on with its own products.
+    with interrupted(trainer, "save_checkpoint"):
+        train(config, tmp_path / "moved")
+    monkeypatch.setattr(step, "multiplies_bfloat16", lambda device: not in_hardware)
+    moved = train(config, tmp_path / "moved", resume=True, callback=facts)
+    assert facts.facts["products"] != named
+    assert without_seconds(moved)[0] == without_seconds(whole)[0]
+    assert without_seconds(moved)[1] != without_seconds(whole)[1]
+
+
+def test_emulated_products_are_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "multiplies_bfloat16", lambda device: False)
+    facts = Facts()
+    config = dataclasses.replace(SMALL, precision="bfloat16", epochs=1, train_images=100)
+    train(config, tmp_path, callback=facts)
+    assert facts.facts["products"].startswith("bfloat16, emulated: precision float32 is faster")
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not Path("/proc/cpuinfo").is_file(),
+    reason="compares with the flags of an x86-64 processor in /proc/cpuinfo, which only Linux has",
+)
+def test_bfloat16_instructions_are_found() -> None:
+    flags = set(re.findall(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)[0].split())
+    expected = bool(flags & {"avx512_bf16", "amx_bf16"})
+    assert multiplies_bfloat16(torch.device("cpu")) == expected

@@ -86,6 +86,7 @@ def quantize(
             grad_accum_steps=1,
             initial_checkpoint=None,
             device=TrainConfig.device,
+            precision="float32" if base.precision == "float32" else "auto",
         )
         known = base.spike_settings
         of_stages = {name: given.pop(name) for name in settings_of(QuantizeConfig) if name in given}

@@ -43,8 +43,9 @@ from ttfs_fast.training.datasets import (
 from ttfs_fast.training.distillation import Teacher, Teachers, load_teachers
 from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.objective import TrainingLoss
+from ttfs_fast.training.own_network import check_output
 from ttfs_fast.training.run_folder import RunFolder
-from ttfs_fast.training.step import StepTotals, TrainingStep
+from ttfs_fast.training.step import StepTotals, TrainingStep, describe_precision
 
 CALIBRATION_IMAGES = 500
 """Training images on which the time scales of the spike codes are calibrated."""
@@ -166,6 +167,9 @@ class _Run:
         self.config, self.run, self.callback, self.device = config, run, callback, device
         training = config.training
         self.train_set, self.test_set = load_in_memory(training, data)
+        channels, *size = self.train_set.images.shape[1:]
+        shape = (channels * training.encoding.copies, *size)
+        check_output(model, type(model).__name__, shape, len(self.train_set.classes))
         self.model = copy.deepcopy(model)
         if any(isinstance(module, ReferenceSpikes) for module in model.modules()):
             self.model = unfold_horizons_(self.model, training.horizon_spread)
@@ -291,7 +295,7 @@ class _Run:
     def _converted(self, bits: int) -> IntegerNetwork:
         encoding = self.config.training.encoding
         network = copy.deepcopy(self.network).cpu()  # integers are made there
-        images = self.train_set.images[:CALIBRATION_IMAGES]
+        images = self.train_set.some(CALIBRATION_IMAGES).images
         calibrated: dict[str, Any] = {"images": images}
         if not has_horizon_layers(network):
             scales = calibrate_time_scales(
@@ -359,4 +363,6 @@ class _Run:
             "device": describe_device(self.device),
             "seed": str(training.seed),
         }
+        if training.neuron != "spiking":
+            facts["products"] = describe_precision(training.precision, self.device)
         self.callback.log_facts(f"quantizing {type(self.model).__name__}", facts)

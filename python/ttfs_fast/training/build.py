@@ -39,7 +39,7 @@ from ttfs_fast.models.pretrained import (
 from ttfs_fast.optim.centering import center_weights_
 from ttfs_fast.training.config import TrainConfig
 from ttfs_fast.training.export import read_config
-from ttfs_fast.training.own_network import OwnModel, check_description, own_network
+from ttfs_fast.training.own_network import OwnModel, check_description, description_of, own_network
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,10 @@ def make_model(
     encoding = config.encoding
     network = _network(config, shape)
     if config.neuron == "horizon":
+        if not config.weight_sum:
+            raise ValueError(
+                'neuron="horizon" needs a weight_sum, the sum of every neuron\'s weights, such as 4'
+            )
         assert isinstance(network, SpikingNetwork)
         unfolded = HorizonNetwork(
             network.description,
@@ -205,6 +209,13 @@ def load_model(path: str | Path, *, model: OwnModel | None = None) -> tuple[nn.M
         Your own network: needed if it was passed to :func:`~ttfs_fast.training.train` as an object.
         A module is copied.
 
+    Returns
+    -------
+    model : Module
+        The network.
+    config : TrainConfig
+        The settings of its training.
+
     Raises
     ------
     FileNotFoundError, ValueError
@@ -280,7 +291,7 @@ def _load_own(
             channels = shape.channels * config.encoding.copies
             size = (shape.height, shape.width)
             model = own_network(config, channels, size, shape.classes, given)
-        check_description(model, read_metadata(path).get("network"), "the file")
+        check_description(description_of(model), read_metadata(path).get("network"), "the file")
         fold_horizons_(model).load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

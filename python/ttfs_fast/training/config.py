@@ -26,7 +26,7 @@ from ttfs_fast.optim.schedule import cosine
 Schedule = Literal["linear", "cosine"]
 Neuron = Literal["spiking", "horizon", "relu", "relu-norm"]
 Optimizer = Literal["adam", "muon", "sgd"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
 ModelName = Literal[
     "mnist_scnn",
     "cifar_scnn",
@@ -195,9 +195,9 @@ class TrainConfig:
     )
     precision: Precision = setting(
         "float32",
-        "Precision of the dense products in training, with every neuron but spiking. Spike values, "
-        "weights and evaluation stay float32.",
-        group=NETWORK,
+        "Precision of the dense products in training, with every neuron but spiking; auto: "
+        "bfloat16 on processors and GPUs with instructions for it, float32 on others. Spike "
+        "values, weights and evaluation stay float32.",
     )
     epochs: int = setting(50, "Passes over the training images.", basic=True, min=1)
     batch_size: int = setting(10, "Images per step.", basic=True, min=1)
@@ -210,7 +210,12 @@ class TrainConfig:
     optimizer: Optimizer = setting("adam", "Adam, Muon, or SGD with momentum.", basic=True)
     momentum: float = setting(0.9, "Momentum of SGD and Muon.", min=0, below=1)
     lr: float = setting(1e-3, "Learning rate at the start, after the warmup.", basic=True, above=0)
-    min_lr: float = setting(1e-4, "Learning rate at the end.", basic=True, above=0)
+    min_lr: float = setting(
+        1e-4,
+        "Learning rate at the end; with schedule linear, the last epoch is one step above it.",
+        basic=True,
+        above=0,
+    )
     schedule: Schedule = setting(
         "linear",
         "How the learning rate falls. linear: by the same amount after every epoch, as in the "
@@ -594,10 +599,6 @@ class TrainConfig:
                     f"precision={self.precision!r}"
                 )
             return
-        if not self.weight_sum and not self.own_network:
-            raise ValueError(
-                'neuron="horizon" needs a weight_sum, the sum of every neuron\'s weights, such as 4'
-            )
         for name, instead in (
             ("relative_lr", "every step holds the deviation of the weights; leave it out"),
             ("weight_norm", "give horizon_spread"),
@@ -612,10 +613,11 @@ class TrainConfig:
                 'neuron="horizon" takes its statistics from whole batches; leave grad_accum_steps '
                 f"at 1, got {self.grad_accum_steps}"
             )
-        if self.initial_checkpoint is not None:
+        if self.initial_checkpoint is not None and self.optimizer == "muon":
             raise ValueError(
-                'neuron="horizon" starts with new weights: the statistics of a trained network are '
-                "folded into its weights; leave initial_checkpoint out"
+                'with neuron="horizon", the statistics of a trained network are part of its '
+                "weights, which no longer have the fixed norm that Muon is for: with "
+                "initial_checkpoint, give optimizer adam, and a learning rate such as 0.001"
             )
         if self.horizons or not math.isinf(self.t_max):
             raise ValueError(
@@ -626,7 +628,9 @@ class TrainConfig:
     @property
     def normalizes(self) -> bool:
         """Whether layers of the network take their statistics from the batch."""
-        return self.neuron in ("horizon", "relu-norm")
+        return self.neuron == "relu-norm" or (
+            self.neuron == "horizon" and self.initial_checkpoint is None
+        )
 
     def learning_rate(self, epoch: int, fraction: float = 1.0) -> float:
         """Learning rate of a step.

@@ -101,6 +101,12 @@ def _held_out(
                 f"val_images must leave at least one of {len(train_set):,} training images; "
                 f"got {config.val_images}"
             )
+        missing = set(train_set.labels[last:].tolist()) - set(train_set.labels[:last].tolist())
+        if missing:
+            raise ValueError(
+                f"val_images holds the last {config.val_images} images out, and with them all of "
+                f"class {train_set.classes[min(missing)]}: shuffle the images first"
+            )
         test_set = _part(train_set, slice(last, None))
         train_set = _part(train_set, slice(last))
     assert test_set is not None  # without val_images

@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils import parametrize
 
 from ttfs_fast.analysis.horizons import set_horizons_
-from ttfs_fast.horizon import HorizonConv2d, HorizonLinear
+from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, horizon_layers
 from ttfs_fast.layers import evaluating, find_neurons, find_spiking_layers, has_reference_spikes
 from ttfs_fast.optim.centering import fold_, is_centered
 from ttfs_fast.training.config import GIVEN, TrainConfig, is_factory, is_given
@@ -151,7 +151,7 @@ def own_network(
     elif config.t_max < float("inf"):
         for layer in find_spiking_layers(model).values():
             layer.t_max = config.t_max
-    _check_output(model, config, (channels, *image_size), classes)
+    check_output(model, config.model, (channels, *image_size), classes)
     return model
 
 
@@ -165,9 +165,8 @@ def description_of(model: nn.Module) -> str:
     return repr(model)
 
 
-def check_description(model: nn.Module, recorded: str | None, what: str) -> None:
-    """Raise ValueError if a network is no longer made as it was recorded."""
-    found = description_of(model)
+def check_description(found: str, recorded: str | None, what: str) -> None:
+    """Raise ValueError if a network is no longer made as it was recorded; see `description_of`."""
     if recorded is None or found == recorded:
         return
     before, now = recorded.splitlines(), found.splitlines()
@@ -238,6 +237,14 @@ def _check_layers(model: nn.Module, config: TrainConfig) -> None:
             f"{'every' if wanted else 'no'} layer has a horizon, unlike {others[0]}: "
             + ("give neuron=horizon" if len(with_horizon) == len(layers) else "do not mix them")
         )
+    if wanted:
+        earliest = min(horizon_layers(model).values(), key=lambda layer: layer.t_in)
+        if earliest.t_in < config.alpha * (1 - 1e-6):
+            raise ValueError(
+                f"{name}: pixels spike until alpha={config.alpha:g}, but its first layer has "
+                f"t_in={earliest.t_in:g}, when it takes all later inputs as spikes: give "
+                f"alpha={earliest.t_in:g}, or the layer t_in={config.alpha:g}"
+            )
     for place, module in model.named_modules():
         if parametrize.is_parametrized(module):
             raise ValueError(
@@ -255,21 +262,21 @@ def _check_layers(model: nn.Module, config: TrainConfig) -> None:
             raise ValueError(f"{name}: {place} is {parameter.dtype}; training computes in {dtype}")
 
 
-def _check_output(
-    model: nn.Module, config: TrainConfig, shape: tuple[int, int, int], classes: int
-) -> None:
-    """Run one image through."""
+def check_output(model: nn.Module, name: str, shape: tuple[int, int, int], classes: int) -> None:
+    """Run one image through; raise ValueError unless it gives a spike value per class."""
+    first = next(model.parameters(), torch.empty(0))
+    image = torch.ones(1, *shape, dtype=first.dtype, device=first.device)
     try:
         with evaluating(model), torch.random.fork_rng(devices=[]):
-            output = model(torch.ones(1, *shape))
+            output = model(image)
     except Exception as error:  # whatever the user's code raises
         raise ValueError(
-            f"{config.model} does not take spike values of shape (N, {', '.join(map(str, shape))}) "
+            f"{name} does not take spike values of shape (N, {', '.join(map(str, shape))}) "
             f"as these images need: {type(error).__name__}: {error}"
         ) from error
     found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if found != (1, classes):
         raise ValueError(
-            f"{config.model} gives {found} for an image; it must give one spike value per class, "
+            f"{name} gives {found} for an image; it must give one spike value per class, "
             f"(1, {classes})"
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim.swa_utils import AveragedModel
 
+from ttfs_fast.gpu.device import multiplies_bfloat16
 from ttfs_fast.layers import SpikeCounter, predict, watch_layers
 from ttfs_fast.loss import Layers, SpikingLoss
 from ttfs_fast.optim.clipping import clip_gradient_
@@ -79,9 +80,25 @@ class StepResult:
     skipped: bool = False
 
 
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision of products on a device; "auto" is bfloat16 if it has instructions for it."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
+
+
+def describe_precision(precision: str, device: torch.device) -> str:
+    """In which precision a training multiplies, in a line for logs."""
+    resolved = resolve_precision(precision, device)
+    if resolved == "bfloat16" and not multiplies_bfloat16(device):
+        return f"{resolved}, emulated: precision float32 is faster on this {device.type.upper()}"
+    return resolved
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context in which the products of a forward pass have a precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    half = resolve_precision(precision, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 class TrainingStep:
@@ -111,8 +128,8 @@ class TrainingStep:
         Batches with fewer images, over all processes, are skipped, because batch normalization
         needs two. The part of one process may be empty, because all processes must take part in a
         step.
-    precision : {"float32", "bfloat16"}
-        Of the products in the forward pass.
+    precision : {"float32", "bfloat16", "auto"}
+        Of the products in the forward pass; see `resolve_precision`.
     fabric : Fabric, optional
         Of processes that train together, each with its share of every batch.
     """

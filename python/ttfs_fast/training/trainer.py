@@ -31,6 +31,7 @@ from ttfs_fast.horizon import (
     horizon_layers,
     renormalize_horizons_,
     synchronize_statistics_,
+    unfold_horizons_,
     whiten_,
 )
 from ttfs_fast.models import DecodeSpikes
@@ -70,7 +71,7 @@ from ttfs_fast.training.own_network import (
 )
 from ttfs_fast.training.processes import close, lost_connection, make_fabric
 from ttfs_fast.training.run_folder import RunFolder
-from ttfs_fast.training.step import StepTotals, TrainingStep
+from ttfs_fast.training.step import StepTotals, TrainingStep, describe_precision
 from ttfs_fast.training.tensorboard import Scalars
 
 
@@ -215,6 +216,10 @@ def _train(
     if config.threads is None:
         threads = torch.get_num_threads() if saved is None else saved.threads
         config = dataclasses.replace(config, threads=threads)
+    if saved is not None and (config.initial_checkpoint is None) != (
+        saved.initial_checkpoint is None
+    ):
+        config = dataclasses.replace(config, initial_checkpoint=saved.initial_checkpoint)
     if saved is not None and (others := _differences(config, saved)):
         raise ValueError(
             f"cannot resume {run} with other settings: {others}. Give the same settings, or train "
@@ -238,8 +243,8 @@ def _train(
             session.restore(checkpoint)
             if is_main_process:
                 remove_older(run, checkpoint.epoch)
-        elif config.initial_checkpoint is not None:
-            session.start_from(config.initial_checkpoint)
+        else:
+            session.start()
         if saved is None and is_main_process:
             # Now that nothing in the settings has turned out not to fit the data or each other.
             RunFolder(run).remove_training()
@@ -348,8 +353,12 @@ class _Session:
         self.own = model
         self.shape, self.classes = image_shape(train_set), train_set.classes
         self.device: torch.device = fabric.device
-        self.model = new_network(config, train_set, model).to(self.device)
+        self.model = new_network(config, train_set, model)
         self.description = description_of(self.model) if config.own_network else None
+        if config.initial_checkpoint is not None and config.neuron == "horizon":
+            # A trained network has layers of another kind: their statistics are fixed.
+            self.model = self._tunable(config.initial_checkpoint)
+        self.model.to(self.device)
         if fabric.world_size > 1:
             synchronize_statistics_(self.model)
         self.averaged = average_weights(self.model, config.ema_decay)
@@ -374,6 +383,9 @@ class _Session:
         rate = f"{name}, {config.lr:g} falling to {config.min_lr:g}, {config.schedule}"
         if config.warmup_epochs:
             rate += f", rising first for {config.warmup_epochs:g} epochs"
+        products = {}
+        if config.neuron != "spiking":
+            products["products"] = describe_precision(config.precision, self.device)
         if self.records:
             start = f"from {self.run}, after epoch {len(self.records)} of {config.epochs}"
         else:
@@ -399,14 +411,39 @@ class _Session:
                 if config.ema_decay
                 else "none",
                 "noise": ", ".join([f"jitter {config.jitter:g} tau", *limits]),
+                **products,
                 "device": describe_device(self.device)
                 + (f", processes: {config.processes}" if config.processes > 1 else ""),
                 "seed": str(config.seed),
             },
         )
 
-    def start_from(self, path: str) -> None:
-        """Copy the weights of a trained network."""
+    def start(self) -> None:
+        """Copy the weights of a trained network, if the run starts from one."""
+        path = self.config.initial_checkpoint
+        if path is None or self.config.neuron == "horizon":
+            return
+        with torch.no_grad():
+            for name, value in self._trained(path).state_dict().items():
+                owner, _, key = name.rpartition(".")
+                module = self.model.get_submodule(owner)
+                if parametrize.is_parametrized(module, key):
+                    setattr(module, key, value.to(self.device))
+                else:
+                    getattr(module, key).copy_(value)
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(self.model.state_dict())
+
+    def _tunable(self, path: str) -> nn.Module:
+        """A trained network whose layers compute dense products again, its statistics fixed."""
+        network = unfold_horizons_(self._trained(path), self.config.horizon_spread)
+        if self.config.whitening:
+            next(iter(horizon_layers(network).values())).weight.requires_grad_(False)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
+    def _trained(self, path: str) -> nn.Module:
+        """The network of a weights file, if it is one of this run's shape and horizons."""
         with weights_file(path) as file:
             recorded = read_config(file) if file.is_file() else None
         same = recorded is not None and recorded.model == self.config.model
@@ -420,19 +457,17 @@ class _Session:
                 f"neuron={settings.neuron} for {settings.dataset}: its weights cannot be the first "
                 "ones of this run"
             )
+        for name, value in found.items():
+            if name.endswith(".reference") and not torch.allclose(value, plain[name].to(value)):
+                raise ValueError(
+                    f"{path} holds a network with another weight_sum, alpha or delay: in front of "
+                    f"{name.removesuffix('.reference')} its horizon is {math.log(value):.6g}, that "
+                    f"of this run is {math.log(plain[name]):.6g}"
+                )
         for name, own in self.config.spike_settings.items():
             if (its := settings.spike_settings[name]) != own:
                 self.callback.log(f"  {path} was trained with {name} {its}; this run uses {own}")
-        with torch.no_grad():
-            for name, value in found.items():
-                owner, _, key = name.rpartition(".")
-                module = self.model.get_submodule(owner)
-                if parametrize.is_parametrized(module, key):
-                    setattr(module, key, value)
-                else:
-                    getattr(module, key).copy_(value)
-        if self.averaged is not None:
-            self.averaged.module.load_state_dict(self.model.state_dict())
+        return start
 
     def learn_from(self, teachers: Teachers | None, checkpoint: Checkpoint | None) -> None:
         """Let these teach the network; a run that is resumed must have begun with them."""
@@ -444,7 +479,8 @@ class _Session:
     def restore(self, checkpoint: Checkpoint) -> None:
         if self.description is not None:
             recorded = checkpoint.facts.get("network")
-            check_description(self.model, recorded, f"cannot resume {self.run}: its checkpoint")
+            what = f"cannot resume {self.run}: its checkpoint"
+            check_description(self.description, recorded, what)
         checkpoint.restore(self.model, self.averaged, self.optimizer, self.generator)
         self.records = [EpochRecord.from_dict(record) for record in checkpoint.facts["log"]]
         self.best = checkpoint.best
@@ -565,6 +601,7 @@ class _Session:
 
     def _evaluate_together(self) -> EvaluationResult:
         """The first process tests; the others wait, and receive the accuracy only."""
+        self._estimate_statistics()
         if self.fabric.world_size == 1:
             return self.evaluate()
         evaluation = self.evaluate() if self.fabric.global_rank == 0 else None
@@ -591,14 +628,18 @@ class _Session:
             answers=np.zeros(0, np.int64),
         )
 
+    def _estimate_statistics(self) -> None:
+        """Those of the averaged weights; every process, because each returns the network."""
+        if self.sample is None:
+            return
+        # Parts of about one size: a last one of a single image would have no deviation.
+        parts = self.sample.tensor_split(math.ceil(len(self.sample) / 256))
+        if self.config.neuron == "horizon":
+            estimate_statistics_(self.network, parts)
+        else:
+            update_bn(parts, self.network)
+
     def evaluate(self) -> EvaluationResult:
-        if self.sample is not None:
-            # Parts of about one size: a last one of a single image would have no deviation.
-            parts = self.sample.tensor_split(math.ceil(len(self.sample) / 256))
-            if self.config.neuron == "horizon":
-                estimate_statistics_(self.network, parts)
-            else:
-                update_bn(parts, self.network)
         with parametrize.cached():
             return evaluate(self.network, self.test_set, encoding=self.config.encoding)
 
@@ -644,11 +685,11 @@ def _sample(config: TrainConfig, images: DataSet, count: int = 2560) -> Tensor |
             "the statistics of averaged weights are taken from training images in memory; for a "
             "folder of images train with ema_decay=0"
         )
-    return config.encoding(torch.from_numpy(images.images[:count]))
+    return config.encoding(images.some(count).images_as_tensor())
 
 
 def whiten_first_(model: nn.Module, images: DataSet, encoding: Encoding, count: int = 5000) -> None:
-    """Fill the first convolution with whitening filters of the first training images.
+    """Fill the first convolution with whitening filters of some training images.
 
     They are taken as the network sees them: standardized if the encoding does so, and inverted if
     dark pixels spike first.
@@ -658,7 +699,7 @@ def whiten_first_(model: nn.Module, images: DataSet, encoding: Encoding, count: 
         raise ValueError(
             "whitening needs a network that begins with a convolution, and images in memory"
         )
-    shown = encoding.shown(torch.from_numpy(images.images[:count]).double() / 255)
+    shown = encoding.shown(images.some(count).images_as_tensor().double() / 255)
     whiten_(first, 1 - shown if encoding.polarity == "dark-first" else shown)
 
 
