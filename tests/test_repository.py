@@ -178,8 +178,17 @@ def test_tests_mirror_the_package():
     assert {name for name in folders - more if not (package / name).is_dir()} == set()
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names))
-    whole = {"architecture", "compile", "delay", "disk", "documentation", "folders_in_use", "hooks"}
-    whole |= {"interrupt", "kills", "repository", "runtime", "shared_modules", "simulation"}
+    whole = {"architecture", "compile", "delay", "disk", "documentation", "features_meet"}
+    whole |= {
+        "folders_in_use",
+        "hooks",
+        "interrupt",
+        "kills",
+        "repository",
+        "runtime",
+        "shared_modules",
+        "simulation",
+    }
     whole |= {"stubs", "symbols", "tracing"}
     own = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     assert {name for name in own - whole if not (package / f"{name}.py").is_file()} == set()

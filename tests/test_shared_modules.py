@@ -77,9 +77,9 @@ def test_spike_timing_and_pictures_show_both_places(image_set: ImageSet) -> None
     )
     np.testing.assert_equal(found, expected)
     pixels = image_set.images[0]
-    drawn, wanted = (_record(m, pixels, m.encoding) for m in (model, counterpart(model)))
-    assert [name for name, _ in drawn] == ["input", *LAYERS]
-    np.testing.assert_equal(drawn, wanted)
+    found, expected = (_record(m, pixels, m.encoding) for m in (model, counterpart(model)))
+    assert [name for name, _ in found[0]] == ["input", *LAYERS]
+    np.testing.assert_equal(found, expected)
 
 
 def test_diagnosis_has_a_row_for_each_place(seed: int) -> None:

@@ -177,11 +177,13 @@ def encoding_of(model: nn.Module, encoding: Encoding | None = None) -> Encoding:
     TypeError
         If the given one is not an `Encoding`.
     ValueError
-        If neither exists, or if a layer takes spike times and is not inside a
-        :class:`ttfs_fast.nn.OnTimes`.
+        If neither exists, if a layer takes spike times and is not inside a
+        :class:`ttfs_fast.nn.OnTimes`, or if the network was converted from a ReLU network and takes
+        real numbers.
     """
     if isinstance(model, nn.Module):
         _refuse_bare_times(model)
+        _refuse_bare_numbers(model)
     found = encoding if encoding is not None else getattr(model, "encoding", None)
     if isinstance(found, Encoding):
         return found
@@ -194,6 +196,19 @@ def encoding_of(model: nn.Module, encoding: Encoding | None = None) -> Encoding:
         "encoding=ttfs_fast.encoding.Encoding(alpha=..., polarity=...), or set the network's "
         "attribute `encoding` to one"
     )
+
+
+def _refuse_bare_numbers(model: nn.Module) -> None:
+    """Refuses a converted network that would take the spike values of an encoding for numbers."""
+    modules = list(model.modules())
+    if any(getattr(module, "takes_numbers", False) for module in modules) and not any(
+        getattr(module, "gives_numbers", False) for module in modules
+    ):
+        raise ValueError(
+            f"this {type(model).__name__} was converted from a ReLU network and takes real "
+            "numbers, not the spikes of an encoding: compute with it directly, or give "
+            "ttfs_fast.conversion.with_intensities(network, IntensitiesOfSpikes(mean, deviation))"
+        )
 
 
 def _refuse_bare_times(module: nn.Module, name: str = "") -> None:

@@ -353,6 +353,8 @@ def spiking_delay(input: Tensor, delay: Tensor, *, neuron: NeuronName = "n-lif")
     """
     name = "spiking_delay"
     _check_types(name, input=input, delay=delay)
+    if input.dtype not in (torch.float32, torch.float64):  # under autocast
+        input, delay = input.float(), delay.float()
     channels_at = {1: 0, 2: 1, 3: 0, 4: 1}
     if input.dim() not in channels_at:
         raise RuntimeError(

@@ -34,10 +34,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from ttfs_fast import ops
 from ttfs_fast._modes import keep_modes
 from ttfs_fast.functional import spiking_conv2d, spiking_max_pool2d
 from ttfs_fast.geometry import IntPair, pair
-from ttfs_fast.nn import SpikingConv2d, SpikingLinear, SpikingMaxPool2d, refuse_sisters
+from ttfs_fast.nn import (
+    Delay,
+    SpikingConv2d,
+    SpikingLinear,
+    SpikingMaxPool2d,
+    refuse_sisters,
+    refuse_stale,
+)
 
 Model = TypeVar("Model", bound=nn.Module)
 Normalization = Literal["batch", "mean", "none"]
@@ -68,6 +76,11 @@ class ReferenceSpikes(nn.Module):
     ----------
     reference : float64 Tensor, shape ()
         exp(t).
+
+    Raises
+    ------
+    ValueError
+        If `t` is not finite or beyond what float64 holds, or `padding` or `groups` is too small.
 
     Notes
     -----
@@ -231,6 +244,11 @@ class _HorizonLayer(nn.Module):
         """Set the layer to lead'_j / spread = sum_i weight_ji lead_i / spread + shift_j, in place.
 
         Only for ``normalization="none"``, because the others depend on the batch.
+
+        Raises
+        ------
+        ValueError
+            If the layer is normalized, or a shape does not fit.
         """
         if self.normalization != "none":
             raise ValueError(
@@ -261,7 +279,14 @@ class _HorizonLayer(nn.Module):
         ValueError
             If an input is not above 0; or in training, if the batch is too small for its
             statistics: ``normalization="batch"`` needs two values per channel, ``"mean"`` one.
+        NotImplementedError
+            In :func:`torch.jit.trace`, which would not look for neurons that spike early.
         """
+        if ops.in_trace():
+            raise NotImplementedError(
+                f"torch.jit.trace cannot record {type(self).__name__}, which decides by its inputs "
+                "how it computes: trace the folded network (ttfs_fast.horizon.fold_horizons_)"
+            )
         self._check_input(input)
         lead: Tensor = _Lead.apply(input, math.exp(self.t_in))  # type: ignore[no-untyped-call]
         product = self._product(lead)
@@ -422,7 +447,13 @@ class _HorizonLayer(nn.Module):
             Shape (outputs, inputs + 1, ...): the last input is the reference.
         bias : Tensor
             Shape (outputs,).
+
+        Raises
+        ------
+        ValueError
+            If the layer is pruned, so that its weight is renewed by a forward pass only.
         """
+        refuse_stale(self, type(self).__name__)
         gain, offset = self._affine()
         return self._plain(gain, offset)
 
@@ -529,7 +560,9 @@ class _NormalizedSpikes(torch.autograd.Function):
             normalized, mean, inverse = torch.native_batch_norm(
                 product, None, shift, running_mean, running_var, training, momentum, eps
             )
-        ctx.save_for_backward(product, running_mean, running_var, mean, inverse)
+        # Saved, they could not change until backward, as a second run of the layer changes them.
+        running = (None, None) if joint else (running_mean, running_var)
+        ctx.save_for_backward(product, *running, mean, inverse)
         ctx.options = training, eps, -last * spread
         ctx.mark_non_differentiable(mean, inverse)
         values = _spike_values(normalized.to(shift.dtype), last, spread)
@@ -664,6 +697,12 @@ class HorizonConv2d(_HorizonLayer):
         Horizon of the outputs: ``t_in`` of the next layer.
     fallbacks : int
         Number of calls that ran the spiking operator because the bound was exceeded.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1, `groups` does not divide both numbers of channels, `mirror` does not
+        fit them, or a horizon, sum or spread is out of range.
 
     Notes
     -----
@@ -811,7 +850,7 @@ class HorizonConv2d(_HorizonLayer):
             device=weight.device,
             dtype=weight.dtype,
         )
-        _fill(layer, weight, bias)
+        _fill(layer, weight, bias, self.weight.requires_grad)
         reference = ReferenceSpikes(self.t_in, self.padding, self.groups).to(weight.device)
         pools = [] if not self._pools else [SpikingMaxPool2d(self.pool, self.pool_stride)]
         return nn.Sequential(reference, layer, *pools)
@@ -857,6 +896,12 @@ class HorizonLinear(_HorizonLayer):
         v, shape (out_features, in_features); with `mirror` half as many columns.
     shift : Parameter
         Shape (out_features,), in units of ``spread``.
+
+    Raises
+    ------
+    ValueError
+        If `positions` is below 1, `mirror` does not fit `in_features`, or a horizon, sum or spread
+        is out of range.
 
     Notes
     -----
@@ -952,7 +997,7 @@ class HorizonLinear(_HorizonLayer):
             device=weight.device,
             dtype=weight.dtype,
         )
-        _fill(layer, weight, bias)
+        _fill(layer, weight, bias, self.weight.requires_grad)
         return nn.Sequential(ReferenceSpikes(self.t_in).to(weight.device), layer)
 
     def extra_repr(self) -> str:
@@ -964,8 +1009,11 @@ class HorizonLinear(_HorizonLayer):
         return f"{text}, {self._describe()}"
 
 
-def _fill(layer: SpikingConv2d | SpikingLinear, weight: Tensor, bias: Tensor) -> None:
+def _fill(
+    layer: SpikingConv2d | SpikingLinear, weight: Tensor, bias: Tensor, trained: bool
+) -> None:
     assert layer.bias is not None
+    layer.weight.requires_grad_(trained)
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
@@ -1029,7 +1077,9 @@ def fold_horizons_(model: Model) -> Model:
     Statistics and shifts become weights and biases of :class:`~ttfs_fast.nn.SpikingConv2d` and
     :class:`~ttfs_fast.nn.SpikingLinear`, each behind a `ReferenceSpikes`. Late neurons stay silent;
     the next layer's `ReferenceSpikes` replaces their spikes. The layer with the latest ``t_out`` is
-    the last one. It keeps all its spikes, because its first spike is the network's decision.
+    the last one. It keeps all its spikes, because its first spike is the network's decision. In a
+    network with a :class:`~ttfs_fast.nn.Delay` every layer keeps them: a spike that is delayed by
+    less than the next layer expects still counts there.
 
     Parameters
     ----------
@@ -1057,8 +1107,9 @@ def fold_horizons_(model: Model) -> Model:
     layers = horizon_layers(model)
     replaced: dict[int, nn.Module] = {}
     latest = max((layer.t_out for layer in layers.values()), default=0.0)
+    delayed = any(isinstance(module, Delay) for module in model.modules())
     for name, layer in layers.items():
-        plain = layer.to_plain(last=layer.t_out == latest)
+        plain = layer.to_plain(last=delayed or layer.t_out == latest)
         plain.train(layer.training)
         if name == "":
             return cast(Model, plain)
@@ -1128,7 +1179,9 @@ def _unfolded(name: str, module: nn.Module, spread: float) -> _HorizonLayer | No
     if not 2 <= len(parts) <= 3:
         return None
     reference, plain, *pools = parts
-    if not isinstance(reference, ReferenceSpikes):
+    if not isinstance(reference, ReferenceSpikes) or not isinstance(
+        plain, SpikingConv2d | SpikingLinear
+    ):
         return None
     total = 0.0
     refuse_sisters(plain, "a layer with a horizon")

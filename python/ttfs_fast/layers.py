@@ -117,13 +117,23 @@ def hook_runs(
     places has their names in turn; one that runs more often than that has "NAME (run 2)" and so on.
     What the hook returns, if not None, takes the place of the output. Neurons that a layer with a
     horizon would make spike at its horizon are silent in what the hook sees, but for those of the
-    last layer, whose first spike is the answer however late.
+    last layer, the one with the latest horizon, whose first spike is the answer however late.
+
+    Raises
+    ------
+    ValueError
+        If the model, or a part of it, is compiled: it calls no hooks.
     """
+    if any(isinstance(getattr(module, "_orig_mod", None), nn.Module) for module in model.modules()):
+        raise ValueError(
+            "a network that torch.compile made does not tell what its layers do: give the network "
+            "that was compiled (its attribute _orig_mod)"
+        )
     names: dict[Neurons, list[str]] = {}
-    last = ""
     for name, layer in neuron_places(model).items():
         names.setdefault(layer, []).append(name)
-        last = name
+    horizons = [m.t_out for m in names if isinstance(m, HorizonConv2d | HorizonLinear)]
+    latest = max(horizons, default=math.inf)
     runs: Counter[Neurons] | None = None  # None: somebody runs a part of the model by itself
 
     def begin(module: nn.Module, inputs: Any) -> None:
@@ -140,7 +150,7 @@ def hook_runs(
             before = runs[module]
             runs[module] += 1
         name = own[before] if before < len(own) else f"{own[0]} (run {before + 1})"
-        if isinstance(module, HorizonConv2d | HorizonLinear) and name != last:
+        if isinstance(module, HorizonConv2d | HorizonLinear) and module.t_out != latest:
             output = output.masked_fill(output > math.exp(module.t_out), math.inf)
         return hook(name, module, inputs, output)
 

@@ -34,6 +34,23 @@ def is_computed(layer: nn.Module, name: str) -> bool:
     return value is not None and not isinstance(value, nn.Parameter)
 
 
+def refuse_stale(layer: nn.Module, name: str) -> None:
+    """Raise ValueError if a weight or bias is only renewed in a forward pass, as pruned ones are.
+
+    A parametrization computes it whenever it is read.
+    """
+    for of in ("weight", "bias"):
+        if (
+            getattr(layer, of, None) is not None
+            and is_computed(layer, of)
+            and not parametrize.is_parametrized(layer, of)
+        ):
+            raise ValueError(
+                f"{name}: its {of} is computed in the forward pass; remove what computes it first "
+                "(torch.nn.utils.prune.remove, remove_weight_norm, ...)"
+            )
+
+
 def refuse_sisters(model: nn.Module, what: str) -> None:
     """Raise an error if a layer has neurons other than n-LIF.
 
@@ -188,6 +205,12 @@ class SpikingConv2d(_SpikingLayer):
         Shape (out_channels, in_channels / groups, kernel height, kernel width).
     bias : Parameter or None
         Shape (out_channels,).
+
+    Raises
+    ------
+    ValueError
+        If `groups` does not divide both numbers of channels, `padding` is another word, a size is
+        not positive, `t_max` is NaN, or there is no such neuron.
 
     Notes
     -----
@@ -383,6 +406,11 @@ class Delay(nn.Module):
     delay : Parameter
         Shape (num_features,), in units of the synaptic time constant. A value below 0, which an
         optimizer's step may leave, counts as 0; :meth:`delays` returns the effective delays.
+
+    Raises
+    ------
+    ValueError
+        If `initial` is not a finite delay of 0 or above.
 
     Notes
     -----

@@ -240,6 +240,11 @@ class TimeReadout(nn.Module):
     silent : float
         The value of a silent output; NaN by default.
 
+    Raises
+    ------
+    ValueError
+        If a value or time is not finite, both values are equal, or the times are not in order.
+
     Notes
     -----
     Spikes before and after the two times get values beyond the two, on the same line. The encoding

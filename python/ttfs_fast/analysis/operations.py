@@ -61,6 +61,11 @@ class MemoryModel:
         Bytes of a neuron's state: membrane and synaptic current.
     event : float
         Bytes of an event: address and time.
+
+    Raises
+    ------
+    ValueError
+        If a number of bytes is negative or not finite.
     """
 
     weight: float = 4.0
@@ -158,6 +163,11 @@ class OperationCounts:
         what : str
             "neurons", "synapses", "input_spikes", "spikes", "delivered", "causal", "updates",
             "reference_delivered" or "reference_causal".
+
+        Raises
+        ------
+        ValueError
+            If there is no such count.
         """
         if what not in (*_FIXED, *_COUNTS):
             raise ValueError(f"what must be one of {', '.join((*_FIXED, *_COUNTS))}; got {what!r}")
@@ -320,6 +330,11 @@ def count_on_images(
         Images run at a time; streamed images have their own.
     encoding : Encoding, optional
         How the network sees images; by default the one that it carries.
+
+    Raises
+    ------
+    ValueError
+        If `images` is below 1.
     """
     if images < 1:
         raise ValueError(f"images must be at least 1; got {images}")

@@ -83,8 +83,7 @@ def spike_raster(
             f"shape {pixels.shape}"
         )
     pixels = pixels.reshape((-1, *pixels.shape[-2:]))
-    rows = _record(model, pixels, encoding_of(model, encoding))
-    output = rows[-1][1]
+    rows, output = _record(model, pixels, encoding_of(model, encoding))
     decision = float(np.min(output)) if np.isfinite(output).any() else math.inf
     names = classes or tuple(str(number) for number in range(len(output)))
 
@@ -111,7 +110,9 @@ def spike_raster(
         axis = figure.add_subplot(grid[number, 1], sharex=axes[0] if axes else None)
         last = number == len(rows) - 1
         color = INK if number == 0 else series_color(number - 1)
-        _draw_layer(axis, name, times, color, decision, names if last else None)
+        _draw_layer(
+            axis, name, times, color, decision, names if last and len(times) == len(names) else None
+        )
         axis.tick_params(labelbottom=last, bottom=last)
         axes.append(axis)
     axes[-1].set_xlim(low - margin, high + margin)
@@ -143,18 +144,19 @@ def spike_raster(
 
 def _record(
     model: nn.Module, pixels: NDArray[np.uint8], encoding: Encoding
-) -> list[tuple[str, NDArray[np.float64]]]:
-    """Spike times of the input and of every layer for one image, +inf for silent."""
+) -> tuple[list[tuple[str, NDArray[np.float64]]], NDArray[np.float64]]:
+    """Spike times of the input and of every layer for one image, and of the network's output."""
     weight = next(iter(spiking_layers(model).values())).weight
     shown = torch.from_numpy(pixels.copy()).to(weight.dtype).div_(255.0).unsqueeze(0)
     values = encoding(shown)
     recorder = SpikeRecorder()
     with evaluating(model), watch_layers(model, recorder):
-        model(values.to(weight.device))
-    return [
-        (name, values_to_times(value.cpu().to(torch.float64)).flatten().numpy())
-        for name, value in with_input(values, recorder)
-    ]
+        output = model(values.to(weight.device))
+
+    def times(values: torch.Tensor) -> NDArray[np.float64]:
+        return values_to_times(values.cpu().to(torch.float64)).flatten().numpy()
+
+    return [(name, times(each)) for name, each in with_input(values, recorder)], times(output)
 
 
 def _draw_image(axis: Any, pixels: NDArray[np.uint8]) -> None:

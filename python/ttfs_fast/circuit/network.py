@@ -144,6 +144,11 @@ def receptive_fields(layer: Layer, values: Tensor) -> tuple[NDArray[Any], NDArra
         image. With a bias the last input spikes at 0.
     weights : float64 array, shape (outputs, inputs)
         Neuron (field, output) takes one row of each.
+
+    Raises
+    ------
+    ValueError
+        If the convolution has groups.
     """
     refuse_sisters(layer, "a network of circuits")
     weight = layer.weight.detach().to(torch.float64)
@@ -340,6 +345,11 @@ def simulate_network(
     -------
     result : NetworkResult
         It contains the times of every neuron: 170 kB per image for the MNIST network.
+
+    Raises
+    ------
+    ValueError
+        If `images` or `batch_size` is below 1, or a layer has no circuit.
     """
     total = len(image_set.labels) if images is None else min(images, len(image_set.labels))
     if total < 1 or batch_size < 1:

@@ -45,6 +45,11 @@ class CircuitParameters:
         Charged once a ring period by detector, flip-flop and reset, F.
     static_power : float
         Bias, leakage and resistors of one neuron, W.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or below its least.
     """
 
     supply: float = 0.8
@@ -170,6 +175,11 @@ class Nonidealities:
         temperature, relative to ring_frequency; the same for every trial.
     random_start : bool
         The rings' phase at time 0 is random in each trial (switching model).
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, or its offset is negative.
     """
 
     relative_jitter: float = 0.0

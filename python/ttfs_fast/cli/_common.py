@@ -226,9 +226,9 @@ def group(name: str, text: str) -> typer.Typer:
 DataRoot = Annotated[
     Path | None,
     option(
-        "Folder with MNIST's four files, gzipped or not, or with CIFAR-10's binary files. "
-        "Default: the folder that the environment variable TTFS_FAST_DATA names. The digits need "
-        "no folder.",
+        "Folder that holds the data set's published files; for dataset folder, the folder or zip "
+        "file of class folders. Default: the folder that the environment variable TTFS_FAST_DATA "
+        "names, then ~/.cache/ttfs_fast. The digits need none.",
         show_default=False,
         rich_help_panel="Data",
     ),

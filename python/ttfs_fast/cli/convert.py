@@ -92,7 +92,10 @@ def convert(
     weight_sum: Annotated[float, option("m, the sum of every neuron's weights.")] = 2.0,
     spread: Annotated[
         float | None,
-        option("Longest lead over the horizon. Default: half of what is safe.", show_default=False),
+        option(
+            "Longest lead over the horizon. Default: half of what is safe, at most 0.02.",
+            show_default=False,
+        ),
     ] = None,
     dtype: Annotated[
         Literal["float32", "float64"],
@@ -104,7 +107,8 @@ def convert(
 ) -> None:
     """Convert a trained ReLU network to first spikes, exact to rounding, and compare decisions.
 
-    eval, diagnose and predict read the file that it writes. docs/conversion.md says what converts.
+    eval, diagnose, predict, circuit layer and export read the file that it writes.
+    docs/conversion.md says what converts.
     """
     with friendly_errors(debug):
         import torch

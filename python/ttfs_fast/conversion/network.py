@@ -25,6 +25,9 @@ class LeadEncoding(nn.Module):
         Lead of the largest input, as a fraction of the horizon.
     """
 
+    takes_numbers = True
+    """Not the spike values of an encoding."""
+
     def __init__(self, low: float, high: float, spread: float) -> None:
         super().__init__()
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -63,6 +66,8 @@ class IntensitiesOfSpikes(nn.Module):
     mean, deviation : sequence of float
         One for each channel, or one for all.
     """
+
+    gives_numbers = True
 
     def __init__(self, mean: float | Iterable[float], deviation: float | Iterable[float]) -> None:
         super().__init__()

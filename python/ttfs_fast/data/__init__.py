@@ -125,6 +125,9 @@ def load(
     if name == "digits":
         return load_digits(train)
     if name == "folder":
-        raise ValueError("images in class folders are not loaded whole; use StreamedImages")
+        raise ValueError(
+            "load does not read class folders; use load_images(ImageFolder(root, split), "
+            "size=...), or StreamedImages, which reads them as they are needed"
+        )
     names = ", ".join(map(repr, get_args(DatasetName)))
     raise ValueError(f"there is no data set {name!r}; known are {names}")

@@ -36,6 +36,11 @@ class Augmentation:
         pixel; what lies beyond the border is lost. 0 for none. Source: DeVries and Taylor,
         "Improved regularization of convolutional neural networks with Cutout", arXiv 1708.04552.
 
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or `crop` and `resized_crop` are given together.
+
     Notes
     -----
     kornia draws from torch's global generator. Each call seeds that one from the generator that it

@@ -47,6 +47,8 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        for name in ("images", "labels"):  # a view in another order becomes a copy
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name)))
         if self.images.dtype != np.uint8:
             raise TypeError(f"{self.name}: images must be uint8; got {self.images.dtype}")
         if self.labels.dtype != np.int64:
@@ -72,6 +74,16 @@ class ImageSet(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         place = operator.index(index)
         return torch.from_numpy(self.images[place]), int(self.labels[place])
+
+    def some(self, count: int) -> "ImageSet":
+        """A number of images, evenly spaced over all; all, if there are no more.
+
+        The first images of a set that is sorted by class are of one class.
+        """
+        if count >= len(self):
+            return self
+        places = np.linspace(0, len(self), count, endpoint=False).astype(np.int64)
+        return dataclasses.replace(self, images=self.images[places], labels=self.labels[places])
 
     def with_classes(self, classes: Sequence[str]) -> "ImageSet":
         """The same images, their classes found by name among others and counted in their order.

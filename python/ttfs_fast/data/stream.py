@@ -98,6 +98,11 @@ class StreamedImages:
         As given.
     skipped : list of str
         Images left out so far, with what was wrong with each.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or the augmentation gives images of another size.
     """
 
     def __init__(

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.utils import parametrize
 
 from ttfs_fast.geometry import conv_axis, pair, pool_axis
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
-from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d, is_computed
+from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d, refuse_stale
 
 CARRIED = (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay, nn.Flatten)
 NO_LEAK = 1e8
@@ -388,13 +387,7 @@ def parameters(name: str, layer: nn.Module) -> tuple[NDArray[Any], NDArray[Any]]
     """A layer's weight and bias, zeros if it has none; nothing of a pool."""
     if not isinstance(layer, SpikingConv2d | SpikingLinear):
         return np.zeros(0), np.zeros(0)
-    for of in ("weight", "bias"):
-        # A parametrization computes on every access, other hooks only in a forward pass.
-        if is_computed(layer, of) and not parametrize.is_parametrized(layer, of):
-            raise ValueError(
-                f"{name}: its {of} is computed in the forward pass; remove what computes it first "
-                "(torch.nn.utils.prune.remove, remove_weight_norm, ...)"
-            )
+    refuse_stale(layer, name)
     weight = layer.weight.detach().cpu().numpy()
     bias = np.zeros(len(weight), weight.dtype)
     if layer.bias is not None:

@@ -295,6 +295,16 @@ def renormalize_weights_(model: Model) -> Model:
     return model
 
 
+def own_class_(module: nn.Module) -> None:
+    """Give a parametrized module a class of its own, before a parametrization is removed.
+
+    A deep copy shares its class with the original, and torch takes the parameters out of the class:
+    without this, removing that of the copy would break the original.
+    """
+    own = type(module)
+    module.__class__ = type(own.__name__, own.__bases__, dict(own.__dict__))
+
+
 def fold_(model: Model) -> Model:
     """Replace every centered weight by a plain parameter of the same value, in place.
 
@@ -310,10 +320,7 @@ def fold_(model: Model) -> Model:
     """
     for module in model.modules():
         if parametrize.is_parametrized(module):
-            # A deep copy shares its class with the original, and torch takes the parameters out of
-            # the class: without one of its own, folding the copy would break the original.
-            own = type(module)
-            module.__class__ = type(own.__name__, own.__bases__, dict(own.__dict__))
+            own_class_(module)
         for name in ("weight", "bias"):
             if _is_ours(module, name):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)

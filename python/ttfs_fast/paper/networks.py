@@ -148,14 +148,10 @@ class EvaluatedNetwork:
         give too high an accuracy.
         """
         whole = self.test_set
-        if isinstance(whole, ImageSet) and images >= len(whole):
-            return whole
+        if isinstance(whole, ImageSet):
+            return whole.some(images)
         chosen = np.linspace(0, self.images, min(images, self.images), endpoint=False)
         places = chosen.astype(np.int64)
-        if isinstance(whole, ImageSet):
-            return dataclasses.replace(
-                whole, images=whole.images[places], labels=whole.labels[places]
-            )
         if images not in self._read:
             self._read[images] = _read(whole, places)
         return self._read[images]
@@ -214,7 +210,7 @@ class EvaluatedNetwork:
     def calibration_images(self) -> NDArray[np.uint8]:
         """Training images on which a network with horizons is converted to integers."""
         image_set = load(self.config.dataset, self.config.data_root, train=True)
-        return image_set.images[:CALIBRATION_IMAGES]
+        return image_set.some(CALIBRATION_IMAGES).images
 
     @cached_property
     def stem(self) -> str:

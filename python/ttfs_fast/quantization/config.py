@@ -127,6 +127,10 @@ class QuantizeConfig:
             raise ValueError(
                 f"two teachers: the network in float, and {self.training.teacher}; give one"
             )
+        if self.training.teacher_hflip and not (self.float_teacher or self.training.teacher):
+            raise ValueError(
+                "teacher_hflip says what a teacher sees; give float_teacher, or a teacher, too"
+            )
         if self.training.generations > 1:
             raise ValueError(
                 f"generations are for training in float; got {self.training.generations} in the "

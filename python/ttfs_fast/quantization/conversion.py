@@ -23,7 +23,14 @@ from ttfs_fast.horizon import (
 )
 from ttfs_fast.layers import SpikeRecorder, watch_layers
 from ttfs_fast.models.networks import FirstSpike
-from ttfs_fast.nn import Delay, SpikingConv2d, SpikingLinear, SpikingMaxPool2d, refuse_sisters
+from ttfs_fast.nn import (
+    Delay,
+    SpikingConv2d,
+    SpikingLinear,
+    SpikingMaxPool2d,
+    refuse_sisters,
+    refuse_stale,
+)
 from ttfs_fast.quantization.config import BITS
 from ttfs_fast.quantization.fake import (
     calibrate_thresholds,
@@ -256,6 +263,11 @@ def calibrate_time_scales(
     -------
     time_scales : list of float
         For :func:`convert`: one for the input codes, and one for every layer of neurons.
+
+    Raises
+    ------
+    ValueError
+        If `fraction` is not in (0, 1], or the layers of the network have horizons.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be above 0 and at most 1; got {fraction}")
@@ -313,8 +325,6 @@ def _chain(model: nn.Module, name: str = "") -> list[Any]:
         message names the module.
     """
     kind = f"{name or 'the network itself'}, a {type(model).__name__},"
-    if isinstance(model, nn.Identity | nn.Dropout):
-        return []
     if isinstance(model, HorizonConv2d | HorizonLinear):
         raise TypeError(
             f"an integer network is made of a network's plain form; {kind} is a layer with a "
@@ -327,7 +337,7 @@ def _chain(model: nn.Module, name: str = "") -> list[Any]:
             f"Delay.to_neurons, before the conversion ({name or 'the network itself'})"
         )
     known: Any
-    for known in (nn.Sequential, *_LAYERS):
+    for known in (nn.Sequential, nn.Identity, nn.Dropout, *_LAYERS):
         if not isinstance(model, known):
             continue
         if type(model).forward is not known.forward or "forward" in vars(model):
@@ -336,6 +346,8 @@ def _chain(model: nn.Module, name: str = "") -> list[Any]:
                 f"its being a {known.__name__}. Give a network whose modules run one after the "
                 "other, nn.Sequential, possibly nested"
             )
+        if known in (nn.Identity, nn.Dropout):
+            return []
         if known is not nn.Sequential:
             return [model]
         prefix = f"{name}." if name else ""
@@ -361,6 +373,7 @@ def _add_neurons(
     unit_out: float,
     silent: int,
 ) -> None:
+    refuse_stale(layer, f"layer {network.layer_count}")
     quantizer = quantizer_of(layer)
     weight = layer.weight.detach().double()
     given = None if layer.bias is None else layer.bias.detach().double()

@@ -105,8 +105,13 @@ def decide(
     -------
     decisions : Decisions
         As :func:`ttfs_fast.analysis.decide` gives them; times are those of the output codes. Where
-        layers have horizons, these are the times of widened leads (docs/integer.md): the classes
-        are the same, but the times differ from those of the network in float.
+        layers have horizons, these are the times of widened leads (docs/integer.md). They differ
+        from those of the network in float; the classes are the same, apart from rounding.
+
+    Raises
+    ------
+    ValueError
+        If the output of the network is not one value per class.
     """
     if network.output_size[1:] != (1, 1):
         raise ValueError(

@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 from ttfs_fast.horizon import HorizonConv2d, HorizonLinear, ReferenceSpikes
 from ttfs_fast.layers import Neurons, find_neurons
 from ttfs_fast.nn import is_computed, refuse_sisters
+from ttfs_fast.optim.centering import own_class_
 from ttfs_fast.quantization.config import BITS
 
 MAX_THETA = 1 << 20
@@ -432,5 +433,6 @@ def dequantize_(model: Model, *, keep_quantized: bool = False) -> Model:
         if quantizer is not None:
             if isinstance(quantizer, FrozenCodes):
                 full_precision(layer).requires_grad_(quantizer.weight_is_trained)
+            own_class_(layer)
             parametrize.remove_parametrizations(layer, "weight", keep_quantized)
     return model

@@ -35,7 +35,8 @@ class LayerInfo:
     groups, bits : int
         Groups of the convolution; bits of a weight. 0 for pooling.
     ratio : int
-        An output code is the spike time times ``ratio / 2**16``, rounded.
+        An output code is the neuron's spike value A / B, in steps of the input codes, times
+        ``ratio / 2**16``, rounded.
     latest : int
         Spikes with a later output code are treated as no spike.
     bias_code : int
@@ -137,6 +138,11 @@ class IntegerNetwork:
         -------
         classes : int32 array, shape (N,)
             -1 where no output spikes.
+
+        Raises
+        ------
+        ValueError
+            If the output of the network is not one value per class.
         """
         if self.output_size[1:] != (1, 1):
             raise ValueError(

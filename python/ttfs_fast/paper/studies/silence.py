@@ -28,7 +28,7 @@ from ttfs_fast.conversion import refuse_converted
 from ttfs_fast.gpu.device import describe_device, resolve_device, use_threads
 from ttfs_fast.models.pretrained import weights_file
 from ttfs_fast.training import TrainConfig, load_model
-from ttfs_fast.training.datasets import load_in_memory
+from ttfs_fast.training.datasets import digest, load_in_memory
 from ttfs_fast.training.trainer import ensure_trained
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _silence_study(
     where = resolve_device(device)
     train_set, test_set = load_in_memory(config)
     rows = read_rows(path, Silenced, missing_ok=True)
-    settings = _digest(config)
+    settings = _digest(config, digest(train_set, test_set))
     done = {row.fraction for row in rows if row.settings == settings}
     missing = [fraction for fraction in study.fractions if fraction not in done]
     with use_threads(config.threads):
@@ -216,9 +216,9 @@ def _silence_study(
     return chosen
 
 
-def _digest(config: TrainConfig) -> str:
-    """Of the settings, with the contents of the files that they name in place of the names."""
-    sha = hashlib.sha256()
+def _digest(config: TrainConfig, images: str) -> str:
+    """Of the settings, with the contents of the files and images in place of their names."""
+    sha = hashlib.sha256(images.encode())
     for source in (config.initial_checkpoint, *(config.teachers or (None,))):
         if source is None:
             sha.update(b"-")
@@ -244,7 +244,7 @@ def _silence(
     assert config.initial_checkpoint is not None
     device = resolve_device(config.device)
     model = load_model(config.initial_checkpoint)[0].to(device)
-    values = config.encoding(train_set.images_as_tensor()[:CALIBRATION_IMAGES]).to(device)
+    values = config.encoding(train_set.some(CALIBRATION_IMAGES).images_as_tensor()).to(device)
     horizons = find_horizons(model, values, fraction)
     set_horizons_(model, horizons)
     at_once = evaluate(model, test_set, encoding=config.encoding)
