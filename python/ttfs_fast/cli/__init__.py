@@ -17,7 +17,6 @@ from ttfs_fast.cli import (  # each adds its command
     train,
 )
 from ttfs_fast.cli._common import app
-from ttfs_fast.cli._memory import reuse_memory
 
 __all__ = [
     "app",
@@ -41,5 +40,4 @@ __all__ = [
 def main() -> None:
     """Run the command ``ttfs-fast``."""
     escape_unknown_characters()
-    reuse_memory()
     app()
