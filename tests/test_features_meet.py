@@ -186,7 +186,7 @@ def test_networks_of_numbers_take_no_encoding() -> None:
 
 def test_the_raster_shows_the_decision_of_the_network() -> None:
     """What comes after the last layer of neurons decides, too."""
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="needs the extra ttfs_fast[plot]")
     torch.manual_seed(0)
     late = Delay(10)
     model = nn.Sequential(nn.Flatten(), SpikingLinear(784, 10), late).eval()
