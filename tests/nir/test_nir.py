@@ -320,8 +320,14 @@ def test_what_a_graph_would_lose_is_refused() -> None:
         def forward(self, z: torch.Tensor) -> torch.Tensor:
             return super().forward(z) * 3
 
+    class Reversed(nn.Flatten):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return super().forward(z.flip(1))
+
     with pytest.raises(TypeError, match="model, a Own, has a forward of its own"):
         to_graph(Own(SpikingLinear(3, 2)), (3,))
+    with pytest.raises(TypeError, match="0: a Reversed has a forward of its own"):
+        to_graph(nn.Sequential(Reversed(), SpikingLinear(3, 2)), (3, 1, 1))
     with pytest.raises(TypeError, match="0: a Louder has a forward of its own"):
         to_graph(nn.Sequential(Louder(3, 2)), (3,))
     pruned = nn.Sequential(SpikingLinear(3, 2))

@@ -1,13 +1,17 @@
 """Batches in pieces against the same batches whole, by as many processes as torchrun started."""
 
 import copy
+import dataclasses
 import itertools
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from support.horizons import SMALL
 from ttfs_fast.horizon import (
     HorizonConv2d,
     HorizonLinear,
@@ -16,8 +20,9 @@ from ttfs_fast.horizon import (
 )
 from ttfs_fast.loss import SpikingLoss
 from ttfs_fast.nn import SpikingLinear
-from ttfs_fast.training import TrainConfig
+from ttfs_fast.training import TrainConfig, train
 from ttfs_fast.training.batches import Batch
+from ttfs_fast.training.export import weights_digest
 from ttfs_fast.training.processes import make_fabric
 from ttfs_fast.training.step import StepTotals
 from ttfs_fast.training.trainer import make_optimizer, make_step
@@ -169,7 +174,16 @@ def small_network(seed: int) -> torch.nn.Sequential:
     return model
 
 
+def returned_network(folder: Path) -> str:
+    """Digest of the network that `train` returns to this process, statistics and all."""
+    config = dataclasses.replace(
+        SMALL, epochs=1, train_images=90, test_images=20, width=0.25, processes=2
+    )
+    return weights_digest(train(config, folder).model)
+
+
 if __name__ == "__main__":
     print(f"compared {compare_with_whole_batches()} divisions")
     print(f"compared {compare_statistics()} statistics")
     torch.distributed.destroy_process_group()
+    print(f"returned network {returned_network(Path(sys.argv[1]))}")

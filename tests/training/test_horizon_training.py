@@ -18,9 +18,15 @@ from ttfs_fast import quantization
 from ttfs_fast.analysis import evaluate
 from ttfs_fast.analysis.diagnose import diagnose
 from ttfs_fast.analysis.robustness import Perturbation, evaluate_perturbed
-from ttfs_fast.data import load
+from ttfs_fast.data import ImageSet, load
 from ttfs_fast.encoding import Encoding, Polarity, encode
-from ttfs_fast.horizon import HorizonConv2d, has_horizon_layers, horizon_layers
+from ttfs_fast.horizon import (
+    HorizonConv2d,
+    estimate_statistics_,
+    fold_horizons_,
+    has_horizon_layers,
+    horizon_layers,
+)
 from ttfs_fast.layers import spiking_layers
 from ttfs_fast.loss import first_spike_cross_entropy
 from ttfs_fast.models.pretrained import halve_file, pretrained_weights
@@ -53,8 +59,7 @@ def test_network_learns_and_exports_plain_layers(result: TrainResult) -> None:
             assert torch.equal(horizons[name], value)
             assert value.dtype == torch.float64
             assert value != value.float()
-    images = load("digits", train=False)
-    images = dataclasses.replace(images, images=images.images[:300], labels=images.labels[:300])
+    images = first_digits(300)
     again = evaluate(model, images)
     assert again.correct == result.evaluation.correct
     assert again.spikes_per_neuron_by_layer == result.evaluation.spikes_per_neuron_by_layer
@@ -291,39 +296,47 @@ def test_unsupported_features_are_refused(result: TrainResult) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bits", "time_bits", "least", "off"),
-    [(8, 16, 0.97, 0.01), (8, 8, 0.95, 0.02), (4, 16, 0.93, 0.02), (2, 16, 0.7, 0.1)],
+    ("bits", "time_bits", "least"), [(8, 16, 0.97), (8, 8, 0.95), (4, 16, 0.93), (2, 16, 0.7)]
 )
 def test_integer_network_decides_as_the_trained_one(
-    result: TrainResult,
-    bits: int,
-    time_bits: int,
-    least: float,
-    off: float,
-    record_property: Any,
+    result: TrainResult, bits: int, time_bits: int, least: float, record_property: Any
 ) -> None:
-    model = result.model
     some = load("digits", train=True).images[:200]
-    net = quantization.convert(
-        model,
-        bits,
-        time_bits,
-        input_size=(1, 28, 28),
-        images=some,
-    )
-    images = load("digits", train=False)
-    images = dataclasses.replace(images, images=images.images[:300], labels=images.labels[:300])
-    compared = quantization.compare(model, net, images)
+    net = quantization.convert(result.model, bits, time_bits, input_size=(1, 28, 28), images=some)
+    compared = quantization.compare(result.model, net, first_digits(300))
     record_property("agreement", compared.agreement)
     assert compared.agreement >= least
-    # Late neurons are silent in both.
+
+
+@pytest.mark.parametrize(
+    ("bits", "time_bits", "off"), [(8, 16, 0.01), (8, 8, 0.05), (4, 16, 0.05), (2, 16, 0.05)]
+)
+def test_late_neurons_are_silent_in_integers(bits: int, time_bits: int, off: float) -> None:
+    """On random weights: training ends at other weights on other processors."""
+    generator = torch.Generator().manual_seed(0)
+    model = make_model(SMALL, ImageShape(1, 28, 28, 10))
+    for layer in horizon_layers(model).values():
+        layer.weight.detach().normal_(generator=generator)
+        layer.shift.detach().normal_(0.0, 0.5, generator=generator)
+    some = load("digits", train=True).images[:200]
+    estimate_statistics_(model, [model.encoding(torch.from_numpy(some).float() / 255)])
+    plain = fold_horizons_(model).eval()
+    images = first_digits(100)
+    expected = evaluate(plain, images).spikes_per_neuron
+    assert 0.2 < expected < 0.5
+    net = quantization.convert(plain, bits, time_bits, input_size=(1, 28, 28), images=some)
     spikes = quantization.evaluate(net, images).spikes_per_neuron
-    assert abs(spikes - result.evaluation.spikes_per_neuron) < off
+    assert spikes == pytest.approx(expected, abs=off)
+
+
+def first_digits(count: int) -> ImageSet:
+    """The first test images."""
+    images = load("digits", train=False)
+    return dataclasses.replace(images, images=images.images[:count], labels=images.labels[:count])
 
 
 def test_noise_and_diagnosis_take_the_exported_network(result: TrainResult) -> None:
-    images = load("digits", train=False)
-    images = dataclasses.replace(images, images=images.images[:100], labels=images.labels[:100])
+    images = first_digits(100)
     clean = evaluate_perturbed(result.model, images, Perturbation())
     assert clean.accuracy > 0.85
     noisy = evaluate_perturbed(result.model, images, Perturbation(output_jitter=0.001))

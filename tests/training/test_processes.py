@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +39,9 @@ def torchrun(processes: int, run: Path, config: TrainConfig, *more: str) -> list
 
 
 def in_shell(command: list[str], limit: float = 900) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    tests = str(Path(__file__).parents[1])  # for the package support
+    path = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=limit, env=environment, check=False
     )
@@ -92,14 +95,17 @@ def test_two_processes_are_one_with_the_joint_batch(
     assert "processes was 2, now 1" in refused.stderr
 
 
-def test_two_processes_divide_batches_without_changing_the_step() -> None:
+def test_two_processes_divide_batches_without_changing_the_step(tmp_path: Path) -> None:
     """Shares and pieces of different sizes, and more pieces than one process has images."""
     start = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = Path(__file__).with_name("divisions.py")
-    done = in_shell([sys.executable, "-m", *start, str(script)], limit=120)
+    done = in_shell([sys.executable, "-m", *start, str(script), str(tmp_path)], limit=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("compared 72 divisions") == 2
     assert done.stdout.count("compared 10 statistics") == 2
+    returned = re.findall("returned network ([0-9a-f]{64})", done.stdout)
+    assert len(returned) == 2
+    assert returned[0] == returned[1]
 
 
 def test_a_killed_process_ends_the_job_and_it_resumes(

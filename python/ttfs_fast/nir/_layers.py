@@ -43,7 +43,7 @@ def describe(name: str, layer: nn.Module) -> dict[str, Any]:
     ValueError
         If it is of a form that no graph can carry.
     """
-    for known in (SpikingConv2d, SpikingLinear, SpikingMaxPool2d, Delay):
+    for known in CARRIED:
         if isinstance(layer, known) and type(layer).forward is not known.forward:
             raise TypeError(
                 f"{name}: a {type(layer).__name__} has a forward of its own, which no NIR graph "

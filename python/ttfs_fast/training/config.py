@@ -128,7 +128,8 @@ class TrainConfig:
     data_root: str | None = setting(
         None,
         "Folder (or for dataset folder, zip file) of the data set. If not given, the folder that "
-        "the environment variable TTFS_FAST_DATA names. The digits need none.",
+        "the environment variable TTFS_FAST_DATA names, then ~/.cache/ttfs_fast. The digits need "
+        "none.",
         group=DATA,
         basic=True,
         path=True,
