@@ -28,6 +28,7 @@ not, the layer runs the ordinary spiking operator. Both give the same values.
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
@@ -1162,6 +1163,17 @@ def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
         )
     _replace(model, replaced)
     return model
+
+
+def unfold_where_possible_(model: nn.Module) -> None:
+    """Let folded layers compute by dense products if all have a counterpart, in place.
+
+    The spike values are the same, up to rounding. A network with layers that `unfold_horizons_`
+    refuses, such as neurons whose weights have no common sum, keeps the spiking operators.
+    """
+    if any(isinstance(module, ReferenceSpikes) for module in model.modules()):
+        with suppress(ValueError):
+            unfold_horizons_(model)
 
 
 def _replace(model: nn.Module, replaced: dict[int, nn.Module]) -> None:

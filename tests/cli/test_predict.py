@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ttfs_fast import analysis, quantization  # noqa: E402
 from ttfs_fast.analysis.decisions import decisions_of  # noqa: E402
 from ttfs_fast.data import ImageError, load, write_idx  # noqa: E402
 from ttfs_fast.data.pictures import find_pictures, read_picture  # noqa: E402
-from ttfs_fast.models import mnist_scnn  # noqa: E402
+from ttfs_fast.models import cifar_airbench, mnist_scnn  # noqa: E402
 
 DIGITS = load("digits", train=False)
 
@@ -67,6 +68,27 @@ def test_float_networks_decide_on_every_kind_of_file(scans: Path) -> None:
             list(range(6)) if "digits" in given else [None] * 6
         )
     assert found[5]["file"] == str(scans / "pictures/more/5.png")
+
+
+def test_layers_with_horizons_decide_as_the_spiking_operators(tmp_path: Path) -> None:
+    """The command computes them by dense products."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    expected = analysis.decide(cifar_airbench(pretrained=True), images)
+    found = json.loads(run("cifar_airbench", tmp_path / "images.npy", "--json"))["predictions"]
+    assert [row["decision"]["class"] for row in found] == expected.classes.tolist()
+    assert [row["runner_up"]["class"] for row in found] == expected.runners_up.tolist()
+    for name, times in (("decision", expected.times), ("runner_up", expected.runner_up_times)):
+        assert [row[name]["time"] for row in found] == pytest.approx(times.tolist(), abs=1e-5)
+    # They spike within a thousandth of tau; the table still shows which is first.
+    assert all(row["runner_up"]["time"] - row["decision"]["time"] < 0.001 for row in found)
+    shown = [
+        [float(word) for word in re.findall(r"\d+\.\d+", line)]
+        for line in run("cifar_airbench", tmp_path / "images.npy").splitlines()
+        if "images.npy [" in line
+    ]
+    assert len(shown) == 3
+    assert all(first < second for first, second in shown)
 
 
 def test_integer_networks_decide_as_their_codes_say(scans: Path) -> None:

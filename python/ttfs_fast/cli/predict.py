@@ -88,6 +88,7 @@ def _network(
 ) -> tuple[Size, tuple[str, ...] | None, "Callable[[NDArray[np.uint8]], Decisions]"]:
     """Size of the images, class names, and what decides."""
     from ttfs_fast import analysis, quantization
+    from ttfs_fast.horizon import unfold_where_possible_
 
     if quantization.is_integer_file(path):
         if own is not None:
@@ -106,6 +107,7 @@ def _network(
             f"{path} holds integer networks; give one of {', '.join(map(str, several))}"
         )
     model, _, _ = choose_spiking_network(path, own)
+    unfold_where_possible_(model)  # faster; layers with horizons only
     shape, classes = images_of_network(path)
     size = (shape.channels, shape.height, shape.width)
     return size, classes, lambda images: analysis.decide(model, images)
@@ -162,24 +164,33 @@ def _show(rows: list[dict[str, Any]]) -> None:
     def time(answer: dict[str, Any] | None) -> float | None:
         return None if answer is None else answer["time"]
 
+    times = [(time(row["decision"]), time(row["runner_up"])) for row in rows]
+    written = f"{{:.{_decimals(times)}f}}".format
     columns = (
         Column("file", numeric=False),
         Column("class", numeric=False, wrap=False),
-        Column("time (tau)", "{:.3f}".format, wrap=False),
+        Column("time (tau)", written, wrap=False),
         Column("runner-up", numeric=False, wrap=False),
-        Column("time (tau)", "{:.3f}".format, wrap=False),
+        Column("time (tau)", written, wrap=False),
     )
     cells = [
         (
             _printable(row["file"]) + ("" if row["index"] is None else f" [{row['index']}]"),
             text(row["decision"]),
-            time(row["decision"]),
+            first,
             text(row["runner_up"]),
-            time(row["runner_up"]),
+            second,
         )
-        for row in rows
+        for row, (first, second) in zip(rows, times, strict=True)
     ]
     show_table(Table("predictions", f"{len(rows):,} images", columns, cells))
+
+
+def _decimals(times: list[tuple[float | None, float | None]]) -> int:
+    """Decimals that tell each decision's time from the runner-up's: 3 to 9."""
+    gaps = [second - first for first, second in times if first is not None and second is not None]
+    least = min((gap for gap in gaps if gap > 0), default=1.0)
+    return min(max(3, math.ceil(-math.log10(least)) + 1), 9)
 
 
 def read_images(path: Path, size: Size) -> "NDArray[np.uint8]":

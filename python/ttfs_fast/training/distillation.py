@@ -6,7 +6,6 @@ these outputs better.
 """
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional
 
 from ttfs_fast.conversion.network import refuse_converted
 from ttfs_fast.data.imageset import listed
-from ttfs_fast.horizon import ReferenceSpikes, unfold_horizons_
+from ttfs_fast.horizon import unfold_where_possible_
 from ttfs_fast.layers import find_spiking_layers
 from ttfs_fast.loss import MAX_TIME
 from ttfs_fast.models.pretrained import PRETRAINED, weights_file
@@ -95,11 +94,7 @@ class Teacher:
     sha256: str
 
     def __post_init__(self) -> None:
-        if any(isinstance(module, ReferenceSpikes) for module in self.network.modules()):
-            # Layers without a counterpart, such as of neurons whose weights have no common sum,
-            # stay with the spiking operators: slower, the same answers.
-            with suppress(ValueError):
-                unfold_horizons_(self.network)
+        unfold_where_possible_(self.network)
         self.network.eval().requires_grad_(False)
         # In this format torch convolves and pools a few channels two to three times as fast.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
