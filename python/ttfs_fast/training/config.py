@@ -128,8 +128,7 @@ class TrainConfig:
     data_root: str | None = setting(
         None,
         "Folder (or for dataset folder, zip file) of the data set. If not given, the folder that "
-        "the environment variable TTFS_FAST_DATA names, then ~/.cache/ttfs_fast. The digits need "
-        "none.",
+        "TTFS_FAST_DATA names, then ~/.cache/ttfs_fast. The digits need none.",
         group=DATA,
         basic=True,
         path=True,

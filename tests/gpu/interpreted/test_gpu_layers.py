@@ -34,6 +34,7 @@ def tensors(
     x = (torch.rand(n, inputs, *size, dtype=torch.float64) * 2 - 0.7).exp()
     w = torch.randn(outputs, inputs // groups, *kernel, dtype=torch.float64)
     w = w * 3 / math.sqrt(fan_in) + 3 / fan_in
+    w[:1] = w[:1].abs() + 4 / fan_in  # a few outputs could otherwise all be silent
     b = torch.randn(outputs, dtype=torch.float64) * 0.4
     if grid:
         x = torch.randint(1, 9, x.shape).double() / 2
