@@ -1165,15 +1165,15 @@ def unfold_horizons_(model: Model, spread: float = 0.002) -> Model:
     return model
 
 
-def unfold_where_possible_(model: nn.Module) -> None:
+def unfold_where_possible_(model: Model) -> Model:
     """Let folded layers compute by dense products if all have a counterpart, in place.
 
     The spike values are the same, up to rounding. A network with layers that `unfold_horizons_`
     refuses, such as neurons whose weights have no common sum, keeps the spiking operators.
     """
-    if any(isinstance(module, ReferenceSpikes) for module in model.modules()):
-        with suppress(ValueError):
-            unfold_horizons_(model)
+    with suppress(ValueError):
+        return unfold_horizons_(model)
+    return model
 
 
 def _replace(model: nn.Module, replaced: dict[int, nn.Module]) -> None:

@@ -309,11 +309,11 @@ def test_integer_network_decides_as_the_trained_one(
 
 
 @pytest.mark.parametrize(
-    ("bits", "time_bits", "off"), [(8, 16, 0.01), (8, 8, 0.05), (4, 16, 0.05), (2, 16, 0.05)]
+    ("bits", "time_bits", "off"), [(8, 16, 0.01), (8, 8, 0.02), (4, 16, 0.02), (2, 16, 0.02)]
 )
 def test_late_neurons_are_silent_in_integers(bits: int, time_bits: int, off: float) -> None:
     """On random weights: training ends at other weights on other processors."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(2)
     model = make_model(SMALL, ImageShape(1, 28, 28, 10))
     for layer in horizon_layers(model).values():
         layer.weight.detach().normal_(generator=generator)

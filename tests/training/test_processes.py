@@ -99,7 +99,7 @@ def test_two_processes_divide_batches_without_changing_the_step(tmp_path: Path) 
     """Shares and pieces of different sizes, and more pieces than one process has images."""
     start = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = Path(__file__).with_name("divisions.py")
-    done = in_shell([sys.executable, "-m", *start, str(script), str(tmp_path)], limit=240)
+    done = in_shell([sys.executable, "-m", *start, str(script), str(tmp_path)], limit=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("compared 72 divisions") == 2
     assert done.stdout.count("compared 10 statistics") == 2

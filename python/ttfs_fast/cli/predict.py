@@ -107,7 +107,7 @@ def _network(
             f"{path} holds integer networks; give one of {', '.join(map(str, several))}"
         )
     model, _, _ = choose_spiking_network(path, own)
-    unfold_where_possible_(model)  # faster; layers with horizons only
+    model = unfold_where_possible_(model)  # faster; layers with horizons only
     shape, classes = images_of_network(path)
     size = (shape.channels, shape.height, shape.width)
     return size, classes, lambda images: analysis.decide(model, images)
