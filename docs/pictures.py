@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/neuron.md, docs/horizon.md and README.md with the package itself."""
+"""Draws pictures of README.md and of pages in docs/ with the package itself."""
 
 import math
 from pathlib import Path
@@ -21,9 +21,12 @@ from ttfs_fast.analysis.style import (
     add_legend,
     new_figure,
     save_figure,
+    series_color,
     style_axes,
 )
 from ttfs_fast.data import load_digits
+from ttfs_fast.data.augment import Augmentation
+from ttfs_fast.data.distort import distort
 from ttfs_fast.encoding import encode
 from ttfs_fast.horizon import HorizonLinear
 from ttfs_fast.models import mnist_scnn
@@ -45,6 +48,8 @@ def main() -> None:
         ("neuron-layers", layers()),
         ("raster", raster()),
         ("horizon", horizon()),
+        ("delay", delay()),
+        ("augmentation", augmentation()),
     ):
         path = IMAGES / f"{name}.png"
         save_figure(path, figure, dpi=110)
@@ -236,6 +241,53 @@ def curves(axes: Any, x: torch.Tensor, out: torch.Tensor, slope: torch.Tensor) -
     axes[0].plot(where, torch.where(spiking, out, torch.nan).detach().numpy(), color=SPIKE, lw=2)
     axes[1].plot(where, torch.where(spiking, slope, torch.nan).numpy(), color=EXCITING, lw=2)
     axes[1].axhline(0, color=FAINT, lw=0.6)
+
+
+def delay() -> Figure:
+    """The output spike of one neuron against the delay of each input, with the derivative."""
+    figure = blank(9.5, 3.4)
+    left, right = figure.subplots(1, 2)
+    delays = torch.linspace(0, 2, 1500, dtype=torch.float64)
+    for index, weight in enumerate(WEIGHTS[0, :4].tolist()):
+        late = torch.zeros(len(delays), len(TIMES), dtype=torch.float64)
+        late[:, index] = delays
+        out = fire(TIMES + late.requires_grad_(), WEIGHTS)[:, 0]
+        (slope,) = torch.autograd.grad(out.sum(), late)
+        name = f"spike at {TIMES[index]:g}, weight {weight:g}"
+        left.plot(delays, out.detach(), color=series_color(index), lw=2, label=name)
+        right.plot(delays, slope[:, index], color=series_color(index), lw=2)
+    right.axhline(0, color=FAINT, lw=0.6)
+    left.set_ylim(1.5, 3.6)
+    add_legend(left, title="delayed input", loc="upper left")
+    plain(left, "Output spike against the delay of an input", "delay d (tau)", "output t (tau)")
+    plain(right, "Its derivative", "delay d (tau)", "$dt\\,/\\,dd$")
+    return figure
+
+
+def augmentation() -> Figure:
+    """One digit, changed at random by each setting of the training."""
+    digit = load_digits(train=False).images_as_tensor()[2:3].repeat(8, 1, 1, 1) / 255
+    size = digit.shape[-2:]
+    generator = torch.Generator().manual_seed(0)
+    limits = {"rotate": 15.0, "zoom": 0.2, "shear": 0.3, "shift": 3.0, "elastic": 1.0}
+    rows = {
+        f"{name} {limit:g}": distort(digit, generator, **{name: limit})
+        for name, limit in limits.items()
+    }
+    rows["crop 4"] = Augmentation(size, crop=4)(digit, generator)
+    rows["hflip"] = Augmentation(size, flip=True)(digit, generator)
+    rows["cutout 12"] = Augmentation(size, cutout=12)(digit, generator)
+    figure = blank(9.5, 3.4)
+    grid = figure.add_gridspec(4, 17, width_ratios=[*[1] * 8, 0.3, *[1] * 8])
+    for index, (name, images) in enumerate(rows.items()):
+        for column, image in enumerate(images):
+            axis = figure.add_subplot(grid[index % 4, column + 9 * (index // 4)])
+            axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if column == 0:
+                heading(axis, f"--{name}")
+    return figure
 
 
 def layers() -> Figure:
