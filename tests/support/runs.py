@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ttfs_fast.training import TrainConfig, TrainResult
@@ -97,6 +99,14 @@ def assert_same_weights(model: nn.Module, expected: nn.Module | dict[str, Tensor
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         assert torch.equal(found[name], value), name
+
+
+def check_same_weights(run: Path, other: Path) -> None:
+    """Two folders of runs hold the same weights, bit by bit."""
+    own, its = (load_file(folder / "model.safetensors") for folder in (run, other))
+    assert own.keys() == its.keys()
+    for name, value in own.items():
+        assert torch.equal(value, its[name]), name
 
 
 def assert_same_run(one: TrainResult, other: TrainResult) -> None:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional
 
-from support.runs import LEARNING, digits
+from support.runs import LEARNING, check_same_weights, digits
 from ttfs_fast.conversion import IntensitiesOfSpikes, from_relu, save_converted, with_intensities
 from ttfs_fast.encoding import Encoding
 from ttfs_fast.horizon import HorizonLinear, fold_horizons_
@@ -247,13 +246,6 @@ def test_a_mirrored_teacher_needs_a_teacher(tmp_path: Path) -> None:
 
 
 TWO = dataclasses.replace(TAUGHT, generations=2, distill_weight=0.9)
-
-
-def check_same_weights(run: Path, other: Path) -> None:
-    own, its = (load_file(folder / "model.safetensors") for folder in (run, other))
-    assert own.keys() == its.keys()
-    for name, value in own.items():
-        assert torch.equal(value, its[name]), name
 
 
 def test_each_generation_is_taught_by_the_one_before(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ def train(
         str | None,
         option(
             f"Settings: a .toml file, or a recipe of the package: {', '.join(names())}. "
-            "Other options override them.",
+            "Other options override them. Several, separated by commas, are trained in turn: what "
+            "a later one names as runs/EARLIER/model.safetensors is the network of the earlier.",
             show_default=False,
         ),
     ] = None,
@@ -35,7 +36,8 @@ def train(
         Path | None,
         option(
             "Folder to write: settings, log.csv, checkpoint and, at the end, model.safetensors. "
-            "Default: runs/DATASET.",
+            "Default: runs/DATASET. With several recipes: the folder of their runs, each named "
+            "like its recipe. Default: runs.",
             show_default=False,
         ),
     ] = None,
@@ -63,30 +65,36 @@ def train(
     with friendly_errors(debug):
         from ttfs_fast import training
         from ttfs_fast.cli._progress import ShowProgress
+        from ttfs_fast.cli._recipes import plan_runs
         from ttfs_fast.training.run_folder import RunFolder
 
-        settings = training.read_recipe(config) if config is not None else {}
-        settings |= given
+        runs = plan_runs(config, given, out)
         if "model" in given:
             allow_current_folder()
-        name = settings.get("dataset", TrainConfig.dataset)
-        folder = out if out is not None else Path("runs") / name
-        saved = RunFolder(folder).config
-        base = TrainConfig()
-        if resume and saved.is_file():
-            base = TrainConfig.from_json(saved.read_text("utf-8"))
-        chosen = dataclasses.replace(base, **settings)
-        resume = resume or (not overwrite and _is_same_run(chosen, saved))
-        if download:
-            download_data(chosen.dataset, chosen.data_root)
-        training.train(
-            chosen,
-            folder,
-            resume=resume,
-            overwrite=overwrite,
-            callback=ShowProgress(),
-            tensorboard=tensorboard,
-        )
+        callback = ShowProgress()
+        for number, run in enumerate(runs, 1):
+            saved = RunFolder(run.folder).config
+            base = TrainConfig()
+            if resume and saved.is_file():
+                base = TrainConfig.from_json(saved.read_text("utf-8"))
+            chosen = dataclasses.replace(base, **run.settings)
+            same = not overwrite and _is_same_run(chosen, saved)
+            if len(runs) > 1:
+                title = f"recipe {run.recipe}, {number} of {len(runs)}"
+                if same and RunFolder(run.folder).weights.is_file():
+                    callback.log(f"{title}: is trained, in {run.folder}")
+                    continue
+                callback.log(f"{title}:")
+            if download:
+                download_data(chosen.dataset, chosen.data_root)
+            training.train(
+                chosen,
+                run.folder,
+                resume=same or (resume and (number == 1 or saved.is_file())),
+                overwrite=overwrite,
+                callback=callback,
+                tensorboard=tensorboard,
+            )
 
 
 def _is_same_run(chosen: TrainConfig, saved: Path) -> bool:
