@@ -27,8 +27,7 @@ def train(
         str | None,
         option(
             f"Settings: a .toml file, or a recipe of the package: {', '.join(names())}. "
-            "Other options override them. Several, separated by commas, are trained in turn: what "
-            "a later one names as runs/EARLIER/model.safetensors is the network of the earlier.",
+            "Other options override them. Recipes A,B are trained in turn (docs/training.md).",
             show_default=False,
         ),
     ] = None,
@@ -36,8 +35,7 @@ def train(
         Path | None,
         option(
             "Folder to write: settings, log.csv, checkpoint and, at the end, model.safetensors. "
-            "Default: runs/DATASET. With several recipes: the folder of their runs, each named "
-            "like its recipe. Default: runs.",
+            "Default: runs/DATASET; for several recipes runs, with a folder for each.",
             show_default=False,
         ),
     ] = None,
