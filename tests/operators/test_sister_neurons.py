@@ -80,7 +80,7 @@ def test_the_first_row_is_our_neuron_bit_for_bit(latest: float, seed: int) -> No
 @pytest.mark.parametrize("name", SISTERS)
 def test_gradients_are_two_quotients(name: str, seed: int) -> None:
     slope, threshold = SISTERS[name]
-    t_in, weight = inputs(4, 6).requires_grad_(), weights(5, 6).requires_grad_()
+    t_in, weight = inputs(40, 6).requires_grad_(), weights(30, 6).requires_grad_()
     x, d = first_crossing(t_in, weight, slope=slope, threshold=threshold)
     heard = x.isfinite()
     assert heard.float().mean() > 0.2

@@ -27,7 +27,7 @@ def train(
         str | None,
         option(
             f"Settings: a .toml file, or a recipe of the package: {', '.join(names())}. "
-            "Other options override them. Recipes A,B are trained in turn (docs/training.md).",
+            "Other options override them. A,B trains two in turn.",
             show_default=False,
         ),
     ] = None,
