@@ -1,14 +1,15 @@
 """``ttfs-fast train --config A,B``: several recipes, each from the network of one before."""
 
-import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.command import output_of, run_command
 from support.runs import check_same_weights
 from ttfs_fast.cli._recipes import plan_runs
-from ttfs_fast.training import TrainConfig, read_config, read_recipe
+from ttfs_fast.training import TrainConfig, read_config, read_recipe, trainer
+from ttfs_fast.training.checkpoint import save_checkpoint
 
 SMALL = 'dataset = "digits"\ntrain_images = 50\ntest_images = 20\nthreads = 1\nepochs = 2\n'
 TAUGHT = f"""{SMALL}teacher = "runs/first/model.safetensors"
@@ -44,31 +45,49 @@ def test_the_same_as_two_commands(recipes: str, tmp_path: Path) -> None:
     assert config.teacher == str(tmp_path / "both" / "first" / "model.safetensors")
 
 
-def test_the_same_command_continues(recipes: str, tmp_path: Path) -> None:
+def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    """Press Ctrl-C when so many more epochs are saved; 0 for never."""
+    left = epochs
+
+    def save_and_stop(*arguments: Any, **more: Any) -> None:
+        nonlocal left
+        left -= 1
+        save_checkpoint(*arguments, **more)
+        if left == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "save_checkpoint", save_and_stop)
+
+
+def test_the_same_command_continues(
+    recipes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     both = ("train", "--config", recipes, "--out", out)
-    output_of(*both)
-    shutil.copytree(out, tmp_path / "whole")
-    # Stopped in the second run: its second epoch is trained again, the first run is left alone.
     second = out / "second"
-    (second / "model.safetensors").unlink()
+    output_of("train", "--config", recipes, "--out", tmp_path / "whole")
+    # Stopped after the first epoch of the first run, then of the second, which is the third in all.
+    stop_after(monkeypatch, epochs=1)
+    assert run_command(*both).exit_code == 130
+    assert not second.exists()
+    stop_after(monkeypatch, epochs=2)
+    stopped = run_command(*both, "--resume")
+    assert stopped.exit_code == 130
+    assert "after epoch 1 of 2" in stopped.stdout
+    assert not (second / "model.safetensors").exists()
+    stop_after(monkeypatch, epochs=0)
     before = (out / "first" / "model.safetensors").stat().st_mtime_ns
     told = output_of(*both)
     assert f"first.toml, 1 of 2: is trained, in {out / 'first'}" in told
+    assert "after epoch 1 of 2" in told
     assert (out / "first" / "model.safetensors").stat().st_mtime_ns == before
-    check_same_weights(second, tmp_path / "whole" / "second")
-    # Stopped in the first one.
-    shutil.rmtree(second)
-    (out / "first" / "model.safetensors").unlink()
-    told = output_of(*both, "--resume")
-    assert "after epoch 2 of 2" in told
     check_same_weights(second, tmp_path / "whole" / "second")
     # Other settings replace nothing.
     other = run_command(*both, "--seed", 1)
     assert other.exit_code == 2
     assert "seed was 0, now 1" in other.stderr
     check_same_weights(out / "first", tmp_path / "whole" / "first")
-    told = output_of(*both, "--seed", 1, "--overwrite")
+    output_of(*both, "--seed", 1, "--overwrite")
     assert read_config(second / "model.safetensors").seed == 1
     assert read_config(out / "first" / "model.safetensors").seed == 1
 

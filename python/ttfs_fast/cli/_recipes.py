@@ -1,6 +1,5 @@
 """The runs of ``ttfs-fast train``: one, or one for each of several recipes."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from ttfs_fast.cli._options import Given
 from ttfs_fast.training import TrainConfig, read_recipe
+from ttfs_fast.training.processes import number_of_processes
 from ttfs_fast.training.run_folder import RunFolder
 
 RUNS = Path("runs")
@@ -99,7 +99,7 @@ def _check(recipes: Sequence[str], names: Sequence[str], given: Given) -> None:
             f"with several recipes, leave --{both[0].replace('_', '-')} out: the recipes name the "
             f"networks that they start and learn from; got {given[both[0]]}"
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if number_of_processes() > 1:
         raise ValueError(
             "several recipes are trained by one process; with several processes, train them one by "
             f"one, the first with --config {recipes[0]} --out {RUNS / names[0]}"

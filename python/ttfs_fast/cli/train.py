@@ -27,7 +27,7 @@ def train(
         str | None,
         option(
             f"Settings: a .toml file, or a recipe of the package: {', '.join(names())}. "
-            "Other options override them. A,B trains two in turn.",
+            "Other options override them. A,B trains A, then B.",
             show_default=False,
         ),
     ] = None,
@@ -35,7 +35,7 @@ def train(
         Path | None,
         option(
             "Folder to write: settings, log.csv, checkpoint and, at the end, model.safetensors. "
-            "Default: runs/DATASET; for several recipes runs, with a folder for each.",
+            "Default: runs/DATASET; with --config A,B: runs, which gets a folder for each.",
             show_default=False,
         ),
     ] = None,
@@ -85,6 +85,7 @@ def train(
                 callback.log(f"{title}:")
             if download:
                 download_data(chosen.dataset, chosen.data_root)
+            # A later recipe may not have begun when --resume continues the first.
             training.train(
                 chosen,
                 run.folder,

@@ -9,6 +9,11 @@ from ttfs_fast._extras import require
 from ttfs_fast.gpu.device import kind_for_processes, resolve_device
 
 
+def number_of_processes() -> int:
+    """How many processes torchrun has started to train together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def make_fabric(device: str = "auto") -> Any:
     """Lightning's Fabric for this process, or for those that torchrun started.
 
@@ -24,7 +29,7 @@ def make_fabric(device: str = "auto") -> Any:
         If there is no such device, or fewer GPUs than processes.
     """
     lightning = require("lightning_fabric", "train")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = number_of_processes()
     if processes == 1:
         where = resolve_device(device)
         devices = [where.index] if where.type == "cuda" else 1
