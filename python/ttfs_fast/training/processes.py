@@ -1,5 +1,6 @@
 """Processes that train together."""
 
+import atexit
 import os
 from typing import Any
 
@@ -16,6 +17,9 @@ def number_of_processes() -> int:
 
 def make_fabric(device: str = "auto") -> Any:
     """Lightning's Fabric for this process, or for those that torchrun started.
+
+    The processes stay connected until they exit: torch cannot reliably connect them a second time,
+    because the store of addresses that torchrun keeps still has those of the first time.
 
     Parameters
     ----------
@@ -41,14 +45,15 @@ def make_fabric(device: str = "auto") -> Any:
         num_nodes=processes // here,
         strategy="ddp",
     )
+    if not torch.distributed.is_initialized():
+        atexit.register(_disconnect)
     fabric.launch()
     return fabric
 
 
-def close(fabric: Any) -> None:
-    """End the process group; otherwise gloo's threads abort a process when it exits."""
-    if fabric.world_size > 1:
-        torch.distributed.barrier()
+def _disconnect() -> None:
+    """Leave the other processes; otherwise gloo's threads abort a process when it exits."""
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 

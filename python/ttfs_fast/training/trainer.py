@@ -69,7 +69,7 @@ from ttfs_fast.training.own_network import (
     description_of,
     name_of,
 )
-from ttfs_fast.training.processes import close, lost_connection, make_fabric
+from ttfs_fast.training.processes import lost_connection, make_fabric
 from ttfs_fast.training.run_folder import RunFolder
 from ttfs_fast.training.step import StepTotals, TrainingStep, describe_precision
 from ttfs_fast.training.tensorboard import Scalars
@@ -256,7 +256,7 @@ def _train(
             session.learn_from(teachers, checkpoint)
             session.announce()
             result = session.run_to_end()
-            close(fabric)
+            fabric.barrier()  # the run is complete on disk when any process returns
             return result
         except KeyboardInterrupt:
             callback.log(
