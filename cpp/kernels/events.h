@@ -1,6 +1,15 @@
 // Events: the input spikes of a receptive field in the order of their times. Included inside the
 // namespace of an instruction set.
 
+/// Values in vectors of `V`, whose elements are as wide or wider.
+template <class V, class T>
+typename V::Reg load_as(const T* values) {
+  if constexpr (sizeof(T) == sizeof(typename V::Element))
+    return V::load(values);
+  else
+    return V::widen(values);
+}
+
 template <class T>
 bool any_at_or_below(const T* values, std::int64_t n, T bound) {
   using V = Vec<T>;
@@ -33,15 +42,17 @@ Extent<T> extent(const T* values, std::int64_t n, T limit) {
   const T infinity = static_cast<T>(__builtin_inf());
   const auto bound = V::set(limit);
   auto least = V::set(infinity), most = V::set(0);
-  typename V::Mask bad = V::lt(bound, bound);
+  typename V::Mask bad = V::lt(bound, bound), above = bad;
   std::int64_t i = 0;
   for (; i + V::lanes <= n; i += V::lanes) {
     const auto a = V::load(values + i);
+    const auto below = V::lt(a, bound);
     bad = V::either(bad, V::unordered(a, a));
+    above = V::either(above, V::flip(below));
     least = V::min(a, least);  // (the second where one is NaN)
-    most = V::max(V::select(V::lt(a, bound), a, V::set(0)), most);
+    most = V::max(V::select(below, a, V::set(0)), most);
   }
-  Extent<T> found{infinity, 0, V::any(bad)};
+  Extent<T> found{infinity, 0, V::any(bad), V::any(above)};
   const auto widen = [&](T low, T high) {
     found.least = low < found.least ? low : found.least;
     found.most = high > found.most ? high : found.most;
@@ -52,6 +63,7 @@ Extent<T> extent(const T* values, std::int64_t n, T limit) {
   for (int lane = 0; lane < V::lanes; ++lane) widen(lows[lane], highs[lane]);
   for (; i < n; ++i) {
     found.nan |= values[i] != values[i];
+    found.above |= !(values[i] < limit);
     widen(values[i], values[i] < limit ? values[i] : 0);
   }
   return found;
@@ -79,6 +91,35 @@ T lowest(const T* values, std::int64_t n) {
   for (int lane = 0; lane < V::lanes; ++lane) take(lanes[0][lane], lanes[1][lane]);
   for (; i < n; ++i) take(values[i] - values[i], values[i]);
   return sum == 0 ? result : sum;
+}
+
+template <class T>
+std::int64_t count_equal(const T* values, std::int64_t n, T value) {
+  using V = Vec<T>;
+  const auto wanted = V::set(value);
+  std::int64_t count = 0, i = 0;
+  for (; i + V::lanes <= n; i += V::lanes)
+    count += __builtin_popcount(V::bits(V::eq(V::load(values + i), wanted)));
+  for (; i < n; ++i) count += values[i] == value;
+  return count;
+}
+
+// 16 sums side by side in double precision, whatever a register holds: the same bits everywhere.
+template <class T>
+double sum(const T* values, std::int64_t n) {
+  using V = Vec<double>;
+  constexpr int width = 16, R = width / V::lanes;
+  typename V::Reg sums[R];
+  for (int r = 0; r < R; ++r) sums[r] = V::set(0);
+  std::int64_t i = 0;
+  for (; i + width <= n; i += width)
+    for (int r = 0; r < R; ++r) sums[r] = V::add(sums[r], load_as<V>(values + i + r * V::lanes));
+  double lanes[width];
+  for (int r = 0; r < R; ++r) V::store(lanes + r * V::lanes, sums[r]);
+  double total = 0;
+  for (int u = 0; u < width; ++u) total += lanes[u];
+  for (; i < n; ++i) total += static_cast<double>(values[i]);
+  return total;
 }
 
 // 16 sums side by side, whatever a register holds: the same bits with AVX2 and AVX-512.

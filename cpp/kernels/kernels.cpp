@@ -50,6 +50,8 @@ constexpr Kernels<T> all_kernels() {
       .extent = extent<T>,
       .lowest = lowest<T>,
       .weight_extent = weight_extent<T>,
+      .sum = sum<T>,
+      .count_equal = count_equal<T>,
       .transpose = transpose<T>,
       .collect = collect<T>,
       .sort = sort<T, Key<T>>,

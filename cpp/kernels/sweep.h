@@ -27,6 +27,15 @@ void replay_in_double(const RecomputeTask<T>& task) {
     slope += weight;
     moment += weight * time;
   }
+  const double last = static_cast<double>(task.last_time);
+  if (!fired && last != infinity) {
+    fired = slope > 0 && slope * last >= moment;
+    for (std::int64_t i = 0; !fired && i < task.inputs; ++i)
+      if (task.field[i] == task.last_time) {
+        slope += static_cast<double>(task.weights[i]);
+        moment += static_cast<double>(task.weights[i]) * last;
+      }
+  }
   fired = fired || (slope > 0 && (horizon == infinity || slope * horizon >= moment));
   *task.value = static_cast<T>(fired ? moment / slope : infinity);
   *task.slope = static_cast<T>(fired ? slope : 0);
@@ -37,14 +46,6 @@ void replay_in_double(const RecomputeTask<T>& task) {
 struct CausalSums {
   double slope, moment, slope_size, moment_size;
 };
-
-template <class V, class T>
-typename V::Reg load_as(const T* values) {
-  if constexpr (sizeof(T) == sizeof(typename V::Element))
-    return V::load(values);
-  else
-    return V::widen(values);
-}
 
 /// Sums in the order of the weights. `Sums` of them run side by side, in an order that is the same
 /// for all instruction sets, and are added up in double precision.
@@ -109,9 +110,16 @@ bool settle(const RecomputeTask<T>& task, const CausalSums& sums, double accurac
       end = middle;
   }
   const double value = moment / slope;
-  const bool after = slope > 0 && (n == 0 || value > static_cast<double>(task.times[n - 1]));
-  const double next = static_cast<double>(n < task.count ? task.times[n] : task.horizon);
-  if (!(after && value <= next)) return false;
+  T before = -static_cast<T>(__builtin_inf()), next = task.horizon;
+  if (n > 0) before = task.times[n - 1];
+  if (task.last_time < found)
+    before = task.last_time;
+  else if (n < task.count)
+    next = task.times[n];
+  else if (task.last_time < next)
+    next = task.last_time;
+  const bool after = slope > 0 && value > static_cast<double>(before);
+  if (!(after && value <= static_cast<double>(next))) return false;
   *task.value = static_cast<T>(value);
   *task.slope = static_cast<T>(slope);
   return true;
@@ -256,6 +264,20 @@ struct ChunkStart {
 template <class T>
 T fired_membrane() {
   return -static_cast<T>(__builtin_inf());
+}
+
+/// To the inputs that spike together after all events. `at` follows the lanes to
+/// the last event.
+template <class V, class T>
+[[gnu::always_inline]] inline void to_last_inputs(const SweepTask<T>& task, std::int64_t first,
+                                                  typename V::Mask& waiting, LaneState<V>& at) {
+  const auto time = V::set(task.last_time);
+  const auto membrane = V::fma(at.slope, V::sub(time, at.time), at.membrane);
+  at.latest = V::select(waiting, time, at.latest);
+  waiting = V::still_negative(waiting, membrane);
+  at.membrane = V::select(waiting, membrane, at.membrane);
+  at.time = V::select(waiting, time, at.time);
+  at.slope = V::select(waiting, V::load(task.last_slope + first), at.slope);
 }
 
 /// An upper bound of F in a chunk of duration `span`, from F at its ends. An event lifts F above
@@ -424,11 +446,12 @@ void sweep_chunks(const SweepTask<T>& task, std::int64_t first) {
   for (int r = 0; r < R; ++r) V::store(lows + r * V::lanes, lowest[r]);
   for (int g = 0; g < groups; ++g) {
     const int lane = g * N::lanes;
-    const auto waiting = results[g].waiting;
+    auto waiting = results[g].waiting;
     auto at = results[g].at;
     at.slope = N::select(waiting, N::load(starts[0].slope + lane), at.slope);
     at.membrane = N::select(waiting, N::load(starts[0].membrane + lane), at.membrane);
     at.time = N::select(waiting, N::set(before), at.time);
+    if (task.last_slope) to_last_inputs(task, first + lane, waiting, at);
     finish<Compensated, N>(task, first + lane, waiting, N::load(lows + lane), at);
   }
 }
@@ -462,6 +485,9 @@ void sweep_events(const SweepTask<T>& task, std::int64_t first) {
       for (int p = r; p < r + P; ++p)
         step<W>(task, first + p * V::lanes, last, membrane_at(task, last, scan[p]), scan[p]);
   }
+  if (task.last_slope)
+    for (int r = 0; r < R; ++r)
+      to_last_inputs(task, first + r * V::lanes, scan[r].waiting, scan[r].at);
   for (int r = 0; r < R; ++r)
     finish<false, V>(task, first + r * V::lanes, scan[r].waiting, lowest[r], scan[r].at);
 }

@@ -72,6 +72,10 @@ struct SweepTask {
   T lower_bound = 0;                  // every spike is later
   std::int64_t* rescanned = nullptr;  // in and out, if not null: chunks that are rescanned, once
                                       // for each lane of the vectors that do it
+  // Not null: all inputs that are not among the events spike together after them, at `last_time`,
+  // with which B becomes these `width` values.
+  const T* last_slope = nullptr;
+  T last_time = 0;
 };
 
 /// One output of one pixel, to be recomputed more accurately from the spike value that the sweep
@@ -90,6 +94,8 @@ struct RecomputeTask {
   T *value, *slope;  // in and out
   // F before any event is initial_slope x - threshold; the bias spikes at `origin`.
   double initial_slope = -1, threshold = 0, origin = 1;
+  // Inputs that are not among the events spike together at this value after them, if any.
+  T last_time = static_cast<T>(__builtin_inf());
 };
 
 /// grad_in[p][c] += sum over taps t and outputs j of (z_in < z_out) g w for `pixels` input pixels
@@ -123,11 +129,12 @@ struct WeightGradientTask {
   T* result;           // [kGradInputs][kGradOutputs]
 };
 
-/// Least value, largest below a limit (0 if none is), and whether there is a NaN.
+/// Least value, largest below a limit (0 if none is), whether there is a NaN, and whether a value
+/// is not below the limit.
 template <class T>
 struct Extent {
   T least, most;
-  bool nan;
+  bool nan, above;
 };
 
 /// As Kernels::lowest, and the root of the sum of the squares.
@@ -147,6 +154,9 @@ struct Kernels {
   /// The lowest value, or 0 if no value is below 0; NaN if a value is not finite.
   T (*lowest)(const T* values, std::int64_t n);
   WeightExtent<T> (*weight_extent)(const T* values, std::int64_t n);
+  double (*sum)(const T* values, std::int64_t n);
+  /// How many values are equal to this one.
+  std::int64_t (*count_equal)(const T* values, std::int64_t n, T value);
 
   /// dst[c * dst_stride + r] = src[r * src_stride + c] for r < rows, c < columns.
   void (*transpose)(const T* src, std::int64_t src_stride, T* dst, std::int64_t dst_stride,

@@ -35,6 +35,9 @@ constexpr std::int64_t kSlicePixels = 48;
 constexpr std::int64_t kRecomputePixels = 16;
 constexpr std::int64_t kRecomputeBytes = std::int64_t{256} << 10;
 
+/// With fewer inputs, leaving out events saves less than finding out whether they can be.
+constexpr std::int64_t kFewInputs = 64;
+
 template <class T>
 class Forward {
  public:
@@ -110,12 +113,14 @@ class Forward {
     return std::max(static_cast<T>(t_max), std::numeric_limits<T>::lowest());
   }
 
-  /// Of a work block's pixels: events, how many (-1: the pixel sees a NaN), and in [pixel][block] a
-  /// bit for each output to be computed again.
+  /// Of a work block's pixels: events, how many (-1: the pixel sees a NaN), when the inputs that
+  /// are not among them spike (+inf: never), and in [pixel][block] a bit for each output to be
+  /// computed again.
   struct Events {
     T *times, *time_to_chunk_end;
     std::uint32_t* rows;
     std::int64_t* counts;
+    T* last_times;
     std::uint32_t* recompute_mask;
   };
 
@@ -152,6 +157,7 @@ class Forward {
         e.time_to_chunk_end = workspace.take<T>(pixels * max_events);
         e.rows = workspace.take<std::uint32_t>(pixels * max_events);
         e.counts = workspace.take<std::int64_t>(pixels);
+        e.last_times = workspace.take<T>(pixels);
         e.recompute_mask = workspace.take<std::uint32_t>(pixels * weights.layout().count());
       }
       for (Scratch& w : scratch) {
@@ -241,34 +247,58 @@ class Forward {
     for (std::int64_t i = 0; i < count; ++i) w.inputs[i] += T{0};
   }
 
-  /// Calls body(inputs, first position, sum so far) for each row of what the tile with this corner
-  /// sees, and returns the sum of what it returns.
+  /// Calls body(inputs, first position, sum so far) for each row of what `rows` rows of the tile
+  /// with this corner see, and returns the sum of what it returns.
   template <class Body>
-  std::int64_t each_row(const T* corner, const Body& body) const {
+  std::int64_t each_row(const T* corner, std::int64_t rows, const Body& body) const {
     std::int64_t count = 0;
-    for (std::int64_t r = 0; r < patch_rows; ++r) {
+    for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t first = r * row_columns * channels;
       count += body(corner + first, static_cast<std::uint32_t>(first), count);
     }
     return count;
   }
 
-  /// Sorts the events of the tile with this corner: times and positions. Returns how many.
-  std::int64_t sort_events(const T* corner, const Extent<T>& extent, const Scratch& w) const {
+  /// When the last inputs of a tile spike, if all inputs spike and a quarter of them at that time;
+  /// otherwise +inf. This is so in a layer whose inputs have a horizon. These inputs need no
+  /// events: none has an effect before that time, and after it B is the sum of all weights. (What
+  /// an output is computed from depends on its tile alone, not on how threads divide the tiles.)
+  T last_inputs(const T* corner, std::int64_t rows, std::int64_t columns) const {
+    constexpr T never = std::numeric_limits<T>::infinity();
+    if (!neuron.on_values() || weights.inputs() < kFewInputs) return never;
+    const std::int64_t high = tiling.y.span(rows), length = tiling.x.span(columns) * channels;
+    T last = 0;
+    for (std::int64_t r = 0; r < high; ++r) {
+      const Extent<T> extent = k.extent(corner + r * row_columns * channels, length, horizon);
+      if (extent.above) return never;
+      last = std::max(last, extent.most);
+    }
+    if (bias && last <= origin) return never;
+    const std::int64_t late =
+        each_row(corner, high, [&](const T* inputs, std::uint32_t, std::int64_t) {
+          return k.count_equal(inputs, length, last);
+        });
+    return 4 * late >= high * length ? last : never;
+  }
+
+  /// Sorts the events of the tile with this corner before `end`: times and positions. Returns how
+  /// many.
+  std::int64_t sort_events(const T* corner, const Extent<T>& extent, T end,
+                           const Scratch& w) const {
     const std::int64_t length = patch_columns * channels;
     const bool negative = extent.least < 0;
     if (!negative &&
         ((patch_rows - 1) * row_columns + patch_columns) * channels <= kWordPositions) {
       const std::int64_t count =
-          each_row(corner, [&](const T* inputs, std::uint32_t first, std::int64_t at) {
-            return k.collect_words(inputs, length, first, horizon, extent.least, extent.most,
+          each_row(corner, patch_rows, [&](const T* inputs, std::uint32_t first, std::int64_t at) {
+            return k.collect_words(inputs, length, first, end, extent.least, extent.most,
                                    w.positions + at);
           });
       if (k.sort_words(w.positions, count, corner, w.times, w.unsorted_positions)) return count;
     }
     const std::int64_t count =
-        each_row(corner, [&](const T* inputs, std::uint32_t first, std::int64_t at) {
-          return k.collect(inputs, length, first, horizon, w.unsorted_times + at,
+        each_row(corner, patch_rows, [&](const T* inputs, std::uint32_t first, std::int64_t at) {
+          return k.collect(inputs, length, first, end, w.unsorted_times + at,
                            w.unsorted_positions + at);
         });
     (negative ? k.sort_signed : k.sort)(w.unsorted_times, w.unsorted_positions, count, w.times,
@@ -281,7 +311,10 @@ class Forward {
     const Extent<T> extent = k.extent(w.inputs, patch_rows * row_columns * channels, horizon);
     for (std::int64_t column = 0; column < row.columns; column += tiling.tile.columns) {
       const T* corner = w.inputs + column * column_stride * channels;
-      const std::int64_t count = sort_events(corner, extent, w);
+      const T last =
+          last_inputs(corner, row.rows, std::min(tiling.tile.columns, row.columns - column));
+      if (!std::isinf(last)) weights.sum_up(k, row.group);
+      const std::int64_t count = sort_events(corner, extent, std::min(last, horizon), w);
       for (std::int64_t e = 0; e < count; ++e) {
         w.rows[e] = row_of[w.positions[e]];
         w.members[e] = members_of[w.positions[e]];
@@ -309,6 +342,7 @@ class Forward {
                            kRowUnit * static_cast<std::uint32_t>(weights.zero_row()),
                            to.time_to_chunk_end + pixel * max_events);
           to.counts[pixel] = n;
+          to.last_times[pixel] = last;
           if (extent.nan && field_has_nan(corner, i * row_stride, j * column_stride))
             to.counts[pixel] = -1;
         }
@@ -365,7 +399,9 @@ class Forward {
              e.rows + pixel * max_events, e.counts[pixel], packed, weights.initial_slope(group, b),
              weights.max_overshoot(group, b), weights.norm(group, b), layout[b].width, horizon,
              values, slopes, mask, initial_membrane, initial_error, lower_bound,
-             counts ? &counts->rescanned : nullptr});
+             counts ? &counts->rescanned : nullptr,
+             std::isinf(e.last_times[pixel]) ? nullptr : weights.last_slope(group, b),
+             e.last_times[pixel]});
   }
 
   /// Address of the slope of output `out` of a pixel.
@@ -443,7 +479,7 @@ class Forward {
   void scatter_events(std::int64_t pixel, const Events& events_of, T* field) const {
     const T* times = events_of.times + pixel * max_events;
     const std::uint32_t* rows = events_of.rows + pixel * max_events;
-    std::fill_n(field, weights.inputs(), std::numeric_limits<T>::infinity());
+    std::fill_n(field, weights.inputs(), events_of.last_times[pixel]);
     for (std::int64_t e = 0; e < events_of.counts[pixel]; ++e) field[rows[e] / kRowUnit] = times[e];
   }
 
@@ -462,6 +498,7 @@ class Forward {
     task.initial_slope = neuron.slope;
     task.threshold = neuron.threshold;
     task.origin = neuron.origin();
+    task.last_time = events_of.last_times[pixel.number];
     for (std::uint32_t left = events_of.recompute_mask[pixel.number * layout.count() + b]; left;
          left &= left - 1) {
       const std::int64_t lane = std::countr_zero(left);

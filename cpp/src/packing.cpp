@@ -54,13 +54,15 @@ PackedWeights<T>::PackedWeights(const ConvShape& s, const T* weight, const T* bi
       slope_(slope),
       outputs_(s.out_channels / s.groups),
       inputs_(fan_in(s)),
-      layout_(s.groups, inputs_ + (bias ? 2 : 1), cut_blocks(outputs_, kBlock, kBlockGrain)) {}
+      layout_(s.groups, inputs_ + (bias ? 2 : 1), cut_blocks(outputs_, kBlock, kBlockGrain)),
+      summed_(new std::once_flag[static_cast<std::size_t>(s.groups)]) {}
 
 template <class T>
 void PackedWeights<T>::take(Workspace& workspace, bool ahead) {
   initial_slope_ = workspace.take<T>(layout_.places());
   max_overshoot_ = workspace.take<T>(layout_.places());
   norm_ = workspace.take<T>(layout_.places());
+  last_slope_ = workspace.take<T>(layout_.places());
   if (ahead) weights_ = workspace.take<T>(layout_.size());
 }
 
@@ -104,6 +106,22 @@ void PackedWeights<T>::pack(const Kernels<T>& k, std::int64_t group, std::int64_
     overshoot[j] = static_cast<T>(kMaxOvershoot) * -lowest;
     if (std::isnan(lowest)) slope[j] = std::numeric_limits<T>::quiet_NaN();
   }
+}
+
+template <class T>
+void PackedWeights<T>::sum_up(const Kernels<T>& k, std::int64_t group) const {
+  std::call_once(summed_[static_cast<std::size_t>(group)], [&] {
+    for (std::int64_t b = 0; b < layout_.count(); ++b) {
+      T* slopes = last_slope_ + layout_.place(group, b);
+      std::fill_n(slopes, layout_[b].width, slope_);
+      for (std::int64_t j = 0; j < layout_[b].used; ++j) {
+        const std::int64_t output = group * outputs_ + layout_[b].first + j;
+        double slope = static_cast<double>(slope_) + k.sum(weight_ + output * inputs_, inputs_);
+        if (bias_) slope += static_cast<double>(bias_[output]);
+        slopes[j] = static_cast<T>(slope);
+      }
+    }
+  });
 }
 
 template class PackedWeights<float>;

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -86,13 +88,20 @@ class PackedWeights {
     return max_overshoot_ + layout_.place(group, b);
   }
   T* norm(std::int64_t group, std::int64_t b) const { return norm_ + layout_.place(group, b); }
+  const T* last_slope(std::int64_t group, std::int64_t b) const {
+    return last_slope_ + layout_.place(group, b);
+  }
+  /// Computes the last slopes of a group, unless a thread has done so before.
+  void sum_up(const Kernels<T>& k, std::int64_t group) const;
 
  private:
   const T *weight_, *bias_;
   T slope_;
   std::int64_t outputs_, inputs_;
   BlockLayout layout_;
-  T *weights_ = nullptr, *initial_slope_ = nullptr, *max_overshoot_ = nullptr, *norm_ = nullptr;
+  T *weights_ = nullptr, *initial_slope_ = nullptr, *max_overshoot_ = nullptr, *norm_ = nullptr,
+    *last_slope_ = nullptr;
+  std::unique_ptr<std::once_flag[]> summed_;  // of each group
 };
 
 /// Weights of one group for the gradient of the inputs: blocks of channels, rows [tap][output].

@@ -72,17 +72,23 @@ struct Case {
   const T* bias_data() const { return has_bias ? bias.data() : nullptr; }
 };
 
+/// Spike times of a layer's inputs: some silent; the same on few levels; and inputs that all spike,
+/// none later than a horizon.
+enum class Times { any, levels, horizon };
+
 /// Fills a case of known sizes and strides with random numbers.
 template <class T>
-void fill(Case<T>& c, bool ties, std::mt19937& random) {
+void fill(Case<T>& c, Times times, std::mt19937& random) {
   std::uniform_real_distribution<double> uniform(0, 1);
   std::uniform_int_distribution<int> level(-2, 8);
   std::normal_distribution<double> normal;
   c.input.resize(at(c.s.batch * c.s.in_channels * c.s.in_height * c.s.in_width));
   for (T& z : c.input) {
-    const double t = ties ? 0.25 * level(random) : 2.5 * uniform(random) - 0.5;
+    double t = times == Times::levels ? 0.25 * level(random) : 2.5 * uniform(random) - 0.5;
+    if (times == Times::horizon) t = std::min(t, 0.9);
     const double x = c.neuron.on_values() ? std::exp(t) : t;
-    z = static_cast<T>(uniform(random) < 0.3 ? kInfinity : x);
+    const bool silent = uniform(random) < 0.3 && times != Times::horizon;
+    z = static_cast<T>(silent ? kInfinity : x);
   }
   const double n = static_cast<double>(c.field());
   c.weight.resize(at(c.s.out_channels * c.field()));
@@ -126,7 +132,8 @@ Case<T> random_case(std::mt19937& random, const ttfs::Neuron& neuron = {}) {
   c.out = (pick(0, 2) ? dense : channels_last)(s.out_channels, s.out_height, s.out_width);
   c.has_bias = pick(0, 1) == 1;
   if (pick(0, 2) == 0) c.t_max = 1.2;
-  fill(c, pick(0, 3) == 0, random);
+  constexpr Times kinds[] = {Times::any, Times::any, Times::levels, Times::horizon};
+  fill(c, kinds[pick(0, 3)], random);
   return c;
 }
 
@@ -308,10 +315,70 @@ void test_large_layer(std::mt19937& random, double tolerance, std::int64_t strid
   c.in = dense(s.in_channels, s.in_height, s.in_width);
   c.out = dense(s.out_channels, s.out_height, s.out_width);
   c.has_bias = true;
-  fill(c, false, random);
+  fill(c, Times::any, random);
   Count count;
   check_layer(c, tolerance, count);
   check_counts(count);
+}
+
+/// Inputs that all spike, many of them together and last, need no events: the counts tell. What an
+/// image is computed from does not depend on the others of the batch.
+template <class T>
+void test_inputs_that_spike_together(std::mt19937& random, double tolerance) {
+  Case<T> c;
+  ttfs::ConvShape& s = c.s;
+  s.batch = 3;
+  s.groups = 2;
+  s.in_channels = 2 * 60;
+  s.out_channels = 2 * 48;
+  s.in_height = 9;
+  s.in_width = 8;
+  s.kernel_height = s.kernel_width = 3;
+  s.out_height = s.in_height - 2;
+  s.out_width = s.in_width - 2;
+  c.in = dense(s.in_channels, s.in_height, s.in_width);
+  c.out = dense(s.out_channels, s.out_height, s.out_width);
+  c.has_bias = true;
+  fill(c, Times::horizon, random);
+  for (T& b : c.bias) b = std::abs(b);
+  const T last = *std::max_element(c.input.begin(), c.input.end());
+  // One of the images has a silent input, and one has all its inputs at different times.
+  c.input[at(c.in.n)] = static_cast<T>(kInfinity);
+  for (std::int64_t i = 2 * c.in.n; i < 3 * c.in.n; ++i)
+    c.input[at(i)] *=
+        static_cast<T>(1 + 1e-3 * static_cast<double>(i) / static_cast<double>(c.in.n));
+  Count count;
+  check_layer(c, tolerance, count);
+  check(count.fired > 2000, "too few neurons fired");
+  Result<T> whole = run(c, 2);
+  std::int64_t early_chunks = 0, chunks[3] = {};
+  each_output(c, [&](std::int64_t o, std::int64_t, std::int64_t, const auto& field) {
+    if (o >= c.out.n) return;
+    const auto early = std::count_if(field.begin(), field.end(),
+                                     [&](std::int64_t i) { return c.input[at(i)] < last; });
+    check(early >= 192, "too few events for chunks");
+    early_chunks += (early + 1 + 7) / 8;  // with the bias, in chunks of eight
+  });
+  for (std::int64_t image = 0; image < s.batch; ++image) {
+    Case<T> one = c;
+    one.s.batch = 1;
+    one.input.assign(c.input.begin() + image * c.in.n, c.input.begin() + (image + 1) * c.in.n);
+    std::vector<T> output(at(c.out.n)), slope(at(c.out.n));
+    ttfs::ForwardCounts found;
+    ttfs::spiking_conv2d_forward<T>(one.s, {one.input.data(), c.in}, c.weight.data(), c.bias_data(),
+                                    c.t_max, {output.data(), c.out}, slope.data(), 2, c.neuron,
+                                    &found);
+    check(std::equal(output.begin(), output.end(), whole.output.begin() + image * c.out.n),
+          "the bits depend on other images");
+    chunks[image] = found.chunks;
+  }
+  const std::int64_t all_chunks = c.out.n * ((c.field() + 1 + 7) / 8);
+  check(chunks[0] == early_chunks, "not all early inputs, or late ones too, are events");
+  check(chunks[1] > early_chunks && chunks[1] < all_chunks,
+        "a silent input must affect the tiles that see it, and no others");
+  check(chunks[2] == all_chunks, "some inputs at different times are no events");
+  std::printf("  %lld chunks of events before the last inputs, %lld of all\n",
+              static_cast<long long>(chunks[0]), static_cast<long long>(chunks[2]));
 }
 
 /// AVX2 and AVX-512 give the same bits; the baseline rounds its products.
@@ -347,7 +414,7 @@ void test_nan() {
   s.pad_top = s.pad_left = 1;
   c.in = dense(6, 7, 7);
   c.out = dense(34, 7, 7);
-  fill(c, false, random);
+  fill(c, Times::any, random);
   const std::size_t bad = at(c.in.n + 4 * c.in.c + 3 * c.in.h + 2);
   c.input[bad] = std::numeric_limits<float>::quiet_NaN();
   const Result<float> r = run(c, 2);
@@ -505,6 +572,8 @@ int main() {
     test_random_layers<double>(random, 1e-9, neuron);
     test_random_layers<float>(random, 3e-5, neuron);
   }
+  test_inputs_that_spike_together<double>(random, 1e-9);
+  test_inputs_that_spike_together<float>(random, 3e-5);
   test_avx_sets_agree<double>(random);
   test_avx_sets_agree<float>(random);
   test_nan();

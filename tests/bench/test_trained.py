@@ -106,10 +106,14 @@ def test_horizon_network_steps_by_dense_products() -> None:
 @pytest.mark.usefixtures("_random_images")
 def test_network_with_horizons_fills_its_rows() -> None:
     rows = list(trained.trained_rows(["cifar_airbench"], [2], 1, 0.0))
-    assert len(rows) == 9
+    assert len(rows) == 10
+    unfolded = rows.pop()
+    assert set(unfolded) == {"layer", "forward", "dense_forward", "forward_ratio"}
+    assert unfolded["layer"] == "cifar_airbench, unfolded, b2"
     assert rows[-1]["layer"] == "cifar_airbench, whole, b2"
     assert rows[0]["layer"] == "cifar_airbench conv1, b2"
     assert [row["goal"] for row in rows] == [1.7] * 8 + [1.3]
+    assert unfolded["forward_ratio"] > 0  # type: ignore[operator]
     for row in rows:
         assert set(GROUPS["trained"].columns) <= set(row)
         assert row["forward_ratio"] == row["forward"] / row["dense_forward"]  # type: ignore[operator]

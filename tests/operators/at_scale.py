@@ -39,7 +39,17 @@ NEURONS = ROWS * OUTPUTS
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-FAMILIES = ("network", "balanced", "excitatory", "close in time", "coarse", "tangent", "flat")
+FAMILIES = (
+    "network",
+    "balanced",
+    "excitatory",
+    "close in time",
+    "coarse",
+    "horizon",
+    "tangent",
+    "flat",
+    "flat horizon",
+)
 
 
 @dataclass(frozen=True)
@@ -76,11 +86,15 @@ def draws(seed: int) -> Iterator[Draw]:
             elif family == "coarse":  # equal inputs, and weights of four bits
                 t = (4 * t).round() / 4
                 w = (w * 8).round() / 8
-            z = t.exp().masked_fill(uniform(ROWS, count) < 0.3 * uniform(1), INF)
+            quiet = 0.3 * uniform(1)
+            if family.endswith("horizon"):  # all inputs spike, half of them together and last
+                t = t.clamp(max=1)
+                quiet = torch.zeros(1)
+            z = t.exp().masked_fill(uniform(ROWS, count) < quiet, INF)
             if family == "tangent":  # the first row just reaches the threshold, or just does not
                 off = 10 ** (-5 - 11 * uniform(OUTPUTS, 1)) * normal(OUTPUTS, 1)
                 w *= touching(z[0], w)[:, None] * (1 + off)
-            elif family == "flat":  # and all of them with a sum of weights hardly above 1
+            elif family.startswith("flat"):  # and all of them with a sum of weights hardly above 1
                 w = uniform(OUTPUTS, count)
                 w *= (1 + 10 ** (-5 * uniform(OUTPUTS, 1))) / w.sum(1, keepdim=True)
             t_max = INF if uniform(1) < 0.7 else 3 * uniform(1).item()

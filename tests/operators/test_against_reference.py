@@ -16,7 +16,7 @@ from ttfs_fast import reference, spiking_conv2d, spiking_linear
 
 INF = math.inf
 SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 70]
-KINDS = ["values", "negative times", "grid", "silent", "huge and tiny"]
+KINDS = ["values", "negative times", "grid", "horizon", "silent", "huge and tiny"]
 
 
 def allowed(rows: Tensor, weight: Tensor, z: Tensor, eps: float, t_max: float = INF) -> Tensor:
@@ -61,6 +61,8 @@ def values(draw: Any, shape: tuple[int, ...], kind: str, dtype: torch.dtype, see
     else:
         t = 2 * torch.rand(shape, generator=generator, dtype=torch.float64)
         z = (t - (3 if kind == "negative times" else 0)).exp()
+    if kind == "horizon":  # all inputs spike, two thirds of them together and last
+        return z.clamp(max=2).to(dtype)
     quiet = 1.0 if kind == "silent" else draw(st.sampled_from([0.0, 0.38, 0.9]))
     return z.masked_fill(torch.rand(shape, generator=generator) < quiet, INF).to(dtype)
 
@@ -96,7 +98,7 @@ def agree(rows: Tensor, weight: Tensor, z: Tensor, kind: str, t_max: float) -> N
     assert ok.all(), f"{(~ok).sum()} of {z.numel()} outputs are none that rounding can make"
     assert allowed(rows, weight, exact, 2**-52, t_max).all()
     both = z.isfinite() & exact.isfinite()
-    if kind in ("values", "negative times") and z.dtype == torch.float64:
+    if kind in ("values", "negative times", "horizon") and z.dtype == torch.float64:
         assert tangent_fraction(z, exact) <= 1e-3 or z.numel() < 1000
         close = ((z - exact).abs() <= 1e-9 * exact)[both]
         assert close.double().mean() > 0.99 or close.sum() >= both.sum() - 1

@@ -44,9 +44,9 @@ GROUPS = {
         "more accurately. Rescanned: chunks of events in which an output may spike, processed "
         "again event by event; layers with few inputs have no chunks. Dense: the same shapes, with "
         "ReLU for whole networks; a training step is defined as for the MNIST network below. "
-        "cifar_airbench, whose layers have horizons, is folded to plain layers; its training step "
-        "is that of the layers with horizons, the dense one has batch normalization. Networks for "
-        "CIFAR-10 need its images (TTFS_FAST_DATA).",
+        "cifar_airbench, whose layers have horizons, is folded to plain layers; unfolded, it "
+        "computes dense products. Its training step is that of the layers with horizons, the dense "
+        "one has batch normalization. Networks for CIFAR-10 need its images (TTFS_FAST_DATA).",
         LAYER | CAUSAL | FIRED | REPEATED | _FORWARD | _TRAINING | GOAL,
         measure.trained_rows,
     ),

@@ -1,5 +1,6 @@
 """Trained networks, with the spikes of real images: layer by layer and as a whole."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ttfs_fast.bench.tables import Row
 from ttfs_fast.bench.timing import alternate
 from ttfs_fast.data import ImageSet, load
 from ttfs_fast.functional import spiking_conv2d, spiking_linear
-from ttfs_fast.horizon import ReferenceSpikes
+from ttfs_fast.horizon import ReferenceSpikes, unfold_horizons_
 from ttfs_fast.layers import Layer, hook_runs
 from ttfs_fast.models import (
     HorizonNetwork,
@@ -56,6 +57,8 @@ def trained_rows(
     names: Sequence[PretrainedName], batches: Sequence[int], repeats: int, seconds: float
 ) -> Iterator[Row]:
     """Rows of each network: its layers, inference and a training step.
+
+    A network whose layers have horizons has a further row: inference by dense products.
 
     Parameters
     ----------
@@ -100,6 +103,10 @@ def trained_rows(
             own, other = alternate(steps, repeats, seconds=seconds)
             row |= {"training": own, "dense_training": other, "training_ratio": own / other}
             yield {"layer": f"{name}, whole, b{batch}"} | row | counts[batch].fractions()
+            if isinstance(model, HorizonNetwork):
+                unfolded = unfold_horizons_(copy.deepcopy(model))
+                times = _forward_times(unfolded, model, z[:batch], repeats, seconds)
+                yield {"layer": f"{name}, unfolded, b{batch}", **times}
 
 
 def _images(name: PretrainedName, count: int) -> ImageSet | None:
@@ -229,15 +236,19 @@ def _layer_row(run: LayerRun, repeats: int, seconds: float) -> Row:
 
 
 def _inference_row(model: Network, z: Tensor, repeats: int, seconds: float) -> Row:
-    dense = mnist("dense") if isinstance(model, MnistSCNN) else relu_counterpart(model.description)
-    x = torch.randn_like(z)
-    with torch.no_grad():
-        own, other = alternate([partial(model, z), partial(dense, x)], repeats, seconds=seconds)
     counts = count_operations(model, z)
     return {
         "causal": counts.total("causal") / counts.total("delivered"),
         "fired": counts.total("spikes") / counts.total("neurons"),
-        "forward": own,
-        "dense_forward": other,
-        "forward_ratio": own / other,
-    }
+    } | _forward_times(model, model, z, repeats, seconds)
+
+
+def _forward_times(
+    network: nn.Module, model: Network, z: Tensor, repeats: int, seconds: float
+) -> Row:
+    """Inference by a network, beside the dense one of the same shapes as a model."""
+    dense = mnist("dense") if isinstance(model, MnistSCNN) else relu_counterpart(model.description)
+    x = torch.randn_like(z)
+    with torch.no_grad():
+        own, other = alternate([partial(network, z), partial(dense, x)], repeats, seconds=seconds)
+    return {"forward": own, "dense_forward": other, "forward_ratio": own / other}
