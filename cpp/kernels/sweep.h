@@ -497,7 +497,7 @@ void sweep_block(const SweepTask<T>& task) {
   constexpr int lanes = Vec<T>::lanes, R = W / lanes < 4 ? W / lanes : 4;
   *task.recompute_mask = 0;
   for (std::int64_t first = 0; first < W; first += R * lanes)
-    if (!goes_by_chunks(task.count))
+    if (!goes_by_chunks(task.count, task.last_slope))
       sweep_events<W, R>(task, first);
     else if (compensates<T>(task.count))
       sweep_chunks<W, R, true>(task, first);

@@ -37,7 +37,11 @@ inline constexpr std::int64_t kChunk = 8;
 inline constexpr double kMaxOvershoot = (kChunk - 1) / 4.0;
 
 /// Whether a sweep of that many events goes chunk by chunk; else it goes event by event.
-constexpr bool goes_by_chunks(std::int64_t events) { return events >= 192; }
+/// `together`: the other inputs spike together after them. Most outputs then fire later still, and
+/// few chunks are rescanned.
+constexpr bool goes_by_chunks(std::int64_t events, bool together) {
+  return events >= (together ? 64 : 192);
+}
 
 /// Whether a sweep of that many events compensates the rounding errors of its sums over chunks.
 template <class T>

@@ -337,7 +337,7 @@ class Forward {
             n += k.filter(w.times + split, w.rows + split, w.members + split, count - split, bit,
                           shift, times + n, rows + n);
           }
-          if (goes_by_chunks(n))
+          if (goes_by_chunks(n, !std::isinf(last)))
             k.pad_to_chunk(times, rows, n,
                            kRowUnit * static_cast<std::uint32_t>(weights.zero_row()),
                            to.time_to_chunk_end + pixel * max_events);
@@ -393,15 +393,15 @@ class Forward {
       *mask = 0;
       return;
     }
-    if (counts && goes_by_chunks(e.counts[pixel]))
+    const bool together = !std::isinf(e.last_times[pixel]);
+    if (counts && goes_by_chunks(e.counts[pixel], together))
       counts->chunks += ceil_div(e.counts[pixel], kChunk) * layout[b].width;
     k.sweep({e.times + pixel * max_events, e.time_to_chunk_end + pixel * max_events,
              e.rows + pixel * max_events, e.counts[pixel], packed, weights.initial_slope(group, b),
              weights.max_overshoot(group, b), weights.norm(group, b), layout[b].width, horizon,
              values, slopes, mask, initial_membrane, initial_error, lower_bound,
              counts ? &counts->rescanned : nullptr,
-             std::isinf(e.last_times[pixel]) ? nullptr : weights.last_slope(group, b),
-             e.last_times[pixel]});
+             together ? weights.last_slope(group, b) : nullptr, e.last_times[pixel]});
   }
 
   /// Address of the slope of output `out` of a pixel.

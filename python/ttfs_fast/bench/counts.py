@@ -20,7 +20,8 @@ class ForwardCounts:
     """Outputs and chunks of events, and those that are processed twice.
 
     A pixel's events are processed in chunks of 8. A chunk in which an output may spike is rescanned
-    event by event. Pixels with fewer than 192 events have no chunks.
+    event by event. Pixels with few events have no chunks: fewer than 192, or 64 if all other inputs
+    spike together after them.
 
     Attributes
     ----------
