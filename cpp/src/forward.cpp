@@ -36,7 +36,7 @@ constexpr std::int64_t kRecomputePixels = 16;
 constexpr std::int64_t kRecomputeBytes = std::int64_t{256} << 10;
 
 /// With fewer inputs, leaving out events saves less than finding out whether they can be.
-constexpr std::int64_t kFewInputs = 64;
+constexpr std::int64_t kFewInputs = 16;
 
 template <class T>
 class Forward {
